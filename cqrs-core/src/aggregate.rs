@@ -1,0 +1,203 @@
+//! Aggregate roots.
+
+use chrono::{DateTime, Utc};
+
+use crate::context::TenantId;
+use crate::event::DomainEvent;
+use crate::id::AggregateId;
+use crate::mapping::{ColumnRole, Entity, MappingError, RowCursor, RowSource, Table, Value};
+
+/// The root of an aggregate: the one object through which its state changes, and the unit that is
+/// saved as a whole.
+///
+/// Derive it with [`#[derive(Aggregate)]`](derive@crate::Aggregate).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an aggregate root",
+    note = "write `#[derive(Aggregate)]` on it"
+)]
+pub trait AggregateRoot: Entity {
+    /// Its identity.
+    type Id: AggregateId;
+    /// What happens to it.
+    type Event: DomainEvent;
+
+    /// The name of its type in the log.
+    const TYPE: &'static str = Self::Event::AGGREGATE_TYPE;
+
+    /// Its identity.
+    fn id(&self) -> &Self::Id;
+
+    /// What the framework keeps with it.
+    fn root(&self) -> &Root<Self::Event>;
+
+    /// What the framework keeps with it, to change.
+    fn root_mut(&mut self) -> &mut Root<Self::Event>;
+}
+
+/// What the framework keeps with an aggregate: the version it was loaded at, the events raised
+/// since, its tenant, and who created and changed it.
+///
+/// # Example
+///
+/// ```
+/// # use cqrs_core::*;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize)] enum E { Opened }
+/// # impl DomainEvent for E {
+/// #   const AGGREGATE_TYPE: &'static str = "account";
+/// #   const EVENT_TYPES: &'static [EventType] = &[EventType { name: "account.opened", schema_version: 1 }];
+/// #   fn variant(&self) -> usize { 0 }
+/// # }
+/// let mut root = Root::new();
+/// root.raise(E::Opened);
+/// assert_eq!(root.version(), 0);
+/// assert_eq!(root.raised().len(), 1);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Root<E> {
+    version: u64,
+    raised: Vec<E>,
+    tenant: Option<TenantId>,
+    stamps: AuditStamps,
+}
+
+/// Who created, changed and deleted a row, and when. Each is `None` where the aggregate keeps no
+/// such column, or it has not happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuditStamps {
+    /// When it was created.
+    pub created_at: Option<DateTime<Utc>>,
+    /// Who created it.
+    pub created_by: Option<String>,
+    /// When it was last changed.
+    pub updated_at: Option<DateTime<Utc>>,
+    /// Who last changed it.
+    pub updated_by: Option<String>,
+    /// When it was deleted.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Who deleted it.
+    pub deleted_by: Option<String>,
+}
+
+impl<E> Root<E> {
+    /// The root of an aggregate that was never saved.
+    ///
+    /// Saving it inserts it, for the tenant of the unit of work.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            version: 0,
+            raised: Vec::new(),
+            tenant: None,
+            stamps: AuditStamps::default(),
+        }
+    }
+
+    /// The root of a new aggregate of this tenant; needed under
+    /// [`TenantScope::System`](crate::TenantScope::System), which has no tenant of its own.
+    #[must_use]
+    pub fn for_tenant(tenant: TenantId) -> Self {
+        Self {
+            tenant: Some(tenant),
+            ..Self::new()
+        }
+    }
+
+    /// Records that something happened. The event is written in the commit that saves the
+    /// aggregate, after those raised before it.
+    pub fn raise(&mut self, event: E) {
+        self.raised.push(event);
+    }
+
+    /// The version at which the aggregate was loaded: the number of its events in the log; 0 for
+    /// a new one. Raising events does not change it, saving does.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The events raised since it was loaded.
+    #[must_use]
+    pub fn raised(&self) -> &[E] {
+        &self.raised
+    }
+
+    /// The tenant that owns the aggregate; `None` for one without tenants, and for a new one whose
+    /// tenant will be that of the unit of work.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()
+    }
+
+    /// Who created and changed it.
+    #[must_use]
+    pub fn stamps(&self) -> &AuditStamps {
+        &self.stamps
+    }
+
+    /// Reads the framework's columns of a row.
+    ///
+    /// # Errors
+    ///
+    /// Where a column does not fit.
+    #[doc(hidden)]
+    pub fn read<R: RowSource + ?Sized>(row: &mut RowCursor<'_, R>) -> Result<Self, MappingError> {
+        let mut root = Self::new();
+        for column in row.table().framework_columns() {
+            match column.role() {
+                ColumnRole::Version => root.version = row.next()?,
+                ColumnRole::Tenant => {
+                    let tenant: String = row.next()?;
+                    root.tenant =
+                        Some(TenantId::new(tenant).map_err(|error| {
+                            row.error(crate::mapping::ColumnError::invalid(error))
+                        })?);
+                }
+                ColumnRole::CreatedAt => root.stamps.created_at = row.next()?,
+                ColumnRole::CreatedBy => root.stamps.created_by = row.next()?,
+                ColumnRole::UpdatedAt => root.stamps.updated_at = row.next()?,
+                ColumnRole::UpdatedBy => root.stamps.updated_by = row.next()?,
+                ColumnRole::DeletedAt => root.stamps.deleted_at = row.next()?,
+                ColumnRole::DeletedBy => root.stamps.deleted_by = row.next()?,
+                ColumnRole::Key | ColumnRole::Data => unreachable!("not a framework column"),
+            }
+        }
+        Ok(root)
+    }
+
+    /// The values of the framework's columns.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn framework_row(&self, table: &Table) -> Vec<Value> {
+        let time = |time: Option<DateTime<Utc>>| time.map_or(Value::Null, Value::Timestamp);
+        let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::Text);
+        table
+            .framework_columns()
+            .iter()
+            .map(|column| match column.role() {
+                ColumnRole::Version => i64::try_from(self.version).map_or(Value::Null, Value::Int),
+                ColumnRole::Tenant => self.tenant.as_ref().map_or(Value::Null, |tenant| {
+                    Value::Text(tenant.as_str().to_owned())
+                }),
+                ColumnRole::CreatedAt => time(self.stamps.created_at),
+                ColumnRole::CreatedBy => text(&self.stamps.created_by),
+                ColumnRole::UpdatedAt => time(self.stamps.updated_at),
+                ColumnRole::UpdatedBy => text(&self.stamps.updated_by),
+                ColumnRole::DeletedAt => time(self.stamps.deleted_at),
+                ColumnRole::DeletedBy => text(&self.stamps.deleted_by),
+                ColumnRole::Key | ColumnRole::Data => Value::Null,
+            })
+            .collect()
+    }
+
+    /// Takes the raised events out.
+    pub(crate) fn take_raised(&mut self) -> Vec<E> {
+        std::mem::take(&mut self.raised)
+    }
+}
+
+impl<E> Default for Root<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,101 @@
+//! Event buses: where events go beyond the database.
+
+use std::future::Future;
+use std::io::Write;
+
+use crate::envelope::{Envelope, RawPayload};
+use crate::error::{Error, Result};
+use crate::projection::Projection;
+
+/// A way out of the database: a broker, a webhook, a console.
+///
+/// Delivery is at least once: a page whose checkpoint was not committed is published again.
+/// Consumers recognise an event by its [`event_id`](Envelope::event_id).
+pub trait EventBus: Send + Sync + 'static {
+    /// Publishes a page of events, in the order of the log.
+    ///
+    /// # Errors
+    ///
+    /// An error means that the whole page is published again later.
+    fn publish(&self, page: &[Envelope<RawPayload>]) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Publishes the log to an [`EventBus`]: one more subscription, with its own checkpoint.
+#[derive(Debug, Clone)]
+pub struct Relay<B> {
+    name: String,
+    bus: B,
+}
+
+impl<B: EventBus> Relay<B> {
+    /// A relay whose checkpoint is kept under `name`.
+    pub fn new(name: impl Into<String>, bus: B) -> Self {
+        Self {
+            name: name.into(),
+            bus,
+        }
+    }
+}
+
+impl<B: EventBus, T: Send + 'static> Projection<T> for Relay<B> {
+    type Event = RawPayload;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn apply(&self, page: &[Envelope<RawPayload>], _: &mut T) -> Result<()> {
+        self.bus.publish(page).await
+    }
+}
+
+/// Prints events, one a line, to standard output or another writer.
+///
+/// ```text
+/// 42 north route_plan 0190b8c2-… v3 route_plan.dispatched {"driver":"Kim"}
+/// ```
+#[derive(Debug)]
+pub struct ConsoleEventBus<W = std::io::Stdout> {
+    writer: std::sync::Mutex<W>,
+}
+
+impl ConsoleEventBus {
+    /// Prints to standard output.
+    #[must_use]
+    pub fn stdout() -> Self {
+        Self::new(std::io::stdout())
+    }
+}
+
+impl<W> ConsoleEventBus<W> {
+    /// Prints to `writer`.
+    pub fn new(writer: W) -> Self {
+        Self {
+            writer: std::sync::Mutex::new(writer),
+        }
+    }
+}
+
+impl<W: Write + Send + 'static> EventBus for ConsoleEventBus<W> {
+    async fn publish(&self, page: &[Envelope<RawPayload>]) -> Result<()> {
+        let mut writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for event in page {
+            writeln!(
+                writer,
+                "{} {} {} {} v{} {} {}",
+                event.position(),
+                event.tenant().map_or("-", |tenant| tenant.as_str()),
+                event.aggregate_type(),
+                event.aggregate_id_str(),
+                event.aggregate_version(),
+                event.event_type(),
+                event.payload().as_str(),
+            )
+            .map_err(Error::other)?;
+        }
+        writer.flush().map_err(Error::other)
+    }
+}

@@ -1,0 +1,248 @@
+//! What can go wrong, and how a caller tells.
+
+use std::any::Any;
+use std::fmt;
+
+use crate::envelope::{AggregateIdError, Position};
+use crate::mapping::MappingError;
+use crate::payload::PayloadError;
+
+/// The result of the framework's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the domain itself: a rule of the business that said no.
+///
+/// Implement it (it has no methods) for the error type of your aggregates, and `?` turns it into
+/// [`Error::Domain`], which is never retried and which [`Error::domain`] gives back typed.
+///
+/// # Example
+///
+/// ```
+/// use cqrs_core::{DomainError, Error};
+///
+/// #[derive(Debug)]
+/// struct OverCapacity;
+/// impl std::fmt::Display for OverCapacity {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         f.write_str("over capacity")
+///     }
+/// }
+/// impl std::error::Error for OverCapacity {}
+/// impl DomainError for OverCapacity {}
+///
+/// fn load() -> Result<(), OverCapacity> { Err(OverCapacity) }
+/// fn handler() -> cqrs_core::Result<()> { load()?; Ok(()) }
+///
+/// let error = handler().unwrap_err();
+/// assert!(error.domain::<OverCapacity>().is_some());
+/// assert!(!error.is_retryable());
+/// ```
+pub trait DomainError: std::error::Error + Any + Send + Sync {}
+
+/// An error of the framework.
+///
+/// It is one enum, so that a service can map each case to its answer; ask the predicates first,
+/// they stay true when cases are added.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The domain said no.
+    #[error("{0}")]
+    Domain(Box<dyn DomainError>),
+    /// There is no such aggregate in the tenant scope of the unit of work.
+    #[error("{aggregate} {id} was not found")]
+    NotFound {
+        /// The aggregate's type.
+        aggregate: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The aggregate was changed since it was loaded.
+    #[error("{aggregate} {id} is at version {found}, the change was made on version {expected}")]
+    Conflict {
+        /// The aggregate's type.
+        aggregate: &'static str,
+        /// Its id.
+        id: String,
+        /// The version that the change was made on.
+        expected: u64,
+        /// The version in the store.
+        found: u64,
+    },
+    /// An aggregate with this id exists, or existed once: ids are not used again.
+    #[error("{aggregate} {id} already exists")]
+    AlreadyExists {
+        /// The aggregate's type.
+        aggregate: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// A new aggregate that belongs to a tenant was saved under
+    /// [`TenantScope::System`](crate::TenantScope::System), so its tenant is not known.
+    #[error(
+        "{aggregate} {id} needs a tenant: save it in the scope of one, or make its root with `Root::for_tenant`"
+    )]
+    TenantRequired {
+        /// The aggregate's type.
+        aggregate: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// A row does not fit its type, or the reverse.
+    #[error(transparent)]
+    Mapping(#[from] MappingError),
+    /// A payload could not be written.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// An event in the log cannot be read.
+    #[error("event at position {position}: {reason}")]
+    Undecodable {
+        /// Where it stands.
+        position: Position,
+        /// Why.
+        reason: PayloadError,
+    },
+    /// An aggregate id in the log is not of the type asked for.
+    #[error(transparent)]
+    AggregateId(#[from] AggregateIdError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another error of a handler or projection.
+    #[error("{0}")]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A failure of the store below.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What kind of failure a [`StoreError`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The database cannot be reached, or the connection broke. Nothing was committed.
+    Unavailable,
+    /// No connection became free in time. Nothing was sent.
+    PoolTimedOut,
+    /// The database gave up on a transaction that may succeed when it is run again: a deadlock, a
+    /// serialization failure, a busy database. Nothing was committed.
+    Contention,
+    /// A constraint of the database was violated. Nothing was committed.
+    Constraint {
+        /// Its name, where the database tells.
+        name: Option<String>,
+    },
+    /// The connection broke during a commit, and what became of it could not be found out in
+    /// time.
+    OutcomeUnknown,
+    /// The schema of the database is not the one that the code expects.
+    Schema,
+    /// A deadline passed.
+    TimedOut,
+    /// The use was wrong: an unknown subscription, a unit of work used after its failure.
+    Usage,
+    /// Anything else that the database reports.
+    Database,
+}
+
+impl StoreError {
+    /// A failure of this kind.
+    #[must_use]
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Adds the error below.
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> &StoreErrorKind {
+        &self.kind
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl<E: DomainError> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self::Domain(Box::new(error))
+    }
+}
+
+impl Error {
+    /// Any other error, for handlers and projections.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+
+    /// A failure of the store.
+    pub fn store(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self::Store(StoreError::new(kind, message))
+    }
+
+    /// The domain's own error, if it is an `E`.
+    #[must_use]
+    pub fn domain<E: DomainError>(&self) -> Option<&E> {
+        match self {
+            Self::Domain(error) => (error.as_ref() as &dyn Any).downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the aggregate was changed by someone else, or exists already.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::AlreadyExists { .. })
+    }
+
+    /// Whether the aggregate does not exist in the tenant scope.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+
+    /// Whether running the whole command again may succeed, and is safe since nothing of it was
+    /// committed: a stale version, contention, a lost connection, a full pool.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Conflict { .. } => true,
+            Self::Store(error) => matches!(
+                error.kind,
+                StoreErrorKind::Unavailable
+                    | StoreErrorKind::PoolTimedOut
+                    | StoreErrorKind::Contention
+            ),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Domain events.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::envelope::{Envelope, RawPayload};
+use crate::payload::{self, PayloadError};
+
+/// Something that happened to an aggregate, in the words of the domain.
+///
+/// Derive it ([`#[derive(DomainEvent)]`](derive@crate::DomainEvent)) on an enum with a variant per
+/// event type, next to serde's `Serialize` and `Deserialize`.
+///
+/// The log holds the content of the variant as JSON; which variant it is stands in the event type.
+/// So renaming a variant without an `#[event(name = "...")]` is a change of the event type.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a domain event",
+    note = "write `#[derive(Serialize, Deserialize, DomainEvent)]` on it"
+)]
+pub trait DomainEvent: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// The type of the aggregate that raises it.
+    const AGGREGATE_TYPE: &'static str;
+
+    /// One entry per variant, in the order of their declaration.
+    const EVENT_TYPES: &'static [EventType];
+
+    /// The position of this value's variant in [`EVENT_TYPES`](Self::EVENT_TYPES).
+    fn variant(&self) -> usize;
+
+    /// The type of this event.
+    #[must_use]
+    fn event_type(&self) -> &'static EventType {
+        &Self::EVENT_TYPES[self.variant()]
+    }
+}
+
+/// The stored name and schema version of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EventType {
+    /// The name in the log, for example `route_plan.dispatched`.
+    pub name: &'static str,
+    /// The version of its payload's schema, from 1.
+    pub schema_version: u32,
+}
+
+/// What a consumer reads: the events of one aggregate type, a set of several, or raw ones.
+///
+/// Every [`DomainEvent`] is the set of itself, and [`RawPayload`] is the set of all events.
+pub trait EventSet: Sized + Send + Sync + 'static {
+    /// The aggregate types whose events belong to the set; `None` for every type.
+    fn aggregate_types() -> Option<&'static [&'static str]>;
+
+    /// Decodes an event of one of these aggregate types; `None` where it does not belong to the
+    /// set, as the framework's own [change markers](crate::staging::ChangeMarker).
+    ///
+    /// # Errors
+    ///
+    /// [`PayloadError`] where the event type is not known, its schema version is another, or the
+    /// payload does not fit.
+    fn decode(raw: &Envelope<RawPayload>) -> Result<Option<Self>, PayloadError>;
+}
+
+impl<E: DomainEvent> EventSet for E {
+    fn aggregate_types() -> Option<&'static [&'static str]> {
+        Some(const { &[E::AGGREGATE_TYPE] })
+    }
+
+    fn decode(raw: &Envelope<RawPayload>) -> Result<Option<Self>, PayloadError> {
+        if raw.is_change_marker() {
+            return Ok(None);
+        }
+        payload::decode(
+            raw.event_type(),
+            raw.schema_version(),
+            raw.payload().as_str(),
+        )
+        .map(Some)
+    }
+}
+
+impl EventSet for RawPayload {
+    fn aggregate_types() -> Option<&'static [&'static str]> {
+        None
+    }
+
+    fn decode(raw: &Envelope<RawPayload>) -> Result<Option<Self>, PayloadError> {
+        Ok(Some(raw.payload().clone()))
+    }
+}

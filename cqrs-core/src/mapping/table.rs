@@ -1,0 +1,302 @@
+//! The description of a table, written by a derive and read by every backend.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::{ColumnType, ColumnValue, Record, ValueObject};
+
+/// What a column is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ColumnRole {
+    /// Part of the key.
+    Key,
+    /// The user's own data.
+    Data,
+    /// The tenant that owns the row.
+    Tenant,
+    /// The version for optimistic locking.
+    Version,
+    /// When the row was created.
+    CreatedAt,
+    /// Who created the row.
+    CreatedBy,
+    /// When the row was last changed.
+    UpdatedAt,
+    /// Who last changed the row.
+    UpdatedBy,
+    /// When the row was soft-deleted; NULL while it lives.
+    DeletedAt,
+    /// Who soft-deleted the row.
+    DeletedBy,
+}
+
+/// One column of a [`Table`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    name: Cow<'static, str>,
+    column_type: ColumnType,
+    nullable: bool,
+    role: ColumnRole,
+}
+
+impl Column {
+    /// The name, a plain SQL identifier.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The type.
+    #[must_use]
+    pub fn column_type(&self) -> ColumnType {
+        self.column_type
+    }
+
+    /// Whether it may be NULL.
+    #[must_use]
+    pub fn is_nullable(&self) -> bool {
+        self.nullable
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn role(&self) -> ColumnRole {
+        self.role
+    }
+}
+
+/// A table: the framework's columns first (version, tenant, audit, soft delete, as far as it has
+/// them), then the key and data columns in the order of the type's fields.
+///
+/// Names come from derives, which accept plain identifiers only; so SQL built from a `Table`
+/// holds no text of a caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    name: &'static str,
+    columns: Vec<Column>,
+    own: Range<usize>,
+}
+
+impl Table {
+    /// Starts a table without framework columns.
+    #[must_use]
+    pub fn builder(name: &'static str) -> TableBuilder {
+        TableBuilder {
+            table: Self {
+                name,
+                columns: Vec::new(),
+                own: 0..0,
+            },
+            prefix: String::new(),
+            nullable: false,
+        }
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// All columns, in the order in which every statement of the framework selects them.
+    #[must_use]
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The key and data columns: what a mapping reads and writes.
+    #[must_use]
+    pub fn own_columns(&self) -> &[Column] {
+        &self.columns[self.own.clone()]
+    }
+
+    /// The columns in front of the [own](Self::own_columns) ones.
+    #[must_use]
+    pub fn framework_columns(&self) -> &[Column] {
+        &self.columns[..self.own.start]
+    }
+
+    /// The key columns.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.own_columns()
+            .iter()
+            .filter(|column| column.role == ColumnRole::Key)
+    }
+
+    /// The first column with this role.
+    #[must_use]
+    pub fn column_with(&self, role: ColumnRole) -> Option<&Column> {
+        self.columns.iter().find(|column| column.role == role)
+    }
+
+    /// The position of the first column with this role among [all columns](Self::columns).
+    #[must_use]
+    pub fn index_of(&self, role: ColumnRole) -> Option<usize> {
+        self.columns.iter().position(|column| column.role == role)
+    }
+
+    /// The position of a column by its name among [all columns](Self::columns).
+    #[must_use]
+    pub fn index_of_name(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// Whether rows belong to a tenant.
+    #[must_use]
+    pub fn is_tenant(&self) -> bool {
+        self.column_with(ColumnRole::Tenant).is_some()
+    }
+
+    /// Whether rows are marked as deleted instead of being removed.
+    #[must_use]
+    pub fn is_soft_delete(&self) -> bool {
+        self.column_with(ColumnRole::DeletedAt).is_some()
+    }
+
+    /// Whether rows say who created and changed them, and when.
+    #[must_use]
+    pub fn is_audited(&self) -> bool {
+        self.column_with(ColumnRole::CreatedAt).is_some()
+    }
+}
+
+/// Builds a [`Table`]; what derives emit.
+///
+/// Framework columns come first, then `key` and `column` in the order of the fields.
+#[derive(Debug)]
+#[must_use]
+pub struct TableBuilder {
+    table: Table,
+    prefix: String,
+    nullable: bool,
+}
+
+impl TableBuilder {
+    /// Adds the version column of an aggregate.
+    pub fn version(self) -> Self {
+        self.framework("version", ColumnType::Int64, false, ColumnRole::Version)
+    }
+
+    /// Adds the tenant column under this name.
+    pub fn tenant(self, name: &'static str) -> Self {
+        self.framework(name, ColumnType::Text, false, ColumnRole::Tenant)
+    }
+
+    /// Adds `created_at`, `created_by`, `updated_at` and `updated_by`.
+    pub fn audit(self) -> Self {
+        self.framework(
+            "created_at",
+            ColumnType::Timestamp,
+            false,
+            ColumnRole::CreatedAt,
+        )
+        .framework("created_by", ColumnType::Text, true, ColumnRole::CreatedBy)
+        .framework(
+            "updated_at",
+            ColumnType::Timestamp,
+            false,
+            ColumnRole::UpdatedAt,
+        )
+        .framework("updated_by", ColumnType::Text, true, ColumnRole::UpdatedBy)
+    }
+
+    /// Adds `deleted_at` and `deleted_by`.
+    pub fn soft_delete(self) -> Self {
+        self.framework(
+            "deleted_at",
+            ColumnType::Timestamp,
+            true,
+            ColumnRole::DeletedAt,
+        )
+        .framework("deleted_by", ColumnType::Text, true, ColumnRole::DeletedBy)
+    }
+
+    fn framework(
+        mut self,
+        name: &'static str,
+        column_type: ColumnType,
+        nullable: bool,
+        role: ColumnRole,
+    ) -> Self {
+        debug_assert!(self.table.own.is_empty(), "framework columns come first");
+        self.table.columns.push(Column {
+            name: Cow::Borrowed(name),
+            column_type,
+            nullable,
+            role,
+        });
+        self.table.own = self.table.columns.len()..self.table.columns.len();
+        self
+    }
+
+    /// Adds a key column of type `T`.
+    pub fn key<T: ColumnValue>(self, name: &'static str) -> Self {
+        self.own(name, T::TYPE, T::NULLABLE, ColumnRole::Key)
+    }
+
+    /// Adds a data column of type `T`.
+    pub fn column<T: ColumnValue>(self, name: &'static str) -> Self {
+        self.own(name, T::TYPE, T::NULLABLE, ColumnRole::Data)
+    }
+
+    /// Adds the columns of a value object, each with `prefix` in front of its name.
+    pub fn flatten<T: ValueObject>(mut self, prefix: &str) -> Self {
+        let outer = self.prefix.len();
+        let nullable = self.nullable;
+        self.prefix.push_str(prefix);
+        self.nullable |= T::NULLABLE;
+        self = T::describe(self);
+        self.prefix.truncate(outer);
+        self.nullable = nullable;
+        self
+    }
+
+    /// Adds the columns of a separate row struct.
+    pub fn row<T: Record>(self) -> Self {
+        T::describe(self)
+    }
+
+    fn own(
+        mut self,
+        name: &'static str,
+        column_type: ColumnType,
+        nullable: bool,
+        role: ColumnRole,
+    ) -> Self {
+        let name = if self.prefix.is_empty() {
+            Cow::Borrowed(name)
+        } else {
+            Cow::Owned(format!("{}{name}", self.prefix))
+        };
+        self.table.columns.push(Column {
+            name,
+            column_type,
+            nullable: nullable || self.nullable,
+            role,
+        });
+        self.table.own.end = self.table.columns.len();
+        self
+    }
+
+    /// The finished table.
+    ///
+    /// # Panics
+    ///
+    /// If two columns have one name, which a derive cannot see when a flattened value object
+    /// meets a field of the same name.
+    pub fn build(self) -> Table {
+        assert!(self.prefix.is_empty(), "every flatten is closed");
+        for (index, column) in self.table.columns.iter().enumerate() {
+            assert!(
+                !self.table.columns[..index]
+                    .iter()
+                    .any(|other| other.name == column.name),
+                "table {} has two columns named {}: rename one with `#[mapper(column = \"...\")]`",
+                self.table.name,
+                column.name
+            );
+        }
+        self.table
+    }
+}

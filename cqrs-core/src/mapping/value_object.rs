@@ -1,0 +1,128 @@
+//! Groups of columns: value objects, and row structs that stand apart from their aggregate.
+
+use super::{
+    ColumnError, MappingError, RowCursor, RowSource, RowWriter, Table, TableBuilder, Value,
+};
+
+/// A value object of several columns, used with `#[mapper(flatten)]`.
+///
+/// Derive it with [`#[derive(ValueObject)]`](derive@crate::ValueObject) on a struct with named
+/// fields.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be flattened into columns",
+    label = "not a value object of several columns",
+    note = "derive `ValueObject` for it, on a struct with named fields"
+)]
+pub trait ValueObject: Sized {
+    /// How many columns it fills.
+    const COLUMNS: usize;
+    /// Whether the group as a whole may be absent.
+    const NULLABLE: bool = false;
+
+    /// Adds its columns to a table.
+    fn describe(table: TableBuilder) -> TableBuilder;
+
+    /// Writes its columns.
+    ///
+    /// # Errors
+    ///
+    /// Where no column can hold a value.
+    fn write(&self, row: &mut RowWriter) -> Result<(), MappingError>;
+
+    /// Reads its columns.
+    ///
+    /// # Errors
+    ///
+    /// Where a column does not fit.
+    fn read<R: RowSource + ?Sized>(row: &mut RowCursor<'_, R>) -> Result<Self, MappingError>;
+}
+
+/// `None` is stored as NULL in every column of the group. A `Some` whose own columns are all NULL
+/// would read back as `None` and is refused when written.
+impl<T: ValueObject> ValueObject for Option<T> {
+    const COLUMNS: usize = T::COLUMNS;
+    const NULLABLE: bool = true;
+
+    fn describe(table: TableBuilder) -> TableBuilder {
+        T::describe(table)
+    }
+
+    fn write(&self, row: &mut RowWriter) -> Result<(), MappingError> {
+        match self {
+            Some(value) => {
+                let start = row.len();
+                value.write(row)?;
+                if row.is_null_since(start) {
+                    return row.put_value(Err(ColumnError::invalid(
+                        "a value object whose columns are all NULL cannot be told from None",
+                    )));
+                }
+                Ok(())
+            }
+            None => {
+                row.put_nulls(T::COLUMNS);
+                Ok(())
+            }
+        }
+    }
+
+    fn read<R: RowSource + ?Sized>(row: &mut RowCursor<'_, R>) -> Result<Self, MappingError> {
+        if row.skip_if_null(T::COLUMNS)? {
+            return Ok(None);
+        }
+        T::read(row).map(Some)
+    }
+}
+
+/// A struct whose fields are the columns of a table: a read model's row, or the row struct of an
+/// aggregate whose table differs from its shape.
+pub trait Record: Sized + Send + Sync + 'static {
+    /// Adds its columns to a table.
+    fn describe(table: TableBuilder) -> TableBuilder;
+
+    /// Writes its columns.
+    ///
+    /// # Errors
+    ///
+    /// Where no column can hold a value.
+    fn write(&self, row: &mut RowWriter) -> Result<(), MappingError>;
+
+    /// Reads its columns.
+    ///
+    /// # Errors
+    ///
+    /// Where a column does not fit.
+    fn read<R: RowSource + ?Sized>(row: &mut RowCursor<'_, R>) -> Result<Self, MappingError>;
+}
+
+/// A type that is read from a table: an aggregate or a read model.
+pub trait Entity: Sized + Send + Sync + 'static {
+    /// The typed fields that conditions and orders are built from.
+    type Fields;
+
+    /// The typed fields.
+    fn fields() -> Self::Fields;
+
+    /// The table.
+    fn table() -> &'static Table;
+
+    /// Reads a row of [`table`](Self::table), from its first column.
+    ///
+    /// # Errors
+    ///
+    /// Where a column does not fit.
+    fn read_row<R: RowSource + ?Sized>(row: &mut RowCursor<'_, R>) -> Result<Self, MappingError>;
+
+    /// The values of the [own columns](Table::own_columns).
+    ///
+    /// # Errors
+    ///
+    /// Where no column can hold a value.
+    fn to_row(&self) -> Result<Vec<Value>, MappingError>;
+
+    /// The values of the [framework's columns](Table::framework_columns), as far as the value
+    /// itself knows them; NULL for the others.
+    fn framework_row(&self) -> Vec<Value> {
+        vec![Value::Null; Self::table().framework_columns().len()]
+    }
+}

@@ -1,0 +1,359 @@
+//! Projections: read models kept by folding events.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+
+use crate::context::TenantId;
+use crate::envelope::{Envelope, RawPayload};
+use crate::error::{Error, Result};
+use crate::event::EventSet;
+use crate::mapping::{Entity, MappingError, Value};
+use crate::read_model::{Owned, ReadModel, RowKey};
+use crate::store::BoxFuture;
+
+/// A consumer of the log that writes rows in the transaction of its own checkpoint, so that it
+/// applies each event exactly once.
+///
+/// For a read model with one row per key, [`RowProjection`] is shorter and just as fast. Implement
+/// this trait for every `T: ProjectionTransaction` where the rows are [`ReadModel`]s, or for the
+/// transaction type of one backend to write SQL of your own.
+pub trait Projection<T>: Send + Sync + 'static {
+    /// The events it reads.
+    type Event: EventSet;
+
+    /// The name of its subscription; its checkpoint is kept under it.
+    fn name(&self) -> &str;
+
+    /// Applies a page of events, in the order of the log.
+    ///
+    /// # Transaction
+    ///
+    /// What it writes through `transaction` is committed with the checkpoint, or not at all.
+    /// What it does elsewhere may happen more than once.
+    ///
+    /// # Errors
+    ///
+    /// An error rolls the page back; it is tried again, and then halts the subscription.
+    fn apply(
+        &self,
+        page: &[Envelope<Self::Event>],
+        transaction: &mut T,
+    ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// A read model with one row per key, folded from events.
+///
+/// It says which row an event belongs to and what the event does to it, without I/O. The framework
+/// loads the rows of a whole page with one statement, folds the page in memory, and writes the
+/// rows back with one statement.
+pub trait RowProjection: Send + Sync + 'static {
+    /// The events it reads.
+    type Event: EventSet;
+    /// Its rows.
+    type Row: ReadModel;
+
+    /// The name of its subscription; its checkpoint is kept under it.
+    const NAME: &'static str;
+
+    /// The key of the row that an event belongs to; `None` skips the event. The row's tenant is
+    /// the event's.
+    ///
+    /// # Errors
+    ///
+    /// As in [`Projection::apply`].
+    fn key(&self, event: &Envelope<Self::Event>) -> Result<Option<<Self::Row as ReadModel>::Key>>;
+
+    /// Applies an event to its row. `None` is a row that does not exist: set it to create the
+    /// row, clear it to delete the row.
+    ///
+    /// # Errors
+    ///
+    /// As in [`Projection::apply`].
+    fn apply(&self, row: &mut Option<Self::Row>, event: &Envelope<Self::Event>) -> Result<()>;
+}
+
+/// The transaction that a projection writes in, by read model.
+pub trait ProjectionTransaction: Send + 'static {
+    /// Loads the rows with these addresses, as far as they exist, in any order.
+    ///
+    /// # Errors
+    ///
+    /// [`Mapping`](Error::Mapping) where a row does not fit, [`Store`](Error::Store) where the
+    /// store fails.
+    fn load<R: ReadModel>(
+        &mut self,
+        addresses: &[RowAddress],
+    ) -> impl Future<Output = Result<Vec<Owned<R>>>> + Send;
+
+    /// Inserts these rows, or replaces them where their address exists.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    fn upsert<R: ReadModel>(
+        &mut self,
+        rows: &[Owned<R>],
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Deletes the rows with these addresses, as far as they exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    fn delete<R: ReadModel>(
+        &mut self,
+        addresses: &[RowAddress],
+    ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Where a row of a read table is found: its tenant and its key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowAddress {
+    tenant: Option<TenantId>,
+    key: Vec<Value>,
+}
+
+impl RowAddress {
+    /// The address of the row of `R` with this key. A tenant is left out where the table has
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mapping`] where no column can hold the key, [`Error::TenantRequired`] where the
+    /// table has tenants and none is given.
+    pub fn of<R: ReadModel>(tenant: Option<&TenantId>, key: &R::Key) -> Result<Self> {
+        let table = R::table();
+        let key = key.to_values().map_err(|reason| MappingError {
+            table: table.name().to_owned(),
+            column: table
+                .key_columns()
+                .map(crate::mapping::Column::name)
+                .collect::<Vec<_>>()
+                .join(", "),
+            reason,
+        })?;
+        let tenant = if table.is_tenant() {
+            Some(tenant.cloned().ok_or_else(|| Error::TenantRequired {
+                aggregate: table.name(),
+                id: format!("{key:?}"),
+            })?)
+        } else {
+            None
+        };
+        Ok(Self { tenant, key })
+    }
+
+    /// The tenant; `None` where the table has none.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()
+    }
+
+    /// The values of the key columns.
+    #[must_use]
+    pub fn key(&self) -> &[Value] {
+        &self.key
+    }
+
+    /// A text that is equal exactly where addresses are.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        format!("{:?}{:?}", self.tenant, self.key)
+    }
+}
+
+impl<R: ReadModel> Owned<R> {
+    /// The address of the row.
+    ///
+    /// # Errors
+    ///
+    /// As [`RowAddress::of`].
+    pub fn address(&self) -> Result<RowAddress> {
+        RowAddress::of::<R>(self.tenant.as_ref(), &self.row.key())
+    }
+
+    /// The values of [all columns](crate::mapping::Table::columns) of the row.
+    ///
+    /// # Errors
+    ///
+    /// As [`RowAddress::of`].
+    pub fn to_values(&self) -> Result<Vec<Value>> {
+        let table = <R as Entity>::table();
+        let tenant = RowAddress::of::<R>(self.tenant.as_ref(), &self.row.key())?.tenant;
+        let mut values: Vec<Value> = tenant
+            .map(|tenant| Value::Text(tenant.as_str().to_owned()))
+            .into_iter()
+            .collect();
+        debug_assert_eq!(values.len(), table.framework_columns().len());
+        values.extend(self.row.to_row()?);
+        Ok(values)
+    }
+}
+
+/// Runs a [`RowProjection`] as a [`Projection`].
+#[derive(Debug, Clone)]
+pub struct Rows<P>(pub P);
+
+struct Slot<R> {
+    existed: bool,
+    row: Option<R>,
+}
+
+impl<P, T> Projection<T> for Rows<P>
+where
+    P: RowProjection,
+    T: ProjectionTransaction,
+{
+    type Event = P::Event;
+
+    fn name(&self) -> &str {
+        P::NAME
+    }
+
+    async fn apply(&self, page: &[Envelope<P::Event>], transaction: &mut T) -> Result<()> {
+        let mut addresses: Vec<RowAddress> = Vec::new();
+        let mut by_identity: HashMap<String, usize> = HashMap::new();
+        let mut targets = Vec::with_capacity(page.len());
+        for event in page {
+            let Some(key) = self.0.key(event)? else {
+                continue;
+            };
+            let address = RowAddress::of::<P::Row>(event.tenant(), &key)?;
+            let slot = *by_identity.entry(address.identity()).or_insert_with(|| {
+                addresses.push(address);
+                addresses.len() - 1
+            });
+            targets.push((event, slot));
+        }
+        if addresses.is_empty() {
+            return Ok(());
+        }
+
+        let mut slots: Vec<Slot<P::Row>> = addresses
+            .iter()
+            .map(|_| Slot {
+                existed: false,
+                row: None,
+            })
+            .collect();
+        for loaded in transaction.load::<P::Row>(&addresses).await? {
+            if let Some(slot) = by_identity.get(&loaded.address()?.identity()) {
+                slots[*slot] = Slot {
+                    existed: true,
+                    row: Some(loaded.row),
+                };
+            }
+        }
+        for (event, slot) in targets {
+            self.0.apply(&mut slots[slot].row, event)?;
+        }
+
+        let mut upserts = Vec::new();
+        let mut deletes = Vec::new();
+        for (slot, address) in slots.into_iter().zip(addresses) {
+            match slot.row {
+                Some(row) => upserts.push(Owned {
+                    tenant: address.tenant,
+                    row,
+                }),
+                None if slot.existed => deletes.push(address),
+                None => {}
+            }
+        }
+        if !upserts.is_empty() {
+            transaction.upsert(&upserts).await?;
+        }
+        if !deletes.is_empty() {
+            transaction.delete::<P::Row>(&deletes).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A projection without its type, for the loops that run it.
+pub struct Subscription<T> {
+    name: String,
+    aggregate_types: Option<&'static [&'static str]>,
+    handler: Box<dyn Handler<T>>,
+}
+
+trait Handler<T>: Send + Sync {
+    fn apply<'a>(
+        &'a self,
+        page: &'a [Envelope<RawPayload>],
+        transaction: &'a mut T,
+    ) -> BoxFuture<'a, Result<()>>;
+}
+
+struct Typed<P>(P);
+
+impl<T: Send, P: Projection<T>> Handler<T> for Typed<P> {
+    fn apply<'a>(
+        &'a self,
+        page: &'a [Envelope<RawPayload>],
+        transaction: &'a mut T,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut events = Vec::with_capacity(page.len());
+            for raw in page {
+                match P::Event::decode(raw) {
+                    Ok(Some(event)) => events.push(raw.with_payload(event)),
+                    Ok(None) => {}
+                    Err(reason) => {
+                        return Err(Error::Undecodable {
+                            position: raw.position(),
+                            reason,
+                        });
+                    }
+                }
+            }
+            if events.is_empty() {
+                return Ok(());
+            }
+            self.0.apply(&events, transaction).await
+        })
+    }
+}
+
+impl<T: Send + 'static> Subscription<T> {
+    /// The subscription of this projection.
+    pub fn new<P: Projection<T>>(projection: P) -> Self {
+        Self {
+            name: projection.name().to_owned(),
+            aggregate_types: P::Event::aggregate_types(),
+            handler: Box::new(Typed(projection)),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The aggregate types whose events it reads; `None` for all.
+    #[must_use]
+    pub fn aggregate_types(&self) -> Option<&'static [&'static str]> {
+        self.aggregate_types
+    }
+
+    /// Decodes a page and applies it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Undecodable`] with the position of the first event that cannot be read, before
+    /// anything is applied; else the projection's error.
+    pub async fn apply(&self, page: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {
+        self.handler.apply(page, transaction).await
+    }
+}
+
+impl<T> fmt::Debug for Subscription<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("name", &self.name)
+            .field("aggregate_types", &self.aggregate_types)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,99 @@
+//! Read models: rows made for reading.
+
+use std::future::Future;
+
+use crate::context::TenantId;
+use crate::error::Result;
+use crate::mapping::{ColumnError, ColumnValue, Entity, Value};
+use crate::specification::{Query, Specification};
+
+/// A row of a read table.
+///
+/// Derive it with [`#[derive(ReadModel)]`](derive@crate::ReadModel). A projection keeps it, and
+/// [`ReadModels`] reads it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a read model",
+    note = "write `#[derive(ReadModel)]` on it"
+)]
+pub trait ReadModel: Entity + Clone {
+    /// Its key; unique within a tenant.
+    type Key: RowKey;
+
+    /// Its key.
+    fn key(&self) -> Self::Key;
+}
+
+/// The key of a read model: a value of one column, or a tuple of up to three.
+pub trait RowKey: Send + Sync {
+    /// The values of the key columns, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Where no column can hold a value.
+    fn to_values(&self) -> Result<Vec<Value>, ColumnError>;
+}
+
+impl<T: ColumnValue + Send + Sync> RowKey for T {
+    fn to_values(&self) -> Result<Vec<Value>, ColumnError> {
+        Ok(vec![self.to_value()?])
+    }
+}
+
+impl<A: ColumnValue + Send + Sync, B: ColumnValue + Send + Sync> RowKey for (A, B) {
+    fn to_values(&self) -> Result<Vec<Value>, ColumnError> {
+        Ok(vec![self.0.to_value()?, self.1.to_value()?])
+    }
+}
+
+impl<A, B, C> RowKey for (A, B, C)
+where
+    A: ColumnValue + Send + Sync,
+    B: ColumnValue + Send + Sync,
+    C: ColumnValue + Send + Sync,
+{
+    fn to_values(&self) -> Result<Vec<Value>, ColumnError> {
+        Ok(vec![
+            self.0.to_value()?,
+            self.1.to_value()?,
+            self.2.to_value()?,
+        ])
+    }
+}
+
+/// Reads read models, in the tenant scope of the context they were asked for with.
+pub trait ReadModels: Send + Sync {
+    /// The row with this key, if there is one. Across tenants
+    /// ([`TenantScope::System`](crate::TenantScope::System)) the first in the order of tenants.
+    ///
+    /// # Errors
+    ///
+    /// [`Mapping`](crate::Error::Mapping) where the row does not fit,
+    /// [`Store`](crate::Error::Store) where the store fails.
+    fn find<R: ReadModel>(&self, key: R::Key) -> impl Future<Output = Result<Option<R>>> + Send;
+
+    /// The rows that a query selects.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    fn query<R: ReadModel>(&self, query: Query<R>) -> impl Future<Output = Result<Vec<R>>> + Send;
+
+    /// How many rows the specification is true for.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    fn count<R: ReadModel>(
+        &self,
+        specification: Specification<R>,
+    ) -> impl Future<Output = Result<u64>> + Send;
+}
+
+/// A row of a read table, with the tenant that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned<R> {
+    /// The tenant; `None` where the table has none.
+    pub tenant: Option<TenantId>,
+    /// The row.
+    pub row: R,
+}

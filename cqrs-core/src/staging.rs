@@ -1,0 +1,332 @@
+//! Staged writes: what a save or a remove becomes before any backend sees it.
+//!
+//! For authors of backends. The rules that must be the same everywhere are here: which version a
+//! write expects and which one it leaves, the tenant it carries, and which events it appends.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::aggregate::AggregateRoot;
+use crate::context::{RequestContext, TenantId};
+use crate::error::{Error, Result};
+use crate::event::DomainEvent;
+use crate::mapping::{ColumnRole, MappingError, Table, Value};
+use crate::payload::{self, ContentHash};
+
+/// What a staged write does to its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Adds it.
+    Insert,
+    /// Replaces it.
+    Update,
+    /// Replaces it only if a value differs: a save that raised no event.
+    UpdateIfChanged,
+    /// Deletes it, or marks it as deleted where the table has
+    /// [soft delete](Table::is_soft_delete).
+    Remove,
+}
+
+/// The event that the framework writes for a change that raised none, so that every version of
+/// every aggregate has exactly one event in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeMarker {
+    /// An aggregate was created.
+    Created,
+    /// An aggregate was changed.
+    Changed,
+    /// An aggregate was removed.
+    Removed,
+}
+
+impl ChangeMarker {
+    /// The event type in the log.
+    #[must_use]
+    pub const fn event_type(self) -> &'static str {
+        match self {
+            Self::Created => "cqrs.created",
+            Self::Changed => "cqrs.changed",
+            Self::Removed => "cqrs.removed",
+        }
+    }
+
+    /// Whether this event type is one of the markers.
+    #[must_use]
+    pub fn is_marker(event_type: &str) -> bool {
+        [Self::Created, Self::Changed, Self::Removed]
+            .iter()
+            .any(|marker| marker.event_type() == event_type)
+    }
+}
+
+/// An event on its way into the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Its id.
+    pub event_id: Uuid,
+    /// The version that the aggregate reaches with it.
+    pub aggregate_version: u64,
+    /// Its type.
+    pub event_type: &'static str,
+    /// The version of its payload's schema.
+    pub schema_version: u32,
+    /// Its canonical JSON.
+    pub payload: String,
+    /// The hash of the payload.
+    pub content_hash: ContentHash,
+    /// When it happened.
+    pub occurred_at: DateTime<Utc>,
+}
+
+/// A write that waits for the commit: one aggregate and its events, without their Rust types.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StagedWrite {
+    /// The aggregate's type.
+    pub aggregate_type: &'static str,
+    /// The aggregate's id as the log holds it.
+    pub aggregate_id: String,
+    /// Its table.
+    pub table: &'static Table,
+    /// What happens to its row.
+    pub operation: Operation,
+    /// The value of the key column.
+    pub key: Value,
+    /// The tenant that the row must have; `None` where the table has none.
+    pub tenant: Option<TenantId>,
+    /// The version that the row must be at; 0 for an insert.
+    pub expected_version: u64,
+    /// The version that the row will be at: [`expected_version`](Self::expected_version) and the
+    /// number of [`events`](Self::events).
+    pub new_version: u64,
+    /// The values of [all columns](Table::columns) of the row after the write. Where a row is
+    /// replaced, its `created` columns and its tenant stay what they are in the store.
+    pub row: Vec<Value>,
+    /// Its events, at least one.
+    pub events: Vec<NewEvent>,
+}
+
+impl StagedWrite {
+    /// Stages a save.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TenantRequired`], [`Error::Mapping`], [`Error::Payload`]; [`Error::NotFound`]
+    /// where the aggregate belongs to another tenant than the context's.
+    pub fn save<A: AggregateRoot>(
+        aggregate: A,
+        context: &RequestContext,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        let root = aggregate.root();
+        let (operation, marker) = match (root.version(), root.raised().is_empty()) {
+            (0, _) => (Operation::Insert, ChangeMarker::Created),
+            (_, true) => (Operation::UpdateIfChanged, ChangeMarker::Changed),
+            (_, false) => (Operation::Update, ChangeMarker::Changed),
+        };
+        Self::stage(aggregate, operation, marker, context, now)
+    }
+
+    /// Stages the removal of an aggregate that was loaded.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save); [`Error::NotFound`] for one that was never saved.
+    pub fn remove<A: AggregateRoot>(
+        aggregate: A,
+        context: &RequestContext,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        if aggregate.root().version() == 0 {
+            return Err(not_found::<A>(aggregate.id()));
+        }
+        Self::stage(
+            aggregate,
+            Operation::Remove,
+            ChangeMarker::Removed,
+            context,
+            now,
+        )
+    }
+
+    fn stage<A: AggregateRoot>(
+        mut aggregate: A,
+        operation: Operation,
+        marker: ChangeMarker,
+        context: &RequestContext,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        let table = A::table();
+        let tenant = owner(&aggregate, context)?;
+        let expected_version = aggregate.root().version();
+        let raised = aggregate.root_mut().take_raised();
+        let events = new_events(raised, marker, expected_version, now)?;
+        let new_version = expected_version + events.len() as u64;
+        let key = table
+            .key_columns()
+            .next()
+            .map(|column| column.name().to_owned());
+        let own = aggregate.to_row()?;
+        let key = table
+            .own_columns()
+            .iter()
+            .position(|column| Some(column.name()) == key.as_deref())
+            .map_or(Value::Null, |index| own[index].clone());
+        let mut row = framework_row(table, operation, context, &tenant, new_version, now)?;
+        row.extend(own);
+        Ok(Self {
+            aggregate_type: A::TYPE,
+            aggregate_id: aggregate.id().to_string(),
+            table,
+            operation,
+            key,
+            tenant,
+            expected_version,
+            new_version,
+            row,
+            events,
+        })
+    }
+
+    /// The error of a write whose row is absent.
+    #[must_use]
+    pub fn not_found(&self) -> Error {
+        Error::NotFound {
+            aggregate: self.aggregate_type,
+            id: self.aggregate_id.clone(),
+        }
+    }
+
+    /// The error of a write whose row is at version `found`.
+    #[must_use]
+    pub fn conflict(&self, found: u64) -> Error {
+        Error::Conflict {
+            aggregate: self.aggregate_type,
+            id: self.aggregate_id.clone(),
+            expected: self.expected_version,
+            found,
+        }
+    }
+
+    /// The error of an insert whose id is taken, or was once.
+    #[must_use]
+    pub fn already_exists(&self) -> Error {
+        Error::AlreadyExists {
+            aggregate: self.aggregate_type,
+            id: self.aggregate_id.clone(),
+        }
+    }
+
+    /// Whether this column keeps the value it has in the store when a row is replaced.
+    #[must_use]
+    pub fn keeps(role: ColumnRole) -> bool {
+        matches!(
+            role,
+            ColumnRole::Key | ColumnRole::Tenant | ColumnRole::CreatedAt | ColumnRole::CreatedBy
+        )
+    }
+}
+
+fn not_found<A: AggregateRoot>(id: &A::Id) -> Error {
+    Error::NotFound {
+        aggregate: A::TYPE,
+        id: id.to_string(),
+    }
+}
+
+/// The tenant of the row, where the table has one.
+fn owner<A: AggregateRoot>(aggregate: &A, context: &RequestContext) -> Result<Option<TenantId>> {
+    if !A::table().is_tenant() {
+        return Ok(None);
+    }
+    let own = aggregate.root().tenant();
+    if !context.scope().admits(own) {
+        return Err(not_found::<A>(aggregate.id()));
+    }
+    match own.or(context.scope().tenant()) {
+        Some(tenant) => Ok(Some(tenant.clone())),
+        None => Err(Error::TenantRequired {
+            aggregate: A::TYPE,
+            id: aggregate.id().to_string(),
+        }),
+    }
+}
+
+fn new_events<E: DomainEvent>(
+    raised: Vec<E>,
+    marker: ChangeMarker,
+    expected_version: u64,
+    now: DateTime<Utc>,
+) -> Result<Vec<NewEvent>> {
+    let new = |version, event_type, schema_version, payload: String| NewEvent {
+        event_id: Uuid::now_v7(),
+        aggregate_version: version,
+        event_type,
+        schema_version,
+        content_hash: ContentHash::of(&payload),
+        payload,
+        occurred_at: now,
+    };
+    if raised.is_empty() {
+        let payload = "{}".to_owned();
+        return Ok(vec![new(
+            expected_version + 1,
+            marker.event_type(),
+            1,
+            payload,
+        )]);
+    }
+    raised
+        .iter()
+        .zip(expected_version + 1..)
+        .map(|(event, version)| {
+            let event_type = event.event_type();
+            let payload = payload::encode(event)?;
+            Ok(new(
+                version,
+                event_type.name,
+                event_type.schema_version,
+                payload,
+            ))
+        })
+        .collect()
+}
+
+fn framework_row(
+    table: &Table,
+    operation: Operation,
+    context: &RequestContext,
+    tenant: &Option<TenantId>,
+    version: u64,
+    now: DateTime<Utc>,
+) -> Result<Vec<Value>> {
+    let actor = || {
+        context
+            .actor()
+            .map_or(Value::Null, |actor| Value::Text(actor.to_owned()))
+    };
+    let removed = operation == Operation::Remove;
+    table
+        .framework_columns()
+        .iter()
+        .map(|column| {
+            let value = match column.role() {
+                ColumnRole::Version => crate::mapping::ColumnValue::to_value(&version),
+                ColumnRole::Tenant => Ok(tenant.as_ref().map_or(Value::Null, |tenant| {
+                    Value::Text(tenant.as_str().to_owned())
+                })),
+                ColumnRole::CreatedAt | ColumnRole::UpdatedAt => Value::Timestamp(now).checked(),
+                ColumnRole::CreatedBy | ColumnRole::UpdatedBy => actor().checked(),
+                ColumnRole::DeletedAt if removed => Value::Timestamp(now).checked(),
+                ColumnRole::DeletedBy if removed => actor().checked(),
+                _ => Ok(Value::Null),
+            };
+            value.map_err(|reason| {
+                Error::Mapping(MappingError {
+                    table: table.name().to_owned(),
+                    column: column.name().to_owned(),
+                    reason,
+                })
+            })
+        })
+        .collect()
+}
