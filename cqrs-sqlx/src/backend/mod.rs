@@ -1,0 +1,220 @@
+//! What a database does its own way. Everything else in this crate is written against
+//! [`Backend`].
+
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use cqrs_core::mapping::{ColumnType, RowSource, Table, Value};
+use cqrs_core::staging::StagedWrite;
+use cqrs_core::{Error, Metadata, Owned, Position, ReadModel, Result, RowAddress};
+
+use crate::connections::Connect;
+use crate::statements::Statements;
+use crate::verify::LiveColumn;
+
+/// One value bound to a statement.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Parameter {
+    /// Its type, which NULL does not tell.
+    pub(crate) column_type: ColumnType,
+    /// Its value.
+    pub(crate) value: Value,
+}
+
+impl Parameter {
+    pub(crate) fn new(column_type: ColumnType, value: Value) -> Self {
+        Self { column_type, value }
+    }
+
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        Self::new(ColumnType::Text, Value::Text(text.into()))
+    }
+
+    pub(crate) fn int(value: i64) -> Self {
+        Self::new(ColumnType::Int64, Value::Int(value))
+    }
+}
+
+/// A process of the database's server: which one, and since when, as ids are used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) id: i32,
+    pub(crate) started: String,
+}
+
+/// How the SQL that is shared by all databases differs in its words.
+#[derive(Debug)]
+pub(crate) struct Dialect {
+    /// After a text column that is compared or sorted by its bytes.
+    pub(crate) byte_order: &'static str,
+    /// After the statement that claims a subscription's checkpoint.
+    pub(crate) claim: &'static str,
+    /// The time now, of the database.
+    pub(crate) now: &'static str,
+}
+
+/// What became of a commit.
+#[derive(Debug)]
+pub(crate) enum Committed {
+    /// It is durable; the highest position of its events, `None` where nothing had changed.
+    Done(Option<Position>),
+    /// It was refused; nothing was written.
+    Refused(Error),
+    /// The connection broke before the answer came.
+    Lost(Error),
+}
+
+/// By what a commit is recognised after its connection broke.
+#[derive(Debug)]
+pub(crate) enum Proof<'a> {
+    /// The events of these writes: at least one is in the log, or none is.
+    Events(&'a [StagedWrite]),
+    /// The id that the database gave the transaction.
+    Transaction(String),
+}
+
+/// The horizon of the log, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Horizon {
+    /// Every event up to here that will ever exist is visible to a statement that begins now.
+    pub(crate) position: Position,
+    /// Whether writers are under way, so that looking again soon may find more.
+    pub(crate) writers: bool,
+}
+
+/// A database.
+///
+/// Sealed: the backends of this crate are [`Postgres`](crate::Postgres) and
+/// [`Sqlite`](crate::Sqlite), each behind its feature.
+#[expect(private_bounds, reason = "sealed")]
+pub trait Backend: Backed {}
+
+/// The operations of a [`Backend`].
+///
+/// None of them retries. Errors are classified ([`cqrs_core::StoreErrorKind`]).
+pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
+    /// The connection type of sqlx that users get.
+    type Raw: Send;
+    /// A row of a result.
+    type Row: RowSource;
+    /// What the horizon remembers from one look to the next.
+    type Horizon: Default + Send;
+
+    /// Its words.
+    const DIALECT: Dialect;
+
+    /// sqlx's connection.
+    fn raw(connection: &mut Self::Connection) -> &mut Self::Raw;
+
+    /// Begins a transaction that will write.
+    fn begin(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// Commits the transaction.
+    fn commit(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// Rolls the transaction back.
+    fn rollback(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// Runs a query and hands each row to `each` as it arrives.
+    ///
+    /// Where a table is given, the columns of the result must have the types of its columns.
+    fn fetch<F>(
+        connection: &mut Self::Connection,
+        sql: &Arc<str>,
+        parameters: &[Parameter],
+        table: Option<&'static Table>,
+        each: F,
+    ) -> impl Future<Output = Result<()>> + Send
+    where
+        F: FnMut(&Self::Row) -> Result<()> + Send;
+
+    /// Runs a statement; how many rows it changed.
+    fn execute(
+        connection: &mut Self::Connection,
+        sql: &Arc<str>,
+        parameters: &[Parameter],
+    ) -> impl Future<Output = Result<u64>> + Send;
+
+    /// Commits writes on a connection that is in no transaction, in as few round trips as it can.
+    fn commit_writes(
+        connection: &mut Self::Connection,
+        statements: &Statements,
+        writes: &[StagedWrite],
+        metadata: &Metadata,
+    ) -> impl Future<Output = Committed> + Send;
+
+    /// Applies writes within a transaction; the highest position of their events.
+    fn apply_writes(
+        connection: &mut Self::Connection,
+        statements: &Statements,
+        writes: &[StagedWrite],
+        metadata: &Metadata,
+    ) -> impl Future<Output = Result<Option<Position>>> + Send;
+
+    /// The process of the server that works for this connection.
+    fn process(connection: &Self::Connection) -> Process;
+
+    /// The id that the database gave the open transaction; `None` where it wrote nothing yet, or
+    /// where commits cannot be lost.
+    fn transaction_id(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Option<String>>> + Send;
+
+    /// Finds out what became of a commit whose connection broke: waits until the server is
+    /// certain not to work on it any more, and looks. `None`: it was not committed.
+    fn resolve(
+        &self,
+        process: Process,
+        proof: &Proof<'_>,
+    ) -> impl Future<Output = Result<Option<Committed>>> + Send;
+
+    /// Advances what is known of the horizon and returns it: every event up to it that will ever
+    /// exist is visible to a statement that begins now.
+    fn horizon(
+        connection: &mut Self::Connection,
+        known: &mut Self::Horizon,
+    ) -> impl Future<Output = Result<Horizon>> + Send;
+
+    /// Loads read rows. See [`cqrs_core::ProjectionTransaction::load`].
+    fn load_rows<R: ReadModel>(
+        connection: &mut Self::Connection,
+        statements: &Statements,
+        addresses: &[RowAddress],
+    ) -> impl Future<Output = Result<Vec<Owned<R>>>> + Send;
+
+    /// Writes read rows. See [`cqrs_core::ProjectionTransaction::upsert`].
+    fn upsert_rows(
+        connection: &mut Self::Connection,
+        statements: &Statements,
+        table: &'static Table,
+        rows: Vec<Vec<Value>>,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Deletes read rows. See [`cqrs_core::ProjectionTransaction::delete`].
+    fn delete_rows(
+        connection: &mut Self::Connection,
+        statements: &Statements,
+        table: &'static Table,
+        addresses: &[RowAddress],
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Brings the framework's own tables up to date.
+    fn migrate(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// The statement that creates a table.
+    fn create_table_sql(table: &Table) -> String;
+
+    /// The columns of a table of the database; empty where there is no such table.
+    fn live_columns(
+        connection: &mut Self::Connection,
+        table: &str,
+    ) -> impl Future<Output = Result<Vec<LiveColumn>>> + Send;
+
+    /// Whether a live column can hold values of a type, or what would be expected of it.
+    fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str>;
+}

@@ -1,0 +1,4 @@
+//! Postgres.
+
+mod horizon;
+mod rows;

@@ -1,0 +1,4 @@
+//! SQLite.
+
+mod horizon;
+mod rows;

@@ -1,0 +1,210 @@
+//! The store's own connections.
+//!
+//! sqlx's pool pings a connection each time it is released, and by default before each acquire; a
+//! command that costs one statement would cost two or three round trips. It also does not say
+//! which server process a connection belongs to, which a commit whose answer was lost must know.
+//! So the store keeps its connections itself: a stack of idle ones behind a semaphore. A dead one
+//! is found by the statement that it fails.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cqrs_core::{Error, Result, StoreErrorKind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Opens and repairs connections.
+pub(crate) trait Connect: Send + Sync + 'static {
+    /// A connection.
+    type Connection: Send + 'static;
+
+    /// Opens one.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection>> + Send;
+
+    /// Repairs one that was left in the middle of a statement or transaction; `None` where it is
+    /// better closed.
+    fn repair(
+        &self,
+        connection: Self::Connection,
+    ) -> impl Future<Output = Option<Self::Connection>> + Send;
+}
+
+/// A bounded set of connections.
+pub(crate) struct Connections<C: Connect> {
+    shared: Arc<Shared<C>>,
+}
+
+struct Shared<C: Connect> {
+    connect: C,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Idle<C::Connection>>>,
+    size: usize,
+    acquire_timeout: Duration,
+}
+
+struct Idle<T> {
+    connection: T,
+    clean: bool,
+}
+
+impl<C: Connect> Clone for Connections<C> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<C: Connect> Connections<C> {
+    /// At most `size` connections, opened when they are first needed.
+    pub(crate) fn new(connect: C, size: usize, acquire_timeout: Duration) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                connect,
+                permits: Arc::new(Semaphore::new(size)),
+                idle: Mutex::new(Vec::new()),
+                size,
+                acquire_timeout,
+            }),
+        }
+    }
+
+    /// Takes an idle connection, or opens one.
+    ///
+    /// # Errors
+    ///
+    /// `PoolTimedOut` where all are in use for too long, `Unavailable` where none can be opened.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub(crate) async fn acquire(&self) -> Result<Connection<C>> {
+        let shared = &self.shared;
+        let permit = tokio::time::timeout(
+            shared.acquire_timeout,
+            Arc::clone(&shared.permits).acquire_owned(),
+        )
+        .await
+        .map_err(|_| {
+            Error::store(
+                StoreErrorKind::PoolTimedOut,
+                format!(
+                    "all {} connections of the store were in use for {:?}",
+                    shared.size, shared.acquire_timeout
+                ),
+            )
+        })?
+        .map_err(|_| closed())?;
+
+        loop {
+            let idle = shared.idle().pop();
+            let connection = match idle {
+                Some(Idle { connection, clean: true }) => connection,
+                Some(Idle { connection, clean: false }) => {
+                    match shared.connect.repair(connection).await {
+                        Some(connection) => connection,
+                        None => continue,
+                    }
+                }
+                None => shared.connect.connect().await?,
+            };
+            return Ok(Connection {
+                connection: Some(connection),
+                clean: true,
+                shared: Arc::clone(shared),
+                permit: Some(permit),
+            });
+        }
+    }
+
+    /// Closes the idle connections and refuses new ones; those in use are closed when they are
+    /// given back.
+    pub(crate) fn close(&self) {
+        self.shared.permits.close();
+        self.shared.idle().clear();
+    }
+
+    /// Closes the idle connections: after one was found broken, its neighbours probably are.
+    pub(crate) fn close_idle(&self) {
+        self.shared.idle().clear();
+    }
+}
+
+fn closed() -> Error {
+    Error::store(StoreErrorKind::Usage, "the store is closed")
+}
+
+impl<C: Connect> Shared<C> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle<C::Connection>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, connection: C::Connection, clean: bool) {
+        if !self.permits.is_closed() {
+            self.idle().push(Idle { connection, clean });
+        }
+    }
+}
+
+/// A connection in use.
+///
+/// It is given back when it is dropped. One that is dropped between [`begin_work`] and
+/// [`end_work`], in the middle of a statement or transaction, is repaired before it is used again.
+///
+/// [`begin_work`]: Self::begin_work
+/// [`end_work`]: Self::end_work
+pub(crate) struct Connection<C: Connect> {
+    connection: Option<C::Connection>,
+    clean: bool,
+    shared: Arc<Shared<C>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<C: Connect> Connection<C> {
+    /// The connection below, about to be left in the middle of something.
+    pub(crate) fn begin_work(&mut self) -> &mut C::Connection {
+        self.clean = false;
+        self.get()
+    }
+
+    /// The connection below.
+    pub(crate) fn get(&mut self) -> &mut C::Connection {
+        self.connection
+            .as_mut()
+            .expect("a connection is only taken out when it is dropped or discarded")
+    }
+
+    /// The connection is between statements and in no transaction.
+    pub(crate) fn end_work(&mut self) {
+        self.clean = true;
+    }
+
+    /// Closes the connection instead of giving it back.
+    pub(crate) fn discard(mut self) {
+        self.connection = None;
+    }
+}
+
+impl<C: Connect> Drop for Connection<C> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        if self.clean {
+            self.shared.give_back(connection, true);
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            self.shared.give_back(connection, false);
+            return;
+        };
+        let shared = Arc::clone(&self.shared);
+        let permit = self.permit.take();
+        runtime.spawn(async move {
+            if let Some(connection) = shared.connect.repair(connection).await {
+                shared.give_back(connection, true);
+            }
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,117 @@
+//! Checking the tables of the code against those of the database.
+
+use std::fmt;
+
+use cqrs_core::mapping::Table;
+use cqrs_core::{Error, Result, StoreError, StoreErrorKind};
+
+use crate::backend::Backed;
+use crate::connections::Connection;
+
+/// A column as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LiveColumn {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its type, in the database's own words, in lower case.
+    pub(crate) type_name: String,
+    /// Whether it may be NULL.
+    pub(crate) nullable: bool,
+    /// Whether the database fills it when an insert leaves it out.
+    pub(crate) has_default: bool,
+}
+
+/// The differences between the tables of the code and those of the database.
+///
+/// It is the source of the error of [`SqlStore::verify`](crate::SqlStore::verify).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaMismatch {
+    differences: Vec<String>,
+}
+
+impl SchemaMismatch {
+    /// One line per difference; each names the table, the column, what was expected and what was
+    /// found.
+    #[must_use]
+    pub fn differences(&self) -> &[String] {
+        &self.differences
+    }
+}
+
+impl fmt::Display for SchemaMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.differences.join("\n"))
+    }
+}
+
+impl std::error::Error for SchemaMismatch {}
+
+/// Compares tables with the database's.
+pub(crate) async fn verify<B: Backed>(
+    connection: &mut Connection<B>,
+    tables: &[&'static Table],
+) -> Result<()> {
+    let mut differences = Vec::new();
+    for table in tables {
+        let live = B::live_columns(connection.begin_work(), table.name()).await?;
+        connection.end_work();
+        compare::<B>(table, &live, &mut differences);
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let mismatch = SchemaMismatch { differences };
+    Err(Error::Store(
+        StoreError::new(
+            StoreErrorKind::Schema,
+            format!("the schema of the database is not the code's:\n{mismatch}"),
+        )
+        .with_source(mismatch),
+    ))
+}
+
+fn compare<B: Backed>(table: &Table, live: &[LiveColumn], differences: &mut Vec<String>) {
+    let name = table.name();
+    if live.is_empty() {
+        differences.push(format!("table {name}: expected, found no such table"));
+        return;
+    }
+    for column in table.columns() {
+        let expected = column.column_type();
+        let Some(found) = live.iter().find(|live| live.name == column.name()) else {
+            differences.push(format!(
+                "table {name}, column {}: expected {expected}, found no such column",
+                column.name()
+            ));
+            continue;
+        };
+        if let Err(wanted) = B::fits(expected, found) {
+            differences.push(format!(
+                "table {name}, column {}: expected {wanted}, found {}",
+                column.name(),
+                found.type_name
+            ));
+        }
+        if found.nullable && !column.is_nullable() {
+            differences.push(format!(
+                "table {name}, column {}: expected not null, found nullable",
+                column.name()
+            ));
+        }
+        if !found.nullable && column.is_nullable() {
+            differences.push(format!(
+                "table {name}, column {}: expected nullable, found not null",
+                column.name()
+            ));
+        }
+    }
+    for found in live {
+        let known = table.columns().iter().any(|column| column.name() == found.name);
+        if !known && !found.nullable && !found.has_default {
+            differences.push(format!(
+                "table {name}, column {}: the code does not write it, and it is not null without a default",
+                found.name
+            ));
+        }
+    }
+}
