@@ -4,9 +4,14 @@
 //! This crate holds the traits and values, and implementations in memory. It knows no database,
 //! no async runtime and no broker; `cqrs-sqlx` runs the same code on Postgres and SQLite.
 
+// What the derives emit names this crate by its path; the conformance suite uses them in here.
+extern crate self as cqrs_core;
+
 mod aggregate;
 mod bus;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod context;
 mod envelope;
 mod error;
@@ -14,8 +19,12 @@ mod event;
 mod handler;
 mod id;
 pub mod mapping;
+pub mod memory;
 
 mod payload;
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
 mod projection;
 mod read_model;
 mod repository;
@@ -34,6 +43,7 @@ pub use event::{DomainEvent, EventSet, EventType};
 pub use handler::{CommandHandler, QueryHandler};
 pub use id::{AggregateId, Id, ParseIdError};
 pub use mapping::{ColumnValue, Entity, Record, ValueObject};
+pub use memory::InMemoryStore;
 pub use payload::{ContentHash, PayloadError, canonical_json};
 pub use projection::{
     Projection, ProjectionTransaction, RowAddress, RowProjection, Rows, Subscription,
@@ -43,3 +53,6 @@ pub use repository::Repository;
 pub use specification::{Comparison, Direction, Field, Order, Predicate, Query, Specification};
 pub use store::{BoxFuture, RetryPolicy, Store, Work};
 pub use unit_of_work::{CommitReceipt, UnitOfWork};
+
+#[cfg(feature = "derive")]
+pub use cqrs_macros::{Aggregate, DomainEvent, ReadModel, Record, ValueObject, repository};

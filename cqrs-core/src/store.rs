@@ -83,7 +83,7 @@ pub trait Store: Clone + Send + Sync + 'static {
                         .await
                         .map(|receipt| receipt.with_output(output)),
                     Err(error) => {
-                        drop(unit_of_work);
+                        unit_of_work.rollback().await;
                         Err(error)
                     }
                 };

@@ -53,6 +53,16 @@ pub trait UnitOfWork: Send {
     where
         Self: Sized;
 
+    /// Forgets what was staged and rolls back what was sent.
+    ///
+    /// Dropping the unit of work does the same; this gives its connection back in good order.
+    fn rollback(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        async move { drop(self) }
+    }
+
     /// Loads an aggregate. See [`Repository::get`].
     ///
     /// # Errors

@@ -11,9 +11,39 @@ mod connections;
 mod log;
 mod projector;
 mod read_models;
+mod reads;
 mod repository;
 mod select;
 mod statements;
 mod store;
 mod unit_of_work;
 mod verify;
+
+#[cfg(feature = "postgres")]
+pub use backend::postgres::Postgres;
+#[cfg(feature = "sqlite")]
+pub use backend::sqlite::Sqlite;
+pub use backend::Backend;
+pub use projector::{
+    ProjectorBuilder, ProjectorHandle, SqlTransaction, Stopped, SubscriptionFailure,
+    SubscriptionState, SubscriptionStatus,
+};
+pub use read_models::SqlReadModels;
+pub use repository::SqlRepository;
+pub use store::{SqlStore, StoreOptions};
+pub use unit_of_work::SqlUnitOfWork;
+pub use verify::SchemaMismatch;
+
+/// A store in Postgres.
+#[cfg(feature = "postgres")]
+pub type PgStore = SqlStore<Postgres>;
+/// A store in SQLite.
+#[cfg(feature = "sqlite")]
+pub type SqliteStore = SqlStore<Sqlite>;
+
+/// A unit of work in Postgres.
+#[cfg(feature = "postgres")]
+pub type PgUnitOfWork = SqlUnitOfWork<Postgres>;
+/// A unit of work in SQLite.
+#[cfg(feature = "sqlite")]
+pub type SqliteUnitOfWork = SqlUnitOfWork<Sqlite>;

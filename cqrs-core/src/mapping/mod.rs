@@ -7,6 +7,7 @@
 mod column;
 mod error;
 mod row;
+mod row_mapper;
 mod table;
 mod value;
 mod value_object;
@@ -15,6 +16,7 @@ mod wrappers;
 pub use column::ColumnValue;
 pub use error::{ColumnError, MappingError};
 pub use row::{RowCursor, RowSource, RowWriter, ValueRow};
+pub use row_mapper::RowMapper;
 pub use table::{Column, ColumnRole, Table, TableBuilder};
 pub use value::{ColumnType, Value};
 pub use value_object::{Entity, Record, ValueObject};

@@ -1,7 +1,7 @@
 //! Groups of columns: value objects, and row structs that stand apart from their aggregate.
 
 use super::{
-    ColumnError, MappingError, RowCursor, RowSource, RowWriter, Table, TableBuilder, Value,
+    ColumnError, ColumnValue, MappingError, RowCursor, RowSource, RowWriter, Table, TableBuilder, Value,
 };
 
 /// A value object of several columns, used with `#[mapper(flatten)]`.
@@ -74,9 +74,23 @@ impl<T: ValueObject> ValueObject for Option<T> {
     }
 }
 
-/// A struct whose fields are the columns of a table: a read model's row, or the row struct of an
-/// aggregate whose table differs from its shape.
+/// A struct whose fields are the columns of a table: the row struct of an aggregate whose table
+/// differs from its shape. See [`RowMapper`](super::RowMapper).
+///
+/// Derive it with [`#[derive(Record)]`](derive@crate::Record).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a row struct",
+    note = "write `#[derive(Record)]` on it"
+)]
 pub trait Record: Sized + Send + Sync + 'static {
+    /// The key; the id of the aggregate.
+    type Key: ColumnValue;
+    /// The typed fields of a `T` that is stored in this row.
+    type Fields<T>;
+
+    /// The typed fields.
+    fn fields<T>() -> Self::Fields<T>;
+
     /// Adds its columns to a table.
     fn describe(table: TableBuilder) -> TableBuilder;
 

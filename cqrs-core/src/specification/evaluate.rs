@@ -79,7 +79,8 @@ fn value_of<'r>(table: &Table, row: &'r [Value], column: &str) -> &'r Value {
 }
 
 impl<T: Entity> Query<T> {
-    /// The order of two rows of `T`'s table: by the query's keys, then by the key of the table.
+    /// The order of two rows of `T`'s table: by the query's keys, then by the key of the table and
+    /// the tenant.
     #[must_use]
     pub fn compare_rows(&self, a: &[Value], b: &[Value]) -> Ordering {
         let table = T::table();
@@ -93,14 +94,17 @@ impl<T: Entity> Query<T> {
                 Direction::Descending => ordering.reverse(),
             }
         });
-        let by_key = table
-            .columns()
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| column.role() == ColumnRole::Key)
-            .map(|(index, _)| null_last(&a[index], &b[index]));
+        let by_role = |role| {
+            table
+                .columns()
+                .iter()
+                .enumerate()
+                .filter(move |(_, column)| column.role() == role)
+                .map(|(index, _)| null_last(&a[index], &b[index]))
+        };
         by_order
-            .chain(by_key)
+            .chain(by_role(ColumnRole::Key))
+            .chain(by_role(ColumnRole::Tenant))
             .find(|ordering| ordering.is_ne())
             .unwrap_or(Ordering::Equal)
     }

@@ -5,6 +5,10 @@
 pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod owned;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod transaction;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,6 +16,7 @@ use std::sync::Arc;
 use cqrs_core::mapping::{ColumnType, RowSource, Table, Value};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{Error, Metadata, Owned, Position, ReadModel, Result, RowAddress};
+use uuid::Uuid;
 
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -61,12 +66,22 @@ pub(crate) struct Dialect {
 /// What became of a commit.
 #[derive(Debug)]
 pub(crate) enum Committed {
-    /// It is durable; the highest position of its events, `None` where nothing had changed.
-    Done(Option<Position>),
+    /// It is durable.
+    Done(Written),
     /// It was refused; nothing was written.
     Refused(Error),
     /// The connection broke before the answer came.
     Lost(Error),
+}
+
+/// What was written to the log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// The ids of the events, in the order in which they were staged. Those of saves that turned
+    /// out to change nothing are not among them.
+    pub(crate) events: Vec<Uuid>,
+    /// The highest position; `None` where nothing was written.
+    pub(crate) position: Option<Position>,
 }
 
 /// By what a commit is recognised after its connection broke.
@@ -76,6 +91,8 @@ pub(crate) enum Proof<'a> {
     Events(&'a [StagedWrite]),
     /// The id that the database gave the transaction.
     Transaction(String),
+    /// There was no commit; only its locks must be gone before the work is done again.
+    Nothing,
 }
 
 /// The horizon of the log, as far as it is known.
@@ -92,14 +109,15 @@ pub(crate) struct Horizon {
 /// Sealed: the backends of this crate are [`Postgres`](crate::Postgres) and
 /// [`Sqlite`](crate::Sqlite), each behind its feature.
 #[expect(private_bounds, reason = "sealed")]
-pub trait Backend: Backed {}
+pub trait Backend: Backed {
+    /// sqlx's connection to it.
+    type Raw: Send;
+}
 
 /// The operations of a [`Backend`].
 ///
 /// None of them retries. Errors are classified ([`cqrs_core::StoreErrorKind`]).
 pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
-    /// The connection type of sqlx that users get.
-    type Raw: Send;
     /// A row of a result.
     type Row: RowSource;
     /// What the horizon remembers from one look to the next.
@@ -109,7 +127,9 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     const DIALECT: Dialect;
 
     /// sqlx's connection.
-    fn raw(connection: &mut Self::Connection) -> &mut Self::Raw;
+    fn raw(connection: &mut Self::Connection) -> &mut Self::Raw
+    where
+        Self: Backend;
 
     /// Begins a transaction that will write.
     fn begin(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
@@ -140,6 +160,12 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         parameters: &[Parameter],
     ) -> impl Future<Output = Result<u64>> + Send;
 
+    /// Runs statements without parameters, separated by semicolons.
+    fn execute_script(
+        connection: &mut Self::Connection,
+        sql: String,
+    ) -> impl Future<Output = Result<()>> + Send;
+
     /// Commits writes on a connection that is in no transaction, in as few round trips as it can.
     fn commit_writes(
         connection: &mut Self::Connection,
@@ -148,13 +174,13 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         metadata: &Metadata,
     ) -> impl Future<Output = Committed> + Send;
 
-    /// Applies writes within a transaction; the highest position of their events.
+    /// Applies writes within a transaction.
     fn apply_writes(
         connection: &mut Self::Connection,
         statements: &Statements,
         writes: &[StagedWrite],
         metadata: &Metadata,
-    ) -> impl Future<Output = Result<Option<Position>>> + Send;
+    ) -> impl Future<Output = Result<Written>> + Send;
 
     /// The process of the server that works for this connection.
     fn process(connection: &Self::Connection) -> Process;
@@ -171,7 +197,7 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         &self,
         process: Process,
         proof: &Proof<'_>,
-    ) -> impl Future<Output = Result<Option<Committed>>> + Send;
+    ) -> impl Future<Output = Result<Option<Written>>> + Send;
 
     /// Advances what is known of the horizon and returns it: every event up to it that will ever
     /// exist is visible to a statement that begins now.

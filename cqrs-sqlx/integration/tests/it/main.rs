@@ -1,1 +1,4 @@
 //! Tests on real servers.
+
+mod lost_connection;
+mod statement_count;

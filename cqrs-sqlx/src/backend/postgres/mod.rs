@@ -1,4 +1,315 @@
 //! Postgres.
 
+mod bind;
+mod error;
+mod events;
 mod horizon;
+mod lost;
+mod row;
 mod rows;
+mod schema;
+mod write;
+
+use std::sync::Arc;
+
+use cqrs_core::mapping::{ColumnType, Table, Value};
+use cqrs_core::staging::StagedWrite;
+use cqrs_core::{Metadata, Owned, ReadModel, Result, RowAddress};
+use futures_util::TryStreamExt;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlSafeStr, SqlStr};
+
+use self::error::error;
+use self::row::PgSource;
+use crate::backend::{
+    transaction, Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written,
+};
+use crate::connections::Connect;
+use crate::statements::Statements;
+use crate::verify::LiveColumn;
+
+/// The Postgres backend.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    options: Arc<PgConnectOptions>,
+}
+
+impl Postgres {
+    pub(crate) fn new(options: PgConnectOptions) -> Self {
+        Self {
+            options: Arc::new(options),
+        }
+    }
+}
+
+impl Backend for Postgres {
+    type Raw = PgConnection;
+}
+
+/// A connection, and the server process that works for it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    connection: PgConnection,
+    process: Process,
+}
+
+impl Connect for Postgres {
+    type Connection = Session;
+
+    async fn connect(&self) -> Result<Session> {
+        let connect = async {
+            let mut connection = PgConnection::connect_with(&self.options).await?;
+            let row = sqlx::query(
+                "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+            )
+            .fetch_one(&mut connection)
+            .await?;
+            let process = Process {
+                id: row.try_get(0)?,
+                started: row.try_get(1)?,
+            };
+            Ok(Session {
+                connection,
+                process,
+            })
+        };
+        connect
+            .await
+            .map_err(|cause| error(cause, "connecting to the database"))
+    }
+
+    /// The server rolls back and ends when the socket closes.
+    async fn repair(&self, _: Session) -> Option<Session> {
+        None
+    }
+}
+
+impl Backed for Postgres {
+    type Row = PgSource;
+    type Horizon = horizon::PgHorizon;
+
+    const DIALECT: Dialect = Dialect {
+        byte_order: " COLLATE \"C\"",
+        claim: " FOR UPDATE SKIP LOCKED",
+        now: "clock_timestamp()",
+    };
+
+    fn raw(session: &mut Session) -> &mut PgConnection {
+        &mut session.connection
+    }
+
+    /// Read committed, whatever the role's default is: each statement must see what was committed
+    /// before it began.
+    async fn begin(session: &mut Session) -> Result<()> {
+        let begin = SqlStr::from_static("BEGIN ISOLATION LEVEL READ COMMITTED");
+        transaction::begin::<sqlx::Postgres>(&mut session.connection, Some(begin))
+            .await
+            .map_err(|cause| error(cause, "beginning a transaction"))
+    }
+
+    async fn commit(session: &mut Session) -> Result<()> {
+        transaction::commit::<sqlx::Postgres>(&mut session.connection)
+            .await
+            .map_err(|cause| error(cause, "committing"))
+    }
+
+    async fn rollback(session: &mut Session) -> Result<()> {
+        transaction::rollback::<sqlx::Postgres>(&mut session.connection)
+            .await
+            .map_err(|cause| error(cause, "rolling back"))
+    }
+
+    async fn fetch<F>(
+        session: &mut Session,
+        sql: &Arc<str>,
+        parameters: &[Parameter],
+        table: Option<&'static Table>,
+        mut each: F,
+    ) -> Result<()>
+    where
+        F: FnMut(&PgSource) -> Result<()> + Send,
+    {
+        let arguments = arguments(parameters)?;
+        let mut rows = query(sql, arguments).fetch(&mut session.connection);
+        let mut unchecked = table;
+        while let Some(row) = rows
+            .try_next()
+            .await
+            .map_err(|cause| error(cause, "reading"))?
+        {
+            if let Some(table) = unchecked.take() {
+                row::check_columns(&row, table)?;
+            }
+            each(&PgSource(row))?;
+        }
+        Ok(())
+    }
+
+    async fn execute(
+        session: &mut Session,
+        sql: &Arc<str>,
+        parameters: &[Parameter],
+    ) -> Result<u64> {
+        let arguments = arguments(parameters)?;
+        query(sql, arguments)
+            .execute(&mut session.connection)
+            .await
+            .map(|result| result.rows_affected())
+            .map_err(|cause| error(cause, "writing"))
+    }
+
+    async fn execute_script(session: &mut Session, sql: String) -> Result<()> {
+        session
+            .connection
+            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+            .await
+            .map(|_| ())
+            .map_err(|cause| error(cause, "running a script"))
+    }
+
+    async fn commit_writes(
+        session: &mut Session,
+        statements: &Statements,
+        writes: &[StagedWrite],
+        metadata: &Metadata,
+    ) -> Committed {
+        write::commit(session, statements, writes, metadata).await
+    }
+
+    async fn apply_writes(
+        session: &mut Session,
+        statements: &Statements,
+        writes: &[StagedWrite],
+        metadata: &Metadata,
+    ) -> Result<Written> {
+        write::apply(session, statements, writes, metadata)
+            .await
+            .map_err(write::Failure::into_error)
+    }
+
+    fn process(session: &Session) -> Process {
+        session.process.clone()
+    }
+
+    async fn transaction_id(session: &mut Session) -> Result<Option<String>> {
+        sqlx::query_scalar("SELECT pg_current_xact_id_if_assigned()::text")
+            .fetch_one(&mut session.connection)
+            .await
+            .map_err(|cause| error(cause, "asking for the transaction's id"))
+    }
+
+    async fn resolve(&self, process: Process, proof: &Proof<'_>) -> Result<Option<Written>> {
+        lost::resolve(self, &process, proof).await
+    }
+
+    async fn horizon(session: &mut Session, known: &mut Self::Horizon) -> Result<Horizon> {
+        horizon::look(&mut session.connection, known)
+            .await
+            .map_err(|cause| error(cause, "looking for the horizon of the log"))
+    }
+
+    async fn load_rows<R: ReadModel>(
+        session: &mut Session,
+        statements: &Statements,
+        addresses: &[RowAddress],
+    ) -> Result<Vec<Owned<R>>> {
+        rows::load(&mut session.connection, statements, addresses).await
+    }
+
+    async fn upsert_rows(
+        session: &mut Session,
+        statements: &Statements,
+        table: &'static Table,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<()> {
+        rows::upsert(&mut session.connection, statements, table, rows).await
+    }
+
+    async fn delete_rows(
+        session: &mut Session,
+        statements: &Statements,
+        table: &'static Table,
+        addresses: &[RowAddress],
+    ) -> Result<()> {
+        rows::delete(&mut session.connection, statements, table, addresses).await
+    }
+
+    async fn migrate(session: &mut Session) -> Result<()> {
+        let log = Migration::new(
+            1,
+            "log".into(),
+            MigrationType::Simple,
+            include_str!("../../../migrations/postgres/0001_log.sql").into_sql_str(),
+            false,
+        );
+        let mut migrator = Migrator::with_migrations(vec![log]);
+        // A table of its own: the migrations of the application are not ours to know.
+        migrator.dangerous_set_table_name("_cqrs_migrations");
+        migrator
+            .run_direct(None, &mut session.connection, false)
+            .await
+            .map_err(|cause| error(sqlx::Error::Migrate(Box::new(cause)), "migrating the framework's tables"))
+    }
+
+    fn create_table_sql(table: &Table) -> String {
+        schema::create_table_sql(table)
+    }
+
+    async fn live_columns(session: &mut Session, table: &str) -> Result<Vec<LiveColumn>> {
+        schema::live_columns(&mut session.connection, table).await
+    }
+
+    fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {
+        schema::fits(column_type, live)
+    }
+}
+
+fn arguments(parameters: &[Parameter]) -> Result<PgArguments> {
+    let mut arguments = PgArguments::default();
+    for parameter in parameters {
+        bind::add_parameter(&mut arguments, parameter)?;
+    }
+    Ok(arguments)
+}
+
+fn query(
+    sql: &Arc<str>,
+    arguments: PgArguments,
+) -> sqlx::query::Query<'static, sqlx::Postgres, PgArguments> {
+    sqlx::query_with(AssertSqlSafe(Arc::clone(sql)), arguments)
+}
+
+impl crate::SqlStore<Postgres> {
+    /// Opens a store. Connects once, to find out early that it can.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the URL is malformed or the database cannot be
+    /// reached.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let options: PgConnectOptions = url
+            .parse()
+            .map_err(|cause| error(cause, "reading the database URL"))?;
+        Self::connect_with(options, crate::StoreOptions::default()).await
+    }
+
+    /// As [`connect`](Self::connect), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with(
+        options: PgConnectOptions,
+        store: crate::StoreOptions,
+    ) -> Result<Self> {
+        let backend = Postgres::new(options);
+        let connections = crate::connections::Connections::new(
+            backend.clone(),
+            store.max_connections,
+            store.acquire_timeout,
+        );
+        drop(connections.acquire().await?);
+        Ok(Self::from_parts(backend, connections.clone(), connections, store))
+    }
+}

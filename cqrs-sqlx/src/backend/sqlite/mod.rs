@@ -1,4 +1,261 @@
 //! SQLite.
 
+mod bind;
+mod connection;
+mod error;
+#[cfg(test)]
+mod fixture;
 mod horizon;
+mod row;
 mod rows;
+mod schema;
+mod write;
+
+use std::sync::Arc;
+
+use cqrs_core::mapping::{ColumnType, Table, Value};
+use cqrs_core::staging::StagedWrite;
+use cqrs_core::{Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind};
+use futures_util::TryStreamExt;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, SqlSafeStr};
+
+use self::bind::{arguments, query};
+use self::error::error;
+use self::row::SqliteSource;
+use crate::backend::{
+    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written,
+};
+use crate::connections::Connect;
+use crate::statements::Statements;
+use crate::verify::LiveColumn;
+
+/// The SQLite backend.
+///
+/// How values are stored: `bool` and integers as INTEGER, floats as REAL, text and JSON as TEXT,
+/// bytes as BLOB, a UUID as a BLOB of 16 bytes, a date as TEXT `2024-02-03`, and a point in time
+/// as TEXT `2024-02-03T04:05:06.789000Z`, always of this width, so that text order is time order.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    options: Arc<SqliteConnectOptions>,
+}
+
+impl Sqlite {
+    pub(crate) fn new(options: SqliteConnectOptions) -> Self {
+        Self {
+            options: Arc::new(options),
+        }
+    }
+
+    /// Whether the database lives in memory. Then each connection may have a database of its own,
+    /// and where they share one they fail on each other's locks without waiting: a store must use
+    /// one connection for everything.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        connection::is_in_memory(&self.options)
+    }
+}
+
+impl Backend for Sqlite {
+    type Raw = SqliteConnection;
+}
+
+impl Connect for Sqlite {
+    type Connection = SqliteConnection;
+
+    async fn connect(&self) -> Result<SqliteConnection> {
+        connection::open(&self.options).await
+    }
+
+    async fn repair(&self, connection: SqliteConnection) -> Option<SqliteConnection> {
+        connection::repair(connection).await
+    }
+}
+
+impl Backed for Sqlite {
+    type Row = SqliteSource;
+    type Horizon = ();
+
+    const DIALECT: Dialect = Dialect {
+        // The default of a column, unless a user's own table declares another.
+        byte_order: " COLLATE BINARY",
+        // There is one writer at a time, so whoever reads in a transaction has claimed it.
+        claim: "",
+        // Of the same width as every other time.
+        now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
+    };
+
+    fn raw(connection: &mut SqliteConnection) -> &mut SqliteConnection {
+        connection
+    }
+
+    async fn begin(connection: &mut SqliteConnection) -> Result<()> {
+        connection::begin(connection).await
+    }
+
+    async fn commit(connection: &mut SqliteConnection) -> Result<()> {
+        connection::commit(connection).await
+    }
+
+    async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
+        connection::rollback(connection).await
+    }
+
+    /// The types are checked with each value, since SQLite stores them with the values: `table`
+    /// tells nothing more.
+    async fn fetch<F>(
+        connection: &mut SqliteConnection,
+        sql: &Arc<str>,
+        parameters: &[Parameter],
+        _table: Option<&'static Table>,
+        mut each: F,
+    ) -> Result<()>
+    where
+        F: FnMut(&SqliteSource) -> Result<()> + Send,
+    {
+        let arguments = arguments(parameters)?;
+        let mut rows = query(sql, arguments).fetch(connection);
+        while let Some(row) = rows
+            .try_next()
+            .await
+            .map_err(|cause| error(cause, "reading"))?
+        {
+            each(&SqliteSource(row))?;
+        }
+        Ok(())
+    }
+
+    async fn execute(
+        connection: &mut SqliteConnection,
+        sql: &Arc<str>,
+        parameters: &[Parameter],
+    ) -> Result<u64> {
+        let arguments = arguments(parameters)?;
+        query(sql, arguments)
+            .execute(connection)
+            .await
+            .map(|result| result.rows_affected())
+            .map_err(|cause| error(cause, "writing"))
+    }
+
+    async fn execute_script(connection: &mut SqliteConnection, sql: String) -> Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(connection)
+            .await
+            .map(drop)
+            .map_err(|cause| error(cause, "running a script"))
+    }
+
+    async fn commit_writes(
+        connection: &mut SqliteConnection,
+        statements: &Statements,
+        writes: &[StagedWrite],
+        metadata: &Metadata,
+    ) -> Committed {
+        write::commit(connection, statements, writes, metadata).await
+    }
+
+    async fn apply_writes(
+        connection: &mut SqliteConnection,
+        statements: &Statements,
+        writes: &[StagedWrite],
+        metadata: &Metadata,
+    ) -> Result<Written> {
+        write::apply(connection, statements, writes, metadata).await
+    }
+
+    /// The database is part of this process: there is no other that could outlive a connection.
+    fn process(_: &SqliteConnection) -> Process {
+        Process {
+            id: 0,
+            started: String::new(),
+        }
+    }
+
+    /// No commit is ever lost, so none needs to be recognised.
+    async fn transaction_id(_: &mut SqliteConnection) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Never called, as [`commit_writes`](Self::commit_writes) and
+    /// [`commit`](Self::commit) lose no answer.
+    async fn resolve(&self, _: Process, _: &Proof<'_>) -> Result<Option<Written>> {
+        Err(Error::store(
+            StoreErrorKind::OutcomeUnknown,
+            "the outcome of a commit cannot be looked up in SQLite, which loses no answers",
+        ))
+    }
+
+    async fn horizon(connection: &mut SqliteConnection, (): &mut Self::Horizon) -> Result<Horizon> {
+        horizon::look(connection)
+            .await
+            .map_err(|cause| error(cause, "looking for the horizon of the log"))
+    }
+
+    async fn load_rows<R: ReadModel>(
+        connection: &mut SqliteConnection,
+        statements: &Statements,
+        addresses: &[RowAddress],
+    ) -> Result<Vec<Owned<R>>> {
+        rows::load(connection, statements, addresses).await
+    }
+
+    async fn upsert_rows(
+        connection: &mut SqliteConnection,
+        statements: &Statements,
+        table: &'static Table,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<()> {
+        rows::upsert(connection, statements, table, rows).await
+    }
+
+    async fn delete_rows(
+        connection: &mut SqliteConnection,
+        statements: &Statements,
+        table: &'static Table,
+        addresses: &[RowAddress],
+    ) -> Result<()> {
+        rows::delete(connection, statements, table, addresses).await
+    }
+
+    async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
+        let log = Migration::new(
+            1,
+            "log".into(),
+            MigrationType::Simple,
+            include_str!("../../../migrations/sqlite/0001_log.sql").into_sql_str(),
+            false,
+        );
+        let mut migrator = Migrator::with_migrations(vec![log]);
+        // A table of its own: the migrations of the application are not ours to know.
+        migrator.dangerous_set_table_name("_cqrs_migrations");
+        // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
+        // and the transactions within become savepoints.
+        connection::begin(connection).await?;
+        match migrator.run_direct(None, connection, false).await {
+            Ok(()) => connection::commit(connection).await,
+            Err(cause) => {
+                connection::rollback(connection).await?;
+                Err(error::migrate_error(cause))
+            }
+        }
+    }
+
+    fn create_table_sql(table: &Table) -> String {
+        schema::create_table_sql(table)
+    }
+
+    async fn live_columns(
+        connection: &mut SqliteConnection,
+        table: &str,
+    ) -> Result<Vec<LiveColumn>> {
+        schema::live_columns(connection, table).await
+    }
+
+    fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {
+        schema::fits(column_type, live)
+    }
+}
+
+#[cfg(test)]
+mod tests;

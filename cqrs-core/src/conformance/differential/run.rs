@@ -1,0 +1,212 @@
+//! Running commands on one store, and writing down what is seen.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::super::Harness;
+use super::super::fixtures::{
+    Counter, CounterTotal, LabelUse, Locker, LockerEntry, Parcel, ParcelEntry,
+};
+use super::super::support::{Bench, begin_at, north, ok, south, system};
+use super::command::{Action, Caller, Command, End, Kind, NEIGHBOURS, Step};
+use super::describe;
+use super::subject::{Kept, Subject};
+use crate::clock::ManualClock;
+use crate::context::RequestContext;
+use crate::error::{Error, Result};
+use crate::read_model::{ReadModel, ReadModels};
+use crate::repository::Repository;
+use crate::specification::Query;
+use crate::store::Store;
+use crate::unit_of_work::UnitOfWork;
+
+/// A store on its way through the commands.
+pub(super) struct Run<'h, H: Harness> {
+    bench: Bench<'h, H>,
+    kept: Kept,
+    correlation_id: Uuid,
+}
+
+impl<'h, H: Harness> Run<'h, H> {
+    pub(super) async fn begin(harness: &'h H, clock: Arc<ManualClock>, seed: u64) -> Self {
+        Self {
+            bench: begin_at(harness, clock).await,
+            kept: Kept::default(),
+            correlation_id: Uuid::from_u64_pair(1, seed),
+        }
+    }
+
+    /// Runs a command up to its first error.
+    pub(super) async fn run(&mut self, command: &Command) -> Vec<String> {
+        let context = match command.caller {
+            Caller::North => north(),
+            Caller::South => south(),
+            Caller::System => system(),
+        };
+        let context = context.with_correlation_id(self.correlation_id);
+        let mut uow = self.bench.unit_of_work(&context);
+        let mut seen = Vec::new();
+        for step in &command.steps {
+            match run_step(&mut uow, &mut self.kept, *step).await {
+                Ok(text) => seen.push(text),
+                Err(error) => {
+                    seen.push(describe::error(&error));
+                    if !is_from_writing(&error) {
+                        return seen;
+                    }
+                    break;
+                }
+            }
+        }
+        if let End::Drop = command.end {
+            return seen;
+        }
+        seen.push(match uow.commit().await {
+            Ok(receipt) => {
+                let events = receipt.events().len();
+                format!(
+                    "{events} events, position: {}",
+                    receipt.position().is_some()
+                )
+            }
+            Err(error) => describe::error(&error),
+        });
+        if let End::CommitAndProject = command.end {
+            self.bench.project().await;
+        }
+        seen
+    }
+
+    /// All rows, the whole log, all read models.
+    pub(super) async fn everything(&self) -> [Vec<String>; 8] {
+        self.bench.project().await;
+        let log = self.bench.log().await;
+        [
+            self.aggregates::<Parcel>().await,
+            self.aggregates::<Counter>().await,
+            self.aggregates::<Locker>().await,
+            log.iter().map(describe::event).collect(),
+            self.rows::<ParcelEntry>().await,
+            self.rows::<LabelUse>().await,
+            self.rows::<CounterTotal>().await,
+            self.rows::<LockerEntry>().await,
+        ]
+    }
+
+    async fn aggregates<A: Subject>(&self) -> Vec<String> {
+        let mut uow = self.bench.unit_of_work(&system());
+        let found = ok(uow.repository::<A>().query(Query::all()).await);
+        found.iter().map(A::describe).collect()
+    }
+
+    async fn rows<R: ReadModel>(&self) -> Vec<String> {
+        let mut rows = Vec::new();
+        for context in [north(), south(), RequestContext::system()] {
+            let read_models = self.bench.store.read_models(&context);
+            let mut found: Vec<String> = ok(read_models.query(Query::<R>::all()).await)
+                .iter()
+                .map(|row| format!("{:?}", ok(row.to_row())))
+                .collect();
+            // Rows of several tenants may have one key, and no order between them.
+            found.sort();
+            rows.append(&mut found);
+        }
+        rows
+    }
+}
+
+/// Whether the store itself refused a staged write, so that the unit of work is spent: what its
+/// commit says then is compared too.
+fn is_from_writing(error: &Error) -> bool {
+    matches!(error, Error::Conflict { .. } | Error::AlreadyExists { .. })
+}
+
+async fn run_step<U: UnitOfWork>(uow: &mut U, kept: &mut Kept, step: Step) -> Result<String> {
+    match step.kind {
+        Kind::Parcel => run_on::<Parcel, U>(uow, kept, step).await,
+        Kind::Counter => run_on::<Counter, U>(uow, kept, step).await,
+        Kind::Locker => run_on::<Locker, U>(uow, kept, step).await,
+    }
+}
+
+async fn run_on<A: Subject, U: UnitOfWork>(
+    uow: &mut U,
+    kept: &mut Kept,
+    Step {
+        action, slot, how, ..
+    }: Step,
+) -> Result<String> {
+    let mut repository = uow.repository::<A>();
+    match action {
+        Action::Create | Action::CreateAgain => repository.save(A::new(slot, how))?,
+        Action::SaveRefused => {
+            let mut spoiled = A::new(slot, how);
+            spoiled.spoil();
+            repository.save(spoiled)?;
+        }
+        Action::ChangeMany => return change_many(&mut repository, slot, how).await,
+        Action::SaveKept | Action::RemoveKept => {
+            let Some(mut aggregate) = A::kept(kept).get(&slot).cloned() else {
+                return Ok("nothing kept".to_owned());
+            };
+            if matches!(action, Action::RemoveKept) {
+                repository.remove(aggregate)?;
+            } else {
+                if !how.is_multiple_of(4) {
+                    aggregate.change(how >> 2);
+                }
+                repository.save(aggregate)?;
+            }
+        }
+        Action::Query => {
+            let found = repository.query(A::query(how)).await?;
+            let found: Vec<String> = found.iter().map(A::describe).collect();
+            return Ok(found.join("\n"));
+        }
+        Action::Count => {
+            let specification = A::specification(how);
+            let count = repository.count(specification.clone()).await?;
+            let any = repository.exists(specification).await?;
+            return Ok(format!("{count}, any: {any}"));
+        }
+        Action::Change | Action::SaveUnchanged | Action::Remove | Action::Find => {
+            let Some(mut aggregate) = repository.find(A::id_of(slot)).await? else {
+                return Ok("not there".to_owned());
+            };
+            let text = aggregate.describe();
+            if (how >> 40).is_multiple_of(4) || !A::kept(kept).contains_key(&slot) {
+                A::kept(kept).insert(slot, aggregate.clone());
+            }
+            match action {
+                Action::Change => {
+                    aggregate.change(how);
+                    repository.save(aggregate)?;
+                }
+                Action::SaveUnchanged => repository.save(aggregate)?,
+                Action::Remove => repository.remove(aggregate)?,
+                _ => {}
+            }
+            return Ok(text);
+        }
+    }
+    Ok("staged".to_owned())
+}
+
+/// Loads some, then stages them all: one commit, no reads between.
+async fn change_many<A: Subject>(
+    repository: &mut impl Repository<A>,
+    slot: usize,
+    how: u64,
+) -> Result<String> {
+    let mut loaded = Vec::new();
+    for offset in (0..NEIGHBOURS).filter(|offset| how >> offset & 1 == 1) {
+        loaded.extend(repository.find(A::id_of(slot + offset)).await?);
+    }
+    let count = loaded.len();
+    for (mut aggregate, by) in loaded.into_iter().zip(8..) {
+        aggregate.change(how >> by);
+        repository.save(aggregate)?;
+    }
+    Ok(format!("{count} changed"))
+}

@@ -1,0 +1,55 @@
+//! The conformance suite: what every [`Store`] does alike, as functions that any store can be put
+//! through.
+//!
+//! A backend implements [`Harness`] and invokes
+//! [`conformance_suite!`](crate::conformance_suite), which makes one test of each rule. The rules
+//! are the functions of the modules here; each states its rule and panics where it is broken.
+//!
+//! A rule uses a store of its own, never two units of work at once that both have sent something:
+//! a database with one writer can be put through all of them.
+//!
+//! [`differential`] drives two stores with the same random commands and compares all that can be
+//! seen of them.
+//!
+//! # Example
+//!
+//! ```ignore
+//! struct Memory;
+//!
+//! impl Harness for Memory {
+//!     type Store = InMemoryStore;
+//!
+//!     async fn store(&self, setup: Setup) -> InMemoryStore {
+//!         let store = InMemoryStore::new()
+//!             .with_clock(setup.clock)
+//!             .with_retry_policy(setup.retry_policy);
+//!         store.subscribe_rows(ParcelList).unwrap();
+//!         // ... and so on: `LabelUses`, `CounterTotals`, `LockerList`
+//!         store
+//!     }
+//!
+//!     // ...
+//! }
+//!
+//! cqrs_core::conformance_suite!(#[tokio::test] Memory);
+//! ```
+
+pub mod agreement;
+pub mod audit;
+pub mod columns;
+pub mod conflicts;
+pub mod differential;
+pub mod execute;
+pub mod finders;
+pub mod fixtures;
+mod harness;
+pub mod identity;
+pub mod log;
+pub mod projections;
+mod random;
+mod suite;
+mod support;
+pub mod tenants;
+pub mod unit_of_work;
+
+pub use harness::{Harness, Setup};

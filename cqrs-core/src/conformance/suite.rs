@@ -1,0 +1,199 @@
+//! The list of all rules, and the macro that makes tests of them.
+
+/// Makes one test of each rule of the [conformance suite](crate::conformance).
+///
+/// Takes the attributes of the tests and an expression that makes the
+/// [`Harness`](crate::conformance::Harness); the expression is evaluated in each test.
+///
+/// ```ignore
+/// cqrs_core::conformance_suite!(#[tokio::test] Memory);
+/// ```
+#[macro_export]
+macro_rules! conformance_suite {
+    ($(#[$attribute:meta])+ $harness:expr) => {
+        $crate::__conformance_rules! { __conformance_tests [$(#[$attribute])+] [$harness] }
+    };
+}
+
+/// Hands the names of all rules, by module, to the macro `$then`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_rules {
+    ($then:ident $($before:tt)*) => {
+        $crate::$then! { $($before)*
+            columns {
+                every_column_comes_back
+                integers_come_back_at_their_limits
+                floats_come_back_exactly
+                text_comes_back_byte_for_byte
+                bytes_come_back
+                times_come_back_in_microseconds
+                json_comes_back
+                value_objects_come_back
+                what_no_column_can_hold_is_refused
+                a_key_that_no_column_can_hold_is_refused
+                ids_of_every_type_come_back
+            }
+            log {
+                versions_are_dense
+                events_say_all_about_themselves
+                payloads_are_canonical_json
+                events_of_one_commit_are_in_the_order_of_staging
+                a_change_without_an_event_leaves_a_marker
+                a_creation_without_an_event_leaves_a_marker
+                a_removal_leaves_its_events_and_a_marker
+                an_unchanged_save_writes_nothing
+                an_unchanged_save_with_an_event_is_written
+                an_event_without_a_tenant_has_none
+            }
+            conflicts {
+                a_stale_save_is_a_conflict
+                a_stale_save_without_an_event_is_a_conflict
+                a_stale_unchanged_save_is_a_conflict
+                a_stale_removal_is_a_conflict
+                one_aggregate_staged_twice_is_a_conflict
+                no_update_is_lost
+                many_writers_lose_no_update
+                all_or_nothing_with_the_stale_one_last
+                all_or_nothing_with_the_stale_one_first
+                all_or_nothing_with_a_taken_id
+                all_or_nothing_with_a_removal
+            }
+            identity {
+                an_id_is_used_once
+                an_id_is_used_once_within_a_commit
+                an_id_is_used_once_over_all_tenants
+                an_id_is_not_used_again_after_soft_delete
+                an_id_is_not_used_again_after_removal
+                two_types_may_share_an_id
+                what_does_not_exist_is_not_found
+                what_was_removed_is_not_found
+                what_was_never_saved_cannot_be_removed
+            }
+            tenants {
+                other_tenants_see_nothing
+                other_tenants_change_nothing
+                the_system_sees_every_tenant
+                the_system_keeps_the_tenant
+                the_system_needs_a_tenant_to_create
+                a_root_made_for_another_tenant_is_refused
+                aggregates_without_tenant_are_everyones
+                a_tenant_may_have_any_name
+            }
+            audit {
+                creation_is_stamped
+                a_change_is_stamped
+                an_unchanged_save_is_not_stamped
+                a_nobody_is_stamped_as_null
+                soft_delete_keeps_the_row_from_sight
+                stamps_can_be_asked_for
+            }
+            finders {
+                conditions_on_every_type
+                conditions_combine
+                null_is_unknown
+                text_compares_by_bytes
+                an_order_places_null_last
+                ties_come_in_the_order_of_the_key
+                a_limit_cuts
+                count_and_exists
+                a_condition_that_no_column_can_hold_is_refused
+            }
+            agreement {
+                random_conditions_find_what_they_are_true_for
+            }
+            unit_of_work {
+                reads_see_what_is_staged
+                a_staged_change_decides_what_a_query_finds
+                a_staged_removal_is_gone
+                an_aggregate_can_be_saved_again_after_it_is_read
+                what_is_dropped_leaves_nothing
+                a_receipt_tells_what_was_written
+                an_empty_commit_writes_nothing
+                a_read_tells_what_cannot_be_written
+                many_aggregates_commit_at_once
+                commits_of_others_are_seen
+            }
+            execute {
+                the_output_comes_with_the_receipt
+                a_conflict_runs_the_work_again
+                retries_end
+                an_error_of_the_domain_is_not_retried
+                what_is_not_retryable_is_not_retried
+                an_error_rolls_back
+                handlers_run
+            }
+            projections {
+                a_read_model_is_the_fold_of_the_log
+                a_long_log_is_projected_in_pages
+                projecting_again_changes_nothing
+                rows_are_deleted_and_made_again
+                a_key_of_two_columns_is_one_row
+                read_models_are_within_the_tenant
+                read_models_can_be_asked
+                your_own_write_is_there_after_waiting
+                waiting_for_an_empty_commit_returns
+                an_unknown_subscription_is_a_usage_error
+                an_event_that_cannot_be_read_halts_its_subscription
+            }
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_tests {
+    ($attributes:tt $harness:tt $($module:ident { $($rule:ident)* })*) => {
+        $($crate::__conformance_module! { $attributes $harness $module $($rule)* })*
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_module {
+    ($attributes:tt $harness:tt $module:ident $($rule:ident)*) => {
+        $($crate::__conformance_test! { $attributes $harness $module $rule })*
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_test {
+    ([$(#[$attribute:meta])+] [$harness:expr] $module:ident $rule:ident) => {
+        $(#[$attribute])+
+        async fn $rule() {
+            $crate::conformance::$module::$rule(&$harness).await;
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_names {
+    ($($module:ident { $($rule:ident)* })*) => {
+        &[$((
+            stringify!($module),
+            include_str!(concat!(stringify!($module), ".rs")),
+            &[$(stringify!($rule)),*],
+        )),*]
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    /// Name, source and listed rules of each module.
+    const MODULES: &[(&str, &str, &[&str])] = crate::__conformance_rules! { __conformance_names };
+
+    #[test]
+    fn every_rule_is_listed() {
+        for (module, source, listed) in MODULES {
+            let written: Vec<&str> = source
+                .split("pub async fn ")
+                .skip(1)
+                .filter_map(|rest| rest.split_once("<H: Harness>("))
+                .map(|(name, _)| name)
+                .collect();
+            assert_eq!(&written, listed, "module {module}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! A store in memory, for tests and for programs that need no database.
+//!
+//! It keeps the rules of the database backends: versions, tenants, soft delete, ids that are never
+//! used again, all or nothing. It keeps nothing beyond the process, and it has no background task:
+//! projections run when [`InMemoryStore::project`] or
+//! [`wait_for`](crate::Store::wait_for) is called.
+
+mod key;
+mod overlay;
+mod read_models;
+mod repository;
+mod select;
+mod state;
+mod store;
+mod subscriptions;
+mod transaction;
+mod turn;
+mod unit_of_work;
+
+pub use read_models::InMemoryReadModels;
+pub use repository::InMemoryRepository;
+pub use store::InMemoryStore;
+pub use subscriptions::{SubscriptionHalted, SubscriptionState, SubscriptionStatus};
+pub use transaction::InMemoryTransaction;
+pub use unit_of_work::InMemoryUnitOfWork;

@@ -1,0 +1,170 @@
+//! The rows that a unit of work has changed and nobody else sees, and the rules for changing them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::key::Key;
+use super::state::{Row, State};
+use crate::error::Result;
+use crate::mapping::{Column, ColumnRole, Table, Value, ValueRow};
+use crate::staging::{Operation, StagedWrite};
+
+/// Changed rows over the committed ones; `None` is a deleted row.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    rows: HashMap<&'static str, BTreeMap<Key, Option<Row>>>,
+    /// Aggregates inserted here, which their later removal does not forget.
+    inserted: HashSet<(&'static str, String)>,
+}
+
+impl Overlay {
+    /// The row as this overlay shows it.
+    pub(super) fn row<'a>(
+        &'a self,
+        state: &'a State,
+        table: &'static str,
+        key: &Key,
+    ) -> Option<&'a Row> {
+        match self.rows.get(table).and_then(|rows| rows.get(key)) {
+            Some(changed) => changed.as_ref(),
+            None => state.row(table, key),
+        }
+    }
+
+    /// All rows as this overlay shows them, in no order.
+    pub(super) fn rows<'a>(
+        &'a self,
+        state: &'a State,
+        table: &'static str,
+    ) -> impl Iterator<Item = &'a Row> {
+        let changed = self.rows.get(table);
+        let untouched = state
+            .rows(table)
+            .filter(move |(key, _)| !changed.is_some_and(|rows| rows.contains_key(key)))
+            .map(|(_, row)| row);
+        untouched.chain(changed.into_iter().flat_map(BTreeMap::values).flatten())
+    }
+
+    pub(super) fn into_rows(
+        self,
+    ) -> impl Iterator<Item = (&'static str, BTreeMap<Key, Option<Row>>)> {
+        self.rows.into_iter()
+    }
+
+    /// Checks a write against the rows shown and applies it; `false` where it changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists`, `NotFound` or `Conflict`; nothing is applied then.
+    pub(super) fn write(&mut self, state: &State, write: &StagedWrite) -> Result<bool> {
+        let key = Key::new(vec![write.key.clone()]);
+        let table = write.table.name();
+        let current = self.row(state, table, &key);
+        let row = if write.operation == Operation::Insert {
+            let identity = (write.aggregate_type, write.aggregate_id.clone());
+            if current.is_some()
+                || state.has_stream(write.aggregate_type, &write.aggregate_id)
+                || !self.inserted.insert(identity)
+            {
+                return Err(write.already_exists());
+            }
+            Some(Arc::new(ValueRow::new(write.row.clone())))
+        } else {
+            let current = current
+                .filter(|row| is_visible(write, row.values()))
+                .ok_or_else(|| write.not_found())?;
+            let found = version(write.table, current.values());
+            if found != write.expected_version {
+                return Err(write.conflict(found));
+            }
+            match change(write, current.values()) {
+                Change::Nothing => return Ok(false),
+                Change::Replace(row) => Some(Arc::new(ValueRow::new(row))),
+                Change::Delete => None,
+            }
+        };
+        self.rows.entry(table).or_default().insert(key, row);
+        Ok(true)
+    }
+}
+
+fn is_visible(write: &StagedWrite, row: &[Value]) -> bool {
+    is_alive(write.table, row)
+        && tenant(write.table, row) == write.tenant.as_ref().map(crate::context::TenantId::as_str)
+}
+
+/// Whether a row is not marked as deleted.
+pub(super) fn is_alive(table: &Table, row: &[Value]) -> bool {
+    table
+        .index_of(ColumnRole::DeletedAt)
+        .is_none_or(|index| row[index].is_null())
+}
+
+/// The tenant that owns a row.
+pub(super) fn tenant<'r>(table: &Table, row: &'r [Value]) -> Option<&'r str> {
+    match &row[table.index_of(ColumnRole::Tenant)?] {
+        Value::Text(tenant) => Some(tenant),
+        _ => None,
+    }
+}
+
+fn version(table: &Table, row: &[Value]) -> u64 {
+    match table.index_of(ColumnRole::Version).map(|index| &row[index]) {
+        Some(Value::Int(version)) => u64::try_from(*version).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+enum Change {
+    Nothing,
+    Replace(Vec<Value>),
+    Delete,
+}
+
+fn change(write: &StagedWrite, current: &[Value]) -> Change {
+    match write.operation {
+        Operation::UpdateIfChanged if is_unchanged(write, current) => Change::Nothing,
+        Operation::Remove if !write.table.is_soft_delete() => Change::Delete,
+        Operation::Remove => Change::Replace(merge(write, current, |column| {
+            matches!(column.role(), ColumnRole::Data)
+        })),
+        _ => Change::Replace(merge(write, current, |_| false)),
+    }
+}
+
+/// The row after the write: stored values where the column is kept, else those of the write.
+fn merge(write: &StagedWrite, current: &[Value], keeps: impl Fn(&Column) -> bool) -> Vec<Value> {
+    write
+        .table
+        .columns()
+        .iter()
+        .zip(current.iter().zip(&write.row))
+        .map(|(column, (stored, new))| {
+            if StagedWrite::keeps(column.role()) || keeps(column) {
+                stored.clone()
+            } else {
+                new.clone()
+            }
+        })
+        .collect()
+}
+
+fn is_unchanged(write: &StagedWrite, current: &[Value]) -> bool {
+    let start = write.table.framework_columns().len();
+    current[start..]
+        .iter()
+        .zip(&write.row[start..])
+        .all(|(stored, new)| is_same(stored, new))
+}
+
+/// JSON is compared by its meaning: its text may list the same keys in another order.
+fn is_same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Json(a), Value::Json(b)) => a == b || parsed(a) == parsed(b),
+        _ => a == b,
+    }
+}
+
+fn parsed(json: &str) -> Option<serde_json::Value> {
+    serde_json::from_str(json).ok()
+}

@@ -1,0 +1,70 @@
+//! The repository in memory.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::key::Key;
+use super::select;
+use super::unit_of_work::InMemoryUnitOfWork;
+use crate::aggregate::AggregateRoot;
+use crate::error::Result;
+use crate::mapping::{ColumnValue, MappingError};
+use crate::repository::Repository;
+use crate::specification::{Query, Specification};
+
+/// A repository of an [`InMemoryUnitOfWork`].
+pub struct InMemoryRepository<'u, A> {
+    unit_of_work: &'u mut InMemoryUnitOfWork,
+    of: PhantomData<fn() -> A>,
+}
+
+impl<'u, A> InMemoryRepository<'u, A> {
+    pub(super) fn new(unit_of_work: &'u mut InMemoryUnitOfWork) -> Self {
+        Self {
+            unit_of_work,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<A> fmt::Debug for InMemoryRepository<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InMemoryRepository")
+            .field("unit_of_work", &self.unit_of_work)
+            .finish()
+    }
+}
+
+impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
+    async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
+        let key = id.to_value().map_err(|reason| MappingError {
+            table: A::table().name().to_owned(),
+            column: A::table()
+                .key_columns()
+                .next()
+                .map_or_else(String::new, |column| column.name().to_owned()),
+            reason,
+        })?;
+        let row = self
+            .unit_of_work
+            .find_row(A::table(), &Key::new(vec![key]))?;
+        row.map(|row| select::read(&row)).transpose()
+    }
+
+    async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
+        let rows = self.unit_of_work.filter_rows(query.specification())?;
+        select::read_in_order(&query, rows)
+    }
+
+    async fn count(&mut self, specification: Specification<A>) -> Result<u64> {
+        Ok(self.unit_of_work.filter_rows(&specification)?.len() as u64)
+    }
+
+    fn save(&mut self, aggregate: A) -> Result<()> {
+        self.unit_of_work.stage_save(aggregate)
+    }
+
+    fn remove(&mut self, aggregate: A) -> Result<()> {
+        self.unit_of_work.stage_remove(aggregate)
+    }
+}

@@ -1,0 +1,147 @@
+//! What the store holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::key::Key;
+use super::overlay::Overlay;
+use super::subscriptions::Entry;
+use crate::clock::Clock;
+use crate::context::{Metadata, TenantId};
+use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
+use crate::mapping::ValueRow;
+use crate::staging::StagedWrite;
+use crate::store::RetryPolicy;
+
+/// A stored row: all columns of its table.
+pub(super) type Row = Arc<ValueRow>;
+/// The rows of a read table, by tenant and key.
+pub(super) type ReadTable = BTreeMap<(Option<TenantId>, Key), Row>;
+
+/// What all clones of a store share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) retry_policy: RetryPolicy,
+    state: Arc<Mutex<State>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        clock: Arc<dyn Clock>,
+        retry_policy: RetryPolicy,
+        state: Arc<Mutex<State>>,
+    ) -> Self {
+        Self {
+            clock,
+            retry_policy,
+            state,
+        }
+    }
+
+    /// The same state under other settings.
+    pub(super) fn state(&self) -> Arc<Mutex<State>> {
+        Arc::clone(&self.state)
+    }
+
+    /// Never held across an await, and no code of the user runs under it; so a poisoned lock
+    /// guards whole values.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    tables: HashMap<&'static str, BTreeMap<Key, Row>>,
+    pub(super) read_tables: HashMap<&'static str, ReadTable>,
+    log: Vec<Envelope<RawPayload>>,
+    /// The last version in the log, by aggregate type and id.
+    streams: HashMap<&'static str, HashMap<String, u64>>,
+    pub(super) subscriptions: BTreeMap<String, Entry>,
+}
+
+impl State {
+    pub(super) fn row(&self, table: &str, key: &Key) -> Option<&Row> {
+        self.tables.get(table)?.get(key)
+    }
+
+    pub(super) fn rows(&self, table: &str) -> impl Iterator<Item = (&Key, &Row)> {
+        self.tables.get(table).into_iter().flatten()
+    }
+
+    /// Whether the log holds an event of this aggregate.
+    pub(super) fn has_stream(&self, aggregate_type: &str, aggregate_id: &str) -> bool {
+        self.streams
+            .get(aggregate_type)
+            .is_some_and(|streams| streams.contains_key(aggregate_id))
+    }
+
+    /// The whole log.
+    pub(super) fn log(&self) -> &[Envelope<RawPayload>] {
+        &self.log
+    }
+
+    /// Makes checked rows the current ones.
+    pub(super) fn apply(&mut self, overlay: Overlay) {
+        for (table, rows) in overlay.into_rows() {
+            let stored = self.tables.entry(table).or_default();
+            for (key, row) in rows {
+                match row {
+                    Some(row) => stored.insert(key, row),
+                    None => stored.remove(&key),
+                };
+            }
+        }
+    }
+
+    /// Appends the events of a write, and returns the position of the last.
+    pub(super) fn append(
+        &mut self,
+        write: StagedWrite,
+        metadata: &Metadata,
+        clock: &dyn Clock,
+    ) -> Position {
+        let recorded_at = clock.now();
+        self.streams
+            .entry(write.aggregate_type)
+            .or_default()
+            .insert(write.aggregate_id.clone(), write.new_version);
+        for event in write.events {
+            let header = EventHeader {
+                position: next_position(self.log.len()),
+                event_id: event.event_id,
+                tenant: write.tenant.clone(),
+                aggregate_type: write.aggregate_type.to_owned(),
+                aggregate_id: write.aggregate_id.clone(),
+                aggregate_version: event.aggregate_version,
+                event_type: event.event_type.to_owned(),
+                schema_version: event.schema_version,
+                schema_id: None,
+                metadata: metadata.clone(),
+                content_hash: event.content_hash,
+                occurred_at: event.occurred_at,
+                recorded_at,
+            };
+            self.log
+                .push(Envelope::new(header, RawPayload::new(event.payload)));
+        }
+        self.end()
+    }
+
+    /// The position of the last event.
+    pub(super) fn end(&self) -> Position {
+        self.log.last().map_or(Position::START, Envelope::position)
+    }
+
+    /// The events after a position.
+    pub(super) fn after(&self, position: Position) -> &[Envelope<RawPayload>] {
+        let index = usize::try_from(position.0).unwrap_or(0);
+        self.log.get(index..).unwrap_or_default()
+    }
+}
+
+/// Positions count from 1 without gaps, so that a position is also an index.
+fn next_position(length: usize) -> Position {
+    Position(i64::try_from(length).map_or(i64::MAX, |length| length.saturating_add(1)))
+}

@@ -1,0 +1,189 @@
+//! The store in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::read_models::InMemoryReadModels;
+use super::state::Shared;
+use super::subscriptions::{self, SubscriptionStatus};
+use super::transaction::InMemoryTransaction;
+use super::unit_of_work::InMemoryUnitOfWork;
+use crate::clock::{Clock, SystemClock};
+use crate::context::RequestContext;
+use crate::envelope::{Envelope, RawPayload};
+use crate::error::{Error, Result};
+use crate::projection::{Projection, RowProjection, Rows, Subscription};
+use crate::store::{RetryPolicy, Store};
+use crate::unit_of_work::CommitReceipt;
+
+/// A [`Store`] in memory.
+///
+/// Clones share what they hold. It keeps the rules of the database backends; see the
+/// [module](crate::memory) for what it does not do.
+///
+/// Nothing runs in the background: [`project`](Self::project) runs all subscriptions, and
+/// [`wait_for`](Store::wait_for) the one it waits for. [`pause`](Store::pause) returns at once,
+/// so that tests of retries take no time.
+///
+/// # Example
+///
+/// ```
+/// use cqrs_core::{InMemoryStore, RequestContext, Store, UnitOfWork};
+///
+/// # let future = async {
+/// let store = InMemoryStore::new();
+/// let receipt = store.unit_of_work(&RequestContext::system()).commit().await?;
+/// assert!(receipt.events().is_empty());
+/// assert!(store.events().is_empty());
+/// # cqrs_core::Result::Ok(())
+/// # };
+/// # let mut future = std::pin::pin!(future);
+/// # let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+/// # assert!(matches!(future.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(()))));
+/// ```
+#[derive(Debug, Clone)]
+pub struct InMemoryStore {
+    shared: Arc<Shared>,
+}
+
+impl InMemoryStore {
+    /// An empty store with the clock of the machine and the default retry policy.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            shared: Arc::new(Shared::new(
+                Arc::new(SystemClock),
+                RetryPolicy::default(),
+                Arc::default(),
+            )),
+        }
+    }
+
+    /// The same store, used with this clock. Clones made before keep theirs.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        let shared = Shared::new(clock, self.shared.retry_policy, self.shared.state());
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The same store, used with this retry policy. Clones made before keep theirs.
+    #[must_use]
+    pub fn with_retry_policy(self, policy: RetryPolicy) -> Self {
+        let shared = Shared::new(Arc::clone(&self.shared.clock), policy, self.shared.state());
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Subscribes a projection, from the start of the log.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::StoreErrorKind::Usage) where there is a subscription of its name.
+    pub fn subscribe(&self, projection: impl Projection<InMemoryTransaction>) -> Result<()> {
+        self.shared.subscribe(Subscription::new(projection))
+    }
+
+    /// Subscribes a projection by rows, from the start of the log.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](Self::subscribe).
+    pub fn subscribe_rows(&self, projection: impl RowProjection) -> Result<()> {
+        self.subscribe(Rows(projection))
+    }
+
+    /// Runs all subscriptions to the end of the log.
+    ///
+    /// A page that fails is tried again at once, up to three times, then event by event; the
+    /// event that still fails halts its subscription, until [`resume`](Self::resume).
+    ///
+    /// # Transaction
+    ///
+    /// Each page is one transaction with its checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Other`] of a [`SubscriptionHalted`](super::SubscriptionHalted) for the first one,
+    /// by name, that is halted; the others have run all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing but the page at work, which the next call applies.
+    pub async fn project(&self) -> Result<()> {
+        let names: Vec<String> = self.shared.lock().subscriptions.keys().cloned().collect();
+        let mut result = Ok(());
+        for name in names {
+            let ran = subscriptions::run(&self.shared, &name).await;
+            result = result.and(ran);
+        }
+        result
+    }
+
+    /// How far a subscription is; `None` where there is none of this name.
+    #[must_use]
+    pub fn subscription_status(&self, name: &str) -> Option<SubscriptionStatus> {
+        self.shared.status(name)
+    }
+
+    /// Lets a halted subscription go on: it tries the event that halted it again when it runs
+    /// next. Does nothing to one that is active.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::StoreErrorKind::Usage) where there is no subscription of this name.
+    pub fn resume(&self, name: &str) -> Result<()> {
+        self.shared.resume(name)
+    }
+
+    /// The whole log, in order.
+    #[must_use]
+    pub fn events(&self) -> Vec<Envelope<RawPayload>> {
+        self.shared.lock().log().to_vec()
+    }
+}
+
+impl Default for InMemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Store for InMemoryStore {
+    type UnitOfWork = InMemoryUnitOfWork;
+    type ReadModels = InMemoryReadModels;
+
+    fn unit_of_work(&self, context: &RequestContext) -> InMemoryUnitOfWork {
+        InMemoryUnitOfWork::new(Arc::clone(&self.shared), context.clone())
+    }
+
+    fn read_models(&self, context: &RequestContext) -> InMemoryReadModels {
+        InMemoryReadModels::new(Arc::clone(&self.shared), context.clone())
+    }
+
+    fn retry_policy(&self) -> RetryPolicy {
+        self.shared.retry_policy
+    }
+
+    async fn pause(&self, _: Duration) {}
+
+    async fn wait_for<T: Sync>(
+        &self,
+        receipt: &CommitReceipt<T>,
+        subscription: &str,
+    ) -> Result<()> {
+        let Some(position) = receipt.position() else {
+            return Ok(());
+        };
+        if self.shared.has_passed(subscription, position)? {
+            return Ok(());
+        }
+        match subscriptions::run(&self.shared, subscription).await {
+            // It may have halted behind what is waited for.
+            Err(Error::Other(_)) if self.shared.has_passed(subscription, position)? => Ok(()),
+            result => result,
+        }
+    }
+}

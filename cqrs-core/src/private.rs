@@ -1,0 +1,135 @@
+//! What the code emitted by the derives calls. Not part of the public interface.
+
+use std::fmt::Display;
+
+pub use chrono::{DateTime, Utc};
+
+use crate::aggregate::{AggregateRoot, Root};
+use crate::mapping::{
+    ColumnError, ColumnValue, MappingError, RowCursor, RowMapper, RowSource, Value,
+};
+use crate::specification::Field;
+
+/// Reads a column of type `C` and converts it: `#[mapper(with = module, as = C)]`.
+pub fn read_with<R, C, T, E>(
+    row: &mut RowCursor<'_, R>,
+    from_column: impl FnOnce(C) -> Result<T, E>,
+) -> Result<T, MappingError>
+where
+    R: RowSource + ?Sized,
+    C: ColumnValue,
+    E: Display,
+{
+    let column = row.next::<C>()?;
+    from_column(column).map_err(|error| row.error(ColumnError::invalid(error)))
+}
+
+/// As [`read_with`], NULL is `None`.
+pub fn read_optional_with<R, C, T, E>(
+    row: &mut RowCursor<'_, R>,
+    from_column: impl FnOnce(C) -> Result<T, E>,
+) -> Result<Option<T>, MappingError>
+where
+    R: RowSource + ?Sized,
+    C: ColumnValue,
+    E: Display,
+{
+    match row.next::<Option<C>>()? {
+        Some(column) => from_column(column)
+            .map(Some)
+            .map_err(|error| row.error(ColumnError::invalid(error))),
+        None => Ok(None),
+    }
+}
+
+/// The column value of a field.
+pub fn encode<T>(
+    value: &T,
+    encode: impl FnOnce(&T) -> Result<Value, ColumnError>,
+) -> Result<Value, ColumnError> {
+    encode(value)
+}
+
+/// The column value of an optional field; `None` is NULL.
+pub fn encode_optional<T>(
+    value: Option<&T>,
+    encode: impl FnOnce(&T) -> Result<Value, ColumnError>,
+) -> Result<Value, ColumnError> {
+    value.map_or(Ok(Value::Null), encode)
+}
+
+/// Moves past the tenant column of a read model, which the row struct does not hold.
+pub fn skip_tenant<R: RowSource + ?Sized>(row: &mut RowCursor<'_, R>) -> Result<(), MappingError> {
+    row.next::<String>().map(drop)
+}
+
+/// The stored form of a fieldless enum's variant.
+#[must_use]
+pub fn name_value(name: &str) -> Value {
+    Value::Text(name.to_owned())
+}
+
+/// The error for a stored name that is none of the enum's.
+#[must_use]
+pub fn unknown_name(type_name: &str, found: &str, known: &[&str]) -> ColumnError {
+    ColumnError::invalid(format!(
+        "{found:?} is not a {type_name}; known are {}",
+        known.join(", ")
+    ))
+}
+
+/// Reads a row through the row struct of an aggregate.
+pub fn read_mapped<A, M, R>(row: &mut RowCursor<'_, R>) -> Result<A, MappingError>
+where
+    A: AggregateRoot,
+    M: RowMapper<A>,
+    R: RowSource + ?Sized,
+{
+    let root = Root::read(row)?;
+    let record = M::read(row)?;
+    record.into_aggregate(root).map_err(|error| MappingError {
+        table: row.table().name().to_owned(),
+        column: "(the row as a whole)".to_owned(),
+        reason: ColumnError::invalid(error),
+    })
+}
+
+/// An unsigned integer that can limit a finder's rows.
+#[diagnostic::on_unimplemented(
+    message = "a limit is an unsigned integer, not `{Self}`",
+    label = "not a number of rows",
+    note = "make it `u32` or `u64`; a parameter of a finder that is no limit needs another name than `limit`"
+)]
+pub trait RowLimit {
+    /// The number of rows.
+    fn rows(self) -> u64;
+}
+
+macro_rules! row_limits {
+    ($($type:ty),*) => {$(
+        impl RowLimit for $type {
+            fn rows(self) -> u64 {
+                u64::from(self)
+            }
+        }
+    )*};
+}
+
+row_limits!(u8, u16, u32, u64);
+
+impl RowLimit for usize {
+    fn rows(self) -> u64 {
+        u64::try_from(self).unwrap_or(u64::MAX)
+    }
+}
+
+/// The number of rows that `limit` stands for.
+#[must_use]
+pub fn rows<L: RowLimit>(limit: L) -> u64 {
+    limit.rows()
+}
+
+/// A value of the field's type: a number without a type takes it.
+pub fn value_of<T, V>(_: Field<T, V>, value: V) -> V {
+    value
+}

@@ -1,0 +1,57 @@
+//! The store in memory, put through the conformance suite.
+
+use cqrs_core::conformance::fixtures::{CounterTotals, LabelUses, LockerList, ParcelList};
+use cqrs_core::conformance::{Harness, Setup};
+use cqrs_core::memory::SubscriptionState;
+use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload};
+
+struct Memory;
+
+impl Harness for Memory {
+    type Store = InMemoryStore;
+
+    async fn store(&self, setup: Setup) -> InMemoryStore {
+        let store = InMemoryStore::new()
+            .with_clock(setup.clock)
+            .with_retry_policy(setup.retry_policy);
+        store.subscribe_rows(ParcelList).expect("the name is free");
+        store.subscribe_rows(LabelUses).expect("the name is free");
+        store
+            .subscribe_rows(CounterTotals)
+            .expect("the name is free");
+        store.subscribe_rows(LockerList).expect("the name is free");
+        store
+    }
+
+    async fn project(&self, store: &InMemoryStore) {
+        // A subscription that halts is what some rules are about.
+        let _ = store.project().await;
+    }
+
+    async fn log(&self, store: &InMemoryStore) -> Vec<Envelope<RawPayload>> {
+        store.events()
+    }
+
+    async fn halted_at(&self, store: &InMemoryStore, subscription: &str) -> Option<Position> {
+        match store.subscription_status(subscription)?.state {
+            SubscriptionState::Halted { position, .. } => Some(position),
+            _ => None,
+        }
+    }
+}
+
+mod conformance {
+    use super::Memory;
+
+    cqrs_core::conformance_suite!(
+        #[tokio::test]
+        Memory
+    );
+}
+
+#[tokio::test]
+async fn random_commands_end_alike_in_two_stores() {
+    for seed in 0..40 {
+        cqrs_core::conformance::differential::compare(&Memory, &Memory, seed, 120).await;
+    }
+}

@@ -1,0 +1,206 @@
+//! From a checked aggregate to code.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::{Path, Type};
+
+use super::parse::Parsed;
+use super::{Framework, Model, Shape};
+use crate::attribute::emitted_at;
+use crate::entity::{EntityImpl, FieldParts};
+use crate::mapper::{FieldsStruct, MappedField, TypedField};
+use crate::types;
+
+pub(super) fn emit(model: &Model) -> TokenStream {
+    let Model { krate, ident, .. } = model;
+    let mut typed = Vec::new();
+    let mut record = None;
+    match &model.shape {
+        Shape::Fields(fields) => typed.extend(fields.iter().filter_map(|field| field.typed(krate))),
+        Shape::Row(row) => record = Some(row),
+    }
+    typed.extend(model.framework.typed(krate));
+    let fields = FieldsStruct {
+        krate,
+        vis: &model.vis,
+        owner: ident,
+        fields: typed,
+        record,
+    };
+    let root = &model.root.0;
+    let (describe, read, write) = match &model.shape {
+        Shape::Fields(fields) => {
+            let parts = FieldParts::of(fields, krate);
+            let (read, write) = (parts.read, parts.write);
+            let span = emitted_at(&model.root.1);
+            let read_root = quote_spanned!(span=> #krate::Root::read(__row)?);
+            let read = quote!(::core::result::Result::Ok(Self { #root: #read_root, #read }));
+            (parts.describe, read, write)
+        }
+        Shape::Row(row) => with_row(krate, row),
+    };
+    let entity = EntityImpl {
+        krate,
+        ident,
+        table: &model.table,
+        framework: model.framework.describe(),
+        describe,
+        fields: &fields,
+        read,
+        write,
+        more: quote! {
+            fn framework_row(&self) -> ::std::vec::Vec<#krate::mapping::Value> {
+                #krate::Root::framework_row(
+                    #krate::AggregateRoot::root(self),
+                    <Self as #krate::Entity>::table(),
+                )
+            }
+        },
+    }
+    .emit();
+    let fields = fields.emit();
+    let root_impl = aggregate_root(krate, ident, &model.event, &model.id, &model.root);
+    quote!(#fields #entity #root_impl)
+}
+
+/// The parts of `impl Entity` where a row struct has the columns.
+///
+/// ```text
+/// .row::<RoutePlanRow>()
+/// ::cqrs_core::__private::read_mapped::<Self, RoutePlanRow, __R>(__row)
+/// ::cqrs_core::Record::write(&<RoutePlanRow as ::cqrs_core::mapping::RowMapper<Self>>::from_aggregate(self), __row)?;
+/// ```
+fn with_row(krate: &Path, row: &Type) -> (TokenStream, TokenStream, TokenStream) {
+    let span = emitted_at(row);
+    (
+        quote_spanned!(span=> .row::<#row>()),
+        quote_spanned!(span=> #krate::__private::read_mapped::<Self, #row, __R>(__row)),
+        quote_spanned!(span=> #krate::Record::write(
+            &<#row as #krate::mapping::RowMapper<Self>>::from_aggregate(self),
+            __row,
+        )?;),
+    )
+}
+
+/// ```text
+/// impl ::cqrs_core::AggregateRoot for RoutePlan {
+///     type Id = RoutePlanId;
+///     type Event = RoutePlanEvent;
+///
+///     fn id(&self) -> &RoutePlanId { &self.id }
+///     fn root(&self) -> &::cqrs_core::Root<RoutePlanEvent> { &self.root }
+///     fn root_mut(&mut self) -> &mut ::cqrs_core::Root<RoutePlanEvent> { &mut self.root }
+/// }
+/// ```
+fn aggregate_root(
+    krate: &Path,
+    ident: &syn::Ident,
+    event: &Type,
+    (id, id_type): &(syn::Ident, Type),
+    (root, root_type): &(syn::Ident, Type),
+) -> TokenStream {
+    let span = emitted_at(root_type);
+    let get_root = quote_spanned!(span=> &self.#root);
+    let get_root_mut = quote_spanned!(span=> &mut self.#root);
+    quote! {
+        #[automatically_derived]
+        #[allow(deprecated, private_interfaces)]
+        impl #krate::AggregateRoot for #ident {
+            type Id = #id_type;
+            type Event = #event;
+
+            fn id(&self) -> &#id_type {
+                &self.#id
+            }
+
+            fn root(&self) -> &#krate::Root<#event> {
+                #get_root
+            }
+
+            fn root_mut(&mut self) -> &mut #krate::Root<#event> {
+                #get_root_mut
+            }
+        }
+    }
+}
+
+impl Framework {
+    /// Calls on the table builder.
+    fn describe(&self) -> TokenStream {
+        let mut calls = quote!(.version());
+        if let Some(tenant) = &self.tenant {
+            calls.extend(quote!(.tenant(#tenant)));
+        }
+        if self.audit {
+            calls.extend(quote!(.audit()));
+        }
+        if self.soft_delete {
+            calls.extend(quote!(.soft_delete()));
+        }
+        calls
+    }
+
+    /// The typed fields of its columns.
+    fn typed(&self, krate: &Path) -> Vec<TypedField> {
+        let time = quote!(#krate::__private::DateTime<#krate::__private::Utc>);
+        let text = quote!(::std::string::String);
+        let mut typed = vec![TypedField::framework(
+            "version",
+            quote!(::core::primitive::u64),
+            krate,
+        )];
+        if self.audit {
+            for (name, ty) in [
+                ("created_at", &time),
+                ("created_by", &text),
+                ("updated_at", &time),
+                ("updated_by", &text),
+            ] {
+                typed.push(TypedField::framework(name, ty.clone(), krate));
+            }
+        }
+        typed
+    }
+}
+
+/// The same impls, for the rest of the crate to be checked after an error.
+pub(super) fn stub(parsed: &Parsed) -> TokenStream {
+    if parsed.is_generic {
+        return TokenStream::new();
+    }
+    let Parsed { krate, ident, .. } = parsed;
+    let framework = Framework {
+        tenant: None,
+        audit: parsed.audit,
+        soft_delete: parsed.soft_delete,
+    };
+    let mut typed: Vec<TypedField> = parsed
+        .fields
+        .iter()
+        .filter_map(MappedField::typed_stub)
+        .collect();
+    for field in framework.typed(krate) {
+        if !typed.iter().any(|other| other.ident == field.ident) {
+            typed.push(field);
+        }
+    }
+    let fields = FieldsStruct {
+        krate,
+        vis: &parsed.vis,
+        owner: ident,
+        fields: typed,
+        record: parsed.row.as_ref(),
+    };
+    let entity = EntityImpl::stub(krate, ident, &fields);
+    let fields = fields.emit();
+    let root = parsed.roots.first();
+    let event = parsed
+        .event
+        .as_ref()
+        .or_else(|| types::argument_of(&root?.1, "Root"));
+    let aggregate = match (event, parsed.ids.first(), root) {
+        (Some(event), Some(id), Some(root)) => aggregate_root(krate, ident, event, id, root),
+        _ => TokenStream::new(),
+    };
+    quote!(#fields #entity #aggregate)
+}

@@ -1,0 +1,53 @@
+//! `#[derive(Aggregate)]`.
+
+mod check;
+mod emit;
+mod parse;
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{DeriveInput, Ident, Path, Type, Visibility};
+
+use crate::errors::Errors;
+use crate::mapper::MappedField;
+
+/// A checked aggregate.
+struct Model {
+    vis: Visibility,
+    ident: Ident,
+    krate: Path,
+    table: String,
+    event: Type,
+    framework: Framework,
+    id: (Ident, Type),
+    root: (Ident, Type),
+    shape: Shape,
+}
+
+/// Which columns the framework keeps beside the version.
+struct Framework {
+    tenant: Option<String>,
+    audit: bool,
+    soft_delete: bool,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one per macro call")]
+enum Shape {
+    /// The fields are the columns.
+    Fields(Vec<MappedField>),
+    /// A row struct has the columns.
+    Row(Type),
+}
+
+pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
+    let mut errors = Errors::default();
+    let parsed = parse::parse(input, &mut errors);
+    let stub = emit::stub(&parsed);
+    match check::check(parsed, &mut errors) {
+        Some(model) if errors.is_empty() => emit::emit(&model),
+        _ => {
+            let errors = errors.into_tokens();
+            quote!(#errors #stub)
+        }
+    }
+}

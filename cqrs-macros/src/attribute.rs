@@ -1,0 +1,172 @@
+//! Reading attributes: `#[name(flag, key = value, ...)]`.
+
+use proc_macro2::{Span, TokenTree};
+use quote::ToTokens;
+use syn::ext::IdentExt;
+use syn::parse::{Parse, ParseStream};
+use syn::{Attribute, Ident, LitStr, Meta, Path, Token};
+
+use crate::errors::Errors;
+use crate::naming::{self, IDENTIFIER_RULE};
+
+/// Walks the entries of every `#[name(...)]` among `attributes`, in order.
+///
+/// `each` gets a key out of `allowed`, and the input behind it. What goes wrong with one entry is
+/// reported, and the next is read.
+pub(crate) fn entries(
+    attributes: &[Attribute],
+    name: &str,
+    allowed: &[&str],
+    errors: &mut Errors,
+    mut each: impl FnMut(&str, &Ident, ParseStream) -> syn::Result<()>,
+) {
+    let mut seen: Vec<String> = Vec::new();
+    for attribute in attributes {
+        if !attribute.path().is_ident(name) {
+            continue;
+        }
+        let says_something = matches!(&attribute.meta, Meta::List(list) if !list.tokens.is_empty());
+        if !says_something {
+            errors.report(
+                attribute,
+                format!(
+                    "`#[{name}]` says nothing alone: write `#[{name}(...)]` with {}",
+                    list(allowed)
+                ),
+            );
+            continue;
+        }
+        let parsed = attribute.parse_args_with(|input: ParseStream| {
+            while !input.is_empty() {
+                if let Err(error) = entry(input, name, allowed, &mut seen, &mut each) {
+                    errors.push(error);
+                    skip_entry(input);
+                }
+                if !input.is_empty() {
+                    input.parse::<Token![,]>()?;
+                }
+            }
+            Ok(())
+        });
+        errors.take(parsed);
+    }
+}
+
+fn entry(
+    input: ParseStream,
+    name: &str,
+    allowed: &[&str],
+    seen: &mut Vec<String>,
+    each: &mut impl FnMut(&str, &Ident, ParseStream) -> syn::Result<()>,
+) -> syn::Result<()> {
+    let key = Ident::parse_any(input)?;
+    let text = key.to_string();
+    if !allowed.contains(&text.as_str()) {
+        return Err(syn::Error::new(key.span(), unknown(&text, name, allowed)));
+    }
+    if seen.contains(&text) {
+        return Err(syn::Error::new(
+            key.span(),
+            format!("`{text}` is given twice: remove one"),
+        ));
+    }
+    each(&text, &key, input)?;
+    seen.push(text);
+    if input.is_empty() || input.peek(Token![,]) {
+        return Ok(());
+    }
+    if input.peek(Token![=]) {
+        return Err(input.error(format!("`{key}` takes no value: write just `{key}`")));
+    }
+    Err(input.error("expected a comma"))
+}
+
+fn unknown(key: &str, name: &str, allowed: &[&str]) -> String {
+    let suggestion = naming::closest(key, allowed)
+        .map(|closest| format!(": did you mean `{closest}`?"))
+        .unwrap_or_default();
+    format!(
+        "unknown `{key}` in `#[{name}(...)]`{suggestion} (allowed here: {})",
+        list(allowed)
+    )
+}
+
+fn list(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+fn skip_entry(input: ParseStream) {
+    while !input.is_empty() && !input.peek(Token![,]) {
+        if input.parse::<TokenTree>().is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads `= value`; `example` completes the message where it is missing.
+pub(crate) fn value<T: Parse>(key: &Ident, input: ParseStream, example: &str) -> syn::Result<T> {
+    let wrong = |span: Span| {
+        syn::Error::new(
+            span,
+            format!("`{key}` needs a value: write `{key} = {example}`"),
+        )
+    };
+    if !input.peek(Token![=]) {
+        return Err(wrong(key.span()));
+    }
+    input.parse::<Token![=]>()?;
+    let span = input.span();
+    input.parse::<T>().map_err(|_| wrong(span))
+}
+
+/// Reads `= "name"` of a table or a column.
+pub(crate) fn sql_name(key: &Ident, input: ParseStream, example: &str) -> syn::Result<LitStr> {
+    let name: LitStr = value(key, input, example)?;
+    check_sql_name(&name)?;
+    Ok(name)
+}
+
+pub(crate) fn check_sql_name(name: &LitStr) -> syn::Result<()> {
+    if naming::is_sql_identifier(&name.value()) {
+        return Ok(());
+    }
+    Err(syn::Error::new(
+        name.span(),
+        format!(
+            "{:?} is not a plain SQL name: use {IDENTIFIER_RULE}",
+            name.value()
+        ),
+    ))
+}
+
+/// Reads `= "path::to::cqrs_core"`.
+pub(crate) fn crate_path(key: &Ident, input: ParseStream) -> syn::Result<Path> {
+    let path: LitStr = value(key, input, "\"path::to::cqrs_core\"")?;
+    path.parse_with(Path::parse_mod_style).map_err(|_| {
+        syn::Error::new(
+            path.span(),
+            "`crate` is a path as a string: write `crate = \"path::to::cqrs_core\"`",
+        )
+    })
+}
+
+/// The path of the core crate, unless an attribute gives another.
+pub(crate) fn default_crate() -> Path {
+    syn::parse_quote!(::cqrs_core)
+}
+
+/// Reports an attribute that has no meaning where it stands.
+pub(crate) fn refuse(attributes: &[Attribute], name: &str, errors: &mut Errors, message: &str) {
+    for attribute in attributes {
+        if attribute.path().is_ident(name) {
+            errors.report(attribute, message);
+        }
+    }
+}
+
+/// A span for emitted code that points at `tokens`, but is known to come from a macro, so that
+/// lints leave it alone.
+pub(crate) fn emitted_at(tokens: &impl ToTokens) -> Span {
+    Span::call_site().located_at(syn::spanned::Spanned::span(tokens))
+}

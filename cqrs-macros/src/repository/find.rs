@@ -1,0 +1,100 @@
+//! The arguments of `#[find(...)]`.
+
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Expr, Ident, Meta, Token};
+
+use super::parse::single_ident;
+use crate::errors::Errors;
+use crate::symbol::{LIMIT, ORDER_BY};
+
+/// What `#[find(...)]` says, in Rust expressions.
+#[derive(Default)]
+pub(super) struct Find {
+    pub(super) condition: Option<Expr>,
+    pub(super) order: Vec<OrderKey>,
+    pub(super) limit: Option<(Ident, Expr)>,
+}
+
+/// `priority.desc()`.
+pub(super) struct OrderKey {
+    pub(super) field: Ident,
+    pub(super) direction: Ident,
+}
+
+impl Find {
+    pub(super) fn parse(attribute: &Attribute, errors: &mut Errors) -> Self {
+        let mut find = Self::default();
+        if matches!(attribute.meta, Meta::Path(_)) {
+            return find;
+        }
+        let parser = Punctuated::<Expr, Token![,]>::parse_terminated;
+        let Some(arguments) = errors.take(attribute.parse_args_with(parser)) else {
+            return find;
+        };
+        for argument in arguments {
+            match clause(&argument) {
+                Some((name, clause)) if name == ORDER_BY => {
+                    if !find.order.is_empty() {
+                        errors.report(name, "`order_by` is given twice: write one with all its keys, `order_by(priority.desc(), created_at.asc())`");
+                    }
+                    let keys = &clause.args;
+                    if keys.is_empty() {
+                        errors.report(name, "by what? Write `order_by(priority.desc())`");
+                    }
+                    find.order
+                        .extend(keys.iter().filter_map(|key| errors.take(order_key(key))));
+                }
+                Some((name, clause)) => {
+                    if find.limit.is_some() {
+                        errors.report(name, "`limit` is given twice: keep one");
+                    }
+                    let mut rows = clause.args.iter();
+                    match (rows.next(), rows.next()) {
+                        (Some(rows), None) => find.limit = Some((name.clone(), rows.clone())),
+                        _ => errors.report(name, "how many? Write `limit(20)`"),
+                    }
+                }
+                None if find.condition.is_some() => {
+                    errors.report(argument, "a second condition: join the two with `&&`");
+                }
+                None => find.condition = Some(argument),
+            }
+        }
+        find
+    }
+}
+
+/// `order_by(...)` or `limit(...)`.
+fn clause(argument: &Expr) -> Option<(&Ident, &syn::ExprCall)> {
+    let Expr::Call(call) = argument else {
+        return None;
+    };
+    let Expr::Path(function) = &*call.func else {
+        return None;
+    };
+    let name = single_ident(&function.path)?;
+    (name == ORDER_BY || name == LIMIT).then_some((name, call))
+}
+
+fn order_key(key: &Expr) -> syn::Result<OrderKey> {
+    let wrong = || {
+        syn::Error::new_spanned(
+            key,
+            "a key of the order is a field with its direction: write `priority.asc()` or `priority.desc()`",
+        )
+    };
+    let Expr::MethodCall(call) = key else {
+        return Err(wrong());
+    };
+    let Expr::Path(field) = &*call.receiver else {
+        return Err(wrong());
+    };
+    let is_direction = call.method == "asc" || call.method == "desc";
+    match single_ident(&field.path) {
+        Some(field) if is_direction && call.args.is_empty() => Ok(OrderKey {
+            field: field.clone(),
+            direction: call.method.clone(),
+        }),
+        _ => Err(wrong()),
+    }
+}

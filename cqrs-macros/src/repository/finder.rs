@@ -1,0 +1,163 @@
+//! One finder: its condition, and what it returns.
+
+use proc_macro2::TokenStream;
+use syn::{Attribute, Expr, FnArg, Ident, Pat, Path, ReturnType, TraitItemFn, Type};
+
+use super::condition::{Conditions, is_untyped_number};
+use super::find::{Find, OrderKey};
+use crate::errors::Errors;
+use crate::symbol::LIMIT;
+use crate::types;
+
+const RETURNS: &str = "a finder returns `Result<Vec<A>>` for all, `Result<Option<A>>` for the first, `Result<u64>` for how many, or `Result<bool>` for whether there is any";
+
+pub(super) struct Finder {
+    pub(super) method: TraitItemFn,
+    /// An expression that makes the specification, over the typed fields.
+    pub(super) condition: Option<TokenStream>,
+    pub(super) order: Vec<OrderKey>,
+    pub(super) limits: Vec<Rows>,
+    pub(super) answer: Option<Answer>,
+}
+
+/// A limit on the number of rows.
+pub(super) enum Rows {
+    /// A number without a type of its own.
+    Literal(Expr),
+    /// Any unsigned expression.
+    Expression(Expr),
+    /// The parameter `limit`.
+    Parameter(Ident, Type),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    List,
+    First,
+    Count,
+    Exists,
+}
+
+impl Finder {
+    pub(super) fn parse(
+        attribute: &Attribute,
+        method: TraitItemFn,
+        krate: &Path,
+        errors: &mut Errors,
+    ) -> Self {
+        let Find {
+            condition,
+            order,
+            limit,
+        } = Find::parse(attribute, errors);
+        let parameters = parameters(&method);
+        let specifications: Vec<Ident> = parameters
+            .iter()
+            .filter(|(_, ty)| {
+                types::last_segment(ty).is_some_and(|last| last.ident == "Specification")
+            })
+            .map(|(name, _)| (*name).clone())
+            .collect();
+        let condition = condition.map(|condition| {
+            Conditions {
+                krate,
+                specifications: &specifications,
+                errors,
+            }
+            .translate(&condition)
+        });
+        let answer = answer(&method.sig.output);
+        if answer.is_none() {
+            match &method.sig.output {
+                ReturnType::Type(_, ty) => errors.report(ty, RETURNS),
+                ReturnType::Default => errors.report(&method.sig.ident, RETURNS),
+            }
+        }
+        let parameter = parameters.iter().find(|(name, _)| *name == LIMIT);
+        check_answer(
+            answer,
+            &order,
+            limit.as_ref().map(|(name, _)| name),
+            parameter,
+            errors,
+        );
+        let mut limits = Vec::new();
+        limits.extend(limit.map(|(_, rows)| Rows::of(rows)));
+        limits.extend(parameter.map(|(name, ty)| Rows::Parameter((*name).clone(), (*ty).clone())));
+        Self {
+            condition,
+            order,
+            limits,
+            answer,
+            method,
+        }
+    }
+}
+
+/// A count and a test of existence have no order, and only a list has a limit.
+fn check_answer(
+    answer: Option<Answer>,
+    order: &[OrderKey],
+    limit: Option<&Ident>,
+    parameter: Option<&(&Ident, &Type)>,
+    errors: &mut Errors,
+) {
+    let unordered = matches!(answer, Some(Answer::Count | Answer::Exists));
+    if let Some(key) = order.first().filter(|_| unordered) {
+        errors.report(
+            &key.field,
+            "a finder that returns `u64` or `bool` has no order: remove `order_by`",
+        );
+    }
+    if !matches!(answer, Some(Answer::List) | None) {
+        for name in limit.into_iter().chain(parameter.map(|(name, _)| *name)) {
+            errors.report(
+                name,
+                "only a finder that returns `Result<Vec<A>>` has a limit: remove it, or give the parameter another name",
+            );
+        }
+    }
+}
+
+/// The parameters that are plain names.
+fn parameters(method: &TraitItemFn) -> Vec<(&Ident, &Type)> {
+    method
+        .sig
+        .inputs
+        .iter()
+        .filter_map(|input| match input {
+            FnArg::Typed(parameter) => match &*parameter.pat {
+                Pat::Ident(name) => Some((&name.ident, &*parameter.ty)),
+                _ => None,
+            },
+            FnArg::Receiver(_) => None,
+        })
+        .collect()
+}
+
+/// What is asked for, by the spelling of the return type.
+fn answer(output: &ReturnType) -> Option<Answer> {
+    let ReturnType::Type(_, ty) = output else {
+        return None;
+    };
+    let inner = types::argument_of(ty, "Result")?;
+    let last = types::last_segment(inner)?;
+    let has_argument = types::first_argument(last).is_some();
+    match last.ident.to_string().as_str() {
+        "Vec" if has_argument => Some(Answer::List),
+        "Option" if has_argument => Some(Answer::First),
+        "u64" => Some(Answer::Count),
+        "bool" => Some(Answer::Exists),
+        _ => None,
+    }
+}
+
+impl Rows {
+    fn of(rows: Expr) -> Self {
+        if is_untyped_number(&rows) {
+            Self::Literal(rows)
+        } else {
+            Self::Expression(rows)
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `#[repository]`.
+
+mod condition;
+mod emit;
+mod find;
+mod finder;
+mod parse;
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::parse::Parser;
+use syn::{Attribute, Ident, ItemTrait, Path, TraitItem, Type, Visibility};
+
+use crate::attribute::{crate_path, default_crate};
+use crate::errors::Errors;
+use crate::symbol::CRATE;
+
+use finder::Finder;
+
+/// A checked repository.
+struct Model {
+    attributes: Vec<Attribute>,
+    vis: Visibility,
+    ident: Ident,
+    krate: Path,
+    /// `Repository<RoutePlan>` as written.
+    supertrait: Path,
+    aggregate: Type,
+    methods: Vec<Method>,
+}
+
+enum Method {
+    Found(Box<Finder>),
+    Written(Box<TraitItem>),
+}
+
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let krate = errors
+        .take(parse_arguments(arguments))
+        .unwrap_or_else(default_crate);
+    let item: ItemTrait = match syn::parse2(item) {
+        Ok(item) => item,
+        Err(error) => {
+            errors.push(syn::Error::new(
+                error.span(),
+                format!("`#[repository]` stands on a trait, as in `pub trait RoutePlans: Repository<RoutePlan> {{ ... }}`: {error}"),
+            ));
+            return errors.into_tokens();
+        }
+    };
+    let model = parse::parse(item, krate, &mut errors);
+    let is_good = errors.is_empty();
+    let emitted = model.map(|model| emit::emit(&model, is_good));
+    let errors = errors.into_tokens();
+    quote!(#errors #emitted)
+}
+
+fn parse_arguments(arguments: TokenStream) -> syn::Result<Path> {
+    if arguments.is_empty() {
+        return Ok(default_crate());
+    }
+    let parser = |input: syn::parse::ParseStream| {
+        let key = <Ident as syn::ext::IdentExt>::parse_any(input)?;
+        if key != CRATE {
+            return Err(syn::Error::new(
+                key.span(),
+                format!("unknown `{key}` in `#[repository(...)]` (allowed here: `crate`)"),
+            ));
+        }
+        crate_path(&key, input)
+    };
+    parser.parse2(arguments)
+}

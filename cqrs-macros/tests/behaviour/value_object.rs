@@ -1,0 +1,76 @@
+use cqrs_core::mapping::{ColumnError, ColumnType, Value, ValueRow};
+use cqrs_core::{ColumnValue, ValueObject};
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
+struct Priority(i32);
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
+struct Urgency(Priority);
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
+enum RouteStatus {
+    Ready,
+    InTransit,
+    #[value_object(name = "over")]
+    Done,
+}
+
+fn read<T: ColumnValue>(value: Value) -> Result<Option<T>, ColumnError> {
+    T::read_column(&ValueRow::new(vec![value]), 0)
+}
+
+#[test]
+fn a_newtype_is_stored_as_what_it_wraps() {
+    assert_eq!(Urgency::TYPE, ColumnType::Int32);
+    const { assert!(!Urgency::NULLABLE) };
+    assert_eq!(Urgency(Priority(3)).to_value(), Ok(Value::Int(3)));
+    assert_eq!(read(Value::Int(3)), Ok(Some(Urgency(Priority(3)))));
+    assert_eq!(read::<Urgency>(Value::Null), Ok(None));
+    assert_eq!(read::<Option<Urgency>>(Value::Null), Ok(Some(None)));
+    assert!(read::<Urgency>(Value::Text("3".into())).is_err());
+}
+
+#[test]
+fn an_enum_is_stored_by_the_names_of_its_variants() {
+    assert_eq!(RouteStatus::TYPE, ColumnType::Text);
+    for (status, name) in [
+        (RouteStatus::Ready, "ready"),
+        (RouteStatus::InTransit, "in_transit"),
+        (RouteStatus::Done, "over"),
+    ] {
+        assert_eq!(status.to_value(), Ok(Value::Text(name.into())));
+        assert_eq!(read(Value::Text(name.into())), Ok(Some(status)));
+    }
+    assert_eq!(read::<RouteStatus>(Value::Null), Ok(None));
+}
+
+#[test]
+fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
+    let error = read::<RouteStatus>(Value::Text("Done".into())).expect_err("not a name");
+    assert_eq!(
+        error.to_string(),
+        "\"Done\" is not a RouteStatus; known are ready, in_transit, over"
+    );
+}
+
+#[derive(Debug, Clone, PartialEq, ValueObject)]
+struct Inner {
+    #[mapper(json)]
+    list: Vec<u8>,
+    #[mapper(text)]
+    letter: Option<char>,
+}
+
+#[derive(Debug, Clone, PartialEq, ValueObject)]
+struct Outer {
+    urgency: Option<Urgency>,
+    #[mapper(flatten)]
+    inner: Inner,
+    status: RouteStatus,
+}
+
+#[test]
+fn a_group_counts_the_columns_of_the_groups_in_it() {
+    assert_eq!(Inner::COLUMNS, 2);
+    assert_eq!(Outer::COLUMNS, 4);
+}

@@ -1,0 +1,18 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Aggregate, Id, Root};
+use support::*;
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(tabel = "plan", event = RoutePlanEvent)]
+struct Plan {
+    id: Id<Plan>,
+    #[aggregate(root)]
+    root: Root<RoutePlanEvent>,
+    #[mapper(jsn)]
+    tags: Vec<String>,
+    version: i64,
+}
+
+fn main() {}

@@ -1,0 +1,13 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::Aggregate;
+use support::*;
+
+#[derive(Aggregate)]
+#[aggregate(table = "plan", event = RoutePlanEvent)]
+enum Plan {
+    Open,
+}
+
+fn main() {}

@@ -1,0 +1,11 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::Aggregate;
+use support::*;
+
+#[derive(Aggregate)]
+#[aggregate(table = "plan", event = RoutePlanEvent)]
+struct Plan(u32);
+
+fn main() {}

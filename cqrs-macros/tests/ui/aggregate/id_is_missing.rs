@@ -1,0 +1,15 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Aggregate, Id, Root};
+use support::*;
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "plan", event = RoutePlanEvent)]
+struct Plan {
+    id: Id<Plan>,
+    #[aggregate(root)]
+    root: Root<RoutePlanEvent>,
+}
+
+fn main() {}

@@ -1,0 +1,17 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Aggregate, Id, Root};
+use support::*;
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "plan", event = RoutePlanEvent)]
+struct Plan {
+    #[aggregate(id)]
+    id: Id<Plan>,
+    #[aggregate(root)]
+    root: Root<RoutePlanEvent>,
+    version: i64,
+}
+
+fn main() {}

@@ -1,0 +1,11 @@
+use cqrs_core::DomainEvent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "plan")]
+enum Event {
+    #[event(aggregate = "plan")]
+    Created,
+}
+
+fn main() {}

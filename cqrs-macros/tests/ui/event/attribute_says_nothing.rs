@@ -1,0 +1,15 @@
+use cqrs_core::DomainEvent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "plan")]
+enum Event {
+    #[event]
+    Created,
+    #[event()]
+    Changed,
+    #[event = "plan.closed"]
+    Closed,
+}
+
+fn main() {}

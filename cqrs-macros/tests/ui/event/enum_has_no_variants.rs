@@ -1,0 +1,8 @@
+use cqrs_core::DomainEvent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "plan")]
+enum Event {}
+
+fn main() {}

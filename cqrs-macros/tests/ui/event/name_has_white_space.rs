@@ -1,0 +1,13 @@
+use cqrs_core::DomainEvent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "plan")]
+enum Event {
+    #[event(name = "plan created")]
+    Created,
+    #[event(name = "")]
+    Changed,
+}
+
+fn main() {}

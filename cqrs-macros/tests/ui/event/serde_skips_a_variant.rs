@@ -1,0 +1,14 @@
+use cqrs_core::DomainEvent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "plan")]
+enum Event {
+    Created,
+    #[serde(skip_serializing)]
+    Changed,
+    #[serde(other)]
+    Closed,
+}
+
+fn main() {}

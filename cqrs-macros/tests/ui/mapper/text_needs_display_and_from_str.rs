@@ -1,0 +1,21 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Aggregate, Id, Root};
+use support::*;
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "plan", event = RoutePlanEvent)]
+struct Plan {
+    #[aggregate(id)]
+    id: Id<Plan>,
+    #[aggregate(root)]
+    root: Root<RoutePlanEvent>,
+    #[mapper(text)]
+    depot: Depot,
+}
+
+#[derive(Debug, Clone)]
+struct Depot;
+
+fn main() {}

@@ -1,0 +1,9 @@
+use cqrs_core::ReadModel;
+
+#[derive(Debug, Clone, ReadModel)]
+#[read_model(table = "plan_list")]
+struct PlanList {
+    id: i64,
+}
+
+fn main() {}

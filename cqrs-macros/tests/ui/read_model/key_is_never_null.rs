@@ -1,0 +1,10 @@
+use cqrs_core::ReadModel;
+
+#[derive(Debug, Clone, ReadModel)]
+#[read_model(table = "plan_list")]
+struct PlanList {
+    #[read_model(key)]
+    id: Option<i64>,
+}
+
+fn main() {}

@@ -1,0 +1,12 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Repository, Result, repository};
+use support::*;
+
+#[repository]
+trait RoutePlans: Repository<RoutePlan> {
+    async fn all(&mut self) -> Result<Vec<RoutePlan>>;
+}
+
+fn main() {}

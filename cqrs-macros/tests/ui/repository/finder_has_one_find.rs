@@ -1,0 +1,14 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Repository, Result, repository};
+use support::*;
+
+#[repository]
+trait RoutePlans: Repository<RoutePlan> {
+    #[find(priority > 1)]
+    #[find(priority < 5)]
+    async fn all(&mut self) -> Result<Vec<RoutePlan>>;
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::repository;
+use support::*;
+
+#[repository]
+struct RoutePlans;
+
+fn main() {}

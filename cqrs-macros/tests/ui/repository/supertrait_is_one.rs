@@ -1,0 +1,10 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Repository, repository};
+use support::*;
+
+#[repository]
+trait RoutePlans: Repository<RoutePlan> + Clone {}
+
+fn main() {}

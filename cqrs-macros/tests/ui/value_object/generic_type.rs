@@ -1,0 +1,8 @@
+use cqrs_core::ValueObject;
+
+#[derive(ValueObject)]
+struct Point<T> {
+    x: T,
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use cqrs_core::ValueObject;
+
+#[derive(ValueObject)]
+struct Tags(Vec<String>);
+
+fn main() {}

@@ -1,0 +1,6 @@
+use cqrs_core::ValueObject;
+
+#[derive(ValueObject)]
+struct Point(i32, i32);
+
+fn main() {}

@@ -1,0 +1,219 @@
+//! A connection that breaks at any message of a commit: what `execute` reports is what happened,
+//! and it happened once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cqrs_core::{RequestContext, Result, Store, UnitOfWork};
+use cqrs_integration::database::TestDatabase;
+use cqrs_integration::domain::{self, Parcel, ParcelId, Parcels};
+use cqrs_integration::stores;
+use cqrs_integration::wire::{Cut, Direction, WireProxy};
+use cqrs_sqlx::{PgStore, PgUnitOfWork, StoreOptions};
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+/// A database, a proxy before it, and a store behind the proxy with one warm connection.
+struct Fixture {
+    database: TestDatabase,
+    proxy: WireProxy,
+    store: PgStore,
+    context: RequestContext,
+    /// A parcel at version 1, to change.
+    known: ParcelId,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let database = TestDatabase::create().await;
+        stores::postgres(database.url()).await.close();
+        let proxy = WireProxy::start(database.url()).await;
+        let store = stores::postgres_with(proxy.url(), StoreOptions::default()).await;
+        let context = stores::tenant("north");
+        let parcel = Parcel::register("known");
+        let known = domain::id(&parcel);
+        store
+            .execute(&context, async |uow| uow.save(parcel.clone()))
+            .await
+            .unwrap();
+        Self {
+            database,
+            proxy,
+            store,
+            context,
+            known,
+        }
+    }
+
+    /// All event ids of the log but the known parcel's first, in order.
+    async fn log(&self) -> Vec<Uuid> {
+        let mut connection = PgConnection::connect(self.database.url()).await.unwrap();
+        let ids: Vec<Uuid> = sqlx::query_scalar("SELECT event_id FROM cqrs_event ORDER BY position")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        ids[1..].to_vec()
+    }
+
+    /// Aggregates as (version, events in the log), to see that rows and events agree.
+    async fn versions(&self) -> Vec<(i64, i64)> {
+        let mut connection = PgConnection::connect(self.database.url()).await.unwrap();
+        sqlx::query_as(
+            "SELECT p.version, count(e.*) FROM parcel p
+             LEFT JOIN cqrs_event e ON e.aggregate_id = p.id::text
+             GROUP BY p.id, p.version",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap()
+    }
+}
+
+/// The four ways to commit.
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    /// One statement.
+    Create,
+    /// A load, then one statement.
+    Change,
+    /// A transaction that the commit opens itself.
+    Several,
+    /// A transaction that a read after a write opened.
+    ReadAfterWrite,
+}
+
+const COMMANDS: [Command; 4] = [
+    Command::Create,
+    Command::Change,
+    Command::Several,
+    Command::ReadAfterWrite,
+];
+
+async fn run(command: Command, known: ParcelId, uow: &mut PgUnitOfWork) -> Result<()> {
+    match command {
+        Command::Create => uow.save(Parcel::register("new")),
+        Command::Change => {
+            let mut parcel = uow.get::<Parcel>(known).await?;
+            parcel.weigh(5);
+            uow.save(parcel)
+        }
+        Command::Several => {
+            let mut parcel = uow.get::<Parcel>(known).await?;
+            parcel.weigh(5);
+            parcel.deliver();
+            uow.save(parcel)?;
+            uow.save(Parcel::register("new"))
+        }
+        Command::ReadAfterWrite => {
+            uow.save(Parcel::register("new"))?;
+            let open = uow.repository::<Parcel>().find_open(10).await?;
+            assert_eq!(open.len(), 2, "the known one, and the new one once");
+            let mut parcel = uow.get::<Parcel>(known).await?;
+            parcel.weigh(5);
+            uow.save(parcel)
+        }
+    }
+}
+
+/// Runs a command with a cut, and checks the outcome. Whether the cut struck.
+async fn cut(command: Command, cut: Cut) -> bool {
+    let fixture = Fixture::new().await;
+    let name = format!("{command:?} with {cut:?}");
+    let runs = AtomicUsize::new(0);
+    fixture.proxy.arm(cut);
+    let outcome = fixture
+        .store
+        .execute(&fixture.context, async |uow| {
+            runs.fetch_add(1, Ordering::SeqCst);
+            run(command, fixture.known, uow).await
+        })
+        .await;
+    let struck = fixture.proxy.was_cut();
+    fixture.proxy.release();
+    let receipt = outcome.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    assert_eq!(
+        fixture.log().await,
+        receipt.events(),
+        "{name}: the log holds what the receipt says, once"
+    );
+    for (version, events) in fixture.versions().await {
+        assert_eq!(version, events, "{name}: each version has its event");
+    }
+    assert!(runs.load(Ordering::SeqCst) <= 2, "{name}");
+    struck
+}
+
+/// Cuts at message 0, 1, 2 and so on, until there is no such message.
+async fn cut_at_each(direction: Direction, make: fn(Direction, usize) -> Cut) {
+    for command in COMMANDS {
+        let mut message = 0;
+        while cut(command, make(direction, message)).await {
+            message += 1;
+        }
+        assert!(message >= 3, "{command:?}: only {message} messages were cut");
+    }
+}
+
+#[tokio::test]
+async fn cut_before_each_message_to_the_server() {
+    cut_at_each(Direction::FromClient, Cut::before).await;
+}
+
+#[tokio::test]
+async fn cut_after_each_message_to_the_server() {
+    cut_at_each(Direction::FromClient, Cut::after).await;
+}
+
+#[tokio::test]
+async fn cut_before_each_answer() {
+    cut_at_each(Direction::FromServer, Cut::before).await;
+}
+
+#[tokio::test]
+async fn cut_after_each_answer() {
+    cut_at_each(Direction::FromServer, Cut::after).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_would_arrive_late_is_not_done_twice() {
+    for command in COMMANDS {
+        let mut message = 0;
+        while cut(command, Cut::delayed(message)).await {
+            message += 1;
+        }
+        assert!(message >= 3, "{command:?}: only {message} messages were cut");
+    }
+}
+
+#[tokio::test]
+async fn users_own_sql_alone_is_resolved_by_its_transaction() {
+    let fixture = Fixture::new().await;
+    let mut message = 0;
+    let mut committed = 0;
+    loop {
+        fixture
+            .proxy
+            .arm(Cut::before(Direction::FromServer, message).at_statement("COMMIT"));
+        let mut uow = fixture.store.unit_of_work(&fixture.context);
+        let connection = uow.connection().await.unwrap();
+        sqlx::query("UPDATE parcel SET grams = grams + 1")
+            .execute(connection)
+            .await
+            .unwrap();
+        if uow.commit().await.is_ok() {
+            committed += 1;
+        }
+        let struck = fixture.proxy.was_cut();
+        fixture.proxy.disarm();
+        if !struck {
+            break;
+        }
+        message += 1;
+    }
+    assert!(message >= 1);
+    let mut connection = PgConnection::connect(fixture.database.url()).await.unwrap();
+    let grams: i64 = sqlx::query_scalar("SELECT grams FROM parcel")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(grams, committed, "each commit that was reported, and no other");
+}

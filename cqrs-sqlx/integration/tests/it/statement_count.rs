@@ -1,0 +1,131 @@
+//! What a command costs, counted on the wire.
+
+use cqrs_core::{Store, UnitOfWork};
+use cqrs_integration::database::TestDatabase;
+use cqrs_integration::domain::{self, Parcel, Parcels};
+use cqrs_integration::stores;
+use cqrs_integration::wire::WireProxy;
+use cqrs_sqlx::{PgStore, StoreOptions};
+
+/// A store behind a counting proxy, with warm connections and statements.
+async fn counted() -> (TestDatabase, WireProxy, PgStore) {
+    let database = TestDatabase::create().await;
+    stores::postgres(database.url()).await.close();
+    let proxy = WireProxy::start(database.url()).await;
+    let store = stores::postgres_with(proxy.url(), StoreOptions::default()).await;
+    (database, proxy, store)
+}
+
+#[tokio::test]
+async fn a_create_is_one_statement() {
+    let (_database, proxy, store) = counted().await;
+    let context = stores::tenant("north");
+    for warm in [false, true] {
+        let before = proxy.counts();
+        let receipt = store
+            .execute(&context, async |uow| uow.save(Parcel::register("a")))
+            .await
+            .unwrap();
+        assert_eq!(receipt.events().len(), 1);
+        let cost = proxy.counts().since(&before);
+        let sent = proxy.statements_since(&before);
+        assert_eq!(cost.statements(), 1, "{sent:#?}");
+        if warm {
+            assert_eq!(cost.round_trips, 1, "no ping, no preparing: {sent:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn load_change_save_is_two_statements() {
+    let (_database, proxy, store) = counted().await;
+    let context = stores::tenant("north");
+    let parcel = Parcel::register("a");
+    let id = domain::id(&parcel);
+    store
+        .execute(&context, async |uow| uow.save(parcel.clone()))
+        .await
+        .unwrap();
+    for warm in [false, true] {
+        let before = proxy.counts();
+        store
+            .execute(&context, async |uow| {
+                let mut parcel = uow.get::<Parcel>(id).await?;
+                parcel.weigh(5);
+                uow.save(parcel)
+            })
+            .await
+            .unwrap();
+        let cost = proxy.counts().since(&before);
+        let sent = proxy.statements_since(&before);
+        assert_eq!(cost.statements(), 2, "{sent:#?}");
+        if warm {
+            assert_eq!(cost.round_trips, 2, "{sent:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_with_several_events_is_one_statement() {
+    let (_database, proxy, store) = counted().await;
+    let context = stores::tenant("north");
+    let mut parcel = Parcel::register("a");
+    parcel.weigh(5);
+    parcel.deliver();
+    let before = proxy.counts();
+    let receipt = store
+        .execute(&context, async |uow| uow.save(parcel.clone()))
+        .await
+        .unwrap();
+    assert_eq!(receipt.events().len(), 3);
+    let sent = proxy.statements_since(&before);
+    assert_eq!(proxy.counts().since(&before).statements(), 1, "{sent:#?}");
+}
+
+#[tokio::test]
+async fn a_hundred_aggregates_are_at_most_five_statements() {
+    let (_database, proxy, store) = counted().await;
+    let context = stores::tenant("north");
+    let before = proxy.counts();
+    let receipt = store
+        .execute(&context, async |uow| {
+            for number in 0..100 {
+                uow.save(Parcel::register(&number.to_string()))?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(receipt.events().len(), 100);
+    let sent = proxy.statements_since(&before);
+    let cost = proxy.counts().since(&before).statements();
+    assert!(cost <= 5, "{cost}: {sent:#?}");
+
+    let before = proxy.counts();
+    let receipt = store
+        .execute(&context, async |uow| {
+            for mut parcel in uow.repository::<Parcel>().find_open(100).await? {
+                parcel.weigh(1);
+                uow.save(parcel)?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(receipt.events().len(), 100);
+    let sent = proxy.statements_since(&before);
+    let cost = proxy.counts().since(&before).statements();
+    assert!(cost <= 5, "one to find, at most five to save: {cost}: {sent:#?}");
+}
+
+#[tokio::test]
+async fn a_unit_of_work_without_changes_sends_nothing() {
+    let (_database, proxy, store) = counted().await;
+    let before = proxy.counts();
+    let receipt = store
+        .execute(&stores::tenant("north"), async |_| Ok(7))
+        .await
+        .unwrap();
+    assert_eq!(receipt.into_output(), 7);
+    assert_eq!(proxy.counts().since(&before).statements(), 0);
+}

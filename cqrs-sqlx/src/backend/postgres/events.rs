@@ -1,0 +1,122 @@
+//! Events on their way into the log.
+
+use cqrs_core::staging::{NewEvent, StagedWrite};
+use cqrs_core::{Metadata, Result};
+use sqlx::postgres::PgArguments;
+
+use super::bind::bind;
+
+/// The columns of the log that an insert gives, in the order of [`bind_origin`],
+/// [`bind_stream`] and [`bind_event`]. The others have defaults.
+pub(super) const COLUMNS: &str = "correlation_id, causation_id, actor, traceparent, tracestate, \
+     tenant_id, aggregate_type, aggregate_id, event_id, aggregate_version, event_type, \
+     schema_version, payload, content_hash, occurred_at";
+
+/// How many parameters [`bind_origin`] binds.
+pub(super) const ORIGIN: usize = 5;
+/// How many parameters [`bind_stream`] binds.
+pub(super) const STREAM: usize = 3;
+
+/// Where all events of a commit come from.
+pub(super) fn bind_origin(arguments: &mut PgArguments, metadata: &Metadata) -> Result<()> {
+    bind(arguments, metadata.correlation_id)?;
+    bind(arguments, metadata.causation_id)?;
+    bind(arguments, metadata.actor.as_deref())?;
+    let trace = metadata.trace.as_ref();
+    bind(arguments, trace.map(|trace| trace.traceparent.as_str()))?;
+    bind(arguments, trace.and_then(|trace| trace.tracestate.as_deref()))
+}
+
+/// Whose events they are.
+pub(super) fn bind_stream(arguments: &mut PgArguments, write: &StagedWrite) -> Result<()> {
+    bind(arguments, tenant(write))?;
+    bind(arguments, write.aggregate_type)?;
+    bind(arguments, write.aggregate_id.as_str())
+}
+
+/// One event.
+pub(super) fn bind_event(arguments: &mut PgArguments, event: &NewEvent) -> Result<()> {
+    bind(arguments, event.event_id)?;
+    bind(arguments, version(event))?;
+    bind(arguments, event.event_type)?;
+    bind(arguments, schema_version(event))?;
+    bind(arguments, event.payload.as_str())?;
+    bind(arguments, event.content_hash.0.as_slice())?;
+    bind(arguments, event.occurred_at)
+}
+
+/// Events of one aggregate, as arrays.
+pub(super) fn bind_events(arguments: &mut PgArguments, events: &[&NewEvent]) -> Result<()> {
+    fn all<'e, T>(events: &[&'e NewEvent], read: impl Fn(&'e NewEvent) -> T) -> Vec<T> {
+        events.iter().map(|event| read(event)).collect()
+    }
+    bind(arguments, all(events, |event| event.event_id))?;
+    bind(arguments, all(events, version))?;
+    bind(arguments, all(events, |event| event.event_type))?;
+    bind(arguments, all(events, schema_version))?;
+    bind(arguments, all(events, |event| event.payload.as_str()))?;
+    bind(arguments, all(events, |event| event.content_hash.0.as_slice()))?;
+    bind(arguments, all(events, |event| event.occurred_at))
+}
+
+/// The events of several aggregates, as arrays, with their streams.
+pub(super) fn bind_streams_and_events(
+    arguments: &mut PgArguments,
+    writes: &[&StagedWrite],
+) -> Result<()> {
+    fn all<'w, T>(writes: &[&'w StagedWrite], read: impl Fn(&'w StagedWrite) -> T) -> Vec<T>
+    where
+        T: Clone,
+    {
+        writes
+            .iter()
+            .flat_map(|write| std::iter::repeat_n(read(write), write.events.len()))
+            .collect()
+    }
+    bind(arguments, all(writes, tenant))?;
+    bind(arguments, all(writes, |write| write.aggregate_type))?;
+    bind(arguments, all(writes, |write| write.aggregate_id.as_str()))?;
+    let events: Vec<&NewEvent> = writes.iter().flat_map(|write| &write.events).collect();
+    bind_events(arguments, &events)
+}
+
+/// The relation of events bound as arrays from parameter `first` on, as `e`, in their order.
+pub(super) fn unnested(first: usize, with_streams: bool) -> String {
+    let streams = [("text[]", "tenant_id"), ("text[]", "aggregate_type"), ("text[]", "aggregate_id")];
+    let events = [
+        ("uuid[]", "event_id"),
+        ("int8[]", "aggregate_version"),
+        ("text[]", "event_type"),
+        ("int4[]", "schema_version"),
+        ("text[]", "payload"),
+        ("bytea[]", "content_hash"),
+        ("timestamptz[]", "occurred_at"),
+    ];
+    let columns: Vec<_> = streams
+        .into_iter()
+        .filter(|_| with_streams)
+        .chain(events)
+        .collect();
+    let arrays = crate::statements::list(
+        columns
+            .iter()
+            .enumerate()
+            .map(|(index, (array, _))| format!("${}::{array}", first + index)),
+    );
+    let names = crate::statements::list(columns.iter().map(|(_, name)| *name));
+    format!("unnest({arrays}) WITH ORDINALITY AS e({names}, ordinality)")
+}
+
+fn tenant(write: &StagedWrite) -> Option<&str> {
+    write.tenant.as_ref().map(cqrs_core::TenantId::as_str)
+}
+
+/// Versions come from a bigint column, or are counted up from one.
+fn version(event: &NewEvent) -> i64 {
+    i64::try_from(event.aggregate_version).unwrap_or(i64::MAX)
+}
+
+/// Postgres has no unsigned integers; a schema version is a small number of the source code.
+fn schema_version(event: &NewEvent) -> i32 {
+    i32::try_from(event.schema_version).unwrap_or(i32::MAX)
+}

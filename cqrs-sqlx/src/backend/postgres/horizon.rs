@@ -1,0 +1,255 @@
+//! How far the log can be trusted.
+//!
+//! Positions are drawn in one order and become visible in another: position 7 may still be in
+//! flight when 8 can be read, and a reader that goes on "after 8" has lost 7 for ever. So readers
+//! stop at the horizon: the highest position up to which everything that will ever exist is
+//! visible to a statement that begins after the look.
+//!
+//! One look is two statements, in this order:
+//!
+//! 1. `V`, the last position that the sequence gave out.
+//! 2. `H`, the transactions that hold the row-exclusive lock on the log.
+//!
+//! **Claim.** Once every transaction of `H` has ended, no position up to `V` can appear any more.
+//!
+//! **Proof.** Take a position `p <= V` and the transaction `T` that drew it.
+//!
+//! * Whoever inserts into the log holds the row-exclusive lock on it *before* a position is drawn:
+//!   the server locks every table of a statement before it executes any of it, also for a cached
+//!   plan. `p` was drawn before `V` was read, so `T` had the lock by then. (This is why `V` comes
+//!   first: read the other way round, `T` could take the lock after the scan and draw `p` before
+//!   `V` is read.)
+//! * `T` keeps the lock until it ends. On commit the server first makes the transaction visible to
+//!   new snapshots and only then releases its locks; an abort leaves nothing to become visible.
+//!   `ROLLBACK TO SAVEPOINT` releases the lock early only where everything that was inserted under
+//!   it has been undone with it.
+//! * So at the second statement either `T` holds the lock and is in `H`, or it has ended and is
+//!   visible, or will never be. When all of `H` have ended, that holds for every `p <= V`. ∎
+//!
+//! Each step is a statement of its own, since one statement has one snapshot; but neither the
+//! sequence nor `pg_locks` is read through a snapshot, so both go out in one round trip.
+//!
+//! Whatever takes that lock counts as a writer: a retention `DELETE`, and a prepared transaction,
+//! whose lock has no process (`pid` is NULL). What merely waits for the lock does not: it has
+//! drawn nothing yet. A transaction that never touches the log does not count, however long it
+//! runs. Locks of a standby's primary cannot be seen on the standby: look on the primary.
+//!
+//! A holder is known by its virtual transaction id, which is not used again while the server runs.
+//! A restart ends every holder except the prepared transactions, and gives those another id, whose
+//! first part is -1. Such an id that was not there before may be any of the holders that seem to
+//! have gone, so it is added to all of the candidates that wait.
+
+use std::collections::HashSet;
+
+use cqrs_core::Position;
+use sqlx::{PgConnection, Row};
+
+use crate::backend::Horizon;
+
+/// How many candidates are kept. Leaving one out is always safe: the horizon then moves in larger
+/// steps.
+const MAX_PENDING: usize = 32;
+
+const LOOK: &str = "SELECT last_value, is_called FROM cqrs_event_position;
+    SELECT DISTINCT virtualtransaction FROM pg_locks
+    WHERE locktype = 'relation'
+      AND relation = 'cqrs_event'::regclass
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND mode = 'RowExclusiveLock'
+      AND granted";
+
+/// What is known of the horizon, from one look to the next.
+#[derive(Debug, Default)]
+pub(crate) struct PgHorizon {
+    position: i64,
+    /// Oldest first, so by ascending position.
+    pending: Vec<Candidate>,
+    /// The prepared transactions that outlived a restart.
+    recovered: HashSet<String>,
+}
+
+/// A position that becomes the horizon when its holders have ended.
+#[derive(Debug)]
+struct Candidate {
+    position: i64,
+    holders: HashSet<String>,
+}
+
+/// Looks once. What is known changes only when the whole answer has arrived, so the future may be
+/// dropped.
+pub(super) async fn look(
+    connection: &mut PgConnection,
+    known: &mut PgHorizon,
+) -> Result<Horizon, sqlx::Error> {
+    let rows = sqlx::raw_sql(LOOK).fetch_all(connection).await?;
+    let mut rows = rows.iter();
+    let sequence = rows.next().ok_or(sqlx::Error::RowNotFound)?;
+    let last_value: i64 = sequence.try_get(0)?;
+    let is_called: bool = sequence.try_get(1)?;
+    let drawn = if is_called { last_value } else { last_value - 1 };
+    let holders = rows.map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    Ok(known.observe(drawn, holders))
+}
+
+impl PgHorizon {
+    /// Takes in what one look found: the last position drawn, and who holds the lock.
+    fn observe(&mut self, drawn: i64, holders: HashSet<String>) -> Horizon {
+        if drawn < self.highest() {
+            // The server lost history: it was restored, or replaced by one that lagged behind. What
+            // was known is not known of this one.
+            *self = Self::default();
+        }
+        self.forget_ended(&holders);
+        self.take_resolved(&holders, drawn);
+        if !holders.is_empty() && drawn > self.highest() {
+            self.pending.push(Candidate {
+                position: drawn,
+                holders,
+            });
+            self.thin_out();
+        }
+        Horizon {
+            position: Position(self.position),
+            writers: !self.pending.is_empty(),
+        }
+    }
+
+    /// The highest position that is known to have been drawn.
+    fn highest(&self) -> i64 {
+        self.pending
+            .last()
+            .map_or(self.position, |candidate| candidate.position)
+    }
+
+    fn forget_ended(&mut self, holders: &HashSet<String>) {
+        let recovered: HashSet<String> = holders
+            .iter()
+            .filter(|holder| is_recovered(holder))
+            .cloned()
+            .collect();
+        for candidate in &mut self.pending {
+            candidate.holders.retain(|holder| holders.contains(holder));
+            candidate
+                .holders
+                .extend(recovered.difference(&self.recovered).cloned());
+        }
+        self.recovered = recovered;
+    }
+
+    fn take_resolved(&mut self, holders: &HashSet<String>, drawn: i64) {
+        if holders.is_empty() {
+            self.pending.clear();
+            self.position = drawn;
+        } else if let Some(index) = self
+            .pending
+            .iter()
+            .rposition(|candidate| candidate.holders.is_empty())
+        {
+            self.position = self.pending[index].position;
+            self.pending.drain(..=index);
+        }
+    }
+
+    /// Keeps every second candidate where there are too many; always the oldest, which is the
+    /// next to be resolved.
+    fn thin_out(&mut self) {
+        if self.pending.len() > MAX_PENDING {
+            let mut index = 0;
+            self.pending.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+        }
+    }
+}
+
+/// Whether this virtual transaction id is one of a prepared transaction that was read back after a
+/// restart.
+fn is_recovered(holder: &str) -> bool {
+    holder.starts_with("-1/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holders(names: &[&str]) -> HashSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn at(position: i64, writers: bool) -> Horizon {
+        Horizon {
+            position: Position(position),
+            writers,
+        }
+    }
+
+    #[test]
+    fn without_writers_the_horizon_is_the_last_position_drawn() {
+        let mut known = PgHorizon::default();
+        assert_eq!(known.observe(0, holders(&[])), at(0, false));
+        assert_eq!(known.observe(7, holders(&[])), at(7, false));
+    }
+
+    #[test]
+    fn a_writer_holds_the_horizon_until_it_ends() {
+        let mut known = PgHorizon::default();
+        assert_eq!(known.observe(5, holders(&[])), at(5, false));
+        assert_eq!(known.observe(8, holders(&["3/1"])), at(5, true));
+        assert_eq!(known.observe(9, holders(&["3/1", "4/1"])), at(5, true));
+        assert_eq!(known.observe(9, holders(&["4/1"])), at(8, true));
+        assert_eq!(known.observe(9, holders(&[])), at(9, false));
+    }
+
+    #[test]
+    fn writers_that_overlap_without_end_do_not_stall_it() {
+        let mut known = PgHorizon::default();
+        let mut last = 0;
+        for step in 1..1000_i64 {
+            let (older, newer) = (format!("3/{step}"), format!("3/{}", step + 1));
+            let horizon = known.observe(step, holders(&[&older, &newer]));
+            assert!(horizon.position.0 >= step - 2, "{horizon:?} at {step}");
+            assert!(horizon.position.0 >= last);
+            last = horizon.position.0;
+        }
+    }
+
+    #[test]
+    fn a_holder_that_has_drawn_nothing_new_is_no_reason_to_look_again() {
+        let mut known = PgHorizon::default();
+        known.observe(5, holders(&[]));
+        assert_eq!(known.observe(5, holders(&["3/1"])), at(5, false));
+    }
+
+    #[test]
+    fn the_list_of_candidates_is_bounded_and_still_resolves() {
+        let mut known = PgHorizon::default();
+        for position in 1..=500 {
+            let short = format!("4/{position}");
+            assert_eq!(known.observe(position, holders(&["3/1", &short])), at(0, true));
+            assert!(known.pending.len() <= MAX_PENDING);
+        }
+        assert_eq!(known.pending[0].position, 1, "the oldest is kept");
+        let horizon = known.observe(500, holders(&["4/500"]));
+        assert!(horizon.position.0 >= 1 && horizon.writers);
+        assert_eq!(known.observe(500, holders(&[])), at(500, false));
+    }
+
+    #[test]
+    fn a_prepared_transaction_that_outlives_a_restart_still_holds() {
+        let mut known = PgHorizon::default();
+        assert_eq!(known.observe(7, holders(&["3/12"])), at(0, true));
+        // The restart gave it another id.
+        assert_eq!(known.observe(7, holders(&["-1/744"])), at(0, true));
+        assert_eq!(known.observe(9, holders(&["-1/744", "4/2"])), at(0, true));
+        assert_eq!(known.observe(9, holders(&["4/2"])), at(7, true));
+    }
+
+    #[test]
+    fn lost_history_starts_over() {
+        let mut known = PgHorizon::default();
+        known.observe(100, holders(&[]));
+        assert_eq!(known.observe(90, holders(&["3/1"])), at(0, true));
+        assert_eq!(known.observe(91, holders(&[])), at(91, false));
+    }
+}

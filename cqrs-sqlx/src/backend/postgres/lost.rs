@@ -1,0 +1,157 @@
+//! What became of a commit whose connection broke before the answer came.
+//!
+//! The server may still be working on it, or may only now be reading it from its socket. So the
+//! question is not put before the server process that worked for the connection has ended; a
+//! process that does not notice its broken socket is told to end. After that nothing can change
+//! any more, and the log tells: a commit's events are there, or they are not.
+
+use std::time::Duration;
+
+use cqrs_core::staging::StagedWrite;
+use cqrs_core::{Error, Position, Result, StoreErrorKind};
+use sqlx::PgConnection;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Postgres;
+use super::error::error;
+use crate::backend::{Process, Proof, Written};
+use crate::connections::Connect;
+
+/// How long to go on asking, for a server that restarts meanwhile.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process may take to notice that its socket is closed before it is told to end.
+const GRACE: Duration = Duration::from_millis(200);
+/// The pause between two questions.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// See [`Backed::resolve`](crate::backend::Backed::resolve).
+pub(super) async fn resolve(
+    postgres: &Postgres,
+    process: &Process,
+    proof: &Proof<'_>,
+) -> Result<Option<Written>> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let attempt = async {
+            let mut session = postgres.connect().await?;
+            wait_until_gone(&mut session.connection, process, give_up).await?;
+            look(&mut session.connection, proof).await
+        };
+        match attempt.await {
+            Ok(found) => return Ok(found),
+            Err(cause) if Instant::now() < give_up && is_unavailable(&cause) => {
+                tracing::debug!(%cause, "the outcome of a commit is not known yet");
+                tokio::time::sleep(PAUSE * 5).await;
+            }
+            Err(cause) => return Err(cause),
+        }
+    }
+}
+
+fn is_unavailable(error: &Error) -> bool {
+    matches!(error, Error::Store(error) if *error.kind() == StoreErrorKind::Unavailable)
+}
+
+async fn wait_until_gone(
+    connection: &mut PgConnection,
+    process: &Process,
+    give_up: Instant,
+) -> Result<()> {
+    let doing = "finding out what became of a commit";
+    let told_at = Instant::now() + GRACE;
+    loop {
+        let alive: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+                            WHERE pid = $1 AND backend_start::text = $2)",
+        )
+        .bind(process.id)
+        .bind(&process.started)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|cause| error(cause, doing))?;
+        if !alive {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now >= give_up {
+            return Err(Error::store(
+                StoreErrorKind::OutcomeUnknown,
+                format!(
+                    "the connection broke during a commit, and server process {} still works on it",
+                    process.id
+                ),
+            ));
+        }
+        if now >= told_at {
+            sqlx::query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE pid = $1 AND backend_start::text = $2",
+            )
+            .bind(process.id)
+            .bind(&process.started)
+            .execute(&mut *connection)
+            .await
+            .map_err(|cause| error(cause, doing))?;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn look(connection: &mut PgConnection, proof: &Proof<'_>) -> Result<Option<Written>> {
+    match proof {
+        Proof::Events(writes) => events(connection, writes)
+            .await
+            .map_err(|cause| error(cause, "looking for the events of a commit")),
+        Proof::Nothing => Ok(None),
+        Proof::Transaction(id) => {
+            let status: Option<String> = sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
+                .bind(id)
+                .fetch_one(connection)
+                .await
+                .map_err(|cause| error(cause, "asking what became of a transaction"))?;
+            Ok((status.as_deref() == Some("committed")).then(Written::default))
+        }
+    }
+}
+
+/// The events of these writes that are in the log, if any are.
+async fn events(
+    connection: &mut PgConnection,
+    writes: &[StagedWrite],
+) -> sqlx::Result<Option<Written>> {
+    let staged = || {
+        writes
+            .iter()
+            .flat_map(|write| write.events.iter().map(move |event| (write, event)))
+    };
+    let found: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT l.event_id, l.position
+         FROM unnest($1::text[], $2::text[], $3::int8[], $4::uuid[])
+              AS e(aggregate_type, aggregate_id, aggregate_version, event_id)
+         JOIN cqrs_event AS l ON l.aggregate_type = e.aggregate_type
+              AND l.aggregate_id = e.aggregate_id
+              AND l.aggregate_version = e.aggregate_version
+              AND l.event_id = e.event_id",
+    )
+    .bind(staged().map(|(write, _)| write.aggregate_type).collect::<Vec<_>>())
+    .bind(staged().map(|(write, _)| write.aggregate_id.as_str()).collect::<Vec<_>>())
+    .bind(
+        staged()
+            .map(|(_, event)| i64::try_from(event.aggregate_version).unwrap_or(i64::MAX))
+            .collect::<Vec<_>>(),
+    )
+    .bind(staged().map(|(_, event)| event.event_id).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    let Some(highest) = found.iter().map(|(_, position)| *position).max() else {
+        return Ok(None);
+    };
+    Ok(Some(Written {
+        events: staged()
+            .map(|(_, event)| event.event_id)
+            .filter(|id| found.iter().any(|(other, _)| other == id))
+            .collect(),
+        position: Some(Position(highest)),
+    }))
+}

@@ -1,0 +1,253 @@
+//! Rows of read models, a page at a time: one statement each, with one array per column.
+
+use std::sync::Arc;
+
+use cqrs_core::mapping::{Column, ColumnRole, Table, Value};
+use cqrs_core::{Owned, ReadModel, Result, RowAddress};
+use futures_util::TryStreamExt;
+use sqlx::PgConnection;
+use sqlx::postgres::PgArguments;
+
+use super::row::{PgSource, check_columns};
+use super::{bind, error, query};
+use crate::backend::owned::read_owned;
+use crate::statements::{Statements, list, quoted};
+
+/// Loads the rows with these addresses.
+pub(super) async fn load<R: ReadModel>(
+    connection: &mut PgConnection,
+    statements: &Statements,
+    addresses: &[RowAddress],
+) -> Result<Vec<Owned<R>>> {
+    let table = R::table();
+    let sql = statements.get(table, "load rows", || load_sql(table));
+    let arguments = address_arguments(table, addresses)?;
+    let doing = || format!("loading rows of {}", table.name());
+    let mut found = query(&sql, arguments).fetch(connection);
+    let mut rows = Vec::with_capacity(addresses.len());
+    while let Some(row) = found
+        .try_next()
+        .await
+        .map_err(|cause| error(cause, &doing()))?
+    {
+        if rows.is_empty() {
+            check_columns(&row, table)?;
+        }
+        rows.push(read_owned(&PgSource(row))?);
+    }
+    Ok(rows)
+}
+
+/// Inserts these rows, or replaces them.
+pub(super) async fn upsert(
+    connection: &mut PgConnection,
+    statements: &Statements,
+    table: &'static Table,
+    rows: Vec<Vec<Value>>,
+) -> Result<()> {
+    let sql = statements.get(table, "upsert rows", || upsert_sql(table));
+    let mut arguments = PgArguments::default();
+    for (index, column) in table.columns().iter().enumerate() {
+        bind::add_column(
+            &mut arguments,
+            column.column_type(),
+            rows.iter().map(|row| &row[index]),
+        )?;
+    }
+    run(connection, &sql, arguments, || {
+        format!("writing rows of {}", table.name())
+    })
+    .await
+}
+
+/// Deletes the rows with these addresses.
+pub(super) async fn delete(
+    connection: &mut PgConnection,
+    statements: &Statements,
+    table: &'static Table,
+    addresses: &[RowAddress],
+) -> Result<()> {
+    let sql = statements.get(table, "delete rows", || delete_sql(table));
+    let arguments = address_arguments(table, addresses)?;
+    run(connection, &sql, arguments, || {
+        format!("deleting rows of {}", table.name())
+    })
+    .await
+}
+
+async fn run(
+    connection: &mut PgConnection,
+    sql: &Arc<str>,
+    arguments: PgArguments,
+    doing: impl FnOnce() -> String,
+) -> Result<()> {
+    query(sql, arguments)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|cause| error(cause, &doing()))
+}
+
+/// The columns of an address: the tenant, then the key.
+fn address_columns(table: &Table) -> impl Iterator<Item = &Column> {
+    table
+        .column_with(ColumnRole::Tenant)
+        .into_iter()
+        .chain(table.key_columns())
+}
+
+fn address_arguments(table: &Table, addresses: &[RowAddress]) -> Result<PgArguments> {
+    let mut arguments = PgArguments::default();
+    if let Some(tenant) = table.column_with(ColumnRole::Tenant) {
+        let tenants: Vec<Value> = addresses
+            .iter()
+            .map(|address| {
+                address.tenant().map_or(Value::Null, |tenant| {
+                    Value::Text(tenant.as_str().to_owned())
+                })
+            })
+            .collect();
+        bind::add_column(&mut arguments, tenant.column_type(), tenants.iter())?;
+    }
+    for (index, column) in table.key_columns().enumerate() {
+        bind::add_column(
+            &mut arguments,
+            column.column_type(),
+            addresses
+                .iter()
+                .map(|address| address.key().get(index).unwrap_or(&Value::Null)),
+        )?;
+    }
+    Ok(arguments)
+}
+
+/// `unnest($1::text[], $2::uuid[]) AS k(c0, c1)`.
+fn arrays<'t>(columns: impl Iterator<Item = &'t Column> + Clone) -> String {
+    let values = columns.clone().zip(1..).map(|(column, number)| {
+        format!("${number}::{}", bind::array_type(column.column_type()))
+    });
+    let names = columns.zip(0..).map(|(_, number)| format!("c{number}"));
+    format!("unnest({}) AS k({})", list(values), list(names))
+}
+
+/// `t."tenant_id" = k.c0 AND t."id" = k.c1`.
+fn same_address(table: &Table) -> String {
+    address_columns(table)
+        .zip(0..)
+        .map(|(column, number)| {
+            format!(
+                "t.{} = k.c{number}{}",
+                quoted(column.name()),
+                bind::cast(column.column_type())
+            )
+        })
+        .collect::<Vec<_>>()
+        .join(" AND ")
+}
+
+fn address_arrays(table: &Table) -> String {
+    let columns: Vec<&Column> = address_columns(table).collect();
+    arrays(columns.iter().copied())
+}
+
+fn load_sql(table: &Table) -> String {
+    format!(
+        "SELECT {} FROM {} JOIN {} AS t ON {}",
+        list(
+            table
+                .columns()
+                .iter()
+                .map(|column| format!("t.{}", quoted(column.name())))
+        ),
+        address_arrays(table),
+        quoted(table.name()),
+        same_address(table),
+    )
+}
+
+fn delete_sql(table: &Table) -> String {
+    format!(
+        "DELETE FROM {} AS t USING {} WHERE {}",
+        quoted(table.name()),
+        address_arrays(table),
+        same_address(table),
+    )
+}
+
+fn upsert_sql(table: &Table) -> String {
+    let values = table
+        .columns()
+        .iter()
+        .zip(0..)
+        .map(|(column, number)| format!("k.c{number}{}", bind::cast(column.column_type())));
+    let replaced: Vec<String> = table
+        .columns()
+        .iter()
+        .filter(|column| !matches!(column.role(), ColumnRole::Key | ColumnRole::Tenant))
+        .map(|column| {
+            let name = quoted(column.name());
+            format!("{name} = excluded.{name}")
+        })
+        .collect();
+    let action = if replaced.is_empty() {
+        "DO NOTHING".to_owned()
+    } else {
+        format!("DO UPDATE SET {}", list(replaced))
+    };
+    format!(
+        "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT ({}) {action}",
+        quoted(table.name()),
+        list(table.columns().iter().map(|column| quoted(column.name()))),
+        list(values),
+        arrays(table.columns().iter()),
+        list(address_columns(table).map(|column| quoted(column.name()))),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::LazyLock;
+    use uuid::Uuid;
+
+    static TABLE: LazyLock<Table> = LazyLock::new(|| {
+        Table::builder("plan_list")
+            .tenant("tenant_id")
+            .key::<Uuid>("id")
+            .column::<i32>("stops")
+            .column::<serde_json::Value>("depot")
+            .build()
+    });
+
+    #[test]
+    fn a_page_is_loaded_with_one_statement() {
+        assert_eq!(
+            load_sql(&TABLE),
+            "SELECT t.\"tenant_id\", t.\"id\", t.\"stops\", t.\"depot\" \
+             FROM unnest($1::text[], $2::uuid[]) AS k(c0, c1) \
+             JOIN \"plan_list\" AS t ON t.\"tenant_id\" = k.c0 AND t.\"id\" = k.c1"
+        );
+    }
+
+    #[test]
+    fn a_page_is_written_with_one_statement() {
+        assert_eq!(
+            upsert_sql(&TABLE),
+            "INSERT INTO \"plan_list\" (\"tenant_id\", \"id\", \"stops\", \"depot\") \
+             SELECT k.c0, k.c1, k.c2, k.c3::jsonb \
+             FROM unnest($1::text[], $2::uuid[], $3::int4[], $4::text[]) AS k(c0, c1, c2, c3) \
+             ON CONFLICT (\"tenant_id\", \"id\") \
+             DO UPDATE SET \"stops\" = excluded.\"stops\", \"depot\" = excluded.\"depot\""
+        );
+    }
+
+    #[test]
+    fn a_table_of_keys_alone_has_nothing_to_replace() {
+        let table = Table::builder("seen").key::<Uuid>("id").build();
+        assert!(upsert_sql(&table).ends_with("ON CONFLICT (\"id\") DO NOTHING"));
+        assert_eq!(
+            delete_sql(&table),
+            "DELETE FROM \"seen\" AS t USING unnest($1::uuid[]) AS k(c0) WHERE t.\"id\" = k.c0"
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! Tables: creating, and comparing with what is there.
+
+use std::fmt::Write;
+
+use cqrs_core::Result;
+use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
+use sqlx::{PgConnection, Row};
+
+use super::error::error;
+use crate::statements::{list, quoted};
+use crate::verify::LiveColumn;
+
+/// The type of a new column.
+const fn type_name(column_type: ColumnType) -> &'static str {
+    match column_type {
+        ColumnType::Bool => "boolean",
+        ColumnType::Int16 => "smallint",
+        ColumnType::Int32 => "integer",
+        ColumnType::Int64 => "bigint",
+        ColumnType::Float32 => "real",
+        ColumnType::Float64 => "double precision",
+        ColumnType::Bytes => "bytea",
+        ColumnType::Uuid => "uuid",
+        ColumnType::Timestamp => "timestamp with time zone",
+        ColumnType::Date => "date",
+        ColumnType::Json => "jsonb",
+        _ => "text",
+    }
+}
+
+/// Whether a value that sqlx names like this decodes as this type.
+pub(super) fn can_decode(column_type: ColumnType, sqlx_name: &str) -> bool {
+    match column_type {
+        ColumnType::Bool => sqlx_name == "BOOL",
+        ColumnType::Int16 => sqlx_name == "INT2",
+        ColumnType::Int32 => matches!(sqlx_name, "INT4" | "INT2"),
+        ColumnType::Int64 => matches!(sqlx_name, "INT8" | "INT4" | "INT2"),
+        ColumnType::Float32 => sqlx_name == "FLOAT4",
+        ColumnType::Float64 => sqlx_name == "FLOAT8",
+        ColumnType::Text => matches!(sqlx_name, "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "citext"),
+        ColumnType::Bytes => sqlx_name == "BYTEA",
+        ColumnType::Uuid => sqlx_name == "UUID",
+        ColumnType::Timestamp => sqlx_name == "TIMESTAMPTZ",
+        ColumnType::Date => sqlx_name == "DATE",
+        ColumnType::Json => matches!(sqlx_name, "JSONB" | "JSON"),
+        _ => false,
+    }
+}
+
+/// Whether values of this type can be written to and read from a column of the database.
+pub(super) fn fits(
+    column_type: ColumnType,
+    live: &LiveColumn,
+) -> std::result::Result<(), &'static str> {
+    let name = live.type_name.as_str();
+    let fits = match column_type {
+        ColumnType::Text => {
+            matches!(name, "text" | "character varying" | "character" | "name" | "citext")
+        }
+        // json has no equality, which the comparison of an unchanged save needs.
+        other => name == type_name(other),
+    };
+    if fits { Ok(()) } else { Err(type_name(column_type)) }
+}
+
+pub(super) fn create_table_sql(table: &Table) -> String {
+    let mut sql = format!("CREATE TABLE IF NOT EXISTS {} (\n", quoted(table.name()));
+    for column in table.columns() {
+        let collation = match column.column_type() {
+            ColumnType::Text => " COLLATE \"C\"",
+            _ => "",
+        };
+        let null = if column.is_nullable() { "" } else { " NOT NULL" };
+        writeln!(
+            sql,
+            "    {} {}{collation}{null},",
+            quoted(column.name()),
+            type_name(column.column_type()),
+        )
+        .expect("writing to a String cannot fail");
+    }
+    write!(
+        sql,
+        "    CONSTRAINT {} PRIMARY KEY ({})\n);\n",
+        quoted(&format!("{}_pkey", table.name())),
+        list(primary_key(table).map(|column| quoted(column.name()))),
+    )
+    .expect("writing to a String cannot fail");
+    if let (Some(tenant), true) = (
+        table.column_with(ColumnRole::Tenant),
+        table.column_with(ColumnRole::Version).is_some(),
+    ) {
+        writeln!(
+            sql,
+            "CREATE INDEX IF NOT EXISTS {} ON {} ({}, {});",
+            quoted(&format!("{}_tenant", table.name())),
+            quoted(table.name()),
+            quoted(tenant.name()),
+            list(table.key_columns().map(|column| quoted(column.name()))),
+        )
+        .expect("writing to a String cannot fail");
+    }
+    sql
+}
+
+/// An aggregate's id is unique over all tenants; a read model's key is unique within one.
+fn primary_key(table: &Table) -> impl Iterator<Item = &Column> {
+    let tenant = table
+        .column_with(ColumnRole::Tenant)
+        .filter(|_| table.column_with(ColumnRole::Version).is_none());
+    tenant.into_iter().chain(table.key_columns())
+}
+
+pub(super) async fn live_columns(
+    connection: &mut PgConnection,
+    table: &str,
+) -> Result<Vec<LiveColumn>> {
+    let rows = sqlx::query(
+        "SELECT a.attname::text,
+                CASE WHEN t.typtype = 'b' AND a.atttypmod >= 0
+                     THEN format_type(a.atttypid, NULL) ELSE format_type(a.atttypid, a.atttypmod)
+                END,
+                NOT a.attnotnull,
+                a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> ''
+         FROM pg_attribute a
+         JOIN pg_type t ON t.oid = a.atttypid
+         WHERE a.attrelid = to_regclass(quote_ident($1)) AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY a.attnum",
+    )
+    .bind(table)
+    .fetch_all(connection)
+    .await
+    .map_err(|cause| error(cause, "reading the columns of a table"))?;
+    rows.iter()
+        .map(|row| {
+            Ok(LiveColumn {
+                name: row.try_get(0)?,
+                type_name: row.try_get(1)?,
+                nullable: row.try_get(2)?,
+                has_default: row.try_get(3)?,
+            })
+        })
+        .collect::<sqlx::Result<_>>()
+        .map_err(|cause| error(cause, "reading the columns of a table"))
+}

@@ -1,0 +1,185 @@
+//! Rows of read models: a prepared statement run for each row. There is no server to wait for, so
+//! nothing would be gained by sending several at once.
+
+use std::sync::Arc;
+
+use cqrs_core::mapping::{Column, ColumnRole, Table, Value};
+use cqrs_core::{Owned, ReadModel, Result, RowAddress, TenantId};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteArguments;
+
+use super::bind::{self, query};
+use super::error::error;
+use super::row::SqliteSource;
+use crate::backend::owned::read_owned;
+use crate::statements::{Statements, list, quoted};
+
+/// Loads the rows with these addresses.
+pub(super) async fn load<R: ReadModel>(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    addresses: &[RowAddress],
+) -> Result<Vec<Owned<R>>> {
+    let table = R::table();
+    let sql = statements.get(table, "load row", || load_sql(table));
+    let mut rows = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let arguments = address_arguments(table, address)?;
+        let row = query(&sql, arguments)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(|cause| error(cause, &format!("loading rows of {}", table.name())))?;
+        if let Some(row) = row {
+            rows.push(read_owned(&SqliteSource(row))?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Inserts these rows, or replaces them.
+pub(super) async fn upsert(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    table: &'static Table,
+    rows: Vec<Vec<Value>>,
+) -> Result<()> {
+    let sql = statements.get(table, "upsert row", || upsert_sql(table));
+    for row in rows {
+        let mut arguments = SqliteArguments::default();
+        for (column, value) in table.columns().iter().zip(&row) {
+            bind::add(&mut arguments, column.column_type(), value)?;
+        }
+        run(connection, table, &sql, arguments).await?;
+    }
+    Ok(())
+}
+
+/// Deletes the rows with these addresses.
+pub(super) async fn delete(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    table: &'static Table,
+    addresses: &[RowAddress],
+) -> Result<()> {
+    let sql = statements.get(table, "delete row", || delete_sql(table));
+    for address in addresses {
+        let arguments = address_arguments(table, address)?;
+        run(connection, table, &sql, arguments).await?;
+    }
+    Ok(())
+}
+
+async fn run(
+    connection: &mut SqliteConnection,
+    table: &Table,
+    sql: &Arc<str>,
+    arguments: SqliteArguments,
+) -> Result<()> {
+    query(sql, arguments)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|cause| error(cause, &format!("writing rows of {}", table.name())))
+}
+
+/// The columns of an address: the tenant, then the key.
+fn address_columns(table: &Table) -> impl Iterator<Item = &Column> {
+    table
+        .column_with(ColumnRole::Tenant)
+        .into_iter()
+        .chain(table.key_columns())
+}
+
+fn address_arguments(table: &Table, address: &RowAddress) -> Result<SqliteArguments> {
+    let mut arguments = SqliteArguments::default();
+    if table.is_tenant() {
+        let tenant = address.tenant().map(TenantId::as_str);
+        bind::bind(&mut arguments, tenant)?;
+    }
+    for (column, value) in table.key_columns().zip(address.key()) {
+        bind::add(&mut arguments, column.column_type(), value)?;
+    }
+    Ok(arguments)
+}
+
+/// `"tenant_id" = $1 AND "id" = $2`.
+fn same_address(table: &Table) -> String {
+    address_columns(table)
+        .zip(1..)
+        .map(|(column, number)| format!("{} = ${number}", quoted(column.name())))
+        .collect::<Vec<_>>()
+        .join(" AND ")
+}
+
+fn names<'t>(columns: impl Iterator<Item = &'t Column>) -> String {
+    list(columns.map(|column| quoted(column.name())))
+}
+
+fn load_sql(table: &Table) -> String {
+    format!(
+        "SELECT {} FROM {} WHERE {}",
+        names(table.columns().iter()),
+        quoted(table.name()),
+        same_address(table),
+    )
+}
+
+fn delete_sql(table: &Table) -> String {
+    format!(
+        "DELETE FROM {} WHERE {}",
+        quoted(table.name()),
+        same_address(table),
+    )
+}
+
+fn upsert_sql(table: &Table) -> String {
+    let replaced: Vec<String> = table
+        .columns()
+        .iter()
+        .filter(|column| !matches!(column.role(), ColumnRole::Key | ColumnRole::Tenant))
+        .map(|column| {
+            let name = quoted(column.name());
+            format!("{name} = excluded.{name}")
+        })
+        .collect();
+    let action = if replaced.is_empty() {
+        "DO NOTHING".to_owned()
+    } else {
+        format!("DO UPDATE SET {}", list(replaced))
+    };
+    format!(
+        "INSERT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) {action}",
+        quoted(table.name()),
+        names(table.columns().iter()),
+        list((1..=table.columns().len()).map(|number| format!("${number}"))),
+        names(address_columns(table)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_address_a_row_by_tenant_and_key() {
+        let table = Table::builder("plan_list")
+            .tenant("tenant_id")
+            .key::<i64>("id")
+            .column::<i32>("stops")
+            .build();
+        assert_eq!(
+            load_sql(&table),
+            "SELECT \"tenant_id\", \"id\", \"stops\" FROM \"plan_list\" \
+             WHERE \"tenant_id\" = $1 AND \"id\" = $2"
+        );
+        assert_eq!(
+            upsert_sql(&table),
+            "INSERT INTO \"plan_list\" (\"tenant_id\", \"id\", \"stops\") VALUES ($1, $2, $3) \
+             ON CONFLICT (\"tenant_id\", \"id\") DO UPDATE SET \"stops\" = excluded.\"stops\""
+        );
+        assert_eq!(
+            delete_sql(&table),
+            "DELETE FROM \"plan_list\" WHERE \"tenant_id\" = $1 AND \"id\" = $2"
+        );
+    }
+}

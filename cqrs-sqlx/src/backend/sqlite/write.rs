@@ -1,0 +1,315 @@
+//! Writing aggregates with their events.
+//!
+//! SQLite runs in this process: a statement costs no round trip, and a commit costs what it takes
+//! to reach the disk. So there is one simple statement for each row and one for each event, in a
+//! transaction that holds the write lock from its start.
+
+use std::fmt::Write;
+
+use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
+use cqrs_core::staging::{NewEvent, Operation, StagedWrite};
+use cqrs_core::{Metadata, Position, Result, TenantId};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteArguments;
+
+use super::bind::{self, bind, query};
+use super::connection;
+use super::error::write_error;
+use crate::backend::{Committed, Written};
+use crate::statements::{Statements, list, quoted};
+
+const INSERT_EVENT: &str = "INSERT INTO cqrs_event (correlation_id, causation_id, actor, \
+     traceparent, tracestate, tenant_id, aggregate_type, aggregate_id, event_id, \
+     aggregate_version, event_type, schema_version, payload, content_hash, occurred_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+
+/// Commits writes on a connection that is in no transaction.
+pub(super) async fn commit(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    writes: &[StagedWrite],
+    metadata: &Metadata,
+) -> Committed {
+    if let Err(error) = connection::begin(connection).await {
+        return Committed::Refused(error);
+    }
+    let outcome = match apply(connection, statements, writes, metadata).await {
+        Ok(written) => connection::commit(connection).await.map(|()| written),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(written) => Committed::Done(written),
+        Err(refused) => {
+            if let Err(error) = connection::rollback(connection).await {
+                // The next `begin` on this connection fails, and it is closed.
+                tracing::warn!(%error, "a refused transaction could not be rolled back");
+            }
+            Committed::Refused(refused)
+        }
+    }
+}
+
+/// Applies writes within a transaction.
+pub(super) async fn apply(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    writes: &[StagedWrite],
+    metadata: &Metadata,
+) -> Result<Written> {
+    let mut written = Written::default();
+    for write in writes {
+        if !write_row(connection, statements, write).await? {
+            continue;
+        }
+        for event in &write.events {
+            let position = append(connection, write, event, metadata).await?;
+            written.events.push(event.event_id);
+            written.position = written.position.max(Some(position));
+        }
+    }
+    Ok(written)
+}
+
+/// Writes the row; whether there was anything to change.
+async fn write_row(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    write: &StagedWrite,
+) -> Result<bool> {
+    let (table, operation) = (write.table, write.operation);
+    let sql = statements.get(table, shape(operation), || row_sql(table, operation));
+    let mut arguments = SqliteArguments::default();
+    for (index, column) in written_columns(table, operation) {
+        bind::add(&mut arguments, column.column_type(), &write.row[index])?;
+    }
+    if operation != Operation::Insert {
+        bind_guard(&mut arguments, write)?;
+        bind(&mut arguments, integer(write.expected_version))?;
+    }
+    let result = query(&sql, arguments)
+        .execute(&mut *connection)
+        .await
+        .map_err(|cause| write_error(cause, write))?;
+    if result.rows_affected() > 0 {
+        return Ok(true);
+    }
+    match version(connection, statements, write).await? {
+        None => Err(write.not_found()),
+        Some(found)
+            if operation == Operation::UpdateIfChanged && found == write.expected_version =>
+        {
+            Ok(false)
+        }
+        Some(found) => Err(write.conflict(found)),
+    }
+}
+
+/// The version at which the row is, where the write may see it.
+async fn version(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    write: &StagedWrite,
+) -> Result<Option<u64>> {
+    let table = write.table;
+    let sql = statements.get(table, "version of a row", || {
+        format!(
+            "SELECT {} FROM {} WHERE {}",
+            quoted(version_column(table)),
+            quoted(table.name()),
+            guard(table, 1)
+        )
+    });
+    let mut arguments = SqliteArguments::default();
+    bind_guard(&mut arguments, write)?;
+    let row = query(&sql, arguments)
+        .fetch_optional(connection)
+        .await
+        .and_then(|row| {
+            row.map(|row| sqlx::Row::try_get::<i64, _>(&row, 0))
+                .transpose()
+        })
+        .map_err(|cause| write_error(cause, write))?;
+    Ok(row.map(|version| u64::try_from(version).unwrap_or(0)))
+}
+
+/// Adds an event to the log.
+async fn append(
+    connection: &mut SqliteConnection,
+    write: &StagedWrite,
+    event: &NewEvent,
+    metadata: &Metadata,
+) -> Result<Position> {
+    let trace = metadata.trace.as_ref();
+    let mut arguments = SqliteArguments::default();
+    bind(&mut arguments, metadata.correlation_id)?;
+    bind(&mut arguments, metadata.causation_id)?;
+    bind(&mut arguments, metadata.actor.as_deref())?;
+    bind(
+        &mut arguments,
+        trace.map(|trace| trace.traceparent.as_str()),
+    )?;
+    bind(
+        &mut arguments,
+        trace.and_then(|trace| trace.tracestate.as_deref()),
+    )?;
+    bind(&mut arguments, write.tenant.as_ref().map(TenantId::as_str))?;
+    bind(&mut arguments, write.aggregate_type)?;
+    bind(&mut arguments, write.aggregate_id.as_str())?;
+    bind(&mut arguments, event.event_id)?;
+    bind(&mut arguments, integer(event.aggregate_version))?;
+    bind(&mut arguments, event.event_type)?;
+    bind(&mut arguments, event.schema_version)?;
+    bind(&mut arguments, event.payload.as_str())?;
+    bind(&mut arguments, event.content_hash.0.as_slice())?;
+    bind(&mut arguments, bind::timestamp(event.occurred_at))?;
+    let result = sqlx::query_with(INSERT_EVENT, arguments)
+        .execute(connection)
+        .await
+        .map_err(|cause| write_error(cause, write))?;
+    // The position is the rowid.
+    Ok(Position(result.last_insert_rowid()))
+}
+
+fn integer(version: u64) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
+}
+
+// What follows builds the statements.
+
+const fn shape(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Insert => "insert a row",
+        Operation::Update => "update a row",
+        Operation::UpdateIfChanged => "update a row if changed",
+        Operation::Remove => "remove a row",
+    }
+}
+
+/// The columns that an operation writes, with their positions in the row.
+fn written_columns(
+    table: &'static Table,
+    operation: Operation,
+) -> impl Iterator<Item = (usize, &'static Column)> {
+    let soft_delete = table.is_soft_delete();
+    table
+        .columns()
+        .iter()
+        .enumerate()
+        .filter(move |(_, column)| {
+            let role = column.role();
+            let deletion = matches!(role, ColumnRole::DeletedAt | ColumnRole::DeletedBy);
+            match operation {
+                Operation::Insert => !deletion,
+                Operation::Update | Operation::UpdateIfChanged => {
+                    !deletion && !StagedWrite::keeps(role)
+                }
+                Operation::Remove => {
+                    soft_delete && !StagedWrite::keeps(role) && role != ColumnRole::Data
+                }
+            }
+        })
+}
+
+fn row_sql(table: &'static Table, operation: Operation) -> String {
+    let columns: Vec<&Column> = written_columns(table, operation)
+        .map(|(_, column)| column)
+        .collect();
+    let name = quoted(table.name());
+    if operation == Operation::Insert {
+        let names = list(columns.iter().map(|column| quoted(column.name())));
+        let values = list((1..=columns.len()).map(|index| format!("${index}")));
+        return format!("INSERT INTO {name} ({names}) VALUES ({values})");
+    }
+
+    let mut guard = guard(table, columns.len() + 1);
+    let expected = columns.len() + guard_length(table) + 1;
+    write!(
+        guard,
+        " AND {} = ${expected}",
+        quoted(version_column(table))
+    )
+    .expect("writing to a String cannot fail");
+    if operation == Operation::Remove && columns.is_empty() {
+        return format!("DELETE FROM {name} WHERE {guard}");
+    }
+    if operation == Operation::UpdateIfChanged {
+        guard.push_str(" AND ");
+        guard.push_str(&differs(&columns));
+    }
+    let set = list(
+        columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| format!("{} = ${}", quoted(column.name()), index + 1)),
+    );
+    format!("UPDATE {name} SET {set} WHERE {guard}")
+}
+
+/// Whether any data column differs from its new value, which are the parameters from `$1` on.
+fn differs(columns: &[&Column]) -> String {
+    let conditions: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| column.role() == ColumnRole::Data)
+        .map(|(index, column)| format!("{} IS NOT ${}", compared(column), index + 1))
+        .collect();
+    if conditions.is_empty() {
+        "false".to_owned()
+    } else {
+        format!("({})", conditions.join(" OR "))
+    }
+}
+
+/// The guard: which row a write may see. Its values are the key, and the tenant where the table
+/// has one.
+fn guard(table: &Table, first: usize) -> String {
+    let mut guard = String::new();
+    for (column, index) in guard_columns(table).zip(first..) {
+        if index > first {
+            guard.push_str(" AND ");
+        }
+        write!(guard, "{} = ${index}", compared(column)).expect("writing to a String cannot fail");
+    }
+    if let Some(deleted) = table.column_with(ColumnRole::DeletedAt) {
+        write!(guard, " AND {} IS NULL", quoted(deleted.name()))
+            .expect("writing to a String cannot fail");
+    }
+    guard
+}
+
+fn guard_columns(table: &Table) -> impl Iterator<Item = &Column> {
+    let key = table.key_columns().next();
+    key.into_iter().chain(table.column_with(ColumnRole::Tenant))
+}
+
+fn guard_length(table: &Table) -> usize {
+    guard_columns(table).count()
+}
+
+fn bind_guard(arguments: &mut SqliteArguments, write: &StagedWrite) -> Result<()> {
+    if let Some(key) = write.table.key_columns().next() {
+        bind::add(arguments, key.column_type(), &write.key)?;
+    }
+    if write.table.is_tenant() {
+        bind(arguments, write.tenant.as_ref().map(TenantId::as_str))?;
+    }
+    Ok(())
+}
+
+fn version_column(table: &Table) -> &str {
+    table
+        .column_with(ColumnRole::Version)
+        .map_or("version", Column::name)
+}
+
+/// A column as it is compared: text by its bytes, also where a user's table says NOCASE.
+fn compared(column: &Column) -> String {
+    let name = quoted(column.name());
+    match column.column_type() {
+        ColumnType::Text | ColumnType::Json => format!("{name} COLLATE BINARY"),
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! The projector: runs subscriptions over the log.
+//!
+//! One horizon task finds out how far the log can be trusted. Each subscription has a loop, which
+//! runs one pass after another: claim the checkpoint, read a page up to the horizon, apply it,
+//! move the checkpoint, commit. A pass is [`pass`]'s topic, when to run the next one the loop's.
+//!
+//! Architecture invariant: nothing about a consumer is kept outside of its row in
+//! `cqrs_subscription`. What a process remembers is only to save it questions, so any number of
+//! processes may run the same subscription, and any of them may die at any point.
+
+mod builder;
+mod checkpoint;
+mod handle;
+mod horizon;
+mod idle;
+mod pace;
+mod pass;
+mod queries;
+mod subscription;
+mod status;
+mod transaction;
+mod wait;
+mod wake;
+
+pub use builder::ProjectorBuilder;
+pub use handle::{ProjectorHandle, Stopped};
+pub use status::{SubscriptionFailure, SubscriptionState, SubscriptionStatus};
+pub use transaction::SqlTransaction;
+
+pub(crate) use status::{resume, statuses};
+pub(crate) use wait::wait_for;
+pub(crate) use wake::{Progress, Wake};

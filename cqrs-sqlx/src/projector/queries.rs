@@ -1,0 +1,75 @@
+//! Single statements on a connection of their own, repeated once where an idle connection turned
+//! out to be dead. Only for those that may be repeated.
+
+use std::sync::Arc;
+
+use cqrs_core::Result;
+
+use crate::backend::{Backend, Parameter};
+use crate::connections::{Connection, Connections};
+use crate::reads::is_unavailable;
+use crate::store::Shared;
+
+/// Runs a statement that may be repeated; how many rows it changed.
+pub(super) async fn execute<B: Backend>(
+    shared: &Shared<B>,
+    sql: &Arc<str>,
+    parameters: &[Parameter],
+) -> Result<u64> {
+    let mut again = true;
+    loop {
+        let mut connection = shared.writers.acquire().await?;
+        match B::execute(connection.begin_work(), sql, parameters).await {
+            Ok(changed) => {
+                connection.end_work();
+                return Ok(changed);
+            }
+            Err(error) if is_unavailable(&error) => {
+                discard(connection, &shared.writers);
+                if !std::mem::take(&mut again) {
+                    return Err(error);
+                }
+            }
+            Err(error) => {
+                connection.end_work();
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Begins a transaction.
+pub(super) async fn begin<B: Backend>(shared: &Shared<B>) -> Result<Connection<B>> {
+    let mut again = true;
+    loop {
+        let mut connection = shared.writers.acquire().await?;
+        match B::begin(connection.begin_work()).await {
+            Ok(()) => return Ok(connection),
+            Err(error) if is_unavailable(&error) => {
+                discard(connection, &shared.writers);
+                if !std::mem::take(&mut again) {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Rolls back, so that the connection can be used again. Where that fails, it is closed, and the
+/// server rolls back by itself.
+pub(super) async fn rollback<B: Backend>(mut connection: Connection<B>) {
+    match B::rollback(connection.get()).await {
+        Ok(()) => connection.end_work(),
+        Err(error) => {
+            tracing::debug!(%error, "a connection is closed because it could not be rolled back");
+            connection.discard();
+        }
+    }
+}
+
+/// Closes a broken connection and its idle neighbours, which probably are broken too.
+pub(super) fn discard<B: Backend>(connection: Connection<B>, connections: &Connections<B>) {
+    connection.discard();
+    connections.close_idle();
+}

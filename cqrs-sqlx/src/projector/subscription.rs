@@ -1,0 +1,107 @@
+//! The loop of one subscription: when to run a pass, and when to wait for what.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use cqrs_core::{Error, Position, StoreErrorKind};
+use futures_util::future::select;
+use tokio::sync::watch;
+
+use super::handle::Stopping;
+use super::pace::{Backoff, Polling};
+use super::pass::{Pass, Worker, is_transient};
+use crate::backend::Backend;
+
+/// The pauses after an error that is not the projection's.
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// The first pause while another worker holds the subscription.
+const FIRST_ELSEWHERE: Duration = Duration::from_millis(5);
+/// How long what is known of a checkpoint is believed while nothing happens: someone may have
+/// halted, reset or removed it.
+const DOUBT: Duration = Duration::from_secs(10);
+
+/// What the loop waits for before the next pass.
+enum Next {
+    /// Nothing.
+    Now,
+    /// This much time.
+    After(Duration),
+    /// Another horizon, or so much time that it is better to ask.
+    Horizon,
+    /// Somebody resumes the subscription.
+    Resume,
+}
+
+/// Runs passes until it is told to stop.
+pub(super) async fn run<B: Backend>(
+    mut worker: Worker<B>,
+    mut horizon: watch::Receiver<Position>,
+    polling: Polling,
+    mut stopping: Stopping,
+) {
+    let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
+    let mut elsewhere = Backoff::new(FIRST_ELSEWHERE, polling.shortest);
+    let mut resumed = worker.shared().advanced.resumed().subscribe();
+    while !stopping.is_set() {
+        let upto = *horizon.borrow_and_update();
+        resumed.mark_unchanged();
+        let next = match worker.run_once(upto).await {
+            Ok(pass) => {
+                backoff.reset();
+                if !matches!(pass, Pass::Elsewhere) {
+                    elsewhere.reset();
+                }
+                match pass {
+                    Pass::Moved { .. } | Pass::Narrowed => Next::Now,
+                    Pass::UpToDate => Next::Horizon,
+                    Pass::Elsewhere => Next::After(elsewhere.next()),
+                    Pass::Delayed(delay) | Pass::Failed(delay) => Next::After(delay),
+                    Pass::Halted => Next::Resume,
+                }
+            }
+            Err(error) if is_closed(&error) => return,
+            Err(error) => {
+                let pause = backoff.next();
+                report(worker.name(), &error, pause);
+                Next::After(pause)
+            }
+        };
+        let waited = match next {
+            Next::Now => continue,
+            Next::After(pause) => {
+                let pause = tokio::time::sleep(pause);
+                stopping.or(select(pin!(pause), pin!(resumed.changed()))).await.map(drop)
+            }
+            Next::Resume => {
+                worker.doubt();
+                let resumed = tokio::time::timeout(polling.longest, resumed.changed());
+                stopping.or(resumed).await.map(drop)
+            }
+            Next::Horizon => {
+                let changed = tokio::time::timeout(DOUBT, horizon.changed());
+                stopping.or(changed).await.map(|changed| {
+                    if changed.is_err() {
+                        worker.doubt();
+                    }
+                })
+            }
+        };
+        if waited.is_none() {
+            return;
+        }
+    }
+}
+
+fn report(subscription: &str, error: &Error, pause: Duration) {
+    if is_transient(error) {
+        tracing::warn!(subscription, %error, ?pause, "the database is away or busy");
+    } else {
+        tracing::error!(subscription, %error, ?pause, "the subscription cannot be run");
+    }
+}
+
+/// Whether the store was closed, so that nothing can come any more.
+pub(super) fn is_closed(error: &Error) -> bool {
+    matches!(error, Error::Store(store) if *store.kind() == StoreErrorKind::Usage)
+}

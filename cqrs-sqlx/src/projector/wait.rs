@@ -1,0 +1,89 @@
+//! Waiting for a subscription: read your own write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cqrs_core::{Error, Position, Result, StoreErrorKind};
+
+use super::checkpoint;
+use super::pace::Backoff;
+use crate::backend::Backend;
+use crate::store::Shared;
+
+/// The pauses between questions about a subscription that another process runs.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// How often to ask about one that this process runs, and which will be heard of without asking.
+const KNOWN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Waits until a subscription has applied everything up to a position.
+pub(crate) async fn wait_for<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    position: Position,
+    name: &str,
+    timeout: Duration,
+) -> Result<()> {
+    let mut seen = None;
+    match tokio::time::timeout(timeout, reached(shared, position, name, &mut seen)).await {
+        Ok(result) => result,
+        Err(_) => Err(timed_out(name, seen, position, timeout)),
+    }
+}
+
+async fn reached<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    position: Position,
+    name: &str,
+    seen: &mut Option<Position>,
+) -> Result<()> {
+    let mut progress = shared.advanced.subscribe();
+    let mut pause = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    // Where this process runs the subscription and it is not there yet, the first question would
+    // be in vain.
+    let mut ask = progress
+        .borrow()
+        .get(name)
+        .is_none_or(|known| known.halted || known.position >= position);
+    loop {
+        if ask {
+            let checkpoint = checkpoint::find(shared, name)
+                .await?
+                .ok_or_else(|| Error::unknown_subscription(name))?;
+            *seen = Some(checkpoint.position);
+            if checkpoint.position >= position {
+                return Ok(());
+            }
+            if checkpoint.halted {
+                return Err(Error::other(checkpoint.into_failure()));
+            }
+        }
+        let known = progress.borrow().get(name).copied();
+        match known {
+            Some(known) if !known.halted && known.position < position => {
+                *seen = (*seen).max(Some(known.position));
+                let changed = progress.wait_for(|all| {
+                    all.get(name)
+                        .is_none_or(|known| known.halted || known.position >= position)
+                });
+                let _ = tokio::time::timeout(KNOWN_PAUSE, changed).await;
+            }
+            // Not known here, or what is known is not what the database says.
+            _ => tokio::time::sleep(pause.next()).await,
+        }
+        ask = true;
+    }
+}
+
+fn timed_out(name: &str, seen: Option<Position>, wanted: Position, timeout: Duration) -> Error {
+    let state = match seen {
+        Some(seen) => format!(
+            "it stands at {seen}, {} positions behind",
+            wanted.0.saturating_sub(seen.0)
+        ),
+        None => "the database did not answer".to_owned(),
+    };
+    Error::store(
+        StoreErrorKind::TimedOut,
+        format!("subscription {name:?} did not reach position {wanted} within {timeout:?}: {state}"),
+    )
+}

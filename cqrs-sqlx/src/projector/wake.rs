@@ -1,0 +1,98 @@
+//! Waking up within the process. A lost signal costs at most one poll: nothing relies on them.
+
+use std::collections::HashMap;
+
+use cqrs_core::Position;
+use tokio::sync::watch;
+
+/// A signal that any number of tasks can wait for.
+#[derive(Debug)]
+pub(crate) struct Wake(watch::Sender<u64>);
+
+impl Default for Wake {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Wake {
+    /// Wakes everyone who waits. Those who come later do not see it.
+    pub(crate) fn signal(&self) {
+        self.0.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Begins to listen: `changed` returns for every signal from now on, several at once counting
+    /// as one.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+}
+
+/// Where the subscriptions stand that this process runs, as far as it has heard.
+///
+/// It spares those who wait for a checkpoint from asking the database in vain. It is no proof: the
+/// row in the database is.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    known: watch::Sender<HashMap<String, Known>>,
+    resumed: Wake,
+}
+
+/// What is known of one subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Its checkpoint.
+    pub(crate) position: Position,
+    /// Whether it was halted.
+    pub(crate) halted: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            known: watch::Sender::new(HashMap::new()),
+            resumed: Wake::default(),
+        }
+    }
+}
+
+impl Progress {
+    /// A subscription stands here.
+    pub(crate) fn record(&self, name: &str, known: Known) {
+        self.known.send_if_modified(|all| match all.get_mut(name) {
+            Some(old) if *old == known => false,
+            Some(old) => {
+                *old = known;
+                true
+            }
+            None => {
+                all.insert(name.to_owned(), known);
+                true
+            }
+        });
+    }
+
+    /// As [`record`](Self::record), where this process runs the subscription.
+    pub(crate) fn correct(&self, name: &str, known: Known) {
+        if self.known.borrow().contains_key(name) {
+            self.record(name, known);
+        }
+    }
+
+    /// This process does not run the subscription any more.
+    pub(crate) fn forget(&self, name: &str) {
+        self.known.send_modify(|all| {
+            all.remove(name);
+        });
+    }
+
+    /// Begins to listen.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<HashMap<String, Known>> {
+        self.known.subscribe()
+    }
+
+    /// Signalled when a subscription was resumed.
+    pub(crate) fn resumed(&self) -> &Wake {
+        &self.resumed
+    }
+}

@@ -1,0 +1,49 @@
+//! Read models, read.
+
+use std::sync::Arc;
+
+use cqrs_core::mapping::MappingError;
+use cqrs_core::{Query, ReadModel, ReadModels, Result, RowKey, Specification, TenantScope};
+
+use crate::backend::Backend;
+use crate::reads::{self, Place};
+use crate::select;
+use crate::store::Shared;
+
+/// The read models of a store within a tenant scope.
+///
+/// # Transaction
+///
+/// None: each read is a statement of its own.
+pub struct SqlReadModels<B: Backend> {
+    shared: Arc<Shared<B>>,
+    scope: TenantScope,
+}
+
+impl<B: Backend> SqlReadModels<B> {
+    pub(crate) fn new(shared: Arc<Shared<B>>, scope: TenantScope) -> Self {
+        Self { shared, scope }
+    }
+}
+
+impl<B: Backend> ReadModels for SqlReadModels<B> {
+    async fn find<R: ReadModel>(&self, key: R::Key) -> Result<Option<R>> {
+        let key = key.to_values().map_err(|reason| MappingError {
+            table: R::table().name().to_owned(),
+            column: "key".to_owned(),
+            reason,
+        })?;
+        let select = select::by_key::<R>(key, &self.scope, &B::DIALECT)?;
+        Ok(reads::entities(Place::Alone(&self.shared), &select).await?.pop())
+    }
+
+    async fn query<R: ReadModel>(&self, query: Query<R>) -> Result<Vec<R>> {
+        let select = select::rows(&query, &self.scope, &B::DIALECT)?;
+        reads::entities(Place::Alone(&self.shared), &select).await
+    }
+
+    async fn count<R: ReadModel>(&self, specification: Specification<R>) -> Result<u64> {
+        let select = select::count(&specification, &self.scope, &B::DIALECT)?;
+        reads::count(Place::Alone(&self.shared), &select).await
+    }
+}

@@ -1,0 +1,96 @@
+//! Reading: within a transaction, or on a connection of its own.
+
+use std::sync::Arc;
+
+use cqrs_core::mapping::{RowCursor, RowSource, Table};
+use cqrs_core::{Entity, Error, Result, StoreErrorKind};
+
+use crate::backend::Backend;
+use crate::connections::{Connect, Connection};
+use crate::select::Select;
+use crate::store::Shared;
+
+/// Where a read takes place.
+pub(crate) enum Place<'c, B: Backend> {
+    /// In an open transaction.
+    Transaction(&'c mut Connection<B>),
+    /// Outside of any.
+    Alone(&'c Arc<Shared<B>>),
+}
+
+/// The entities that a select finds, decoded as they arrive.
+pub(crate) async fn entities<B: Backend, T: Entity>(
+    place: Place<'_, B>,
+    select: &Select,
+) -> Result<Vec<T>> {
+    let table = T::table();
+    rows(place, select, Some(table), |row| {
+        T::read_row(&mut RowCursor::new(table, row)).map_err(Error::from)
+    })
+    .await
+}
+
+/// The number that a select counts.
+pub(crate) async fn count<B: Backend>(place: Place<'_, B>, select: &Select) -> Result<u64> {
+    let counts = rows(place, select, None, |row: &B::Row| {
+        let count = row.read_i64(0).map_err(Error::other)?.unwrap_or(0);
+        Ok(u64::try_from(count).unwrap_or(0))
+    })
+    .await?;
+    Ok(counts.into_iter().sum())
+}
+
+/// Outside of a transaction an idle connection may have died unnoticed. The read is then repeated
+/// on a new one, since nothing depends on it yet.
+pub(crate) async fn rows<B: Backend, T: Send>(
+    place: Place<'_, B>,
+    select: &Select,
+    table: Option<&'static Table>,
+    read: impl Fn(&B::Row) -> Result<T> + Send + Sync,
+) -> Result<Vec<T>> {
+    let shared = match place {
+        Place::Transaction(connection) => {
+            return collect::<B, T>(connection.get(), select, table, &read).await;
+        }
+        Place::Alone(shared) => shared,
+    };
+    let mut repeated = false;
+    loop {
+        let mut connection = shared.readers.acquire().await?;
+        let result = collect::<B, T>(connection.begin_work(), select, table, &read).await;
+        match result {
+            Err(error) if is_unavailable(&error) => {
+                connection.discard();
+                shared.readers.close_idle();
+                if repeated {
+                    return Err(error);
+                }
+                repeated = true;
+            }
+            result => {
+                connection.end_work();
+                return result;
+            }
+        }
+    }
+}
+
+async fn collect<B: Backend, T: Send>(
+    connection: &mut <B as Connect>::Connection,
+    select: &Select,
+    table: Option<&'static Table>,
+    read: &(impl Fn(&B::Row) -> Result<T> + Send + Sync),
+) -> Result<Vec<T>> {
+    let mut found = Vec::new();
+    B::fetch(connection, &select.sql, &select.parameters, table, |row| {
+        found.push(read(row)?);
+        Ok(())
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Whether the connection broke.
+pub(crate) fn is_unavailable(error: &Error) -> bool {
+    matches!(error, Error::Store(error) if *error.kind() == StoreErrorKind::Unavailable)
+}

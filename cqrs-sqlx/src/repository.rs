@@ -1,0 +1,67 @@
+//! The repository.
+
+use std::marker::PhantomData;
+
+use cqrs_core::staging::StagedWrite;
+use cqrs_core::{AggregateRoot, Query, Repository, Result, RowKey, Specification};
+
+use crate::backend::Backend;
+use crate::reads;
+use crate::select;
+use crate::unit_of_work::SqlUnitOfWork;
+
+/// The aggregates of one type within a [`SqlUnitOfWork`].
+///
+/// # Transaction
+///
+/// Reads run outside of a transaction as long as the unit of work has sent nothing, else in its
+/// transaction.
+pub struct SqlRepository<'u, B: Backend, A> {
+    unit_of_work: &'u mut SqlUnitOfWork<B>,
+    of: PhantomData<fn() -> A>,
+}
+
+impl<'u, B: Backend, A: AggregateRoot> SqlRepository<'u, B, A> {
+    pub(crate) fn new(unit_of_work: &'u mut SqlUnitOfWork<B>) -> Self {
+        Self {
+            unit_of_work,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
+    async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
+        let key = id.to_values().map_err(|reason| {
+            cqrs_core::mapping::MappingError {
+                table: A::table().name().to_owned(),
+                column: "id".to_owned(),
+                reason,
+            }
+        })?;
+        let scope = self.unit_of_work.scope();
+        let select = select::by_key::<A>(key, scope, &B::DIALECT)?;
+        let place = self.unit_of_work.place().await?;
+        Ok(reads::entities(place, &select).await?.pop())
+    }
+
+    async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
+        let select = select::rows(&query, self.unit_of_work.scope(), &B::DIALECT)?;
+        let place = self.unit_of_work.place().await?;
+        reads::entities(place, &select).await
+    }
+
+    async fn count(&mut self, specification: Specification<A>) -> Result<u64> {
+        let select = select::count(&specification, self.unit_of_work.scope(), &B::DIALECT)?;
+        let place = self.unit_of_work.place().await?;
+        reads::count(place, &select).await
+    }
+
+    fn save(&mut self, aggregate: A) -> Result<()> {
+        self.unit_of_work.stage(|context, now| StagedWrite::save(aggregate, context, now))
+    }
+
+    fn remove(&mut self, aggregate: A) -> Result<()> {
+        self.unit_of_work.stage(|context, now| StagedWrite::remove(aggregate, context, now))
+    }
+}

@@ -1,0 +1,271 @@
+//! The store.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cqrs_core::mapping::Table;
+use cqrs_core::{
+    Clock, CommitReceipt, RequestContext, Result, RetryPolicy, Store, SystemClock,
+};
+
+use crate::backend::Backend;
+use crate::connections::Connections;
+use crate::projector::{Progress, ProjectorBuilder, SubscriptionStatus, Wake};
+use crate::read_models::SqlReadModels;
+use crate::statements::Statements;
+use crate::unit_of_work::SqlUnitOfWork;
+
+/// A store in a database.
+///
+/// Cheap to clone; every clone is the same store. Connections are opened when they are first
+/// needed.
+pub struct SqlStore<B: Backend> {
+    shared: Arc<Shared<B>>,
+}
+
+/// What everything that a store hands out works with.
+pub(crate) struct Shared<B: Backend> {
+    pub(crate) backend: B,
+    pub(crate) writers: Connections<B>,
+    pub(crate) readers: Connections<B>,
+    pub(crate) statements: Statements,
+    /// Signalled after each commit that wrote events.
+    pub(crate) committed: Wake,
+    /// Where the subscriptions stand that projectors of this store run.
+    pub(crate) advanced: Progress,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) wait_timeout: Duration,
+}
+
+/// How a store is set up.
+///
+/// # Example
+///
+/// ```
+/// # use std::time::Duration;
+/// use cqrs_sqlx::StoreOptions;
+///
+/// let options = StoreOptions::default()
+///     .max_connections(20)
+///     .acquire_timeout(Duration::from_secs(2));
+/// ```
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    pub(crate) max_connections: usize,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) retry: RetryPolicy,
+}
+
+impl Default for StoreOptions {
+    /// Ten connections, 30 seconds to get one, 30 seconds to wait for a projection, the system's
+    /// clock, and the default [`RetryPolicy`].
+    fn default() -> Self {
+        Self {
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(30),
+            wait_timeout: Duration::from_secs(30),
+            clock: Arc::new(SystemClock),
+            retry: RetryPolicy::default(),
+        }
+    }
+}
+
+impl StoreOptions {
+    /// How many connections the store opens at most; at least one.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections.max(1);
+        self
+    }
+
+    /// How long an operation waits for a connection before it fails with
+    /// [`PoolTimedOut`](cqrs_core::StoreErrorKind::PoolTimedOut).
+    #[must_use]
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.acquire_timeout = timeout;
+        self
+    }
+
+    /// How long [`wait_for`](Store::wait_for) waits before it fails with
+    /// [`TimedOut`](cqrs_core::StoreErrorKind::TimedOut).
+    #[must_use]
+    pub fn wait_timeout(mut self, timeout: Duration) -> Self {
+        self.wait_timeout = timeout;
+        self
+    }
+
+    /// Where the times in events and audit columns come from.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How [`execute`](Store::execute) retries.
+    #[must_use]
+    pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+}
+
+impl<B: Backend> Clone for SqlStore<B> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<B: Backend> fmt::Debug for SqlStore<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore")
+            .field("backend", &self.shared.backend)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: Backend> SqlStore<B> {
+    pub(crate) fn from_parts(
+        backend: B,
+        writers: Connections<B>,
+        readers: Connections<B>,
+        options: StoreOptions,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                backend,
+                writers,
+                readers,
+                statements: Statements::default(),
+                committed: Wake::default(),
+                advanced: Progress::default(),
+                clock: options.clock,
+                retry: options.retry,
+                wait_timeout: options.wait_timeout,
+            }),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<B>> {
+        &self.shared
+    }
+
+    /// Brings the framework's own tables, all named `cqrs_*`, up to date. What is applied is kept
+    /// in `_cqrs_migrations`, apart from your own sqlx migrations. Safe to call at every start,
+    /// from several processes at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the database cannot be reached or refuses.
+    pub async fn migrate(&self) -> Result<()> {
+        let mut connection = self.shared.writers.acquire().await?;
+        B::migrate(connection.begin_work()).await?;
+        connection.end_work();
+        Ok(())
+    }
+
+    /// The statements that create a table for an aggregate or read model where it does not exist,
+    /// to put into a migration of your own.
+    #[must_use]
+    pub fn create_table_sql(table: &Table) -> String {
+        B::create_table_sql(table)
+    }
+
+    /// Creates these tables where they do not exist: for examples and tests, in place of
+    /// migrations.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the database cannot be reached or refuses.
+    pub async fn create_tables(&self, tables: &[&'static Table]) -> Result<()> {
+        let mut connection = self.shared.writers.acquire().await?;
+        for table in tables {
+            B::execute_script(connection.begin_work(), B::create_table_sql(table)).await?;
+            connection.end_work();
+        }
+        Ok(())
+    }
+
+    /// Compares the tables of the code, and the framework's own, with those of the database: call
+    /// it at start-up.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) of kind
+    /// [`Schema`](cqrs_core::StoreErrorKind::Schema) with every difference: table, column,
+    /// expected and found. Its source is a [`SchemaMismatch`](crate::SchemaMismatch).
+    pub async fn verify(&self, tables: &[&'static Table]) -> Result<()> {
+        let mut connection = self.shared.readers.acquire().await?;
+        crate::verify::verify(&mut connection, tables).await
+    }
+
+    /// Sets up a projector: which projections it runs, and how.
+    #[must_use]
+    pub fn projector(&self) -> ProjectorBuilder<B> {
+        ProjectorBuilder::new(self.clone())
+    }
+
+    /// Where every subscription stands that a projector ever registered, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the store fails.
+    pub async fn subscriptions(&self) -> Result<Vec<SubscriptionStatus>> {
+        crate::projector::statuses(&self.shared).await
+    }
+
+    /// Lets a halted subscription go on at the page that it failed at.
+    ///
+    /// # Errors
+    ///
+    /// A [`Usage`](cqrs_core::StoreErrorKind::Usage) error where there is no such subscription.
+    pub async fn resume(&self, subscription: &str) -> Result<()> {
+        crate::projector::resume(&self.shared, subscription).await
+    }
+
+    /// Closes the store's connections. Those in use are closed when their work ends; new work
+    /// fails.
+    pub fn close(&self) {
+        self.shared.writers.close();
+        self.shared.readers.close();
+    }
+}
+
+impl<B: Backend> Store for SqlStore<B> {
+    type UnitOfWork = SqlUnitOfWork<B>;
+    type ReadModels = SqlReadModels<B>;
+
+    fn unit_of_work(&self, context: &RequestContext) -> SqlUnitOfWork<B> {
+        SqlUnitOfWork::new(Arc::clone(&self.shared), context.clone())
+    }
+
+    fn read_models(&self, context: &RequestContext) -> SqlReadModels<B> {
+        SqlReadModels::new(Arc::clone(&self.shared), context.scope().clone())
+    }
+
+    fn retry_policy(&self) -> RetryPolicy {
+        self.shared.retry
+    }
+
+    fn pause(&self, delay: Duration) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(delay)
+    }
+
+    async fn wait_for<T: Sync>(
+        &self,
+        receipt: &CommitReceipt<T>,
+        subscription: &str,
+    ) -> Result<()> {
+        let Some(position) = receipt.position() else {
+            return Ok(());
+        };
+        crate::projector::wait_for(&self.shared, position, subscription, self.shared.wait_timeout)
+            .await
+    }
+}

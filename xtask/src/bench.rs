@@ -1,0 +1,25 @@
+//! `cargo xtask bench`: the benchmarks, on a private Postgres that is as durable as a real one.
+
+use crate::cargo;
+use crate::cluster::{Cluster, Durability};
+use crate::failure::Result;
+use crate::guarded::{self, Group};
+use crate::install_postgres::Install;
+
+/// Runs the benchmarks with `args`, and returns their exit code.
+///
+/// # Errors
+///
+/// When there is no server to run them on.
+pub(crate) fn run(mut args: Vec<String>) -> Result<u8> {
+    if args.first().is_some_and(|arg| arg == "--") {
+        args.remove(0);
+    }
+    let cluster = Cluster::start(Durability::Full, Install::IfMissing)?;
+    let mut command = cargo::command();
+    command
+        .args(["run", "--release", "--package", "cqrs-benches", "--"])
+        .args(args);
+    cluster.apply_to(&mut command);
+    guarded::run(&mut command, Group::Own)
+}
