@@ -21,10 +21,10 @@ mod id;
 pub mod mapping;
 pub mod memory;
 
-mod payload;
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+mod payload;
 mod projection;
 mod read_model;
 mod repository;

@@ -99,13 +99,17 @@ impl<C: Connect> Connections<C> {
         loop {
             let idle = shared.idle().pop();
             let connection = match idle {
-                Some(Idle { connection, clean: true }) => connection,
-                Some(Idle { connection, clean: false }) => {
-                    match shared.connect.repair(connection).await {
-                        Some(connection) => connection,
-                        None => continue,
-                    }
-                }
+                Some(Idle {
+                    connection,
+                    clean: true,
+                }) => connection,
+                Some(Idle {
+                    connection,
+                    clean: false,
+                }) => match shared.connect.repair(connection).await {
+                    Some(connection) => connection,
+                    None => continue,
+                },
                 None => shared.connect.connect().await?,
             };
             return Ok(Connection {

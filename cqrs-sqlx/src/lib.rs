@@ -19,11 +19,11 @@ mod store;
 mod unit_of_work;
 mod verify;
 
+pub use backend::Backend;
 #[cfg(feature = "postgres")]
 pub use backend::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub use backend::sqlite::Sqlite;
-pub use backend::Backend;
 pub use projector::{
     ProjectorBuilder, ProjectorHandle, SqlTransaction, Stopped, SubscriptionFailure,
     SubscriptionState, SubscriptionStatus,

@@ -14,12 +14,8 @@ pub(crate) const EVENT_COLUMNS: &str = "position, event_id, tenant_id, aggregate
 
 /// Reads an event from a row with [`EVENT_COLUMNS`].
 pub(crate) fn read_event<R: RowSource>(row: &R) -> Result<Envelope<RawPayload>> {
-    read(row).map_err(|error| {
-        Error::store(
-            StoreErrorKind::Schema,
-            format!("table cqrs_event: {error}"),
-        )
-    })
+    read(row)
+        .map_err(|error| Error::store(StoreErrorKind::Schema, format!("table cqrs_event: {error}")))
 }
 
 fn read<R: RowSource>(row: &R) -> std::result::Result<Envelope<RawPayload>, ColumnError> {

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use cqrs_core::mapping::MappingError;
-use cqrs_core::{Query, ReadModel, ReadModels, Result, RowKey, Specification, TenantScope};
+use cqrs_core::{Query, ReadModel, ReadModels, Result, Specification, TenantScope};
 
 use crate::backend::Backend;
 use crate::reads::{self, Place};
@@ -28,13 +27,10 @@ impl<B: Backend> SqlReadModels<B> {
 
 impl<B: Backend> ReadModels for SqlReadModels<B> {
     async fn find<R: ReadModel>(&self, key: R::Key) -> Result<Option<R>> {
-        let key = key.to_values().map_err(|reason| MappingError {
-            table: R::table().name().to_owned(),
-            column: "key".to_owned(),
-            reason,
-        })?;
-        let select = select::by_key::<R>(key, &self.scope, &B::DIALECT)?;
-        Ok(reads::entities(Place::Alone(&self.shared), &select).await?.pop())
+        let select = select::by_key::<R>(&key, &self.scope, &B::DIALECT)?;
+        Ok(reads::entities(Place::Alone(&self.shared), &select)
+            .await?
+            .pop())
     }
 
     async fn query<R: ReadModel>(&self, query: Query<R>) -> Result<Vec<R>> {

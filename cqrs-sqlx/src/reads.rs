@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use cqrs_core::mapping::{RowCursor, RowSource, Table};
-use cqrs_core::{Entity, Error, Result, StoreErrorKind};
+use cqrs_core::{
+    Entity, Envelope, Error, Position, RawPayload, Result, StoreErrorKind, TenantScope,
+};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Parameter};
 use crate::connections::{Connect, Connection};
+use crate::log::{self, EVENT_COLUMNS};
 use crate::select::Select;
 use crate::store::Shared;
 
@@ -93,4 +96,28 @@ async fn collect<B: Backend, T: Send>(
 /// Whether the connection broke.
 pub(crate) fn is_unavailable(error: &Error) -> bool {
     matches!(error, Error::Store(error) if *error.kind() == StoreErrorKind::Unavailable)
+}
+
+/// Events of the log after a position, in its order, within a tenant scope.
+pub(crate) async fn events<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    scope: &TenantScope,
+    after: Position,
+    limit: u32,
+) -> Result<Vec<Envelope<RawPayload>>> {
+    let mut parameters = vec![Parameter::int(after.0), Parameter::int(limit.into())];
+    let mut tenant = "";
+    if let Some(id) = scope.tenant() {
+        tenant = "AND tenant_id = $3 ";
+        parameters.push(Parameter::text(id.as_str()));
+    }
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS} FROM cqrs_event WHERE position > $1 {tenant}\
+         ORDER BY position LIMIT $2"
+    );
+    let select = Select {
+        sql: sql.into(),
+        parameters,
+    };
+    rows(Place::Alone(shared), &select, None, log::read_event).await
 }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{AggregateRoot, Query, Repository, Result, RowKey, Specification};
+use cqrs_core::{AggregateRoot, Query, Repository, Result, Specification};
 
 use crate::backend::Backend;
 use crate::reads;
@@ -32,15 +32,8 @@ impl<'u, B: Backend, A: AggregateRoot> SqlRepository<'u, B, A> {
 
 impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
-        let key = id.to_values().map_err(|reason| {
-            cqrs_core::mapping::MappingError {
-                table: A::table().name().to_owned(),
-                column: "id".to_owned(),
-                reason,
-            }
-        })?;
         let scope = self.unit_of_work.scope();
-        let select = select::by_key::<A>(key, scope, &B::DIALECT)?;
+        let select = select::by_key::<A>(&id, scope, &B::DIALECT)?;
         let place = self.unit_of_work.place().await?;
         Ok(reads::entities(place, &select).await?.pop())
     }
@@ -58,10 +51,12 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     }
 
     fn save(&mut self, aggregate: A) -> Result<()> {
-        self.unit_of_work.stage(|context, now| StagedWrite::save(aggregate, context, now))
+        self.unit_of_work
+            .stage(|context, now| StagedWrite::save(aggregate, context, now))
     }
 
     fn remove(&mut self, aggregate: A) -> Result<()> {
-        self.unit_of_work.stage(|context, now| StagedWrite::remove(aggregate, context, now))
+        self.unit_of_work
+            .stage(|context, now| StagedWrite::remove(aggregate, context, now))
     }
 }

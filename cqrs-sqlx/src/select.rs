@@ -3,8 +3,10 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use cqrs_core::mapping::{Column, ColumnRole, ColumnType, MappingError, Table, Value};
-use cqrs_core::{Direction, Entity, Order, Predicate, Query, Result, Specification, TenantScope};
+use cqrs_core::mapping::{Column, ColumnRole, ColumnType, MappingError, Table};
+use cqrs_core::{
+    Direction, Entity, Order, Predicate, Query, Result, RowKey, Specification, TenantScope,
+};
 
 use crate::backend::{Dialect, Parameter};
 use crate::statements::{list, quoted};
@@ -50,12 +52,17 @@ pub(crate) fn count<T: Entity>(
 
 /// The row with this key.
 pub(crate) fn by_key<T: Entity>(
-    key: Vec<Value>,
+    key: &impl RowKey,
     scope: &TenantScope,
     dialect: &Dialect,
 ) -> Result<Select> {
     let table = T::table();
     let columns = list(table.columns().iter().map(|column| quoted(column.name())));
+    let key = key.to_values().map_err(|reason| MappingError {
+        table: table.name().to_owned(),
+        column: list(table.key_columns().map(Column::name)),
+        reason,
+    })?;
     let mut builder = Builder::new(table, dialect, &columns);
     builder.conditions(&Specification::<T>::all(), scope)?;
     for (column, value) in table.key_columns().zip(key) {
@@ -95,8 +102,11 @@ impl<'d> Builder<'d> {
     }
 
     fn and(&mut self) {
-        self.sql
-            .push_str(if self.has_condition { " AND " } else { " WHERE " });
+        self.sql.push_str(if self.has_condition {
+            " AND "
+        } else {
+            " WHERE "
+        });
         self.has_condition = true;
     }
 
@@ -106,7 +116,11 @@ impl<'d> Builder<'d> {
     }
 
     /// The tenant, that the row lives, and the specification.
-    fn conditions<T>(&mut self, specification: &Specification<T>, scope: &TenantScope) -> Result<()> {
+    fn conditions<T>(
+        &mut self,
+        specification: &Specification<T>,
+        scope: &TenantScope,
+    ) -> Result<()> {
         if let (Some(column), Some(tenant)) =
             (self.table.column_with(ColumnRole::Tenant), scope.tenant())
         {

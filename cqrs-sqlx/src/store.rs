@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cqrs_core::mapping::Table;
-use cqrs_core::{
-    Clock, CommitReceipt, RequestContext, Result, RetryPolicy, Store, SystemClock,
-};
+use cqrs_core::{Clock, CommitReceipt, Envelope, Position, RawPayload, RequestContext, Result, RetryPolicy, Store, SystemClock};
 
 use crate::backend::Backend;
 use crate::connections::Connections;
@@ -205,6 +203,23 @@ impl<B: Backend> SqlStore<B> {
         crate::verify::verify(&mut connection, tables).await
     }
 
+    /// Reads the log: up to `limit` events after a position, of the context's tenants, in order.
+    ///
+    /// For looking, not for consuming: an event may still appear at a lower position than one
+    /// that is already visible. A [projector](Self::projector) waits for those.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the store fails.
+    pub async fn events(
+        &self,
+        context: &RequestContext,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<Envelope<RawPayload>>> {
+        crate::reads::events(&self.shared, context.scope(), after, limit).await
+    }
+
     /// Sets up a projector: which projections it runs, and how.
     #[must_use]
     pub fn projector(&self) -> ProjectorBuilder<B> {
@@ -265,7 +280,12 @@ impl<B: Backend> Store for SqlStore<B> {
         let Some(position) = receipt.position() else {
             return Ok(());
         };
-        crate::projector::wait_for(&self.shared, position, subscription, self.shared.wait_timeout)
-            .await
+        crate::projector::wait_for(
+            &self.shared,
+            position,
+            subscription,
+            self.shared.wait_timeout,
+        )
+        .await
     }
 }

@@ -118,13 +118,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
                 sent,
                 written,
             } => (connection, sent, written),
-            State::Idle => {
-                let mut connection = self.shared.writers.acquire().await?;
-                if let Err(cause) = B::begin(connection.begin_work()).await {
-                    return Err(broken(&self.shared, connection, cause).await);
-                }
-                (connection, Vec::new(), Written::default())
-            }
+            State::Idle => (begin(&self.shared).await?, Vec::new(), Written::default()),
             State::Failed => return Err(failed()),
         };
         if !self.staged.is_empty() {
@@ -173,7 +167,9 @@ impl<B: Backend> SqlUnitOfWork<B> {
                     return Ok(written);
                 }
                 Committed::Refused(error) => {
-                    connection.end_work();
+                    if !is_unavailable(&error) {
+                        connection.end_work();
+                    }
                     return Err(error);
                 }
                 Committed::Lost(cause) => cause,
@@ -231,11 +227,32 @@ impl<B: Backend> SqlUnitOfWork<B> {
     }
 }
 
+/// Begins a transaction. An idle connection may have died unnoticed; nothing depends on this one
+/// yet, so another is tried.
+async fn begin<B: Backend>(shared: &Shared<B>) -> Result<Connection<B>> {
+    let mut connection = shared.writers.acquire().await?;
+    let Err(cause) = B::begin(connection.begin_work()).await else {
+        return Ok(connection);
+    };
+    if !is_unavailable(&cause) {
+        return Err(cause);
+    }
+    connection.discard();
+    shared.writers.close_idle();
+    let mut connection = shared.writers.acquire().await?;
+    B::begin(connection.begin_work()).await?;
+    Ok(connection)
+}
+
 /// Ends a transaction in which a statement failed.
 ///
 /// Where the connection broke, the server may not have noticed, and would keep the transaction's
 /// locks from the next try: it is told.
-async fn broken<B: Backend>(shared: &Shared<B>, mut connection: Connection<B>, cause: Error) -> Error {
+async fn broken<B: Backend>(
+    shared: &Shared<B>,
+    mut connection: Connection<B>,
+    cause: Error,
+) -> Error {
     let process = B::process(connection.get());
     let rolled_back = B::rollback(connection.get()).await;
     if !is_unavailable(&cause) && rolled_back.is_ok() {

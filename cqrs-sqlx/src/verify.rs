@@ -106,7 +106,10 @@ fn compare<B: Backed>(table: &Table, live: &[LiveColumn], differences: &mut Vec<
         }
     }
     for found in live {
-        let known = table.columns().iter().any(|column| column.name() == found.name);
+        let known = table
+            .columns()
+            .iter()
+            .any(|column| column.name() == found.name);
         if !known && !found.nullable && !found.has_default {
             differences.push(format!(
                 "table {name}, column {}: the code does not write it, and it is not null without a default",

@@ -1,12 +1,14 @@
 //! Who created, changed and deleted, and when; soft delete.
 
 use super::Harness;
-use super::fixtures::{Locker, Parcel};
-use super::support::{begin, north, ok, system, tenant, time};
+use super::fixtures::{Locker, Parcel, ParcelEvent, StoredParcel};
+use super::support::{begin, north, ok, south, system, tenant, time};
 use crate::aggregate::AuditStamps;
 use crate::context::RequestContext;
+use crate::read_model::ReadModels;
 use crate::repository::Repository;
 use crate::specification::{Query, Specification};
+use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
 
 fn stamps(created: (i64, &str), updated: (i64, &str)) -> AuditStamps {
@@ -108,6 +110,48 @@ pub async fn soft_delete_keeps_the_row_from_sight<H: Harness>(h: &H) {
         ok(uow.repository::<Locker>().count(Specification::all()).await),
         0
     );
+}
+
+/// Soft delete stamps the row as changed and as deleted, moves its version, and leaves its data.
+pub async fn soft_delete_is_stamped<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    bench.clock.set(time(1));
+    let mut parcel = bench.parcel(&north(), "kept").await;
+    parcel.label = "not written".to_owned();
+    parcel.root.raise(ParcelEvent::Opened);
+    parcel.root.raise(ParcelEvent::Opened);
+    let id = parcel.id;
+    let stored = || async {
+        let read_models = bench.store.read_models(&north());
+        ok(read_models.find::<StoredParcel>(id).await)
+    };
+    let mut expected = StoredParcel {
+        id,
+        version: 1,
+        label: "kept".to_owned(),
+        created_at: time(1),
+        created_by: Some("ann".to_owned()),
+        updated_at: time(1),
+        updated_by: Some("ann".to_owned()),
+        deleted_at: None,
+        deleted_by: None,
+    };
+    assert_eq!(stored().await.as_ref(), Some(&expected));
+
+    bench.clock.set(time(2));
+    bench.remove(&system(), parcel).await;
+    expected.version = 3;
+    expected.updated_at = time(2);
+    expected.updated_by = Some("root".to_owned());
+    expected.deleted_at = Some(time(2));
+    expected.deleted_by = Some("root".to_owned());
+    assert_eq!(stored().await, Some(expected));
+    let elsewhere = bench
+        .store
+        .read_models(&south())
+        .find::<StoredParcel>(id)
+        .await;
+    assert_eq!(ok(elsewhere), None);
 }
 
 /// Conditions and orders can ask for stamps.

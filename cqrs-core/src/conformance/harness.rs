@@ -20,6 +20,8 @@ pub trait Harness: Sync {
     /// [`CounterTotals`](super::fixtures::CounterTotals) and
     /// [`LockerList`](super::fixtures::LockerList), each under its `NAME`, and such that an event
     /// that cannot be decoded halts its subscription.
+    ///
+    /// [`wait_for`](Store::wait_for) works on it without a call of [`project`](Self::project).
     fn store(&self, setup: Setup) -> impl Future<Output = Self::Store> + Send;
 
     /// Runs all subscriptions of the store to the end of the log, or to where they halt.

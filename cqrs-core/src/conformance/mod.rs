@@ -1,5 +1,5 @@
-//! The conformance suite: what every [`Store`] does alike, as functions that any store can be put
-//! through.
+//! The conformance suite: what every [`Store`](crate::Store) does alike, as functions that any
+//! store can be put through.
 //!
 //! A backend implements [`Harness`] and invokes
 //! [`conformance_suite!`](crate::conformance_suite), which makes one test of each rule. The rules
@@ -13,7 +13,12 @@
 //!
 //! # Example
 //!
-//! ```ignore
+//! ```
+//! use cqrs_core::conformance::fixtures::{CounterTotals, LabelUses, LockerList, ParcelList};
+//! use cqrs_core::conformance::{Harness, Setup};
+//! use cqrs_core::memory::SubscriptionState;
+//! use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload};
+//!
 //! struct Memory;
 //!
 //! impl Harness for Memory {
@@ -24,11 +29,27 @@
 //!             .with_clock(setup.clock)
 //!             .with_retry_policy(setup.retry_policy);
 //!         store.subscribe_rows(ParcelList).unwrap();
-//!         // ... and so on: `LabelUses`, `CounterTotals`, `LockerList`
+//!         store.subscribe_rows(LabelUses).unwrap();
+//!         store.subscribe_rows(CounterTotals).unwrap();
+//!         store.subscribe_rows(LockerList).unwrap();
 //!         store
 //!     }
 //!
-//!     // ...
+//!     async fn project(&self, store: &InMemoryStore) {
+//!         // A subscription that halts is what some rules are about.
+//!         let _ = store.project().await;
+//!     }
+//!
+//!     async fn log(&self, store: &InMemoryStore) -> Vec<Envelope<RawPayload>> {
+//!         store.events()
+//!     }
+//!
+//!     async fn halted_at(&self, store: &InMemoryStore, subscription: &str) -> Option<Position> {
+//!         match store.subscription_status(subscription)?.state {
+//!             SubscriptionState::Halted { position, .. } => Some(position),
+//!             _ => None,
+//!         }
+//!     }
 //! }
 //!
 //! cqrs_core::conformance_suite!(#[tokio::test] Memory);

@@ -4,10 +4,7 @@
 ///
 /// Takes the attributes of the tests and an expression that makes the
 /// [`Harness`](crate::conformance::Harness); the expression is evaluated in each test.
-///
-/// ```ignore
-/// cqrs_core::conformance_suite!(#[tokio::test] Memory);
-/// ```
+/// There is an example at the [suite](crate::conformance).
 #[macro_export]
 macro_rules! conformance_suite {
     ($(#[$attribute:meta])+ $harness:expr) => {
@@ -86,6 +83,7 @@ macro_rules! __conformance_rules {
                 an_unchanged_save_is_not_stamped
                 a_nobody_is_stamped_as_null
                 soft_delete_keeps_the_row_from_sight
+                soft_delete_is_stamped
                 stamps_can_be_asked_for
             }
             finders {

@@ -1,7 +1,8 @@
 //! Groups of columns: value objects, and row structs that stand apart from their aggregate.
 
 use super::{
-    ColumnError, ColumnValue, MappingError, RowCursor, RowSource, RowWriter, Table, TableBuilder, Value,
+    ColumnError, ColumnValue, MappingError, RowCursor, RowSource, RowWriter, Table, TableBuilder,
+    Value,
 };
 
 /// A value object of several columns, used with `#[mapper(flatten)]`.

@@ -16,6 +16,7 @@ mod subscriptions;
 mod transaction;
 mod turn;
 mod unit_of_work;
+mod view;
 
 pub use read_models::InMemoryReadModels;
 pub use repository::InMemoryRepository;

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use super::key::Key;
 use super::select;
-use super::state::{ReadTable, Shared};
-use crate::context::RequestContext;
+use super::state::{Row, Shared};
+use crate::context::{RequestContext, TenantScope};
 use crate::error::Result;
-use crate::mapping::MappingError;
+use crate::mapping::{MappingError, Table};
 use crate::read_model::{ReadModel, ReadModels, RowKey};
 use crate::specification::{Query, Specification};
 
 /// The read models of an [`InMemoryStore`](super::InMemoryStore), within one tenant scope.
+///
+/// A read model may also name the table of an aggregate, and read columns of its rows, as in a
+/// database; rows that are marked as deleted are among them.
 #[derive(Debug, Clone)]
 pub struct InMemoryReadModels {
     shared: Arc<Shared>,
@@ -23,14 +26,23 @@ impl InMemoryReadModels {
         Self { shared, context }
     }
 
-    fn filter<R: ReadModel>(
-        &self,
-        specification: &Specification<R>,
-    ) -> Result<Vec<super::state::Row>> {
+    fn filter<R: ReadModel>(&self, specification: &Specification<R>) -> Result<Vec<Row>> {
         let state = self.shared.lock();
-        let rows = state.read_tables.get(R::table().name());
-        let rows = rows.into_iter().flat_map(ReadTable::values);
-        select::filter(specification, self.context.scope(), rows)
+        let rows = state.read_table(R::table())?;
+        select::filter(specification, self.context.scope(), rows.values())
+    }
+
+    fn find_row(&self, table: &Table, key: Key) -> Result<Option<Row>> {
+        let state = self.shared.lock();
+        let rows = state.read_table(table)?;
+        Ok(match (table.is_tenant(), self.context.scope()) {
+            (false, _) => rows.get(&(None, key)).cloned(),
+            (true, TenantScope::Tenant(tenant)) => rows.get(&(Some(tenant.clone()), key)).cloned(),
+            (true, TenantScope::System) => rows
+                .iter()
+                .find(|((_, stored), _)| *stored == key)
+                .map(|(_, row)| Arc::clone(row)),
+        })
     }
 }
 
@@ -46,18 +58,7 @@ impl ReadModels for InMemoryReadModels {
                 .join(", "),
             reason,
         })?;
-        let key = Key::new(key);
-        let row = self
-            .shared
-            .lock()
-            .read_tables
-            .get(table.name())
-            .into_iter()
-            .flatten()
-            .find(|((_, stored), row)| {
-                *stored == key && select::is_within(self.context.scope(), table, row)
-            })
-            .map(|(_, row)| Arc::clone(row));
+        let row = self.find_row(table, Key::new(key))?;
         row.map(|row| select::read(&row)).transpose()
     }
 

@@ -9,7 +9,7 @@ use super::subscriptions::Entry;
 use crate::clock::Clock;
 use crate::context::{Metadata, TenantId};
 use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
-use crate::mapping::ValueRow;
+use crate::mapping::{Table, ValueRow};
 use crate::staging::StagedWrite;
 use crate::store::RetryPolicy;
 
@@ -54,6 +54,8 @@ impl Shared {
 #[derive(Debug, Default)]
 pub(super) struct State {
     tables: HashMap<&'static str, BTreeMap<Key, Row>>,
+    /// The tables of aggregates that were ever written.
+    pub(super) schemas: HashMap<&'static str, &'static Table>,
     pub(super) read_tables: HashMap<&'static str, ReadTable>,
     log: Vec<Envelope<RawPayload>>,
     /// The last version in the log, by aggregate type and id.
@@ -103,6 +105,7 @@ impl State {
         clock: &dyn Clock,
     ) -> Position {
         let recorded_at = clock.now();
+        self.schemas.insert(write.table.name(), write.table);
         self.streams
             .entry(write.aggregate_type)
             .or_default()

@@ -28,18 +28,37 @@ use crate::unit_of_work::CommitReceipt;
 /// # Example
 ///
 /// ```
-/// use cqrs_core::{InMemoryStore, RequestContext, Store, UnitOfWork};
+/// use cqrs_core::{Aggregate, DomainEvent, InMemoryStore, RequestContext, Root, Store, UnitOfWork};
 ///
-/// # let future = async {
+/// #[derive(Clone, serde::Serialize, serde::Deserialize, DomainEvent)]
+/// #[event(aggregate = "account")]
+/// enum AccountEvent {
+///     Opened,
+/// }
+///
+/// #[derive(Aggregate)]
+/// #[aggregate(table = "account", event = AccountEvent)]
+/// struct Account {
+///     #[aggregate(id)]
+///     id: i64,
+///     #[aggregate(root)]
+///     root: Root<AccountEvent>,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> cqrs_core::Result<()> {
 /// let store = InMemoryStore::new();
-/// let receipt = store.unit_of_work(&RequestContext::system()).commit().await?;
-/// assert!(receipt.events().is_empty());
-/// assert!(store.events().is_empty());
-/// # cqrs_core::Result::Ok(())
-/// # };
-/// # let mut future = std::pin::pin!(future);
-/// # let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-/// # assert!(matches!(future.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(()))));
+/// let receipt = store
+///     .execute(&RequestContext::system(), async |uow| {
+///         let mut root = Root::new();
+///         root.raise(AccountEvent::Opened);
+///         uow.save(Account { id: 1, root })
+///     })
+///     .await?;
+/// assert_eq!(receipt.events().len(), 1);
+/// assert_eq!(store.events()[0].event_type(), "account.opened");
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct InMemoryStore {

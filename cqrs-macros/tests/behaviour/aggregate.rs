@@ -311,7 +311,7 @@ fn it_is_an_aggregate_root() {
 struct Plain {
     #[aggregate(id)]
     #[mapper(column = "plain_id")]
-    id: Id<Plain>,
+    id: Id<Self>,
     #[aggregate(root)]
     root: Root<RoutePlanEvent>,
     created_at: i64,
@@ -331,6 +331,8 @@ fn without_options_only_the_version_is_the_frameworks() {
     };
     let read: Plain = from_row(&row_of(&plain).expect("a row")).expect("a plain one");
     assert_eq!(read.created_at, plain.created_at);
+    let same = Plain::fields().id.eq(plain.id);
+    assert_eq!(same.is_satisfied_by(&read), Ok(true));
     assert_eq!(
         format!("{:?}", Plain::fields().created_at),
         format!("Field(created_at: {})", ColumnType::Int64)

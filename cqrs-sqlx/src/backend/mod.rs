@@ -1,12 +1,12 @@
 //! What a database does its own way. Everything else in this crate is written against
 //! [`Backend`].
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod owned;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod owned;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod transaction;
 

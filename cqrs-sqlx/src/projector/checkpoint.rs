@@ -51,10 +51,8 @@ impl CheckpointSql {
     pub(super) fn new<B: Backend>() -> Self {
         let (now, claim) = (B::DIALECT.now, B::DIALECT.claim);
         Self {
-            claim: format!(
-                "SELECT {COLUMNS}, {now} FROM cqrs_subscription WHERE name = $1{claim}"
-            )
-            .into(),
+            claim: format!("SELECT {COLUMNS}, {now} FROM cqrs_subscription WHERE name = $1{claim}")
+                .into(),
             advance: format!(
                 "UPDATE cqrs_subscription SET position = $2, failed_attempts = 0, \
                  failed_position = NULL, error = NULL, updated_at = {now} WHERE name = $1"

@@ -159,10 +159,7 @@ mod tests {
     fn writers_in_flight_are_looked_for_soon() {
         let mut pace = Pace::new(Polling::default());
         let pauses: Vec<_> = (0..9).map(|_| pace.after(false, true)).collect();
-        assert_eq!(
-            pauses,
-            [1, 2, 4, 8, 16, 32, 64, 100, 100].map(MS)
-        );
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 100, 100].map(MS));
         pace.woken();
         assert_eq!(pace.after(false, true), MS(1));
         pace.after(true, false);

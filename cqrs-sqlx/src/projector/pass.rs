@@ -192,9 +192,7 @@ impl<B: Backend> Worker<B> {
         self.position = Some(position);
         self.bound = self.bound.filter(|bound| *bound > position);
         let known = Known { position, halted };
-        self.shared
-            .advanced
-            .record(self.subscription.name(), known);
+        self.shared.advanced.record(self.subscription.name(), known);
     }
 
     /// Applies the page after a claimed checkpoint.

@@ -71,7 +71,10 @@ pub(super) async fn run<B: Backend>(
             Next::Now => continue,
             Next::After(pause) => {
                 let pause = tokio::time::sleep(pause);
-                stopping.or(select(pin!(pause), pin!(resumed.changed()))).await.map(drop)
+                stopping
+                    .or(select(pin!(pause), pin!(resumed.changed())))
+                    .await
+                    .map(drop)
             }
             Next::Resume => {
                 worker.doubt();
@@ -80,11 +83,15 @@ pub(super) async fn run<B: Backend>(
             }
             Next::Horizon => {
                 let changed = tokio::time::timeout(DOUBT, horizon.changed());
-                stopping.or(changed).await.map(|changed| {
-                    if changed.is_err() {
+                match stopping.or(changed).await {
+                    Some(Ok(Ok(()))) => Some(()),
+                    // The horizon task has ended, and with it everything there is to do.
+                    Some(Ok(Err(_))) | None => None,
+                    Some(Err(_)) => {
                         worker.doubt();
+                        Some(())
                     }
-                })
+                }
             }
         };
         if waited.is_none() {

@@ -84,6 +84,8 @@ fn timed_out(name: &str, seen: Option<Position>, wanted: Position, timeout: Dura
     };
     Error::store(
         StoreErrorKind::TimedOut,
-        format!("subscription {name:?} did not reach position {wanted} within {timeout:?}: {state}"),
+        format!(
+            "subscription {name:?} did not reach position {wanted} within {timeout:?}: {state}"
+        ),
     )
 }

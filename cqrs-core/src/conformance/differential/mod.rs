@@ -24,12 +24,6 @@ use run::Run;
 /// # Panics
 ///
 /// Where the stores differ; the message has the seed, and the command.
-///
-/// # Example
-///
-/// ```ignore
-/// differential::compare(&Memory, &Sqlite, 1, 300).await;
-/// ```
 pub async fn compare<A: Harness, B: Harness>(a: &A, b: &B, seed: u64, steps: usize) {
     let clock = Arc::new(ManualClock::new(time(0)));
     let mut in_a = Run::begin(a, Arc::clone(&clock), seed).await;

@@ -1,3 +1,5 @@
+#![allow(unused_imports, non_camel_case_types)]
+
 #[path = "../support.rs"]
 mod support;
 

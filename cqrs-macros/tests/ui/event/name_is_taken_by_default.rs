@@ -1,3 +1,5 @@
+#![allow(unused_imports, non_camel_case_types)]
+
 use cqrs_core::DomainEvent;
 use serde::{Deserialize, Serialize};
 

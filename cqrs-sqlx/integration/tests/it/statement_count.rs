@@ -115,7 +115,10 @@ async fn a_hundred_aggregates_are_at_most_five_statements() {
     assert_eq!(receipt.events().len(), 100);
     let sent = proxy.statements_since(&before);
     let cost = proxy.counts().since(&before).statements();
-    assert!(cost <= 5, "one to find, at most five to save: {cost}: {sent:#?}");
+    assert!(
+        cost <= 5,
+        "one to find, at most five to save: {cost}: {sent:#?}"
+    );
 }
 
 #[tokio::test]

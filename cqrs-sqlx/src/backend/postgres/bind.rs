@@ -21,7 +21,11 @@ macro_rules! typed {
 }
 
 /// Binds one value.
-pub(super) fn add(arguments: &mut PgArguments, column_type: ColumnType, value: &Value) -> Result<()> {
+pub(super) fn add(
+    arguments: &mut PgArguments,
+    column_type: ColumnType,
+    value: &Value,
+) -> Result<()> {
     match column_type {
         ColumnType::Bool => bind(arguments, typed!(value, Bool(v) => *v)?),
         ColumnType::Int16 => bind(arguments, int::<i16>(value)?),
@@ -63,13 +67,22 @@ pub(super) fn add_column<'v>(
         ColumnType::Int64 => bind(arguments, collect(values, int::<i64>)?),
         ColumnType::Float32 => bind(arguments, collect(values, single)?),
         ColumnType::Float64 => bind(arguments, collect(values, |v| typed!(v, Float(v) => *v))?),
-        ColumnType::Text => bind(arguments, collect(values, |v| typed!(v, Text(v) => v.as_str()))?),
-        ColumnType::Json => bind(arguments, collect(values, |v| typed!(v, Json(v) => v.as_str()))?),
+        ColumnType::Text => bind(
+            arguments,
+            collect(values, |v| typed!(v, Text(v) => v.as_str()))?,
+        ),
+        ColumnType::Json => bind(
+            arguments,
+            collect(values, |v| typed!(v, Json(v) => v.as_str()))?,
+        ),
         ColumnType::Bytes => bind(
             arguments,
             collect(values, |v| typed!(v, Bytes(v) => v.as_slice()))?,
         ),
-        ColumnType::Uuid => bind(arguments, collect::<Uuid>(values, |v| typed!(v, Uuid(v) => *v))?),
+        ColumnType::Uuid => bind(
+            arguments,
+            collect::<Uuid>(values, |v| typed!(v, Uuid(v) => *v))?,
+        ),
         ColumnType::Timestamp => bind(
             arguments,
             collect::<DateTime<Utc>>(values, |v| typed!(v, Timestamp(v) => *v))?,
@@ -103,7 +116,10 @@ fn int<T: TryFrom<i64>>(value: &Value) -> Result<Option<T>> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "it was widened from an f32")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "it was widened from an f32"
+)]
 fn single(value: &Value) -> Result<Option<f32>> {
     typed!(value, Float(v) => *v as f32)
 }

@@ -24,7 +24,10 @@ pub(super) fn bind_origin(arguments: &mut PgArguments, metadata: &Metadata) -> R
     bind(arguments, metadata.actor.as_deref())?;
     let trace = metadata.trace.as_ref();
     bind(arguments, trace.map(|trace| trace.traceparent.as_str()))?;
-    bind(arguments, trace.and_then(|trace| trace.tracestate.as_deref()))
+    bind(
+        arguments,
+        trace.and_then(|trace| trace.tracestate.as_deref()),
+    )
 }
 
 /// Whose events they are.
@@ -55,7 +58,10 @@ pub(super) fn bind_events(arguments: &mut PgArguments, events: &[&NewEvent]) -> 
     bind(arguments, all(events, |event| event.event_type))?;
     bind(arguments, all(events, schema_version))?;
     bind(arguments, all(events, |event| event.payload.as_str()))?;
-    bind(arguments, all(events, |event| event.content_hash.0.as_slice()))?;
+    bind(
+        arguments,
+        all(events, |event| event.content_hash.0.as_slice()),
+    )?;
     bind(arguments, all(events, |event| event.occurred_at))
 }
 
@@ -82,7 +88,11 @@ pub(super) fn bind_streams_and_events(
 
 /// The relation of events bound as arrays from parameter `first` on, as `e`, in their order.
 pub(super) fn unnested(first: usize, with_streams: bool) -> String {
-    let streams = [("text[]", "tenant_id"), ("text[]", "aggregate_type"), ("text[]", "aggregate_id")];
+    let streams = [
+        ("text[]", "tenant_id"),
+        ("text[]", "aggregate_type"),
+        ("text[]", "aggregate_id"),
+    ];
     let events = [
         ("uuid[]", "event_id"),
         ("int8[]", "aggregate_version"),

@@ -86,7 +86,11 @@ pub(super) async fn look(
     let sequence = rows.next().ok_or(sqlx::Error::RowNotFound)?;
     let last_value: i64 = sequence.try_get(0)?;
     let is_called: bool = sequence.try_get(1)?;
-    let drawn = if is_called { last_value } else { last_value - 1 };
+    let drawn = if is_called {
+        last_value
+    } else {
+        last_value - 1
+    };
     let holders = rows.map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     Ok(known.observe(drawn, holders))
 }
@@ -226,7 +230,10 @@ mod tests {
         let mut known = PgHorizon::default();
         for position in 1..=500 {
             let short = format!("4/{position}");
-            assert_eq!(known.observe(position, holders(&["3/1", &short])), at(0, true));
+            assert_eq!(
+                known.observe(position, holders(&["3/1", &short])),
+                at(0, true)
+            );
             assert!(known.pending.len() <= MAX_PENDING);
         }
         assert_eq!(known.pending[0].position, 1, "the oldest is kept");

@@ -105,11 +105,12 @@ async fn look(connection: &mut PgConnection, proof: &Proof<'_>) -> Result<Option
             .map_err(|cause| error(cause, "looking for the events of a commit")),
         Proof::Nothing => Ok(None),
         Proof::Transaction(id) => {
-            let status: Option<String> = sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
-                .bind(id)
-                .fetch_one(connection)
-                .await
-                .map_err(|cause| error(cause, "asking what became of a transaction"))?;
+            let status: Option<String> =
+                sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
+                    .bind(id)
+                    .fetch_one(connection)
+                    .await
+                    .map_err(|cause| error(cause, "asking what became of a transaction"))?;
             Ok((status.as_deref() == Some("committed")).then(Written::default))
         }
     }
@@ -134,14 +135,26 @@ async fn events(
               AND l.aggregate_version = e.aggregate_version
               AND l.event_id = e.event_id",
     )
-    .bind(staged().map(|(write, _)| write.aggregate_type).collect::<Vec<_>>())
-    .bind(staged().map(|(write, _)| write.aggregate_id.as_str()).collect::<Vec<_>>())
+    .bind(
+        staged()
+            .map(|(write, _)| write.aggregate_type)
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        staged()
+            .map(|(write, _)| write.aggregate_id.as_str())
+            .collect::<Vec<_>>(),
+    )
     .bind(
         staged()
             .map(|(_, event)| i64::try_from(event.aggregate_version).unwrap_or(i64::MAX))
             .collect::<Vec<_>>(),
     )
-    .bind(staged().map(|(_, event)| event.event_id).collect::<Vec<_>>())
+    .bind(
+        staged()
+            .map(|(_, event)| event.event_id)
+            .collect::<Vec<_>>(),
+    )
     .fetch_all(connection)
     .await?;
     let Some(highest) = found.iter().map(|(_, position)| *position).max() else {

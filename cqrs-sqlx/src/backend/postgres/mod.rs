@@ -23,7 +23,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlSafeStr, SqlSt
 use self::error::error;
 use self::row::PgSource;
 use crate::backend::{
-    transaction, Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written,
+    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, transaction,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -249,7 +249,12 @@ impl Backed for Postgres {
         migrator
             .run_direct(None, &mut session.connection, false)
             .await
-            .map_err(|cause| error(sqlx::Error::Migrate(Box::new(cause)), "migrating the framework's tables"))
+            .map_err(|cause| {
+                error(
+                    sqlx::Error::Migrate(Box::new(cause)),
+                    "migrating the framework's tables",
+                )
+            })
     }
 
     fn create_table_sql(table: &Table) -> String {
@@ -310,6 +315,11 @@ impl crate::SqlStore<Postgres> {
             store.acquire_timeout,
         );
         drop(connections.acquire().await?);
-        Ok(Self::from_parts(backend, connections.clone(), connections, store))
+        Ok(Self::from_parts(
+            backend,
+            connections.clone(),
+            connections,
+            store,
+        ))
     }
 }

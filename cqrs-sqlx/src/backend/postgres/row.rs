@@ -66,7 +66,9 @@ impl RowSource for PgSource {
             (true, [1, text @ ..]) => text,
             (_, text) => text,
         };
-        std::str::from_utf8(text).map(Some).map_err(ColumnError::invalid)
+        std::str::from_utf8(text)
+            .map(Some)
+            .map_err(ColumnError::invalid)
     }
 }
 
@@ -75,7 +77,12 @@ pub(super) fn check_columns(row: &PgRow, table: &'static Table) -> Result<()> {
     for (column, found) in table.columns().iter().zip(row.columns()) {
         let found = found.type_info();
         if !schema::can_decode(column.column_type(), found.name()) {
-            return Err(wrong_type(table, column.name(), column.column_type(), found));
+            return Err(wrong_type(
+                table,
+                column.name(),
+                column.column_type(),
+                found,
+            ));
         }
     }
     Ok(())

@@ -123,9 +123,10 @@ fn address_arguments(table: &Table, addresses: &[RowAddress]) -> Result<PgArgume
 
 /// `unnest($1::text[], $2::uuid[]) AS k(c0, c1)`.
 fn arrays<'t>(columns: impl Iterator<Item = &'t Column> + Clone) -> String {
-    let values = columns.clone().zip(1..).map(|(column, number)| {
-        format!("${number}::{}", bind::array_type(column.column_type()))
-    });
+    let values = columns
+        .clone()
+        .zip(1..)
+        .map(|(column, number)| format!("${number}::{}", bind::array_type(column.column_type())));
     let names = columns.zip(0..).map(|(_, number)| format!("c{number}"));
     format!("unnest({}) AS k({})", list(values), list(names))
 }

@@ -55,12 +55,19 @@ pub(super) fn fits(
     let name = live.type_name.as_str();
     let fits = match column_type {
         ColumnType::Text => {
-            matches!(name, "text" | "character varying" | "character" | "name" | "citext")
+            matches!(
+                name,
+                "text" | "character varying" | "character" | "name" | "citext"
+            )
         }
         // json has no equality, which the comparison of an unchanged save needs.
         other => name == type_name(other),
     };
-    if fits { Ok(()) } else { Err(type_name(column_type)) }
+    if fits {
+        Ok(())
+    } else {
+        Err(type_name(column_type))
+    }
 }
 
 pub(super) fn create_table_sql(table: &Table) -> String {
@@ -70,7 +77,11 @@ pub(super) fn create_table_sql(table: &Table) -> String {
             ColumnType::Text => " COLLATE \"C\"",
             _ => "",
         };
-        let null = if column.is_nullable() { "" } else { " NOT NULL" };
+        let null = if column.is_nullable() {
+            ""
+        } else {
+            " NOT NULL"
+        };
         writeln!(
             sql,
             "    {} {}{collation}{null},",

@@ -223,7 +223,9 @@ async fn apply_group<'w>(
 ) -> Outcome<Vec<&'w StagedWrite>> {
     let table = group[0].table;
     let operation = group[0].operation;
-    let sql = statements.get(table, shape_of_many(operation), || many_sql(table, operation));
+    let sql = statements.get(table, shape_of_many(operation), || {
+        many_sql(table, operation)
+    });
     let mut arguments = PgArguments::default();
     for (index, column) in written_columns(table, operation) {
         let values = group.iter().map(|write| &write.row[index]);
@@ -244,7 +246,10 @@ async fn apply_group<'w>(
     let mut left: Vec<Option<&StagedWrite>> = group.iter().copied().map(Some).collect();
     for row in &rows {
         let ordinality: i64 = row.try_get(0).map_err(|cause| failure(cause, group))?;
-        if let Some(slot) = usize::try_from(ordinality - 1).ok().and_then(|index| left.get_mut(index)) {
+        if let Some(slot) = usize::try_from(ordinality - 1)
+            .ok()
+            .and_then(|index| left.get_mut(index))
+        {
             *slot = None;
         }
     }
@@ -281,7 +286,10 @@ async fn explain(
     for row in &rows {
         let read = || -> sqlx::Result<(i64, i64)> { Ok((row.try_get(0)?, row.try_get(1)?)) };
         let (ordinality, version) = read().map_err(|cause| failure(cause, writes))?;
-        if let Some(slot) = usize::try_from(ordinality - 1).ok().and_then(|index| versions.get_mut(index)) {
+        if let Some(slot) = usize::try_from(ordinality - 1)
+            .ok()
+            .and_then(|index| versions.get_mut(index))
+        {
             *slot = Some(u64::try_from(version).unwrap_or(0));
         }
     }
@@ -362,14 +370,20 @@ fn one_sql(table: &'static Table, operation: Operation, several_events: bool) ->
     let written = columns.len();
     let (change, bound) = if operation == Operation::Insert {
         let names = list(columns.iter().map(|(_, column)| quoted(column.name())));
-        let values = list(columns.iter().enumerate().map(|(at, (_, column))| value(at, column)));
+        let values = list(
+            columns
+                .iter()
+                .enumerate()
+                .map(|(at, (_, column))| value(at, column)),
+        );
         let insert = format!("INSERT INTO {name} ({names}) VALUES ({values}) RETURNING 1");
         (insert, written)
     } else {
         let guard = guard_with(table, true, |offset| format!("${}", written + 1 + offset));
-        let set = list(columns.iter().enumerate().map(|(at, (_, column))| {
-            format!("{} = {}", quoted(column.name()), value(at, column))
-        }));
+        let set =
+            list(columns.iter().enumerate().map(|(at, (_, column))| {
+                format!("{} = {}", quoted(column.name()), value(at, column))
+            }));
         let change = match operation {
             Operation::Remove if columns.is_empty() => {
                 format!("DELETE FROM {name} AS t WHERE {guard} RETURNING 1")
@@ -420,7 +434,11 @@ fn many_sql(table: &'static Table, operation: Operation) -> String {
         format!("${}::{}", at + 1, bind::array_type(column.column_type()))
     });
     let value = |column: &Column| {
-        format!("g.{}{}", quoted(&format!("new_{}", column.name())), bind::cast(column.column_type()))
+        format!(
+            "g.{}{}",
+            quoted(&format!("new_{}", column.name())),
+            bind::cast(column.column_type())
+        )
     };
     let new_names = columns
         .iter()
@@ -462,7 +480,9 @@ fn many_sql(table: &'static Table, operation: Operation) -> String {
                  RETURNING g.ordinality"
             )
         }
-        _ => format!("UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} RETURNING g.ordinality"),
+        _ => format!(
+            "UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} RETURNING g.ordinality"
+        ),
     }
 }
 
@@ -518,7 +538,11 @@ fn guard_with(table: &Table, versioned: bool, value: impl Fn(usize) -> String) -
     let key = key_column(table).map_or_else(String::new, |column| quoted(column.name()));
     let mut guard = format!("t.{key} = {}", next());
     if versioned {
-        guard.push_str(&format!(" AND t.{} = {}", quoted(version_column(table)), next()));
+        guard.push_str(&format!(
+            " AND t.{} = {}",
+            quoted(version_column(table)),
+            next()
+        ));
     }
     if let Some(tenant) = table.column_with(ColumnRole::Tenant) {
         guard.push_str(&format!(" AND t.{} = {}", quoted(tenant.name()), next()));
@@ -557,7 +581,8 @@ fn guards_unnested(table: &Table, first: usize, versioned: bool) -> String {
 
 fn bind_guard(arguments: &mut PgArguments, write: &StagedWrite) -> Result<()> {
     let table = write.table;
-    let key_type = key_column(table).map_or(cqrs_core::mapping::ColumnType::Text, Column::column_type);
+    let key_type =
+        key_column(table).map_or(cqrs_core::mapping::ColumnType::Text, Column::column_type);
     bind::add(arguments, key_type, &write.key)?;
     bind::bind(arguments, expected(write))?;
     if table.is_tenant() {
@@ -576,14 +601,24 @@ fn bind_guard_arrays(
     versioned: bool,
 ) -> Result<()> {
     let table = writes[0].table;
-    let key_type = key_column(table).map_or(cqrs_core::mapping::ColumnType::Text, Column::column_type);
+    let key_type =
+        key_column(table).map_or(cqrs_core::mapping::ColumnType::Text, Column::column_type);
     let keys: Vec<&Value> = writes.iter().map(|write| &write.key).collect();
     bind::add_column(arguments, key_type, keys.into_iter())?;
     if versioned {
-        bind::bind(arguments, writes.iter().map(|write| expected(write)).collect::<Vec<_>>())?;
+        bind::bind(
+            arguments,
+            writes
+                .iter()
+                .map(|write| expected(write))
+                .collect::<Vec<_>>(),
+        )?;
     }
     if table.is_tenant() {
-        bind::bind(arguments, writes.iter().map(|write| tenant(write)).collect::<Vec<_>>())?;
+        bind::bind(
+            arguments,
+            writes.iter().map(|write| tenant(write)).collect::<Vec<_>>(),
+        )?;
     }
     Ok(())
 }

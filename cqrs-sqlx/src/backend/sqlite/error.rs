@@ -30,19 +30,19 @@ pub(super) fn error(cause: sqlx::Error, doing: &str) -> Error {
     Error::Store(StoreError::new(kind, format!("{doing}{what}")).with_source(cause))
 }
 
-/// Classifies the error of a commit: where the thread that works for the connection is gone, it is
-/// not known what it still did.
+/// Classifies the error of a commit, which is never `Unavailable`: that would mean that the
+/// outcome can be looked up.
 pub(super) fn commit_error(cause: sqlx::Error) -> Error {
-    match cause {
-        sqlx::Error::WorkerCrashed => Error::Store(
-            StoreError::new(
-                StoreErrorKind::OutcomeUnknown,
-                "committing: the connection ended before it answered",
-            )
-            .with_source(cause),
+    let (kind, message) = match (&cause, kind(&cause)) {
+        // The thread that works for the connection is gone, and with it what it last did.
+        (sqlx::Error::WorkerCrashed, _) => (
+            StoreErrorKind::OutcomeUnknown,
+            "committing: the connection ended before it answered",
         ),
-        cause => error(cause, "committing"),
-    }
+        (_, StoreErrorKind::Unavailable) => (StoreErrorKind::Database, "committing failed"),
+        _ => return error(cause, "committing"),
+    };
+    Error::Store(StoreError::new(kind, message).with_source(cause))
 }
 
 /// Classifies the error of a statement that carried this write.
@@ -275,6 +275,20 @@ mod tests {
             ..write
         };
         assert!(!write_error(cause, &update).is_conflict());
+    }
+
+    #[test]
+    fn a_commit_is_never_said_to_be_unavailable() {
+        let broken = || sqlx::Error::Io(std::io::Error::other("broken"));
+        assert_eq!(
+            kind_of(&error(broken(), "reading")),
+            &StoreErrorKind::Unavailable
+        );
+        let commit = commit_error(broken());
+        assert_eq!(kind_of(&commit), &StoreErrorKind::Database);
+        let commit = commit_error(sqlx::Error::WorkerCrashed);
+        assert_eq!(kind_of(&commit), &StoreErrorKind::OutcomeUnknown);
+        assert!(!commit.is_retryable());
     }
 
     #[tokio::test]

@@ -10,9 +10,11 @@ use crate::backend::Horizon;
 
 /// Looks once.
 pub(super) async fn look(connection: &mut SqliteConnection) -> Result<Horizon, sqlx::Error> {
-    let position: i64 = sqlx::query_scalar("SELECT coalesce(max(position), 0) FROM cqrs_event")
-        .fetch_one(connection)
-        .await?;
+    let position: i64 = sqlx::query_scalar(
+        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'cqrs_event'), 0)",
+    )
+    .fetch_one(connection)
+    .await?;
     Ok(Horizon {
         position: Position(position),
         writers: false,

@@ -259,3 +259,48 @@ impl Backed for Sqlite {
 
 #[cfg(test)]
 mod tests;
+
+impl crate::SqlStore<Sqlite> {
+    /// Opens a store in a file, which is created where it does not exist, or in memory
+    /// (`sqlite::memory:`).
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the URL is malformed or the file cannot be opened.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let options: SqliteConnectOptions = url
+            .parse()
+            .map_err(|cause| error::error(cause, "reading the database URL"))?;
+        Self::connect_with(
+            options.create_if_missing(true),
+            crate::StoreOptions::default(),
+        )
+        .await
+    }
+
+    /// As [`connect`](Self::connect), with options.
+    ///
+    /// One connection writes, since SQLite has one writer; the others read. A database in memory
+    /// has one connection for both.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with(
+        options: SqliteConnectOptions,
+        store: crate::StoreOptions,
+    ) -> Result<Self> {
+        let backend = Sqlite::new(options);
+        let open = |size| {
+            crate::connections::Connections::new(backend.clone(), size, store.acquire_timeout)
+        };
+        let writer = open(1);
+        drop(writer.acquire().await?);
+        let readers = if backend.is_in_memory() {
+            writer.clone()
+        } else {
+            open(store.max_connections)
+        };
+        Ok(Self::from_parts(backend, writer, readers, store))
+    }
+}

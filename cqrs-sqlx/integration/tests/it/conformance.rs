@@ -1,0 +1,125 @@
+//! The conformance suite on both databases, and both against memory.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use cqrs_core::conformance::fixtures::{self, CounterTotals, LabelUses, LockerList, ParcelList};
+use cqrs_core::conformance::{Harness, Setup};
+use cqrs_core::{Envelope, Position, RawPayload, RequestContext};
+use cqrs_integration::database::{TestDatabase, TestFile};
+use cqrs_sqlx::{
+    Backend, PgStore, ProjectorBuilder, ProjectorHandle, SqlStore, SqliteStore, StoreOptions,
+    SubscriptionState,
+};
+
+/// The suite's projections, which halt at their first failure.
+fn projector<B: Backend>(store: &SqlStore<B>) -> ProjectorBuilder<B> {
+    store
+        .projector()
+        .retry_delays(Vec::<Duration>::new())
+        .rows(ParcelList)
+        .rows(LabelUses)
+        .rows(CounterTotals)
+        .rows(LockerList)
+}
+
+async fn prepare<B: Backend>(store: &SqlStore<B>) -> ProjectorHandle {
+    store.migrate().await.unwrap();
+    store.create_tables(&fixtures::tables()).await.unwrap();
+    store.verify(&fixtures::tables()).await.unwrap();
+    projector(store).start().await.unwrap()
+}
+
+async fn log<B: Backend>(store: &SqlStore<B>) -> Vec<Envelope<RawPayload>> {
+    store
+        .events(&RequestContext::system(), Position::START, u32::MAX)
+        .await
+        .unwrap()
+}
+
+async fn halted_at<B: Backend>(store: &SqlStore<B>, name: &str) -> Option<Position> {
+    let statuses = store.subscriptions().await.unwrap();
+    let status = statuses.into_iter().find(|status| status.name == name)?;
+    match status.state {
+        SubscriptionState::Halted(failure) => failure.position,
+        _ => None,
+    }
+}
+
+fn options(setup: &Setup) -> StoreOptions {
+    StoreOptions::default()
+        .clock(setup.clock.clone())
+        .retry_policy(setup.retry_policy)
+}
+
+/// Each database lives as long as the harness of its test.
+#[derive(Default)]
+struct Postgres(Mutex<Vec<(ProjectorHandle, TestDatabase)>>);
+
+impl Harness for Postgres {
+    type Store = PgStore;
+
+    async fn store(&self, setup: Setup) -> PgStore {
+        let database = TestDatabase::create().await;
+        let url = database.url().parse().unwrap();
+        let store = PgStore::connect_with(url, options(&setup)).await.unwrap();
+        let handle = prepare(&store).await;
+        self.0.lock().unwrap().push((handle, database));
+        store
+    }
+
+    async fn project(&self, store: &PgStore) {
+        projector(store).run_until_idle().await.ok();
+    }
+
+    async fn log(&self, store: &PgStore) -> Vec<Envelope<RawPayload>> {
+        log(store).await
+    }
+
+    async fn halted_at(&self, store: &PgStore, subscription: &str) -> Option<Position> {
+        halted_at(store, subscription).await
+    }
+}
+
+/// Each file lives as long as the harness of its test.
+#[derive(Default)]
+struct Sqlite(Mutex<Vec<(ProjectorHandle, TestFile)>>);
+
+impl Harness for Sqlite {
+    type Store = SqliteStore;
+
+    async fn store(&self, setup: Setup) -> SqliteStore {
+        let file = TestFile::create();
+        let url = file.url().parse().unwrap();
+        let store = SqliteStore::connect_with(url, options(&setup)).await.unwrap();
+        let handle = prepare(&store).await;
+        self.0.lock().unwrap().push((handle, file));
+        store
+    }
+
+    async fn project(&self, store: &SqliteStore) {
+        projector(store).run_until_idle().await.ok();
+    }
+
+    async fn log(&self, store: &SqliteStore) -> Vec<Envelope<RawPayload>> {
+        log(store).await
+    }
+
+    async fn halted_at(&self, store: &SqliteStore, subscription: &str) -> Option<Position> {
+        halted_at(store, subscription).await
+    }
+}
+
+mod postgres {
+    cqrs_core::conformance_suite!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        super::Postgres::default()
+    );
+}
+
+mod sqlite {
+    cqrs_core::conformance_suite!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        super::Sqlite::default()
+    );
+}

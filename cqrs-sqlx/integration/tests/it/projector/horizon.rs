@@ -1,0 +1,218 @@
+//! Nothing is skipped: an event that is in flight holds back those after it.
+
+use std::time::Duration;
+
+use cqrs_core::{Error, Store, StoreErrorKind};
+use cqrs_integration::database::TestDatabase;
+use cqrs_integration::stores;
+use cqrs_sqlx::{PgStore, ProjectorHandle, StoreOptions};
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+use super::support::{self, INSERT, Recorder, applied, commit, receipt};
+
+/// A running projector that has delivered the first event of the log.
+struct Fixture {
+    database: TestDatabase,
+    store: PgStore,
+    recorder: Recorder,
+    first: i64,
+    _handle: ProjectorHandle,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let database = TestDatabase::create().await;
+        let store = support::with_tables(stores::postgres(database.url()).await).await;
+        let recorder = Recorder::new("recorder");
+        let handle = store
+            .projector()
+            .projection(recorder.clone())
+            .poll_interval(Duration::from_millis(10))
+            .start()
+            .await
+            .unwrap();
+        let first = receipt(&store, 0).await;
+        store.wait_for(&first, "recorder").await.unwrap();
+        Self {
+            database,
+            store,
+            recorder,
+            first: first.position().unwrap().0,
+            _handle: handle,
+        }
+    }
+
+    async fn connect(&self) -> PgConnection {
+        PgConnection::connect(self.database.url()).await.unwrap()
+    }
+
+    /// Commits an event and sees that it is held back, however often the projector looks.
+    async fn commit_held_back(&self) -> cqrs_core::CommitReceipt {
+        let second = receipt(&self.store, 0).await;
+        let impatient = stores::postgres_with(
+            self.database.url(),
+            StoreOptions::default().wait_timeout(Duration::from_millis(200)),
+        )
+        .await;
+        let error = impatient.wait_for(&second, "recorder").await.unwrap_err();
+        let Error::Store(error) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(*error.kind(), StoreErrorKind::TimedOut, "{error}");
+        assert_eq!(applied(&self.store).await, [self.first]);
+        second
+    }
+
+    /// The positions delivered, in the order of their delivery.
+    fn delivered(&self) -> Vec<i64> {
+        self.recorder.pages().concat()
+    }
+}
+
+/// Inserts an event; its position.
+async fn insert(connection: &mut PgConnection) -> i64 {
+    let id = Uuid::now_v7();
+    sqlx::query_scalar(INSERT)
+        .bind(id)
+        .bind("parcel")
+        .bind(id.to_string())
+        .bind("parcel.delivered")
+        .bind(sqlx::types::Json(serde_json::json!({})))
+        .bind([0_u8; 32])
+        .bind(chrono::Utc::now())
+        .fetch_one(connection)
+        .await
+        .unwrap()
+}
+
+async fn execute(connection: &mut PgConnection, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_held_transaction_that_commits_is_delivered_first() {
+    let fixture = Fixture::start().await;
+    let mut held = fixture.connect().await;
+    execute(&mut held, "BEGIN").await;
+    let early = insert(&mut held).await;
+    let second = fixture.commit_held_back().await;
+    execute(&mut held, "COMMIT").await;
+
+    fixture.store.wait_for(&second, "recorder").await.unwrap();
+    let late = second.position().unwrap().0;
+    assert!(early < late);
+    assert_eq!(fixture.delivered(), [fixture.first, early, late]);
+    assert_eq!(applied(&fixture.store).await, [fixture.first, early, late]);
+}
+
+#[tokio::test]
+async fn a_held_transaction_that_rolls_back_leaves_a_gap() {
+    let fixture = Fixture::start().await;
+    let mut held = fixture.connect().await;
+    execute(&mut held, "BEGIN").await;
+    insert(&mut held).await;
+    let second = fixture.commit_held_back().await;
+    execute(&mut held, "ROLLBACK").await;
+
+    fixture.store.wait_for(&second, "recorder").await.unwrap();
+    let late = second.position().unwrap().0;
+    assert_eq!(fixture.delivered(), [fixture.first, late]);
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_is_in_flight_also_without_a_session() {
+    let fixture = Fixture::start().await;
+    let mut held = fixture.connect().await;
+    execute(&mut held, "BEGIN").await;
+    let early = insert(&mut held).await;
+    execute(&mut held, "PREPARE TRANSACTION 'held'").await;
+    held.close().await.unwrap();
+    let second = fixture.commit_held_back().await;
+    let mut other = fixture.connect().await;
+    execute(&mut other, "COMMIT PREPARED 'held'").await;
+
+    fixture.store.wait_for(&second, "recorder").await.unwrap();
+    let late = second.position().unwrap().0;
+    assert_eq!(fixture.delivered(), [fixture.first, early, late]);
+}
+
+#[tokio::test]
+async fn a_commit_between_two_held_ones_waits_for_the_earlier_alone() {
+    let fixture = Fixture::start().await;
+    let (mut one, mut two) = (fixture.connect().await, fixture.connect().await);
+    execute(&mut one, "BEGIN").await;
+    let early = insert(&mut one).await;
+    let second = fixture.commit_held_back().await;
+    execute(&mut two, "BEGIN").await;
+    let late = insert(&mut two).await;
+    execute(&mut one, "COMMIT").await;
+
+    fixture.store.wait_for(&second, "recorder").await.unwrap();
+    let middle = second.position().unwrap().0;
+    assert!(early < middle && middle < late);
+    assert_eq!(fixture.delivered(), [fixture.first, early, middle]);
+    execute(&mut two, "COMMIT").await;
+    let last = receipt(&fixture.store, 0).await;
+    fixture.store.wait_for(&last, "recorder").await.unwrap();
+    assert_eq!(fixture.delivered()[3..], [late, last.position().unwrap().0]);
+}
+
+#[tokio::test]
+async fn transactions_that_do_not_hold_the_log_do_not_hold_the_horizon() {
+    let fixture = Fixture::start().await;
+    let mut reader = fixture.connect().await;
+    execute(
+        &mut reader,
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM cqrs_event",
+    )
+    .await;
+    let mut writer = fixture.connect().await;
+    execute(
+        &mut writer,
+        "CREATE TABLE other (a int); BEGIN; INSERT INTO other VALUES (1); \
+         SELECT pg_current_xact_id()",
+    )
+    .await;
+    let mut undone = fixture.connect().await;
+    execute(&mut undone, "BEGIN; SAVEPOINT s").await;
+    insert(&mut undone).await;
+    execute(&mut undone, "ROLLBACK TO SAVEPOINT s").await;
+
+    let second = receipt(&fixture.store, 0).await;
+    fixture.store.wait_for(&second, "recorder").await.unwrap();
+    for connection in [reader, writer, undone] {
+        connection.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn writers_of_another_database_do_not_hold_the_horizon() {
+    let fixture = Fixture::start().await;
+    let other = TestDatabase::create().await;
+    stores::postgres(other.url()).await.close();
+    let mut held = PgConnection::connect(other.url()).await.unwrap();
+    execute(&mut held, "BEGIN").await;
+    insert(&mut held).await;
+
+    let second = receipt(&fixture.store, 0).await;
+    fixture.store.wait_for(&second, "recorder").await.unwrap();
+    held.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn running_until_idle_waits_for_writers_in_flight() {
+    let fixture = Fixture::start().await;
+    let mut held = fixture.connect().await;
+    execute(&mut held, "BEGIN").await;
+    let early = insert(&mut held).await;
+    let late = commit(&fixture.store, 0).await.0;
+    let other = Recorder::new("other");
+    let projector = fixture.store.projector().projection(other.clone());
+    let mut idle = std::pin::pin!(projector.run_until_idle());
+    let waiting = tokio::time::timeout(Duration::from_millis(50), &mut idle).await;
+    assert!(waiting.is_err(), "it waits");
+    execute(&mut held, "COMMIT").await;
+    assert_eq!(idle.await.unwrap(), 3);
+    assert_eq!(other.pages().concat(), [fixture.first, early, late]);
+}

@@ -1,0 +1,157 @@
+//! Pages: their ends, the events between them, and who applies them.
+
+use std::time::Duration;
+
+use cqrs_core::{Error, RequestContext, StoreErrorKind};
+use cqrs_core::{Query, ReadModels, Store};
+use cqrs_integration::database::{TestDatabase, TestFile};
+use cqrs_integration::domain::{ParcelView, ParcelViews};
+use cqrs_integration::stores;
+use cqrs_sqlx::{Backend, SqlStore};
+
+use super::support::{
+    Recorder, applied, commit, commit_truck, on_each_database, receipt, with_tables,
+};
+
+on_each_database!(
+    every_page_size_delivers_everything_once,
+    events_of_other_aggregates_are_passed_over,
+    without_events_there_is_nothing_to_do,
+    names_are_checked,
+);
+
+async fn every_page_size_delivers_everything_once<B: Backend>(store: SqlStore<B>) {
+    const NAMES: [&str; 3] = ["by one", "by two", "by three"];
+    let mut last = 0;
+    for weighings in 0..7 {
+        let before = last;
+        last = commit(&store, weighings).await.0;
+        for (name, size) in NAMES.into_iter().zip(1..) {
+            let recorder = Recorder::new(name);
+            let projector = store.projector().projection(recorder.clone());
+            let events = projector.page_size(size).run_until_idle().await.unwrap();
+            assert_eq!(events, last.abs_diff(before));
+            let pages = recorder.pages();
+            assert_eq!(pages.concat(), (before + 1..=last).collect::<Vec<_>>());
+            assert!(pages.iter().all(|page| page.len() <= size as usize));
+        }
+    }
+    let thrice: Vec<i64> = (1..=last).flat_map(|position| [position; 3]).collect();
+    assert_eq!(applied(&store).await, thrice);
+}
+
+async fn events_of_other_aggregates_are_passed_over<B: Backend>(store: SqlStore<B>) {
+    let projector = store.projector().rows(ParcelViews).page_size(1);
+    for _ in 0..3 {
+        commit_truck(&store).await;
+    }
+    assert_eq!(projector.run_until_idle().await.unwrap(), 0);
+    let status = &store.subscriptions().await.unwrap()[0];
+    assert_eq!((status.position.0, status.lag), (3, 0));
+
+    commit(&store, 1).await;
+    let truck = commit_truck(&store).await;
+    assert_eq!(projector.run_until_idle().await.unwrap(), 2);
+    let status = &store.subscriptions().await.unwrap()[0];
+    assert_eq!(status.position, truck);
+    let views = store
+        .read_models(&RequestContext::system())
+        .query::<ParcelView>(Query::all())
+        .await
+        .unwrap();
+    assert_eq!(views.len(), 1);
+    assert_eq!(views[0].events, 2);
+}
+
+async fn without_events_there_is_nothing_to_do<B: Backend>(store: SqlStore<B>) {
+    let recorder = Recorder::new("recorder");
+    let projector = store.projector().projection(recorder.clone());
+    assert_eq!(projector.run_until_idle().await.unwrap(), 0);
+    commit(&store, 0).await;
+    assert_eq!(projector.run_until_idle().await.unwrap(), 1);
+    assert_eq!(projector.run_until_idle().await.unwrap(), 0);
+    assert_eq!(recorder.pages(), [[1]]);
+    assert_eq!(store.projector().run_until_idle().await.unwrap(), 0);
+}
+
+async fn names_are_checked<B: Backend>(store: SqlStore<B>) {
+    let usage = |error: Error| match error {
+        Error::Store(error) if *error.kind() == StoreErrorKind::Usage => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let twice = || {
+        let projector = store.projector().projection(Recorder::new("same"));
+        projector
+            .rows(ParcelViews)
+            .projection(Recorder::new("same"))
+    };
+    let message = usage(twice().start().await.unwrap_err());
+    assert_eq!(message, "two subscriptions are named \"same\"");
+    usage(twice().run_until_idle().await.unwrap_err());
+    for name in ["", "a\0b"] {
+        let projector = store.projector().projection(Recorder::new(name));
+        let message = usage(projector.start().await.unwrap_err());
+        assert!(message.contains("1 to 255 bytes"), "{message}");
+    }
+    assert_eq!(store.subscriptions().await.unwrap(), []);
+}
+
+/// Two stores, as of two processes, each with a projector for the same subscriptions.
+async fn two_projectors_share_the_work<B: Backend>(one: SqlStore<B>, two: SqlStore<B>) {
+    const NAMES: [&str; 2] = ["first", "second"];
+    let start = async |store: &SqlStore<B>| {
+        let projector = store
+            .projector()
+            .page_size(3)
+            .poll_interval(Duration::from_millis(5))
+            .rows(ParcelViews);
+        let projector = NAMES.into_iter().fold(projector, |projector, name| {
+            projector.projection(Recorder::new(name))
+        });
+        projector.start().await.unwrap()
+    };
+    let handles = (start(&one).await, start(&two).await);
+    let write = async |store: &SqlStore<B>| {
+        for weighings in 0..20 {
+            commit(store, weighings % 5).await;
+        }
+    };
+    tokio::join!(write(&one), write(&two));
+    let last = receipt(&one, 0).await;
+    for name in NAMES.into_iter().chain(["parcel_view"]) {
+        two.wait_for(&last, name).await.unwrap();
+    }
+    drop(handles);
+
+    let positions = applied(&one).await;
+    let last = last.position().unwrap().0;
+    assert!(positions.len() > 100 && positions.len() % 2 == 0);
+    assert_eq!(positions.last(), Some(&last));
+    for pair in positions.chunks(2) {
+        assert_eq!(pair[0], pair[1], "once by each subscription");
+    }
+    assert!(positions.chunks(2).is_sorted_by(|a, b| a[0] < b[0]));
+    let views = one
+        .read_models(&RequestContext::system())
+        .query::<ParcelView>(Query::all())
+        .await
+        .unwrap();
+    assert_eq!(views.len(), 41);
+    assert!(views.iter().all(|view| view.events == view.version));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_projectors_share_the_work_on_postgres() {
+    let database = TestDatabase::create().await;
+    let one = with_tables(stores::postgres(database.url()).await).await;
+    let two = stores::postgres_with(database.url(), cqrs_sqlx::StoreOptions::default()).await;
+    two_projectors_share_the_work(one, two).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_projectors_share_the_work_on_sqlite() {
+    let file = TestFile::create();
+    let one = with_tables(stores::sqlite(&file.url()).await).await;
+    let two = stores::sqlite(&file.url()).await;
+    two_projectors_share_the_work(one, two).await;
+}
