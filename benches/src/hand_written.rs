@@ -167,7 +167,7 @@ pub(crate) async fn change_in_one(
          schema_version, payload, content_hash, occurred_at) \
          SELECT $10, NULL, $6, NULL, NULL, $3, 'order', $2, $11, $4 + 1, 'order.changed', 1, \
          $12::json, $13, $5 FROM changed RETURNING position";
-    let id = change.id.as_uuid();
+    let id = change.id.uuid();
     let order = load(connection, caller, id).await?;
     let event = Event::changed(change)?;
     sqlx::query_scalar(SQL)
@@ -202,7 +202,7 @@ pub(crate) async fn change_in_steps(
     const SQL: &str = "UPDATE bench_order SET version = $3 + 1, updated_at = $4, \
          updated_by = $5, customer = $6, note = $7, quantity = $8 \
          WHERE id = $1 AND tenant_id = $2 AND version = $3 AND deleted_at IS NULL";
-    let id = change.id.as_uuid();
+    let id = change.id.uuid();
     let order = load(transaction, caller, id).await?;
     let event = Event::changed(change)?;
     let changed = sqlx::query(SQL)

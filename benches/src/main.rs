@@ -1,2 +1,59 @@
-//! x
-fn main() {}
+//! What the framework costs: measured against the same work written by hand on sqlx, interleaved
+//! in one run, on the same server and the same tables.
+//!
+//! `cargo xtask bench <part>` runs a part on a private server that is as durable as a real one.
+//! By itself the program needs `DATABASE_URL`, of a role that may create databases and run
+//! `CHECKPOINT`; it works in a database of its own.
+//!
+//! Only ratios within a run mean anything on another machine.
+
+mod database;
+mod domain;
+mod hand_written;
+mod harness;
+mod report;
+mod write;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::report::Results;
+
+/// What the framework costs against hand-written sqlx.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    part: Part,
+}
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Commits: an aggregate and its event.
+    Write(write::Options),
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let url = std::env::var("DATABASE_URL")
+        .context("DATABASE_URL is not set; `cargo xtask bench` sets it")?;
+    let mut results = Results::open()?;
+    let misses = match &arguments.part {
+        Part::Write(options) => write::run(&url, options, &mut results).await?,
+    };
+    for miss in &misses {
+        eprintln!(
+            "{} is {:.2}, below {:.2}",
+            miss.what, miss.found, miss.least
+        );
+    }
+    Ok(if misses.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -51,7 +51,7 @@ mod conformance {
 
 #[tokio::test]
 async fn random_commands_end_alike_in_two_stores() {
-    for seed in 0..40 {
+    for seed in 0..20 {
         cqrs_core::conformance::differential::compare(&Memory, &Memory, seed, 120).await;
     }
 }

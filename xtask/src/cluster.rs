@@ -85,6 +85,10 @@ impl Cluster {
             .args(["-c", SUPERVISOR, "supervise"])
             .arg(bin)
             .arg(settings)
+            .arg(match durability {
+                Durability::None => "memory",
+                Durability::Full => "disk",
+            })
             // English messages, and a locale that macOS needs to have set.
             .env("LC_ALL", "C")
             // One that the server's user may enter.
@@ -189,6 +193,7 @@ fn settings(port: u16, durability: Durability, has_pg_stat_statements: bool) -> 
             // Without fsync it costs nothing, and commits keep the order of their steps.
             "synchronous_commit = on",
             "full_page_writes = off",
+            "max_wal_size = 512MB",
             "shared_buffers = 256MB",
         ],
         Durability::Full => &[

@@ -68,6 +68,7 @@ pub async fn every_column_comes_back<H: Harness>(h: &H) {
     loaded.seal = vec![9, 8];
     loaded.rank = Some(14);
     loaded.tags = vec!["b".to_owned(), "ä".to_owned()];
+    loaded.marks.insert("m".to_owned(), 15);
     loaded.details = json!({"k": [true, {"deep": "x"}]});
     loaded.depot = Point { x: 3.5, y: 4.5 };
     loaded.sender = Some(Point { x: 5.5, y: 6.5 });

@@ -102,6 +102,19 @@ pub async fn an_id_is_not_used_again_after_removal<H: Harness>(h: &H) {
     assert_eq!(bench.log().await.len(), 4);
 }
 
+/// The same within one unit of work: created, removed, and created again.
+pub async fn an_id_is_not_used_again_after_removal_within_a_commit<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let mut uow = bench.unit_of_work(&system());
+    ok(uow.save(Counter::new(1)));
+    let short_lived: Counter = ok(uow.get(1).await);
+    ok(uow.remove(short_lived));
+    assert!(ok(uow.repository::<Counter>().find(1).await).is_none());
+    ok(uow.save(Counter::new(1)));
+    assert_already_exists::<Counter>(&err(uow.commit().await), &1);
+    assert!(bench.log().await.is_empty());
+}
+
 /// Aggregates of two types may have ids of the same text.
 pub async fn two_types_may_share_an_id<H: Harness>(h: &H) {
     let bench = begin(h).await;

@@ -62,6 +62,7 @@ macro_rules! __conformance_rules {
                 an_id_is_used_once_over_all_tenants
                 an_id_is_not_used_again_after_soft_delete
                 an_id_is_not_used_again_after_removal
+                an_id_is_not_used_again_after_removal_within_a_commit
                 two_types_may_share_an_id
                 what_does_not_exist_is_not_found
                 what_was_removed_is_not_found

@@ -2,4 +2,6 @@
 
 mod conformance;
 mod lost_connection;
+mod oracle;
+mod projector;
 mod statement_count;

@@ -1,0 +1,230 @@
+//! Concurrent writers with aborts and held transactions, and the oracle that checks what came of
+//! them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cqrs_core::{
+    CommitReceipt, Envelope, Error, EventSet, Position, RawPayload, ReadModels, Repository,
+    RequestContext, Result, RowProjection, Specification, Store, UnitOfWork,
+};
+use cqrs_sqlx::{Backend, SqlStore};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::domain::{self, Parcel, ParcelEvent, ParcelId, ParcelView, ParcelViews};
+use crate::random::Random;
+use crate::stores;
+
+/// What all writers share.
+#[derive(Debug)]
+pub struct Workload {
+    /// Commits still to be made.
+    left: AtomicU64,
+    /// How many were made, for those that wait for others to commit.
+    made: watch::Sender<u64>,
+    /// The parcels so far, by tenant.
+    parcels: Mutex<Vec<(RequestContext, ParcelId)>>,
+    /// The events that receipts named.
+    reported: Mutex<BTreeSet<Uuid>>,
+}
+
+impl Workload {
+    /// So many commits.
+    #[must_use]
+    pub fn new(commits: u64) -> Arc<Self> {
+        Arc::new(Self {
+            left: AtomicU64::new(commits),
+            made: watch::Sender::new(0),
+            parcels: Mutex::default(),
+            reported: Mutex::default(),
+        })
+    }
+
+    /// Commits, with aborts and held transactions in between, until all commits are made.
+    ///
+    /// # Errors
+    ///
+    /// The first error that is neither an abort of its own nor to be expected.
+    pub async fn write<B: Backend>(self: Arc<Self>, store: SqlStore<B>, seed: u64) -> Result<()> {
+        let mut random = Random::new(seed);
+        let context = stores::tenant(&format!("tenant-{}", seed % 4));
+        while self.take() {
+            let receipt = match random.below(20) {
+                0 => {
+                    self.abort(&store, &context).await?;
+                    self.give_back();
+                    continue;
+                }
+                1 => self.hold(&store, &context, &mut random).await?,
+                2..8 => self.create(&store, &context, &mut random).await?,
+                _ => self.change(&store, &context, &mut random).await?,
+            };
+            self.report(receipt);
+        }
+        Ok(())
+    }
+
+    fn take(&self) -> bool {
+        self.left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok()
+    }
+
+    fn give_back(&self) {
+        self.left.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn report(&self, receipt: CommitReceipt) {
+        self.reported
+            .lock()
+            .expect("no writer panicked")
+            .extend(receipt.events());
+        self.made.send_modify(|made| *made += 1);
+    }
+
+    fn remember(&self, context: &RequestContext, id: ParcelId) {
+        let mut parcels = self.parcels.lock().expect("no writer panicked");
+        parcels.push((context.clone(), id));
+    }
+
+    async fn create<B: Backend>(
+        &self,
+        store: &SqlStore<B>,
+        context: &RequestContext,
+        random: &mut Random,
+    ) -> Result<CommitReceipt> {
+        let mut parcel = Parcel::register("new");
+        for _ in 0..random.below(3) {
+            parcel.weigh(1);
+        }
+        let id = domain::id(&parcel);
+        let receipt = store
+            .execute(context, async |uow| uow.save(parcel.clone()))
+            .await?;
+        self.remember(context, id);
+        Ok(receipt)
+    }
+
+    /// Changes a parcel that others change too.
+    async fn change<B: Backend>(
+        &self,
+        store: &SqlStore<B>,
+        context: &RequestContext,
+        random: &mut Random,
+    ) -> Result<CommitReceipt> {
+        let known = {
+            let parcels = self.parcels.lock().expect("no writer panicked");
+            let recent = parcels.len().saturating_sub(64) as u64;
+            let pick = recent + random.below(parcels.len() as u64 - recent);
+            parcels.get(usize::try_from(pick).unwrap_or(0)).cloned()
+        };
+        let Some((context, id)) = known else {
+            return self.create(store, context, random).await;
+        };
+        store
+            .execute(&context, async |uow| {
+                let mut parcel = uow.get::<Parcel>(id).await?;
+                parcel.weigh(3);
+                uow.save(parcel)
+            })
+            .await
+    }
+
+    /// Writes, draws positions, and gives it all up.
+    async fn abort<B: Backend>(&self, store: &SqlStore<B>, context: &RequestContext) -> Result<()> {
+        let given_up = store
+            .execute(context, async |uow| {
+                uow.save(Parcel::register("never"))?;
+                uow.repository::<Parcel>()
+                    .count(Specification::all())
+                    .await?;
+                Err::<(), _>(Error::other("given up"))
+            })
+            .await;
+        match given_up {
+            Err(Error::Other(_)) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(Error::other("an abort was committed")),
+        }
+    }
+
+    /// Draws positions and holds them while others commit behind them.
+    async fn hold<B: Backend>(
+        &self,
+        store: &SqlStore<B>,
+        context: &RequestContext,
+        random: &mut Random,
+    ) -> Result<CommitReceipt> {
+        let parcel = Parcel::register("held");
+        let id = domain::id(&parcel);
+        let mut uow = store.unit_of_work(context);
+        uow.save(parcel)?;
+        uow.connection().await?;
+        let mut made = self.made.subscribe();
+        let until = *made.borrow() + random.below(20);
+        // The last writer has nobody to wait for.
+        while *made.borrow_and_update() < until && self.left.load(Ordering::SeqCst) > 0 {
+            if made.changed().await.is_err() {
+                break;
+            }
+        }
+        let receipt = uow.commit().await?;
+        self.remember(context, id);
+        Ok(receipt)
+    }
+
+    /// Checks the log against the receipts, and the read model against a fold of the log.
+    ///
+    /// # Panics
+    ///
+    /// Where an event was lost, skipped, applied twice or out of order.
+    pub async fn check<B: Backend>(&self, store: &SqlStore<B>) {
+        let system = RequestContext::system();
+        let log = store
+            .events(&system, Position::START, u32::MAX)
+            .await
+            .expect("the log is read");
+        let logged: BTreeSet<Uuid> = log.iter().map(Envelope::event_id).collect();
+        assert_eq!(logged.len(), log.len(), "every event is in the log once");
+        let reported = self.reported.lock().expect("no writer panicked").clone();
+        assert_eq!(logged, reported, "the log holds what receipts named, and nothing else");
+
+        let expected = fold(&log);
+        let views: Vec<ParcelView> = store
+            .read_models(&system)
+            .query(cqrs_core::Query::all())
+            .await
+            .expect("the views are read");
+        let found: BTreeMap<String, ParcelView> = views
+            .into_iter()
+            .map(|view| (view.id.to_string(), view))
+            .collect();
+        assert_eq!(found.len(), expected.len());
+        for (id, view) in &expected {
+            assert_eq!(found.get(id), Some(view), "parcel {id}");
+        }
+    }
+}
+
+/// The read model as it must be; checks on the way that versions are dense and in order.
+fn fold(log: &[Envelope<RawPayload>]) -> BTreeMap<String, ParcelView> {
+    let mut rows: BTreeMap<String, Option<ParcelView>> = BTreeMap::new();
+    let mut versions: BTreeMap<&str, u64> = BTreeMap::new();
+    for raw in log {
+        let version = versions.entry(raw.aggregate_id_str()).or_default();
+        *version += 1;
+        assert_eq!(raw.aggregate_version(), *version, "versions are dense, in order");
+        let event = ParcelEvent::decode(raw)
+            .expect("the payload fits")
+            .expect("no other events are written");
+        let row = rows.entry(raw.aggregate_id_str().to_owned()).or_default();
+        ParcelViews
+            .apply(row, &raw.with_payload(event))
+            .expect("the fold takes every event");
+    }
+    rows.into_iter()
+        .filter_map(|(id, row)| Some((id, row?)))
+        .collect()
+}

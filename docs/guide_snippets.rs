@@ -1,0 +1,426 @@
+//! What the guide shows besides its complete example.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cqrs_core::mapping::RowMapper;
+use cqrs_core::{
+    Aggregate, CommandHandler, DomainEvent, Entity, Envelope, Error, EventBus, Id, InMemoryStore,
+    ManualClock, Projection, Query, QueryHandler, RawPayload, ReadModels, Record, Repository,
+    RequestContext, Result, Root, RowProjection, Specification, Store, StoreErrorKind, TenantId,
+    UnitOfWork, ValueObject,
+};
+use cqrs_sqlx::{
+    PgStore, ProjectorHandle, SqlTransaction, Sqlite, SqliteStore, StoreOptions,
+    SubscriptionState,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::migrate::Migrator;
+use sqlx::{Connection, PgConnection};
+
+use super::{AlreadyPaid, Order, OrderEvent, OrderList, OrderRow, OrderStatus, Orders, pay};
+
+type AnyResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+// Stores and their tables.
+
+#[expect(dead_code, reason = "compiled, not run")]
+async fn open() -> AnyResult {
+    let store = SqliteStore::connect("sqlite:orders.db").await?;
+    drop(store);
+
+    let options = StoreOptions::default()
+        .max_connections(20)
+        .acquire_timeout(Duration::from_secs(2));
+    let url = std::env::var("DATABASE_URL")?;
+    let store = PgStore::connect_with(url.parse()?, options).await?;
+    drop(store);
+    Ok(())
+}
+
+#[expect(dead_code, reason = "compiled, not run")]
+async fn open_store(url: &str) -> Result<PgStore, Box<dyn std::error::Error>> {
+    let mut connection = PgConnection::connect(url).await?;
+    Migrator::new(Path::new("migrations")).await?.run(&mut connection).await?;
+
+    let store = PgStore::connect(url).await?;
+    store.migrate().await?;
+    store.verify(&[Order::table(), OrderRow::table()]).await?;
+    Ok(store)
+}
+
+#[test]
+fn tables_are_printed() {
+    for table in [Order::table(), OrderRow::table()] {
+        println!("{}", PgStore::create_table_sql(table));
+    }
+}
+
+async fn in_memory_sqlite() -> AnyResult<SqliteStore> {
+    let store = SqliteStore::connect("sqlite::memory:").await?;
+    store.migrate().await?;
+    store.create_tables(&[Order::table(), OrderRow::table()]).await?;
+    Ok(store)
+}
+
+fn north() -> RequestContext {
+    RequestContext::tenant(TenantId::new("north").expect("a plain name is a tenant"))
+}
+
+// Commands.
+
+#[derive(Clone)]
+pub struct PlaceOrder {
+    pub customer: String,
+    pub total: i64,
+}
+
+pub struct PlaceOrderHandler;
+
+impl<U: UnitOfWork> CommandHandler<U, PlaceOrder> for PlaceOrderHandler {
+    type Output = Id<Order>;
+
+    async fn handle(&self, uow: &mut U, command: PlaceOrder) -> Result<Id<Order>> {
+        let order = Order::place(&command.customer, command.total);
+        let id = order.id;
+        uow.save(order)?;
+        Ok(id)
+    }
+}
+
+pub struct OrdersOf;
+
+impl<M: ReadModels> QueryHandler<M, String> for OrdersOf {
+    type Output = Vec<OrderRow>;
+
+    async fn handle(&self, read_models: &M, customer: String) -> Result<Vec<OrderRow>> {
+        let fields = OrderRow::fields();
+        let query = Query::filter(fields.customer.eq(customer))
+            .order_by(fields.id.desc())
+            .limit(20);
+        read_models.query(query).await
+    }
+}
+
+pub async fn pay_largest<U: UnitOfWork>(uow: &mut U) -> Result<Option<Id<Order>>> {
+    let Some(mut order) = uow.repository::<Order>().find_open(1).await?.pop() else {
+        return Ok(None);
+    };
+    let id = order.id;
+    order.pay()?;
+    uow.save(order)?;
+    Ok(Some(id))
+}
+
+pub fn http_status(error: &Error) -> u16 {
+    if error.domain::<AlreadyPaid>().is_some() {
+        return 422;
+    }
+    match error {
+        Error::Domain(_) => 400,
+        error if error.is_not_found() => 404,
+        error if error.is_conflict() => 409,
+        error if error.is_retryable() => 503,
+        Error::Store(error) if *error.kind() == StoreErrorKind::OutcomeUnknown => 504,
+        _ => 500,
+    }
+}
+
+#[tokio::test]
+async fn orders_in_memory() -> AnyResult {
+    let store = InMemoryStore::new();
+    store.subscribe_rows(OrderList)?;
+    let context = RequestContext::tenant(TenantId::new("north")?);
+
+    let placed = PlaceOrder { customer: "Ada".into(), total: 120 };
+    let receipt = store.dispatch(&context, &PlaceOrderHandler, placed).await?;
+    let id = *receipt.output();
+    let receipt = store.execute(&context, async |uow| pay(uow, id).await).await?;
+    let again = store.execute(&context, async |uow| pay(uow, id).await).await;
+
+    assert!(again.is_err_and(|error| error.domain::<AlreadyPaid>().is_some()));
+    store.wait_for(&receipt, OrderList::NAME).await?;
+    let rows = store.ask(&context, &OrdersOf, "Ada".to_owned()).await?;
+    assert!(rows[0].paid);
+    assert_eq!(store.events().len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn tenants_and_finders() -> AnyResult {
+    let store = in_memory_sqlite().await?;
+    let context = north();
+    let order = Order::place("Ada", 120);
+
+    let receipt = store
+        .execute(&context, async |uow| {
+            uow.save(order.clone())?;
+            uow.repository::<Order>().count_large("Ada").await
+        })
+        .await?;
+    assert_eq!(*receipt.output(), 1);
+    assert_eq!(receipt.events().len(), 1);
+
+    let context = RequestContext::system().with_actor("month-end");
+    let paid = store.execute(&context, async |uow| pay_largest(uow).await).await?;
+    assert!(paid.into_output().is_some());
+
+    let large: Specification<Order> =
+        Order::fields().total.ge(100) & !Order::fields().status.eq(OrderStatus::Open);
+    let receipt = store
+        .execute(&context, async |uow| {
+            let query = Query::filter(large.clone()).order_by(Order::fields().total.desc());
+            uow.repository::<Order>().query(query).await
+        })
+        .await?;
+    assert_eq!(receipt.output().len(), 1);
+
+    let error = store
+        .execute(&context, async |uow| uow.save(Order::place("Ben", 30)))
+        .await
+        .expect_err("whose is it?");
+    assert!(matches!(error, Error::TenantRequired { .. }));
+    assert_eq!(http_status(&error), 500);
+    Ok(())
+}
+
+// Projectors.
+
+async fn run_service(store: &SqliteStore, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let projector: ProjectorHandle = store
+        .projector()
+        .rows(OrderList)
+        .poll_interval(Duration::from_millis(100))
+        .start()
+        .await?;
+
+    shutdown.await;
+    projector.stop(Duration::from_secs(10)).await;
+    Ok(())
+}
+
+async fn resume_halted(store: &SqliteStore) -> Result<()> {
+    for status in store.subscriptions().await? {
+        if let SubscriptionState::Halted(failure) = status.state {
+            eprintln!("{failure}");
+            store.resume(&failure.name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts the orders of each customer with SQL of its own.
+pub struct CustomerCounts;
+
+impl Projection<SqlTransaction<Sqlite>> for CustomerCounts {
+    type Event = OrderEvent;
+
+    fn name(&self) -> &str {
+        "customer_counts"
+    }
+
+    async fn apply(
+        &self,
+        page: &[Envelope<OrderEvent>],
+        transaction: &mut SqlTransaction<Sqlite>,
+    ) -> Result<()> {
+        for event in page {
+            if let OrderEvent::Placed { customer, .. } = event.payload() {
+                sqlx::query(
+                    "INSERT INTO customer_count (customer, orders) VALUES ($1, 1)
+                     ON CONFLICT (customer) DO UPDATE SET orders = orders + 1",
+                )
+                .bind(customer)
+                .execute(&mut *transaction.connection())
+                .await
+                .map_err(Error::other)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hands events to a webhook, a broker, or this vector.
+#[derive(Clone, Default)]
+pub struct Outgoing(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl EventBus for Outgoing {
+    async fn publish(&self, page: &[Envelope<RawPayload>]) -> Result<()> {
+        let mut sent = self.0.lock().map_err(|_| Error::other("poisoned"))?;
+        sent.extend(page.iter().map(|event| event.event_type().to_owned()));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn own_sql_and_a_relay() -> AnyResult {
+    let store = in_memory_sqlite().await?;
+    let context = north();
+
+    store
+        .execute(&context, async |uow| {
+            uow.save(Order::place("Ada", 120))?;
+            sqlx::query("CREATE TABLE customer_count (customer TEXT PRIMARY KEY, orders INTEGER)")
+                .execute(&mut *uow.connection().await?)
+                .await
+                .map_err(Error::other)?;
+            Ok(())
+        })
+        .await?;
+
+    let bus = Outgoing::default();
+    let applied = store
+        .projector()
+        .projection(CustomerCounts)
+        .relay("outgoing", bus.clone())
+        .run_until_idle()
+        .await?;
+    assert_eq!(applied, 2);
+    assert_eq!(*bus.0.lock().expect("not poisoned"), ["order.placed"]);
+
+    run_service(&store, async {}).await?;
+    resume_halted(&store).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn times_can_be_set() -> AnyResult {
+    let clock = Arc::new(ManualClock::new("2024-02-03T04:05:06Z".parse()?));
+    let store = InMemoryStore::new().with_clock(clock.clone());
+    store.execute(&north(), async |uow| uow.save(Order::place("Ada", 1))).await?;
+    clock.set("2024-02-04T00:00:00Z".parse()?);
+    assert_eq!(store.events()[0].occurred_at().to_rfc3339(), "2024-02-03T04:05:06+00:00");
+    Ok(())
+}
+
+// The mapping.
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "site")]
+pub enum SiteEvent {
+    Opened,
+    #[event(name = "site.moved_away", version = 2)]
+    Moved { x: f64, y: f64 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
+pub struct Point {
+    pub x: f64,
+    pub y: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
+pub struct SquareMetres(pub u32);
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
+pub enum SiteKind {
+    Depot,
+    #[value_object(name = "cross_dock")]
+    Transit,
+}
+
+mod whole_cents {
+    pub(super) fn to_column(euros: &f64) -> i64 {
+        (euros * 100.0).round() as i64
+    }
+
+    pub(super) fn from_column(cents: i64) -> Result<f64, String> {
+        Ok(cents as f64 / 100.0)
+    }
+}
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "site", event = SiteEvent, tenant = "org_id", soft_delete, audit)]
+pub struct Site {
+    #[aggregate(id)]
+    id: Id<Site>,
+    #[aggregate(root)]
+    root: Root<SiteEvent>,
+    kind: SiteKind,
+    area: SquareMetres,
+    note: Option<String>,
+    #[mapper(column = "display_name")]
+    name: String,
+    #[mapper(text)]
+    gateway: std::net::IpAddr,
+    #[mapper(json)]
+    tags: Vec<String>,
+    #[mapper(flatten)]
+    entrance: Point,
+    #[mapper(flatten, prefix = "exit_")]
+    way_out: Option<Point>,
+    #[mapper(with = whole_cents, as = i64)]
+    rent: f64,
+}
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "legacy_site", event = SiteEvent)]
+#[mapper(row = LegacySiteRow)]
+pub struct LegacySite {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<SiteEvent>,
+    is_open: bool,
+}
+
+#[derive(Record)]
+pub struct LegacySiteRow {
+    #[record(key)]
+    site_no: i64,
+    state: String,
+}
+
+impl RowMapper<LegacySite> for LegacySiteRow {
+    type Error = String;
+
+    fn from_aggregate(site: &LegacySite) -> Self {
+        let state = if site.is_open { "O" } else { "C" };
+        Self { site_no: site.id, state: state.to_owned() }
+    }
+
+    fn into_aggregate(self, root: Root<SiteEvent>) -> Result<LegacySite, String> {
+        let is_open = match self.state.as_str() {
+            "O" => true,
+            "C" => false,
+            other => return Err(format!("unknown state {other:?}")),
+        };
+        Ok(LegacySite { id: self.site_no, root, is_open })
+    }
+}
+
+#[tokio::test]
+async fn every_mapping_comes_back() -> AnyResult {
+    let store = SqliteStore::connect("sqlite::memory:").await?;
+    store.migrate().await?;
+    store.create_tables(&[Site::table(), LegacySite::table()]).await?;
+    store.verify(&[Site::table(), LegacySite::table()]).await?;
+    let mut root = Root::new();
+    root.raise(SiteEvent::Opened);
+    root.raise(SiteEvent::Moved { x: 1.0, y: 2.0 });
+    let site = Site {
+        id: Id::new(),
+        root,
+        kind: SiteKind::Transit,
+        area: SquareMetres(70),
+        note: None,
+        name: "North gate".into(),
+        gateway: "10.0.0.1".parse()?,
+        tags: vec!["a".into()],
+        entrance: Point { x: 1.0, y: 2.0 },
+        way_out: None,
+        rent: 12.5,
+    };
+    let id = site.id;
+    store.execute(&north(), async |uow| uow.save(site.clone())).await?;
+    let legacy = LegacySite { id: 7, root: Root::new(), is_open: true };
+    store.execute(&north(), async |uow| uow.save(legacy.clone())).await?;
+    let receipt = store.execute(&north(), async |uow| uow.get::<Site>(id).await).await?;
+    let found = receipt.into_output();
+    assert_eq!(found.root.version(), 2);
+    assert_eq!((found.kind, found.area, found.note), (site.kind, site.area, None));
+    assert_eq!((found.name, found.gateway, found.tags), (site.name, site.gateway, site.tags));
+    assert_eq!((found.entrance, found.way_out, found.rent), (site.entrance, None, 12.5));
+    Ok(())
+}
