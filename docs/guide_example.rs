@@ -52,8 +52,17 @@ pub struct Order {
 impl Order {
     pub fn place(customer: &str, total: i64) -> Self {
         let (id, mut root, customer) = (Id::new(), Root::new(), customer.to_owned());
-        root.raise(OrderEvent::Placed { customer: customer.clone(), total });
-        Self { id, root, customer, total, status: OrderStatus::Open }
+        root.raise(OrderEvent::Placed {
+            customer: customer.clone(),
+            total,
+        });
+        Self {
+            id,
+            root,
+            customer,
+            total,
+            status: OrderStatus::Open,
+        }
     }
 
     pub fn pay(&mut self) -> Result<(), AlreadyPaid> {
@@ -99,7 +108,11 @@ impl RowProjection for OrderList {
         match (event.payload(), row) {
             (OrderEvent::Placed { customer, .. }, row) => {
                 let (id, customer) = (event.aggregate_id()?, customer.clone());
-                *row = Some(OrderRow { id, customer, paid: false });
+                *row = Some(OrderRow {
+                    id,
+                    customer,
+                    paid: false,
+                });
             }
             (OrderEvent::Paid, Some(row)) => row.paid = true,
             (OrderEvent::Paid, None) => {}
@@ -118,18 +131,31 @@ pub async fn pay<U: UnitOfWork>(uow: &mut U, id: Id<Order>) -> Result<()> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = SqliteStore::connect("sqlite::memory:").await?;
     store.migrate().await?;
-    store.create_tables(&[Order::table(), OrderRow::table()]).await?;
+    store
+        .create_tables(&[Order::table(), OrderRow::table()])
+        .await?;
     let _projector = store.projector().rows(OrderList).start().await?;
 
     let context = RequestContext::tenant(TenantId::new("north")?).with_actor("kim");
     let order = Order::place("Ada", 120);
     let id = *order.id();
-    store.execute(&context, async |uow| uow.save(order.clone())).await?;
-    let receipt = store.execute(&context, async |uow| pay(uow, id).await).await?;
+    store
+        .execute(&context, async |uow| uow.save(order.clone()))
+        .await?;
+    let receipt = store
+        .execute(&context, async |uow| pay(uow, id).await)
+        .await?;
 
     store.wait_for(&receipt, OrderList::NAME).await?;
     let row = store.read_models(&context).find::<OrderRow>(id).await?;
-    assert_eq!(row, Some(OrderRow { id, customer: "Ada".into(), paid: true }));
+    assert_eq!(
+        row,
+        Some(OrderRow {
+            id,
+            customer: "Ada".into(),
+            paid: true
+        })
+    );
     Ok(())
 }
 // end of user code
@@ -139,7 +165,10 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 2] = [include_str!("guide_example.rs"), include_str!("guide_snippets.rs")];
+const SOURCES: [&str; 2] = [
+    include_str!("guide_example.rs"),
+    include_str!("guide_snippets.rs"),
+];
 const GUIDE: &str = include_str!("guide.md");
 
 /// The lines without what stands around them: the guide may indent in another way.
@@ -149,13 +178,23 @@ fn lines(text: &str) -> Vec<&str> {
 
 #[test]
 fn the_example_is_short_and_the_guide_says_how_short() {
-    let (_, code) = SOURCES[0].split_once("// user code\n").expect("a first marker");
-    let (code, _) = code.split_once("// end of user code\n").expect("a last marker");
+    let (_, code) = SOURCES[0]
+        .split_once("// user code\n")
+        .expect("a first marker");
+    let (code, _) = code
+        .split_once("// end of user code\n")
+        .expect("a last marker");
     let is_code = |line: &&str| !line.is_empty() && !line.starts_with("//");
     let count = lines(code).iter().filter(|line| is_code(line)).count();
     assert!(count < 100, "{count} lines");
-    assert!(GUIDE.contains(&format!("```rust\n{code}```\n")), "the guide has the example");
-    assert!(GUIDE.contains(&format!("{count} lines")), "the guide says {count} lines");
+    assert!(
+        GUIDE.contains(&format!("```rust\n{code}```\n")),
+        "the guide has the example"
+    );
+    assert!(
+        GUIDE.contains(&format!("{count} lines")),
+        "the guide says {count} lines"
+    );
 }
 
 #[test]
@@ -164,9 +203,11 @@ fn every_rust_block_of_the_guide_is_compiled() {
     for block in GUIDE.split("```rust\n").skip(1) {
         let (block, _) = block.split_once("```\n").expect("the block ends");
         let wanted = lines(block);
-        let is_compiled = |source: &Vec<&str>| {
-            source.windows(wanted.len()).any(|window| window == wanted)
-        };
-        assert!(sources.iter().any(is_compiled), "this is not compiled:\n{block}");
+        let is_compiled =
+            |source: &Vec<&str>| source.windows(wanted.len()).any(|window| window == wanted);
+        assert!(
+            sources.iter().any(is_compiled),
+            "this is not compiled:\n{block}"
+        );
     }
 }

@@ -12,8 +12,7 @@ use cqrs_core::{
     UnitOfWork, ValueObject,
 };
 use cqrs_sqlx::{
-    PgStore, ProjectorHandle, SqlTransaction, Sqlite, SqliteStore, StoreOptions,
-    SubscriptionState,
+    PgStore, ProjectorHandle, SqlTransaction, Sqlite, SqliteStore, StoreOptions, SubscriptionState,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::migrate::Migrator;
@@ -42,7 +41,10 @@ async fn open() -> AnyResult {
 #[expect(dead_code, reason = "compiled, not run")]
 async fn open_store(url: &str) -> Result<PgStore, Box<dyn std::error::Error>> {
     let mut connection = PgConnection::connect(url).await?;
-    Migrator::new(Path::new("migrations")).await?.run(&mut connection).await?;
+    Migrator::new(Path::new("migrations"))
+        .await?
+        .run(&mut connection)
+        .await?;
 
     let store = PgStore::connect(url).await?;
     store.migrate().await?;
@@ -60,7 +62,9 @@ fn tables_are_printed() {
 async fn in_memory_sqlite() -> AnyResult<SqliteStore> {
     let store = SqliteStore::connect("sqlite::memory:").await?;
     store.migrate().await?;
-    store.create_tables(&[Order::table(), OrderRow::table()]).await?;
+    store
+        .create_tables(&[Order::table(), OrderRow::table()])
+        .await?;
     Ok(store)
 }
 
@@ -133,11 +137,18 @@ async fn orders_in_memory() -> AnyResult {
     store.subscribe_rows(OrderList)?;
     let context = RequestContext::tenant(TenantId::new("north")?);
 
-    let placed = PlaceOrder { customer: "Ada".into(), total: 120 };
+    let placed = PlaceOrder {
+        customer: "Ada".into(),
+        total: 120,
+    };
     let receipt = store.dispatch(&context, &PlaceOrderHandler, placed).await?;
     let id = *receipt.output();
-    let receipt = store.execute(&context, async |uow| pay(uow, id).await).await?;
-    let again = store.execute(&context, async |uow| pay(uow, id).await).await;
+    let receipt = store
+        .execute(&context, async |uow| pay(uow, id).await)
+        .await?;
+    let again = store
+        .execute(&context, async |uow| pay(uow, id).await)
+        .await;
 
     assert!(again.is_err_and(|error| error.domain::<AlreadyPaid>().is_some()));
     store.wait_for(&receipt, OrderList::NAME).await?;
@@ -163,7 +174,9 @@ async fn tenants_and_finders() -> AnyResult {
     assert_eq!(receipt.events().len(), 1);
 
     let context = RequestContext::system().with_actor("month-end");
-    let paid = store.execute(&context, async |uow| pay_largest(uow).await).await?;
+    let paid = store
+        .execute(&context, async |uow| pay_largest(uow).await)
+        .await?;
     assert!(paid.into_output().is_some());
 
     let large: Specification<Order> =
@@ -288,9 +301,14 @@ async fn own_sql_and_a_relay() -> AnyResult {
 async fn times_can_be_set() -> AnyResult {
     let clock = Arc::new(ManualClock::new("2024-02-03T04:05:06Z".parse()?));
     let store = InMemoryStore::new().with_clock(clock.clone());
-    store.execute(&north(), async |uow| uow.save(Order::place("Ada", 1))).await?;
+    store
+        .execute(&north(), async |uow| uow.save(Order::place("Ada", 1)))
+        .await?;
     clock.set("2024-02-04T00:00:00Z".parse()?);
-    assert_eq!(store.events()[0].occurred_at().to_rfc3339(), "2024-02-03T04:05:06+00:00");
+    assert_eq!(
+        store.events()[0].occurred_at().to_rfc3339(),
+        "2024-02-03T04:05:06+00:00"
+    );
     Ok(())
 }
 
@@ -301,7 +319,10 @@ async fn times_can_be_set() -> AnyResult {
 pub enum SiteEvent {
     Opened,
     #[event(name = "site.moved_away", version = 2)]
-    Moved { x: f64, y: f64 },
+    Moved {
+        x: f64,
+        y: f64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
@@ -377,7 +398,10 @@ impl RowMapper<LegacySite> for LegacySiteRow {
 
     fn from_aggregate(site: &LegacySite) -> Self {
         let state = if site.is_open { "O" } else { "C" };
-        Self { site_no: site.id, state: state.to_owned() }
+        Self {
+            site_no: site.id,
+            state: state.to_owned(),
+        }
     }
 
     fn into_aggregate(self, root: Root<SiteEvent>) -> Result<LegacySite, String> {
@@ -386,7 +410,11 @@ impl RowMapper<LegacySite> for LegacySiteRow {
             "C" => false,
             other => return Err(format!("unknown state {other:?}")),
         };
-        Ok(LegacySite { id: self.site_no, root, is_open })
+        Ok(LegacySite {
+            id: self.site_no,
+            root,
+            is_open,
+        })
     }
 }
 
@@ -394,7 +422,9 @@ impl RowMapper<LegacySite> for LegacySiteRow {
 async fn every_mapping_comes_back() -> AnyResult {
     let store = SqliteStore::connect("sqlite::memory:").await?;
     store.migrate().await?;
-    store.create_tables(&[Site::table(), LegacySite::table()]).await?;
+    store
+        .create_tables(&[Site::table(), LegacySite::table()])
+        .await?;
     store.verify(&[Site::table(), LegacySite::table()]).await?;
     let mut root = Root::new();
     root.raise(SiteEvent::Opened);
@@ -413,14 +443,33 @@ async fn every_mapping_comes_back() -> AnyResult {
         rent: 12.5,
     };
     let id = site.id;
-    store.execute(&north(), async |uow| uow.save(site.clone())).await?;
-    let legacy = LegacySite { id: 7, root: Root::new(), is_open: true };
-    store.execute(&north(), async |uow| uow.save(legacy.clone())).await?;
-    let receipt = store.execute(&north(), async |uow| uow.get::<Site>(id).await).await?;
+    store
+        .execute(&north(), async |uow| uow.save(site.clone()))
+        .await?;
+    let legacy = LegacySite {
+        id: 7,
+        root: Root::new(),
+        is_open: true,
+    };
+    store
+        .execute(&north(), async |uow| uow.save(legacy.clone()))
+        .await?;
+    let receipt = store
+        .execute(&north(), async |uow| uow.get::<Site>(id).await)
+        .await?;
     let found = receipt.into_output();
     assert_eq!(found.root.version(), 2);
-    assert_eq!((found.kind, found.area, found.note), (site.kind, site.area, None));
-    assert_eq!((found.name, found.gateway, found.tags), (site.name, site.gateway, site.tags));
-    assert_eq!((found.entrance, found.way_out, found.rent), (site.entrance, None, 12.5));
+    assert_eq!(
+        (found.kind, found.area, found.note),
+        (site.kind, site.area, None)
+    );
+    assert_eq!(
+        (found.name, found.gateway, found.tags),
+        (site.name, site.gateway, site.tags)
+    );
+    assert_eq!(
+        (found.entrance, found.way_out, found.rent),
+        (site.entrance, None, 12.5)
+    );
     Ok(())
 }

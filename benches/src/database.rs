@@ -154,9 +154,9 @@ impl Tables {
                  aggregate_id, event_id, aggregate_version, event_type, schema_version, payload, \
                  content_hash, occurred_at) \
                  SELECT id, 'seed', tenant_id, 'order', id::text, id, 1, 'order.placed', 1, \
-                 payload::json, sha256(convert_to(payload, 'UTF8')), now() FROM bench_order, \
+                 payload::json, sha256(convert_to(payload, 'UTF8')), now() FROM bench_order AS o, \
                  concat('{\"customer\":\"', customer, '\",\"note\":\"', note, \
-                 '\",\"quantity\":', quantity, '}') AS payload ORDER BY id",
+                 '\",\"quantity\":', quantity, '}') AS payload ORDER BY o.id",
             )
             .await?;
         connection

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use cqrs_core::{AggregateRoot as _, Entity as _, Id, RequestContext, Store, TenantId, UnitOfWork};
+use cqrs_core::{Entity as _, Id, RequestContext, Store, TenantId, UnitOfWork};
 use cqrs_sqlx::{PgStore, StoreOptions};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{Connection as _, PgPool};

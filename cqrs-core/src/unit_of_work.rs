@@ -9,13 +9,14 @@ use crate::context::RequestContext;
 use crate::envelope::Position;
 use crate::error::Result;
 use crate::repository::Repository;
+use crate::specification::Query;
 
 /// A set of changes that are committed together or not at all, with the events that tell of them.
 ///
 /// It is lazy: it holds no connection until it needs one, and `save` and `remove` only stage.
 /// Dropping it without a commit forgets what was staged and rolls back what was sent.
 ///
-/// The shortcuts [`get`](Self::get), [`save`](Self::save) and [`remove`](Self::remove) call the
+/// The shortcuts [`get`](Self::get), [`query`](Self::query), [`save`](Self::save) and [`remove`](Self::remove) call the
 /// repository of the aggregate's type.
 pub trait UnitOfWork: Send {
     /// The repository of an aggregate type.
@@ -72,6 +73,18 @@ pub trait UnitOfWork: Send {
         async move { self.repository::<A>().get(id).await }
     }
 
+    /// Loads the aggregates that a query selects. See [`Repository::query`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::query`].
+    fn query<A: AggregateRoot>(
+        &mut self,
+        query: Query<A>,
+    ) -> impl Future<Output = Result<Vec<A>>> + Send {
+        async move { self.repository::<A>().query(query).await }
+    }
+
     /// Stages an aggregate. See [`Repository::save`].
     ///
     /// # Errors
@@ -93,7 +106,6 @@ pub trait UnitOfWork: Send {
 
 /// What a commit wrote: proof that it is durable, and the place in the log to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
 pub struct CommitReceipt<T = ()> {
     output: T,
     events: Vec<Uuid>,

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cqrs_core::mapping::Table;
-use cqrs_core::{Clock, CommitReceipt, Envelope, Position, RawPayload, RequestContext, Result, RetryPolicy, Store, SystemClock};
+use cqrs_core::{
+    Clock, CommitReceipt, Envelope, Position, RawPayload, RequestContext, Result, RetryPolicy,
+    Store, SystemClock,
+};
 
 use crate::backend::Backend;
 use crate::connections::Connections;

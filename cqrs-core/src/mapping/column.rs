@@ -99,7 +99,7 @@ column_values! {
     Uuid: Uuid, read_uuid, |v| Ok(Value::Uuid(*v)), |v| Ok(v);
     DateTime<Utc>: Timestamp, read_timestamp, |v| Value::Timestamp(*v).checked(), |v| Ok(v);
     NaiveDate: Date, read_date, |v| Value::Date(*v).checked(), |v| Ok(v);
-    serde_json::Value: Json, read_json, |v| Value::Json(v.to_string()).checked(),
+    serde_json::Value: Json, read_json, |v| Value::Json(crate::canonical_json(v)).checked(),
         |v| serde_json::from_str(v).map_err(ColumnError::invalid);
 }
 

@@ -80,7 +80,6 @@ pub struct Table {
 
 impl Table {
     /// Starts a table without framework columns.
-    #[must_use]
     pub fn builder(name: &'static str) -> TableBuilder {
         TableBuilder {
             table: Self {

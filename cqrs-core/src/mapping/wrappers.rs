@@ -72,13 +72,14 @@ impl<T: Serialize + DeserializeOwned> ColumnValue for AsJson<T> {
     }
 }
 
-/// The JSON of a value.
+/// The [canonical JSON](crate::canonical_json) of a value, so that equal values are equal text,
+/// whatever the order in which a map gives its keys.
 ///
 /// # Errors
 ///
 /// Where serde cannot represent it, or a string in it holds a NUL character.
 pub fn encode_json<T: Serialize>(value: &T) -> Result<Value, ColumnError> {
-    serde_json::to_string(value)
+    serde_json::to_value(value)
         .map_err(ColumnError::invalid)
-        .and_then(|text| Value::Json(text).checked())
+        .and_then(|json| Value::Json(crate::canonical_json(&json)).checked())
 }

@@ -22,6 +22,8 @@ use crate::stores;
 pub struct Workload {
     /// Commits still to be made.
     left: AtomicU64,
+    /// For how many commits of others a transaction is held at most.
+    longest_hold: u64,
     /// How many were made, for those that wait for others to commit.
     made: watch::Sender<u64>,
     /// The parcels so far, by tenant.
@@ -31,11 +33,13 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// So many commits.
+    /// So many commits. Some transactions are held while others commit, for up to `longest_hold`
+    /// commits; 0 where a database has one writer, so that none can commit meanwhile.
     #[must_use]
-    pub fn new(commits: u64) -> Arc<Self> {
+    pub fn new(commits: u64, longest_hold: u64) -> Arc<Self> {
         Arc::new(Self {
             left: AtomicU64::new(commits),
+            longest_hold,
             made: watch::Sender::new(0),
             parcels: Mutex::default(),
             reported: Mutex::default(),
@@ -68,7 +72,9 @@ impl Workload {
 
     fn take(&self) -> bool {
         self.left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            })
             .is_ok()
     }
 
@@ -163,7 +169,7 @@ impl Workload {
         uow.save(parcel)?;
         uow.connection().await?;
         let mut made = self.made.subscribe();
-        let until = *made.borrow() + random.below(20);
+        let until = *made.borrow() + random.below(self.longest_hold + 1);
         // The last writer has nobody to wait for.
         while *made.borrow_and_update() < until && self.left.load(Ordering::SeqCst) > 0 {
             if made.changed().await.is_err() {
@@ -189,7 +195,10 @@ impl Workload {
         let logged: BTreeSet<Uuid> = log.iter().map(Envelope::event_id).collect();
         assert_eq!(logged.len(), log.len(), "every event is in the log once");
         let reported = self.reported.lock().expect("no writer panicked").clone();
-        assert_eq!(logged, reported, "the log holds what receipts named, and nothing else");
+        assert_eq!(
+            logged, reported,
+            "the log holds what receipts named, and nothing else"
+        );
 
         let expected = fold(&log);
         let views: Vec<ParcelView> = store
@@ -215,7 +224,11 @@ fn fold(log: &[Envelope<RawPayload>]) -> BTreeMap<String, ParcelView> {
     for raw in log {
         let version = versions.entry(raw.aggregate_id_str()).or_default();
         *version += 1;
-        assert_eq!(raw.aggregate_version(), *version, "versions are dense, in order");
+        assert_eq!(
+            raw.aggregate_version(),
+            *version,
+            "versions are dense, in order"
+        );
         let event = ParcelEvent::decode(raw)
             .expect("the payload fits")
             .expect("no other events are written");

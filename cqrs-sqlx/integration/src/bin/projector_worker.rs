@@ -25,7 +25,9 @@ impl<T: ProjectionTransaction> Projection<T> for Announced {
 
 #[tokio::main]
 async fn main() {
-    let url = std::env::args().nth(1).expect("usage: projector_worker URL");
+    let url = std::env::args()
+        .nth(1)
+        .expect("usage: projector_worker URL");
     let store = stores::postgres_with(&url, StoreOptions::default()).await;
     let _running = store
         .projector()

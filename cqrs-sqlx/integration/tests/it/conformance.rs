@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cqrs_core::conformance::fixtures::{self, CounterTotals, LabelUses, LockerList, ParcelList};
 use cqrs_core::conformance::{Harness, Setup};
-use cqrs_core::{Envelope, Position, RawPayload, RequestContext};
+use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, RequestContext};
 use cqrs_integration::database::{TestDatabase, TestFile};
 use cqrs_sqlx::{
     Backend, PgStore, ProjectorBuilder, ProjectorHandle, SqlStore, SqliteStore, StoreOptions,
@@ -91,7 +91,9 @@ impl Harness for Sqlite {
     async fn store(&self, setup: Setup) -> SqliteStore {
         let file = TestFile::create();
         let url = file.url().parse().unwrap();
-        let store = SqliteStore::connect_with(url, options(&setup)).await.unwrap();
+        let store = SqliteStore::connect_with(url, options(&setup))
+            .await
+            .unwrap();
         let handle = prepare(&store).await;
         self.0.lock().unwrap().push((handle, file));
         store
@@ -107,6 +109,63 @@ impl Harness for Sqlite {
 
     async fn halted_at(&self, store: &SqliteStore, subscription: &str) -> Option<Position> {
         halted_at(store, subscription).await
+    }
+}
+
+struct Memory;
+
+impl Harness for Memory {
+    type Store = InMemoryStore;
+
+    async fn store(&self, setup: Setup) -> InMemoryStore {
+        let store = InMemoryStore::new()
+            .with_clock(setup.clock)
+            .with_retry_policy(setup.retry_policy);
+        store.subscribe_rows(ParcelList).unwrap();
+        store.subscribe_rows(LabelUses).unwrap();
+        store.subscribe_rows(CounterTotals).unwrap();
+        store.subscribe_rows(LockerList).unwrap();
+        store
+    }
+
+    async fn project(&self, store: &InMemoryStore) {
+        store.project().await.ok();
+    }
+
+    async fn log(&self, store: &InMemoryStore) -> Vec<Envelope<RawPayload>> {
+        store.events()
+    }
+
+    async fn halted_at(&self, _: &InMemoryStore, _: &str) -> Option<Position> {
+        None
+    }
+}
+
+mod differential {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use cqrs_core::conformance::differential::compare;
+
+    use super::{Memory, Postgres, Sqlite};
+
+    /// Another seed for each run; `compare` names the one that failed.
+    fn seeds() -> impl Iterator<Item = u64> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        (0..20).map(move |step| now.as_nanos() as u64 + step)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn random_commands_end_alike_in_memory_and_postgres() {
+        for seed in seeds() {
+            compare(&Memory, &Postgres::default(), seed, 100).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn random_commands_end_alike_in_memory_and_sqlite() {
+        for seed in seeds() {
+            compare(&Memory, &Sqlite::default(), seed, 100).await;
+        }
     }
 }
 

@@ -109,7 +109,10 @@ async fn run(command: Command, known: ParcelId, uow: &mut PgUnitOfWork) -> Resul
             let id = domain::id(&new);
             uow.save(new)?;
             let open = uow.repository::<Parcel>().find_open(1_000).await?;
-            let seen = open.iter().filter(|parcel| domain::id(parcel) == id).count();
+            let seen = open
+                .iter()
+                .filter(|parcel| domain::id(parcel) == id)
+                .count();
             assert_eq!(seen, 1, "a read sees what was staged, once");
             let mut parcel = uow.get::<Parcel>(known).await?;
             parcel.weigh(5);

@@ -35,7 +35,11 @@ fn writers<B: Backend>(
 ) -> JoinSet<cqrs_core::Result<()>> {
     let mut writers = JoinSet::new();
     for (number, store) in (0..count).zip(stores.iter().cycle()) {
-        writers.spawn(workload.clone().write(store.clone(), seed.wrapping_add(number)));
+        writers.spawn(
+            workload
+                .clone()
+                .write(store.clone(), seed.wrapping_add(number)),
+        );
     }
     writers
 }
@@ -60,7 +64,7 @@ async fn sixteen_writers_and_four_replicas_on_postgres() {
         running.push(projector.start().await.unwrap());
         replicas.push(store);
     }
-    let workload = Workload::new(20_000);
+    let workload = Workload::new(20_000, 20);
     finish(writers(&workload, &replicas, 16, seed)).await;
 
     views(&replicas[0]).run_until_idle().await.unwrap();
@@ -81,10 +85,8 @@ async fn writers_and_replicas_on_sqlite() {
     for (store, page_size) in replicas.iter().zip([3, 100]) {
         running.push(views(store).page_size(page_size).start().await.unwrap());
     }
-    let workload = Workload::new(1_000);
-    // A held transaction holds the one writer, so that others cannot commit meanwhile; one writer
-    // for each store is all that can make progress.
-    finish(writers(&workload, &replicas[..1], 1, seed)).await;
+    let workload = Workload::new(2_000, 0);
+    finish(writers(&workload, &replicas, 8, seed)).await;
 
     views(&replicas[1]).run_until_idle().await.unwrap();
     for handle in running {
@@ -126,7 +128,7 @@ async fn a_projector_process_killed_ten_times() {
     let seed = seed();
     let database = TestDatabase::create().await;
     let store = stores::postgres(database.url()).await;
-    let workload = Workload::new(4_000);
+    let workload = Workload::new(4_000, 20);
     let writers = writers(&workload, std::slice::from_ref(&store), 8, seed);
     for kill in 0..10 {
         // Two replicas; whichever comes so far first is killed in its page, and the other
