@@ -5,95 +5,71 @@ mod guide_snippets;
 
 // user code
 use cqrs_core::{
-    Aggregate, AggregateRoot, DomainError, DomainEvent, Entity, Envelope, Id, ReadModel,
-    ReadModels, Repository, RequestContext, Result, Root, RowProjection, Store, TenantId,
-    UnitOfWork, ValueObject, repository,
+    Aggregate, DomainEvent, Entity, Envelope, Id, ReadModel, ReadModels, Repository,
+    RequestContext, Result, Root, RowProjection, Store, TenantId, UnitOfWork, repository,
 };
 use cqrs_sqlx::SqliteStore;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
 #[event(aggregate = "order")]
-pub enum OrderEvent {
-    Placed { customer: String, total: i64 },
-    Paid,
-}
-
-#[derive(Debug)]
-pub struct AlreadyPaid;
-
-impl std::fmt::Display for AlreadyPaid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the order is paid already")
-    }
-}
-
-impl std::error::Error for AlreadyPaid {}
-impl DomainError for AlreadyPaid {}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueObject)]
-pub enum OrderStatus {
-    Open,
+enum OrderEvent {
+    Placed { customer: String },
     Paid,
 }
 
 #[derive(Debug, Clone, Aggregate)]
 #[aggregate(table = "orders", event = OrderEvent, tenant, audit)]
-pub struct Order {
+struct Order {
     #[aggregate(id)]
     id: Id<Order>,
     #[aggregate(root)]
     root: Root<OrderEvent>,
     customer: String,
-    total: i64,
-    status: OrderStatus,
+    paid: bool,
 }
 
 impl Order {
-    pub fn place(customer: &str, total: i64) -> Self {
-        let (id, mut root, customer) = (Id::new(), Root::new(), customer.to_owned());
+    fn place(customer: &str) -> Self {
+        let (mut root, customer) = (Root::new(), customer.to_owned());
         root.raise(OrderEvent::Placed {
             customer: customer.clone(),
-            total,
         });
         Self {
-            id,
+            id: Id::new(),
             root,
             customer,
-            total,
-            status: OrderStatus::Open,
+            paid: false,
         }
     }
 
-    pub fn pay(&mut self) -> Result<(), AlreadyPaid> {
-        if self.status == OrderStatus::Paid {
-            return Err(AlreadyPaid);
+    fn pay(&mut self) {
+        if !self.paid {
+            self.paid = true;
+            self.root.raise(OrderEvent::Paid);
         }
-        self.status = OrderStatus::Paid;
-        self.root.raise(OrderEvent::Paid);
-        Ok(())
     }
 }
 
 #[repository]
-pub trait Orders: Repository<Order> {
-    #[find(status == OrderStatus::Open, order_by(total.desc(), created_at.asc()))]
-    async fn find_open(&mut self, limit: u32) -> Result<Vec<Order>>;
+trait Orders: Repository<Order> {
+    #[find(!paid, order_by(created_at.asc()))]
+    async fn find_unpaid(&mut self, limit: u32) -> Result<Vec<Order>>;
 
-    #[find(customer == name && total >= 100)]
-    async fn count_large(&mut self, name: &str) -> Result<u64>;
+    #[find(customer == name && !paid)]
+    async fn count_unpaid_of(&mut self, name: &str) -> Result<u64>;
 }
 
 #[derive(Debug, Clone, PartialEq, ReadModel)]
 #[read_model(table = "order_list", tenant)]
-pub struct OrderRow {
+struct OrderRow {
     #[read_model(key)]
-    pub id: Id<Order>,
-    pub customer: String,
-    pub paid: bool,
+    id: Id<Order>,
+    customer: String,
+    paid: bool,
 }
 
-pub struct OrderList;
+struct OrderList;
 
 impl RowProjection for OrderList {
     type Event = OrderEvent;
@@ -105,25 +81,20 @@ impl RowProjection for OrderList {
     }
 
     fn apply(&self, row: &mut Option<OrderRow>, event: &Envelope<OrderEvent>) -> Result<()> {
-        match (event.payload(), row) {
-            (OrderEvent::Placed { customer, .. }, row) => {
-                let (id, customer) = (event.aggregate_id()?, customer.clone());
-                *row = Some(OrderRow {
-                    id,
-                    customer,
-                    paid: false,
-                });
+        match event.payload() {
+            OrderEvent::Placed { customer } => {
+                let (id, customer, paid) = (event.aggregate_id()?, customer.clone(), false);
+                *row = Some(OrderRow { id, customer, paid });
             }
-            (OrderEvent::Paid, Some(row)) => row.paid = true,
-            (OrderEvent::Paid, None) => {}
+            OrderEvent::Paid => row.iter_mut().for_each(|row| row.paid = true),
         }
         Ok(())
     }
 }
 
-pub async fn pay<U: UnitOfWork>(uow: &mut U, id: Id<Order>) -> Result<()> {
+async fn pay<U: UnitOfWork>(uow: &mut U, id: Id<Order>) -> Result<()> {
     let mut order = uow.get::<Order>(id).await?;
-    order.pay()?;
+    order.pay();
     uow.save(order)
 }
 
@@ -131,31 +102,20 @@ pub async fn pay<U: UnitOfWork>(uow: &mut U, id: Id<Order>) -> Result<()> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = SqliteStore::connect("sqlite::memory:").await?;
     store.migrate().await?;
-    store
-        .create_tables(&[Order::table(), OrderRow::table()])
-        .await?;
+    let tables = [Order::table(), OrderRow::table()];
+    store.create_tables(&tables).await?;
     let _projector = store.projector().rows(OrderList).start().await?;
 
-    let context = RequestContext::tenant(TenantId::new("north")?).with_actor("kim");
-    let order = Order::place("Ada", 120);
-    let id = *order.id();
-    store
-        .execute(&context, async |uow| uow.save(order.clone()))
-        .await?;
-    let receipt = store
-        .execute(&context, async |uow| pay(uow, id).await)
-        .await?;
+    let ctx = RequestContext::tenant(TenantId::new("north")?).with_actor("kim");
+    let order = Order::place("Ada");
+    let id = order.id;
+    let placed = store.execute(&ctx, async |uow| uow.save(order.clone()));
+    assert_eq!(placed.await?.events().len(), 1);
+    let receipt = store.execute(&ctx, async |uow| pay(uow, id).await).await?;
 
     store.wait_for(&receipt, OrderList::NAME).await?;
-    let row = store.read_models(&context).find::<OrderRow>(id).await?;
-    assert_eq!(
-        row,
-        Some(OrderRow {
-            id,
-            customer: "Ada".into(),
-            paid: true
-        })
-    );
+    let row = store.read_models(&ctx).find::<OrderRow>(id).await?;
+    assert!(row.is_some_and(|row| row.customer == "Ada" && row.paid));
     Ok(())
 }
 // end of user code

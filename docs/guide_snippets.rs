@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use cqrs_core::mapping::RowMapper;
 use cqrs_core::{
-    Aggregate, CommandHandler, DomainEvent, Entity, Envelope, Error, EventBus, Id, InMemoryStore,
-    ManualClock, Projection, Query, QueryHandler, RawPayload, ReadModels, Record, Repository,
-    RequestContext, Result, Root, RowProjection, Specification, Store, StoreErrorKind, TenantId,
-    UnitOfWork, ValueObject,
+    Aggregate, CommandHandler, DomainError, DomainEvent, Entity, Envelope, Error, EventBus, Id,
+    InMemoryStore, ManualClock, Projection, Query, QueryHandler, RawPayload, ReadModels, Record,
+    Repository, RequestContext, Result, Root, RowProjection, Specification, Store, StoreErrorKind,
+    TenantId, UnitOfWork, ValueObject,
 };
 use cqrs_sqlx::{
     PgStore, ProjectorHandle, SqlTransaction, Sqlite, SqliteStore, StoreOptions, SubscriptionState,
@@ -17,8 +17,9 @@ use cqrs_sqlx::{
 use serde::{Deserialize, Serialize};
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
 
-use super::{AlreadyPaid, Order, OrderEvent, OrderList, OrderRow, OrderStatus, Orders, pay};
+use super::{Order, OrderEvent, OrderList, OrderRow, Orders, pay};
 
 type AnyResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -75,25 +76,24 @@ fn north() -> RequestContext {
 // Commands.
 
 #[derive(Clone)]
-pub struct PlaceOrder {
-    pub customer: String,
-    pub total: i64,
+struct PlaceOrder {
+    customer: String,
 }
 
-pub struct PlaceOrderHandler;
+struct PlaceOrderHandler;
 
 impl<U: UnitOfWork> CommandHandler<U, PlaceOrder> for PlaceOrderHandler {
     type Output = Id<Order>;
 
     async fn handle(&self, uow: &mut U, command: PlaceOrder) -> Result<Id<Order>> {
-        let order = Order::place(&command.customer, command.total);
+        let order = Order::place(&command.customer);
         let id = order.id;
         uow.save(order)?;
         Ok(id)
     }
 }
 
-pub struct OrdersOf;
+struct OrdersOf;
 
 impl<M: ReadModels> QueryHandler<M, String> for OrdersOf {
     type Output = Vec<OrderRow>;
@@ -107,18 +107,43 @@ impl<M: ReadModels> QueryHandler<M, String> for OrdersOf {
     }
 }
 
-pub async fn pay_largest<U: UnitOfWork>(uow: &mut U) -> Result<Option<Id<Order>>> {
-    let Some(mut order) = uow.repository::<Order>().find_open(1).await?.pop() else {
+async fn pay_oldest<U: UnitOfWork>(uow: &mut U) -> Result<Option<Id<Order>>> {
+    let Some(mut order) = uow.repository::<Order>().find_unpaid(1).await?.pop() else {
         return Ok(None);
     };
     let id = order.id;
-    order.pay()?;
+    order.pay();
     uow.save(order)?;
     Ok(Some(id))
 }
 
-pub fn http_status(error: &Error) -> u16 {
-    if error.domain::<AlreadyPaid>().is_some() {
+#[derive(Debug)]
+struct NotPaid;
+
+impl std::fmt::Display for NotPaid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the order is not paid")
+    }
+}
+
+impl std::error::Error for NotPaid {}
+impl DomainError for NotPaid {}
+
+impl Order {
+    fn check_paid(&self) -> Result<(), NotPaid> {
+        if self.paid { Ok(()) } else { Err(NotPaid) }
+    }
+}
+
+async fn ship<U: UnitOfWork>(uow: &mut U, id: Id<Order>) -> Result<()> {
+    let order = uow.get::<Order>(id).await?;
+    order.check_paid()?;
+    // ...
+    Ok(())
+}
+
+fn http_status(error: &Error) -> u16 {
+    if error.domain::<NotPaid>().is_some() {
         return 422;
     }
     match error {
@@ -132,27 +157,22 @@ pub fn http_status(error: &Error) -> u16 {
 }
 
 #[tokio::test]
-async fn orders_in_memory() -> AnyResult {
+async fn an_order_is_paid() -> Result<(), Box<dyn std::error::Error>> {
     let store = InMemoryStore::new();
     store.subscribe_rows(OrderList)?;
-    let context = RequestContext::tenant(TenantId::new("north")?);
+    let ctx = RequestContext::tenant(TenantId::new("north")?);
 
-    let placed = PlaceOrder {
+    let command = PlaceOrder {
         customer: "Ada".into(),
-        total: 120,
     };
-    let receipt = store.dispatch(&context, &PlaceOrderHandler, placed).await?;
-    let id = *receipt.output();
-    let receipt = store
-        .execute(&context, async |uow| pay(uow, id).await)
-        .await?;
-    let again = store
-        .execute(&context, async |uow| pay(uow, id).await)
-        .await;
+    let receipt = store.dispatch(&ctx, &PlaceOrderHandler, command).await?;
+    let id = receipt.into_output();
+    let error = store.execute(&ctx, async |uow| ship(uow, id).await).await;
+    assert!(error.is_err_and(|error| error.domain::<NotPaid>().is_some()));
 
-    assert!(again.is_err_and(|error| error.domain::<AlreadyPaid>().is_some()));
+    let receipt = store.execute(&ctx, async |uow| pay(uow, id).await).await?;
     store.wait_for(&receipt, OrderList::NAME).await?;
-    let rows = store.ask(&context, &OrdersOf, "Ada".to_owned()).await?;
+    let rows = store.ask(&ctx, &OrdersOf, "Ada".to_owned()).await?;
     assert!(rows[0].paid);
     assert_eq!(store.events().len(), 2);
     Ok(())
@@ -161,40 +181,47 @@ async fn orders_in_memory() -> AnyResult {
 #[tokio::test]
 async fn tenants_and_finders() -> AnyResult {
     let store = in_memory_sqlite().await?;
-    let context = north();
-    let order = Order::place("Ada", 120);
+    let ctx = RequestContext::tenant(TenantId::new("north")?)
+        .with_actor("kim@north")
+        .with_correlation_id(Uuid::now_v7());
 
+    let order = Order::place("Ada");
     let receipt = store
-        .execute(&context, async |uow| {
+        .execute(&ctx, async |uow| {
             uow.save(order.clone())?;
-            uow.repository::<Order>().count_large("Ada").await
+            uow.repository::<Order>().count_unpaid_of("Ada").await
         })
         .await?;
     assert_eq!(*receipt.output(), 1);
     assert_eq!(receipt.events().len(), 1);
 
-    let context = RequestContext::system().with_actor("month-end");
+    let ctx = RequestContext::system().with_actor("month-end");
     let paid = store
-        .execute(&context, async |uow| pay_largest(uow).await)
+        .execute(&ctx, async |uow| pay_oldest(uow).await)
         .await?;
     assert!(paid.into_output().is_some());
 
-    let large: Specification<Order> =
-        Order::fields().total.ge(100) & !Order::fields().status.eq(OrderStatus::Open);
+    let fields = Order::fields();
+    let of_ada: Specification<Order> = fields.customer.eq("Ada") & !fields.updated_by.is_null();
     let receipt = store
-        .execute(&context, async |uow| {
-            let query = Query::filter(large.clone()).order_by(Order::fields().total.desc());
+        .execute(&ctx, async |uow| {
+            let query = Query::filter(of_ada.clone()).order_by(Order::fields().created_at.desc());
             uow.repository::<Order>().query(query).await
         })
         .await?;
     assert_eq!(receipt.output().len(), 1);
 
     let error = store
-        .execute(&context, async |uow| uow.save(Order::place("Ben", 30)))
+        .execute(&ctx, async |uow| uow.save(Order::place("Ben")))
         .await
         .expect_err("whose is it?");
     assert!(matches!(error, Error::TenantRequired { .. }));
     assert_eq!(http_status(&error), 500);
+
+    let error = store
+        .execute(&ctx, async |uow| ship(uow, Id::new()).await)
+        .await;
+    assert_eq!(error.map_err(|error| http_status(&error)).err(), Some(404));
     Ok(())
 }
 
@@ -224,7 +251,7 @@ async fn resume_halted(store: &SqliteStore) -> Result<()> {
 }
 
 /// Counts the orders of each customer with SQL of its own.
-pub struct CustomerCounts;
+struct CustomerCounts;
 
 impl Projection<SqlTransaction<Sqlite>> for CustomerCounts {
     type Event = OrderEvent;
@@ -256,7 +283,7 @@ impl Projection<SqlTransaction<Sqlite>> for CustomerCounts {
 
 /// Hands events to a webhook, a broker, or this vector.
 #[derive(Clone, Default)]
-pub struct Outgoing(Arc<std::sync::Mutex<Vec<String>>>);
+struct Outgoing(Arc<std::sync::Mutex<Vec<String>>>);
 
 impl EventBus for Outgoing {
     async fn publish(&self, page: &[Envelope<RawPayload>]) -> Result<()> {
@@ -269,11 +296,11 @@ impl EventBus for Outgoing {
 #[tokio::test]
 async fn own_sql_and_a_relay() -> AnyResult {
     let store = in_memory_sqlite().await?;
-    let context = north();
+    let ctx = north();
 
-    store
-        .execute(&context, async |uow| {
-            uow.save(Order::place("Ada", 120))?;
+    let receipt = store
+        .execute(&ctx, async |uow| {
+            uow.save(Order::place("Ada"))?;
             sqlx::query("CREATE TABLE customer_count (customer TEXT PRIMARY KEY, orders INTEGER)")
                 .execute(&mut *uow.connection().await?)
                 .await
@@ -281,6 +308,7 @@ async fn own_sql_and_a_relay() -> AnyResult {
             Ok(())
         })
         .await?;
+    assert_eq!(receipt.events().len(), 1);
 
     let bus = Outgoing::default();
     let applied = store
@@ -302,7 +330,7 @@ async fn times_can_be_set() -> AnyResult {
     let clock = Arc::new(ManualClock::new("2024-02-03T04:05:06Z".parse()?));
     let store = InMemoryStore::new().with_clock(clock.clone());
     store
-        .execute(&north(), async |uow| uow.save(Order::place("Ada", 1)))
+        .execute(&north(), async |uow| uow.save(Order::place("Ada")))
         .await?;
     clock.set("2024-02-04T00:00:00Z".parse()?);
     assert_eq!(
@@ -316,7 +344,7 @@ async fn times_can_be_set() -> AnyResult {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DomainEvent)]
 #[event(aggregate = "site")]
-pub enum SiteEvent {
+enum SiteEvent {
     Opened,
     #[event(name = "site.moved_away", version = 2)]
     Moved {
@@ -326,16 +354,16 @@ pub enum SiteEvent {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
-pub struct Point {
-    pub x: f64,
-    pub y: f64,
+struct Point {
+    x: f64,
+    y: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
-pub struct SquareMetres(pub u32);
+struct SquareMetres(u32);
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueObject)]
-pub enum SiteKind {
+enum SiteKind {
     Depot,
     #[value_object(name = "cross_dock")]
     Transit,
@@ -353,7 +381,7 @@ mod whole_cents {
 
 #[derive(Debug, Clone, Aggregate)]
 #[aggregate(table = "site", event = SiteEvent, tenant = "org_id", soft_delete, audit)]
-pub struct Site {
+struct Site {
     #[aggregate(id)]
     id: Id<Site>,
     #[aggregate(root)]
@@ -378,7 +406,7 @@ pub struct Site {
 #[derive(Debug, Clone, Aggregate)]
 #[aggregate(table = "legacy_site", event = SiteEvent)]
 #[mapper(row = LegacySiteRow)]
-pub struct LegacySite {
+struct LegacySite {
     #[aggregate(id)]
     id: i64,
     #[aggregate(root)]
@@ -387,7 +415,7 @@ pub struct LegacySite {
 }
 
 #[derive(Record)]
-pub struct LegacySiteRow {
+struct LegacySiteRow {
     #[record(key)]
     site_no: i64,
     state: String,

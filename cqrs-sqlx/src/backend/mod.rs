@@ -13,8 +13,8 @@ mod transaction;
 use std::future::Future;
 use std::sync::Arc;
 
-use cqrs_core::mapping::{ColumnType, RowSource, Table, Value};
-use cqrs_core::staging::StagedWrite;
+use cqrs_core::mapping::{Column, ColumnRole, ColumnType, RowSource, Table, Value};
+use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{Error, Metadata, Owned, Position, ReadModel, Result, RowAddress};
 use uuid::Uuid;
 
@@ -243,4 +243,29 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
 
     /// Whether a live column can hold values of a type, or what would be expected of it.
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str>;
+}
+
+/// The columns that an operation writes, with their positions in the row.
+pub(crate) fn written_columns(
+    table: &'static Table,
+    operation: Operation,
+) -> impl Iterator<Item = (usize, &'static Column)> {
+    let soft_delete = table.is_soft_delete();
+    table
+        .columns()
+        .iter()
+        .enumerate()
+        .filter(move |(_, column)| {
+            let role = column.role();
+            let deletion = matches!(role, ColumnRole::DeletedAt | ColumnRole::DeletedBy);
+            match operation {
+                Operation::Insert => !deletion,
+                Operation::Update | Operation::UpdateIfChanged => {
+                    !deletion && !StagedWrite::keeps(role)
+                }
+                Operation::Remove => {
+                    soft_delete && !StagedWrite::keeps(role) && role != ColumnRole::Data
+                }
+            }
+        })
 }

@@ -1,20 +1,16 @@
-//! The framework in one file: an aggregate with a rule, finders, a read model, and commands.
-//!
-//! Run it with `cargo run --release -p quickstart`; nothing needs to be installed. It prints each
-//! command, and how long after its commit the read model showed it; then the read model, and the
-//! log: position, tenant, aggregate type and id, version, event type, content.
-
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Instant;
+//! The framework in one file: an aggregate with a rule and finders, a read model, and commands that
+//! meet on one plan. Run `cargo run --release -p quickstart`; nothing needs to be installed. Prints
+//! what happens, how long after its commit it is visible, the read model as a table, and the log.
 
 use cqrs_core::*;
 use cqrs_sqlx::{SqliteStore, SqliteUnitOfWork};
-use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
 
-#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, DomainEvent)]
 #[event(aggregate = "plan")]
 enum PlanEvent {
-    Created,
+    Created { stops: u32 },
     StopAdded { stops: u32 },
 }
 
@@ -34,9 +30,9 @@ struct Full;
 impl DomainError for Full {}
 
 impl Plan {
-    fn create(name: &str) -> Self {
-        let (name, mut root, stops) = (name.to_owned(), Root::new(), 0);
-        root.raise(PlanEvent::Created);
+    fn create(name: &str, stops: u32) -> Self {
+        let (name, mut root) = (name.to_owned(), Root::new());
+        root.raise(PlanEvent::Created { stops });
         Self { name, root, stops }
     }
 
@@ -78,20 +74,11 @@ impl RowProjection for PlanList {
     }
 
     fn apply(&self, row: &mut Option<Row>, event: &Envelope<PlanEvent>) -> Result<()> {
-        let stops = match *event.payload() {
-            PlanEvent::Created => 0,
-            PlanEvent::StopAdded { stops } => stops,
-        };
+        let (PlanEvent::Created { stops } | PlanEvent::StopAdded { stops }) = *event.payload();
         let name = event.aggregate_id()?;
         *row = Some(Row { name, stops });
         Ok(())
     }
-}
-
-async fn visible(store: &SqliteStore, receipt: CommitReceipt) -> Result<String> {
-    let committed = Instant::now();
-    store.wait_for(&receipt, PlanList::NAME).await?;
-    Ok(format!("visible after {:.1?}", committed.elapsed()))
 }
 
 #[tokio::main]
@@ -101,27 +88,28 @@ async fn main() -> anyhow::Result<()> {
     store.create_tables(&[Plan::table(), Row::table()]).await?;
     let _projector = store.projector().rows(PlanList).start().await?;
     let north = RequestContext::tenant("north".parse()?);
-
-    let create = async |uow: &mut SqliteUnitOfWork| uow.save(Plan::create("harbour"));
-    let receipt = store.execute(&north, create).await?;
-    println!("created harbour, {}", visible(&store, receipt).await?);
-
+    let create = async |uow: &mut SqliteUnitOfWork| uow.save(Plan::create("harbour", 0));
+    store.execute(&north, create).await?;
+    println!("created plan harbour");
     let tries = AtomicU32::new(0);
-    let add = async || {
+    let add_stop = async || {
         let work = async |uow: &mut SqliteUnitOfWork| {
             tries.fetch_add(1, Relaxed);
             let mut plan = uow.get::<Plan>("harbour".to_owned()).await?;
             plan.add_stop()?;
             uow.save(plan)
         };
-        visible(&store, store.execute(&north, work).await?).await
+        let receipt = store.execute(&north, work).await?;
+        let committed = Instant::now();
+        store.wait_for(&receipt, PlanList::NAME).await?;
+        anyhow::Ok(committed.elapsed())
     };
-    let (a, b, c) = tokio::try_join!(add(), add(), add())?;
-    println!("3 stops added at the same time in {tries:?} tries: {a}; {b}; {c}");
-    println!("a 4th is refused: {}", add().await.unwrap_err());
+    let visible_after = tokio::try_join!(add_stop(), add_stop(), add_stop())?;
+    println!("added 3 stops at once in {tries:?} tries, visible after {visible_after:.1?}");
+    let refusal = add_stop().await.expect_err("it is full");
+    println!("a 4th is refused: {refusal}");
     let (mut uow, list) = (store.unit_of_work(&north), store.read_models(&north));
     println!("full plans: {}\n", uow.repository().count_full().await?);
-
     for row in list.query::<Row>(Query::all()).await? {
         println!("{:<8} {:>2} stops", row.name, row.stops);
     }

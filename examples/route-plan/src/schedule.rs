@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use cqrs_core::ValueObject;
 use serde::{Deserialize, Serialize};
 
 /// How far past a closing time an arrival still counts as on time, in units of time.
@@ -31,7 +32,7 @@ const TOLERANCE: f64 = 1e-9;
 const LARGE: f64 = 1e15;
 
 /// Where every vehicle starts and ends, and when it is open.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ValueObject)]
 pub(crate) struct Depot {
     /// East–west position.
     pub(crate) x: f64,

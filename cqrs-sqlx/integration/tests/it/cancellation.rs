@@ -6,7 +6,7 @@ use std::time::Duration;
 use cqrs_core::{Query, Repository, RequestContext, Result, RetryPolicy, Store, UnitOfWork};
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews, Parcels};
 use cqrs_integration::stores;
-use cqrs_sqlx::{SqlStore, SqlUnitOfWork, StoreOptions, Stopped};
+use cqrs_sqlx::{SqlStore, SqlUnitOfWork, Stopped, StoreOptions};
 
 use crate::concurrency::{assert_dense, with_ids};
 use crate::each::{Fresh, Kind, on_each, poll_up_to};
@@ -61,11 +61,7 @@ const COMMANDS: [Command; 5] = [
 ];
 
 /// Runs a command; each changes the known parcel by 5 grams per event but `Create`.
-async fn run<K: Kind>(
-    command: Command,
-    known: ParcelId,
-    uow: &mut SqlUnitOfWork<K>,
-) -> Result<()> {
+async fn run<K: Kind>(command: Command, known: ParcelId, uow: &mut SqlUnitOfWork<K>) -> Result<()> {
     match command {
         Command::Create => uow.save(Parcel::register("new")),
         Command::Change => change(known, uow).await,
@@ -198,9 +194,9 @@ async fn drop_at_each_await<K: Kind>(commit_only: bool) {
                 run(command, fixture.known, &mut uow).await.unwrap();
                 poll_up_to(limit, uow.commit()).await
             } else {
-                let work = fixture.store.execute(&context, async |uow| {
-                    run(command, fixture.known, uow).await
-                });
+                let work = fixture
+                    .store
+                    .execute(&context, async |uow| run(command, fixture.known, uow).await);
                 poll_up_to(limit, work).await
             };
             fixture.usable(&name).await;
@@ -236,7 +232,13 @@ async fn a_unit_of_work_goes_on_after_a_dropped_read<K: Kind>() {
         let context = stores::tenant("north");
         let mut uow = fixture.store.unit_of_work(&context);
         uow.save(Parcel::register("new")).unwrap();
-        assert!(!uow.repository::<Parcel>().find_open(3).await.unwrap().is_empty());
+        assert!(
+            !uow.repository::<Parcel>()
+                .find_open(3)
+                .await
+                .unwrap()
+                .is_empty()
+        );
         let mut parcels = uow.repository::<Parcel>();
         let read = poll_up_to(limit, parcels.query(Query::all())).await;
         let done = read.is_some();

@@ -220,11 +220,7 @@ async fn opposite_orders_end_with_all_commits<K: Kind>() {
     let tasks: Vec<_> = (0..4)
         .map(|task| {
             let (store, barrier) = (store.clone(), Arc::clone(&barrier));
-            let [first, second] = if task % 2 == 0 {
-                ids
-            } else {
-                [ids[1], ids[0]]
-            };
+            let [first, second] = if task % 2 == 0 { ids } else { [ids[1], ids[0]] };
             let flush = task >= 2;
             tokio::spawn(async move {
                 let context = stores::tenant("north");
@@ -273,7 +269,10 @@ async fn a_nested_transaction_is_a_savepoint<K: Kind>() {
     let connection = unit_of_work.connection().await.unwrap();
     K::run_on(connection, insert("outer")).await.unwrap();
     K::nested(connection, insert("kept"), true).await.unwrap();
-    let undone = format!("{}; DELETE FROM parcel; DELETE FROM cqrs_event", insert("undone"));
+    let undone = format!(
+        "{}; DELETE FROM parcel; DELETE FROM cqrs_event",
+        insert("undone")
+    );
     K::nested(connection, undone, false).await.unwrap();
     // One that fails is dropped with its transaction open, and does no harm to the outer work either.
     let broken = format!("{}; INSERT INTO note VALUES (NULL)", insert("broken"));

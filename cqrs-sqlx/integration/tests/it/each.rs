@@ -239,7 +239,10 @@ impl Kind for Sqlite {
     }
 
     async fn dump(url: &str, table: &str) -> Vec<String> {
-        let columns = Self::texts(url, format!("SELECT name FROM pragma_table_info('{table}')"));
+        let columns = Self::texts(
+            url,
+            format!("SELECT name FROM pragma_table_info('{table}')"),
+        );
         let columns: Vec<String> = columns
             .await
             .iter()

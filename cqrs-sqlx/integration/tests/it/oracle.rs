@@ -128,8 +128,8 @@ async fn a_projector_process_killed_ten_times() {
     let seed = seed();
     let database = TestDatabase::create().await;
     let store = stores::postgres(database.url()).await;
-    let workload = Workload::new(4_000, 20);
-    let writers = writers(&workload, std::slice::from_ref(&store), 8, seed);
+    let workload = Workload::new(20_000, 20);
+    let writers = writers(&workload, std::slice::from_ref(&store), 16, seed);
     for kill in 0..10 {
         // Two replicas; whichever comes so far first is killed in its page, and the other
         // wherever it is then.

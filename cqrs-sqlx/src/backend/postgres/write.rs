@@ -15,16 +15,19 @@
 //! Several aggregates are one transaction: one statement for each table and operation, with
 //! arrays, and one for all events.
 
-use cqrs_core::mapping::{Column, ColumnRole, Table, Value};
+mod guard;
+mod sql;
+
 use cqrs_core::staging::{Operation, StagedWrite};
-use cqrs_core::{Error, Metadata, Position, Result};
+use cqrs_core::{Error, Metadata, Position};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
 
-use super::events::{self, ORIGIN, STREAM};
+use self::guard::Guard;
+use super::events::{self, ORIGIN};
 use super::{Session, bind, error, query};
-use crate::backend::{Backed, Committed, Written};
-use crate::statements::{Statements, list, quoted};
+use crate::backend::{Backed, Committed, Written, written_columns};
+use crate::statements::{Statements, quoted};
 
 /// Why a write failed.
 #[derive(Debug)]
@@ -114,8 +117,8 @@ async fn commit_one(
 ) -> Outcome<Written> {
     let table = write.table;
     let several = write.events.len() > 1;
-    let sql = statements.get(table, shape_of_one(write.operation, several), || {
-        one_sql(table, write.operation, several)
+    let text = statements.get(table, sql::shape_of_one(write.operation, several), || {
+        sql::one(table, write.operation, several)
     });
 
     let mut arguments = PgArguments::default();
@@ -123,7 +126,7 @@ async fn commit_one(
         bind::add(&mut arguments, column.column_type(), &write.row[index])?;
     }
     if write.operation != Operation::Insert {
-        bind_guard(&mut arguments, write)?;
+        guard::bind_one(&mut arguments, write)?;
     }
     events::bind_origin(&mut arguments, metadata)?;
     events::bind_stream(&mut arguments, write)?;
@@ -132,7 +135,7 @@ async fn commit_one(
         several => events::bind_events(&mut arguments, &several.iter().collect::<Vec<_>>())?,
     }
 
-    let rows = query(&sql, arguments)
+    let rows = query(&text, arguments)
         .fetch_all(&mut session.connection)
         .await
         .map_err(|cause| failure(cause, &[write]))?;
@@ -167,8 +170,8 @@ pub(super) async fn apply(
     }
 
     let first = ORIGIN + 1;
-    let origin = placeholders(1, ORIGIN);
-    let sql = statements.get(writes[0].table, "events", || {
+    let origin = sql::placeholders(1, ORIGIN);
+    let text = statements.get(writes[0].table, "events", || {
         format!(
             "INSERT INTO cqrs_event ({}) SELECT {origin}, e.tenant_id, e.aggregate_type, \
              e.aggregate_id, e.event_id, e.aggregate_version, e.event_type, e.schema_version, \
@@ -181,7 +184,7 @@ pub(super) async fn apply(
     let mut arguments = PgArguments::default();
     events::bind_origin(&mut arguments, metadata)?;
     events::bind_streams_and_events(&mut arguments, &changed)?;
-    let rows = query(&sql, arguments)
+    let rows = query(&text, arguments)
         .fetch_all(&mut session.connection)
         .await
         .map_err(|cause| failure(cause, &changed))?;
@@ -223,8 +226,8 @@ async fn apply_group<'w>(
 ) -> Outcome<Vec<&'w StagedWrite>> {
     let table = group[0].table;
     let operation = group[0].operation;
-    let sql = statements.get(table, shape_of_many(operation), || {
-        many_sql(table, operation)
+    let text = statements.get(table, sql::shape_of_many(operation), || {
+        sql::many(table, operation)
     });
     let mut arguments = PgArguments::default();
     for (index, column) in written_columns(table, operation) {
@@ -232,14 +235,14 @@ async fn apply_group<'w>(
         bind::add_column(&mut arguments, column.column_type(), values)?;
     }
     if operation == Operation::Insert {
-        query(&sql, arguments)
+        query(&text, arguments)
             .execute(&mut session.connection)
             .await
             .map_err(|cause| failure(cause, group))?;
         return Ok(Vec::new());
     }
-    bind_guards(&mut arguments, group)?;
-    let rows = query(&sql, arguments)
+    guard::bind_arrays(&mut arguments, group, Guard::Versioned)?;
+    let rows = query(&text, arguments)
         .fetch_all(&mut session.connection)
         .await
         .map_err(|cause| failure(cause, group))?;
@@ -267,18 +270,18 @@ async fn explain(
         return Ok(());
     };
     let table = first.table;
-    let sql = statements.get(table, "versions", || {
+    let text = statements.get(table, "versions", || {
         format!(
             "SELECT g.ordinality, t.{} FROM {} AS t JOIN {} ON {}",
-            quoted(version_column(table)),
+            quoted(guard::version_column(table)),
             quoted(table.name()),
-            guards_unnested(table, 1, false),
-            guard(table, false, true),
+            guard::unnested(table, Guard::AnyVersion),
+            guard::sql_of_arrays(table, Guard::AnyVersion),
         )
     });
     let mut arguments = PgArguments::default();
-    bind_guard_arrays(&mut arguments, writes, false)?;
-    let rows = query(&sql, arguments)
+    guard::bind_arrays(&mut arguments, writes, Guard::AnyVersion)?;
+    let rows = query(&text, arguments)
         .fetch_all(&mut session.connection)
         .await
         .map_err(|cause| failure(cause, writes))?;
@@ -311,322 +314,4 @@ fn highest(rows: &[PgRow]) -> sqlx::Result<Option<Position>> {
         highest = highest.max(Some(Position(row.try_get(0)?)));
     }
     Ok(highest)
-}
-
-// What follows builds the statements.
-
-fn shape_of_one(operation: Operation, several_events: bool) -> &'static str {
-    match (operation, several_events) {
-        (Operation::Insert, false) => "insert one, one event",
-        (Operation::Insert, true) => "insert one, events",
-        (Operation::Update, false) => "update one, one event",
-        (Operation::Update, true) => "update one, events",
-        (Operation::UpdateIfChanged, _) => "update one if changed",
-        (Operation::Remove, false) => "remove one, one event",
-        (Operation::Remove, true) => "remove one, events",
-    }
-}
-
-fn shape_of_many(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Insert => "insert many",
-        Operation::Update => "update many",
-        Operation::UpdateIfChanged => "update many if changed",
-        Operation::Remove => "remove many",
-    }
-}
-
-/// The columns that an operation writes, with their positions in the row.
-fn written_columns(
-    table: &'static Table,
-    operation: Operation,
-) -> impl Iterator<Item = (usize, &'static Column)> {
-    let soft_delete = table.is_soft_delete();
-    table
-        .columns()
-        .iter()
-        .enumerate()
-        .filter(move |(_, column)| {
-            let role = column.role();
-            let deletion = matches!(role, ColumnRole::DeletedAt | ColumnRole::DeletedBy);
-            match operation {
-                Operation::Insert => !deletion,
-                Operation::Update | Operation::UpdateIfChanged => {
-                    !deletion && !StagedWrite::keeps(role)
-                }
-                Operation::Remove => {
-                    soft_delete && !StagedWrite::keeps(role) && role != ColumnRole::Data
-                }
-            }
-        })
-}
-
-fn one_sql(table: &'static Table, operation: Operation, several_events: bool) -> String {
-    let columns: Vec<_> = written_columns(table, operation).collect();
-    let name = quoted(table.name());
-    let value = |position: usize, column: &Column| {
-        format!("${}{}", position + 1, bind::cast(column.column_type()))
-    };
-    let written = columns.len();
-    let (change, bound) = if operation == Operation::Insert {
-        let names = list(columns.iter().map(|(_, column)| quoted(column.name())));
-        let values = list(
-            columns
-                .iter()
-                .enumerate()
-                .map(|(at, (_, column))| value(at, column)),
-        );
-        let insert = format!("INSERT INTO {name} ({names}) VALUES ({values}) RETURNING 1");
-        (insert, written)
-    } else {
-        let guard = guard_with(table, true, |offset| format!("${}", written + 1 + offset));
-        let set =
-            list(columns.iter().enumerate().map(|(at, (_, column))| {
-                format!("{} = {}", quoted(column.name()), value(at, column))
-            }));
-        let change = match operation {
-            Operation::Remove if columns.is_empty() => {
-                format!("DELETE FROM {name} AS t WHERE {guard} RETURNING 1")
-            }
-            Operation::UpdateIfChanged => {
-                let differs = differs(
-                    columns
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, (_, column))| column.role() == ColumnRole::Data)
-                        .map(|(at, (_, column))| (*column, value(at, column))),
-                );
-                format!("UPDATE {name} AS t SET {set} WHERE {guard} AND {differs} RETURNING 1")
-            }
-            _ => format!("UPDATE {name} AS t SET {set} WHERE {guard} RETURNING 1"),
-        };
-        (change, written + guard_length(table))
-    };
-
-    let scalars = ORIGIN + STREAM;
-    let origin = placeholders(bound + 1, scalars);
-    let first = bound + scalars + 1;
-    let log = events::COLUMNS;
-    if several_events {
-        format!(
-            "WITH changed AS ({change}) INSERT INTO cqrs_event ({log}) SELECT {origin}, \
-             e.event_id, e.aggregate_version, e.event_type, e.schema_version, e.payload::json, \
-             e.content_hash, e.occurred_at FROM changed, {} ORDER BY e.ordinality \
-             RETURNING position",
-            events::unnested(first, false),
-        )
-    } else {
-        let event = placeholders(first, 4);
-        format!(
-            "WITH changed AS ({change}) INSERT INTO cqrs_event ({log}) SELECT {origin}, {event}, \
-             ${}::json, ${}, ${} FROM changed RETURNING position",
-            first + 4,
-            first + 5,
-            first + 6,
-        )
-    }
-}
-
-fn many_sql(table: &'static Table, operation: Operation) -> String {
-    let columns: Vec<_> = written_columns(table, operation).collect();
-    let name = quoted(table.name());
-    let arrays = columns.iter().enumerate().map(|(at, (_, column))| {
-        format!("${}::{}", at + 1, bind::array_type(column.column_type()))
-    });
-    let value = |column: &Column| {
-        format!(
-            "g.{}{}",
-            quoted(&format!("new_{}", column.name())),
-            bind::cast(column.column_type())
-        )
-    };
-    let new_names = columns
-        .iter()
-        .map(|(_, column)| quoted(&format!("new_{}", column.name())));
-    if operation == Operation::Insert {
-        let names = list(columns.iter().map(|(_, column)| quoted(column.name())));
-        let values = list(columns.iter().map(|(_, column)| value(column)));
-        return format!(
-            "INSERT INTO {name} ({names}) SELECT {values} FROM unnest({}) AS g({})",
-            list(arrays),
-            list(new_names),
-        );
-    }
-    let guards = guard_arrays(table, columns.len() + 1, true);
-    let source = format!(
-        "unnest({}) WITH ORDINALITY AS g({}, ordinality)",
-        list(arrays.chain(guards.iter().map(|(array, _)| array.clone()))),
-        list(new_names.chain(guards.iter().map(|(_, name)| quoted(name)))),
-    );
-    let guard = guard(table, true, true);
-    let set = list(
-        columns
-            .iter()
-            .map(|(_, column)| format!("{} = {}", quoted(column.name()), value(column))),
-    );
-    match operation {
-        Operation::Remove if columns.is_empty() => {
-            format!("DELETE FROM {name} AS t USING {source} WHERE {guard} RETURNING g.ordinality")
-        }
-        Operation::UpdateIfChanged => {
-            let differs = differs(
-                columns
-                    .iter()
-                    .filter(|(_, column)| column.role() == ColumnRole::Data)
-                    .map(|(_, column)| (*column, value(column))),
-            );
-            format!(
-                "UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} AND {differs} \
-                 RETURNING g.ordinality"
-            )
-        }
-        _ => format!(
-            "UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} RETURNING g.ordinality"
-        ),
-    }
-}
-
-/// Whether any of these columns differs from its new value.
-fn differs<'c>(columns: impl Iterator<Item = (&'c Column, String)>) -> String {
-    let conditions: Vec<String> = columns
-        .map(|(column, value)| format!("t.{} IS DISTINCT FROM {value}", quoted(column.name())))
-        .collect();
-    if conditions.is_empty() {
-        "false".to_owned()
-    } else {
-        format!("({})", conditions.join(" OR "))
-    }
-}
-
-fn placeholders(first: usize, count: usize) -> String {
-    list((first..first + count).map(|index| format!("${index}")))
-}
-
-// The guard: which row a write may change. Its values are the key, the expected version where it
-// counts, and the tenant where the table has one.
-
-fn version_column(table: &Table) -> &str {
-    table
-        .column_with(ColumnRole::Version)
-        .map_or("version", Column::name)
-}
-
-fn key_column(table: &Table) -> Option<&Column> {
-    table.key_columns().next()
-}
-
-fn guard_length(table: &Table) -> usize {
-    2 + usize::from(table.is_tenant())
-}
-
-/// The guard of one row, with its values as `g`'s columns or as parameters.
-fn guard(table: &Table, versioned: bool, from_arrays: bool) -> String {
-    debug_assert!(from_arrays);
-    let names: Vec<String> = guard_arrays(table, 1, versioned)
-        .into_iter()
-        .map(|(_, name)| format!("g.{}", quoted(&name)))
-        .collect();
-    guard_with(table, versioned, |offset| names[offset].clone())
-}
-
-fn guard_with(table: &Table, versioned: bool, value: impl Fn(usize) -> String) -> String {
-    let mut offset = 0;
-    let mut next = || {
-        offset += 1;
-        value(offset - 1)
-    };
-    let key = key_column(table).map_or_else(String::new, |column| quoted(column.name()));
-    let mut guard = format!("t.{key} = {}", next());
-    if versioned {
-        guard.push_str(&format!(
-            " AND t.{} = {}",
-            quoted(version_column(table)),
-            next()
-        ));
-    }
-    if let Some(tenant) = table.column_with(ColumnRole::Tenant) {
-        guard.push_str(&format!(" AND t.{} = {}", quoted(tenant.name()), next()));
-    }
-    if let Some(deleted) = table.column_with(ColumnRole::DeletedAt) {
-        guard.push_str(&format!(" AND t.{} IS NULL", quoted(deleted.name())));
-    }
-    guard
-}
-
-/// The arrays of guards from parameter `first` on, with their names.
-fn guard_arrays(table: &Table, first: usize, versioned: bool) -> Vec<(String, String)> {
-    let key = key_column(table).map_or("text[]", |column| bind::array_type(column.column_type()));
-    let mut columns = vec![(key, "guard_key")];
-    if versioned {
-        columns.push(("int8[]", "guard_version"));
-    }
-    if table.is_tenant() {
-        columns.push(("text[]", "guard_tenant"));
-    }
-    columns
-        .into_iter()
-        .enumerate()
-        .map(|(index, (array, name))| (format!("${}::{array}", first + index), name.to_owned()))
-        .collect()
-}
-
-fn guards_unnested(table: &Table, first: usize, versioned: bool) -> String {
-    let guards = guard_arrays(table, first, versioned);
-    format!(
-        "unnest({}) WITH ORDINALITY AS g({}, ordinality)",
-        list(guards.iter().map(|(array, _)| array)),
-        list(guards.iter().map(|(_, name)| quoted(name))),
-    )
-}
-
-fn bind_guard(arguments: &mut PgArguments, write: &StagedWrite) -> Result<()> {
-    let table = write.table;
-    let key_type =
-        key_column(table).map_or(cqrs_core::mapping::ColumnType::Text, Column::column_type);
-    bind::add(arguments, key_type, &write.key)?;
-    bind::bind(arguments, expected(write))?;
-    if table.is_tenant() {
-        bind::bind(arguments, tenant(write))?;
-    }
-    Ok(())
-}
-
-fn bind_guards(arguments: &mut PgArguments, writes: &[&StagedWrite]) -> Result<()> {
-    bind_guard_arrays(arguments, writes, true)
-}
-
-fn bind_guard_arrays(
-    arguments: &mut PgArguments,
-    writes: &[&StagedWrite],
-    versioned: bool,
-) -> Result<()> {
-    let table = writes[0].table;
-    let key_type =
-        key_column(table).map_or(cqrs_core::mapping::ColumnType::Text, Column::column_type);
-    let keys: Vec<&Value> = writes.iter().map(|write| &write.key).collect();
-    bind::add_column(arguments, key_type, keys.into_iter())?;
-    if versioned {
-        bind::bind(
-            arguments,
-            writes
-                .iter()
-                .map(|write| expected(write))
-                .collect::<Vec<_>>(),
-        )?;
-    }
-    if table.is_tenant() {
-        bind::bind(
-            arguments,
-            writes.iter().map(|write| tenant(write)).collect::<Vec<_>>(),
-        )?;
-    }
-    Ok(())
-}
-
-fn expected(write: &StagedWrite) -> i64 {
-    i64::try_from(write.expected_version).unwrap_or(i64::MAX)
-}
-
-fn tenant(write: &StagedWrite) -> Option<&str> {
-    write.tenant.as_ref().map(cqrs_core::TenantId::as_str)
 }

@@ -15,7 +15,7 @@ use sqlx::sqlite::SqliteArguments;
 use super::bind::{self, bind, query};
 use super::connection;
 use super::error::write_error;
-use crate::backend::{Committed, Written};
+use crate::backend::{Committed, Written, written_columns};
 use crate::statements::{Statements, list, quoted};
 
 const INSERT_EVENT: &str = "INSERT INTO cqrs_event (correlation_id, causation_id, actor, \
@@ -183,31 +183,6 @@ const fn shape(operation: Operation) -> &'static str {
         Operation::UpdateIfChanged => "update a row if changed",
         Operation::Remove => "remove a row",
     }
-}
-
-/// The columns that an operation writes, with their positions in the row.
-fn written_columns(
-    table: &'static Table,
-    operation: Operation,
-) -> impl Iterator<Item = (usize, &'static Column)> {
-    let soft_delete = table.is_soft_delete();
-    table
-        .columns()
-        .iter()
-        .enumerate()
-        .filter(move |(_, column)| {
-            let role = column.role();
-            let deletion = matches!(role, ColumnRole::DeletedAt | ColumnRole::DeletedBy);
-            match operation {
-                Operation::Insert => !deletion,
-                Operation::Update | Operation::UpdateIfChanged => {
-                    !deletion && !StagedWrite::keeps(role)
-                }
-                Operation::Remove => {
-                    soft_delete && !StagedWrite::keeps(role) && role != ColumnRole::Data
-                }
-            }
-        })
 }
 
 fn row_sql(table: &'static Table, operation: Operation) -> String {

@@ -1,0 +1,174 @@
+//! The statements that write aggregates, one text for each table and shape.
+
+use cqrs_core::mapping::{Column, ColumnRole, Table};
+use cqrs_core::staging::Operation;
+
+use super::guard::{self, Guard};
+use crate::backend::postgres::bind;
+use crate::backend::postgres::events::{self, ORIGIN, STREAM};
+use crate::backend::written_columns;
+use crate::statements::{list, quoted};
+
+pub(super) fn shape_of_one(operation: Operation, several_events: bool) -> &'static str {
+    match (operation, several_events) {
+        (Operation::Insert, false) => "insert one, one event",
+        (Operation::Insert, true) => "insert one, events",
+        (Operation::Update, false) => "update one, one event",
+        (Operation::Update, true) => "update one, events",
+        (Operation::UpdateIfChanged, _) => "update one if changed",
+        (Operation::Remove, false) => "remove one, one event",
+        (Operation::Remove, true) => "remove one, events",
+    }
+}
+
+pub(super) fn shape_of_many(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Insert => "insert many",
+        Operation::Update => "update many",
+        Operation::UpdateIfChanged => "update many if changed",
+        Operation::Remove => "remove many",
+    }
+}
+
+pub(super) fn one(table: &'static Table, operation: Operation, several_events: bool) -> String {
+    let columns: Vec<_> = written_columns(table, operation).collect();
+    let name = quoted(table.name());
+    let value = |position: usize, column: &Column| {
+        format!("${}{}", position + 1, bind::cast(column.column_type()))
+    };
+    let written = columns.len();
+    let (change, bound) = if operation == Operation::Insert {
+        let names = list(columns.iter().map(|(_, column)| quoted(column.name())));
+        let values = list(
+            columns
+                .iter()
+                .enumerate()
+                .map(|(at, (_, column))| value(at, column)),
+        );
+        let insert = format!("INSERT INTO {name} ({names}) VALUES ({values}) RETURNING 1");
+        (insert, written)
+    } else {
+        let guard = guard::sql(table, Guard::Versioned, |offset| {
+            format!("${}", written + 1 + offset)
+        });
+        let set =
+            list(columns.iter().enumerate().map(|(at, (_, column))| {
+                format!("{} = {}", quoted(column.name()), value(at, column))
+            }));
+        let change = match operation {
+            Operation::Remove if columns.is_empty() => {
+                format!("DELETE FROM {name} AS t WHERE {guard} RETURNING 1")
+            }
+            Operation::UpdateIfChanged => {
+                let differs = differs(
+                    columns
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, (_, column))| column.role() == ColumnRole::Data)
+                        .map(|(at, (_, column))| (*column, value(at, column))),
+                );
+                format!("UPDATE {name} AS t SET {set} WHERE {guard} AND {differs} RETURNING 1")
+            }
+            _ => format!("UPDATE {name} AS t SET {set} WHERE {guard} RETURNING 1"),
+        };
+        (change, written + guard::length(table, Guard::Versioned))
+    };
+
+    let scalars = ORIGIN + STREAM;
+    let origin = placeholders(bound + 1, scalars);
+    let first = bound + scalars + 1;
+    let log = events::COLUMNS;
+    if several_events {
+        format!(
+            "WITH changed AS ({change}) INSERT INTO cqrs_event ({log}) SELECT {origin}, \
+             e.event_id, e.aggregate_version, e.event_type, e.schema_version, e.payload::json, \
+             e.content_hash, e.occurred_at FROM changed, {} ORDER BY e.ordinality \
+             RETURNING position",
+            events::unnested(first, false),
+        )
+    } else {
+        let event = placeholders(first, 4);
+        format!(
+            "WITH changed AS ({change}) INSERT INTO cqrs_event ({log}) SELECT {origin}, {event}, \
+             ${}::json, ${}, ${} FROM changed RETURNING position",
+            first + 4,
+            first + 5,
+            first + 6,
+        )
+    }
+}
+
+pub(super) fn many(table: &'static Table, operation: Operation) -> String {
+    let columns: Vec<_> = written_columns(table, operation).collect();
+    let name = quoted(table.name());
+    let arrays = columns.iter().enumerate().map(|(at, (_, column))| {
+        format!("${}::{}", at + 1, bind::array_type(column.column_type()))
+    });
+    let value = |column: &Column| {
+        format!(
+            "g.{}{}",
+            quoted(&format!("new_{}", column.name())),
+            bind::cast(column.column_type())
+        )
+    };
+    let new_names = columns
+        .iter()
+        .map(|(_, column)| quoted(&format!("new_{}", column.name())));
+    if operation == Operation::Insert {
+        let names = list(columns.iter().map(|(_, column)| quoted(column.name())));
+        let values = list(columns.iter().map(|(_, column)| value(column)));
+        return format!(
+            "INSERT INTO {name} ({names}) SELECT {values} FROM unnest({}) AS g({})",
+            list(arrays),
+            list(new_names),
+        );
+    }
+    let guards = guard::arrays(table, Guard::Versioned, columns.len() + 1);
+    let source = format!(
+        "unnest({}) WITH ORDINALITY AS g({}, ordinality)",
+        list(arrays.chain(guards.iter().map(|(array, _)| array.clone()))),
+        list(new_names.chain(guards.iter().map(|(_, name)| quoted(name)))),
+    );
+    let guard = guard::sql_of_arrays(table, Guard::Versioned);
+    let set = list(
+        columns
+            .iter()
+            .map(|(_, column)| format!("{} = {}", quoted(column.name()), value(column))),
+    );
+    match operation {
+        Operation::Remove if columns.is_empty() => {
+            format!("DELETE FROM {name} AS t USING {source} WHERE {guard} RETURNING g.ordinality")
+        }
+        Operation::UpdateIfChanged => {
+            let differs = differs(
+                columns
+                    .iter()
+                    .filter(|(_, column)| column.role() == ColumnRole::Data)
+                    .map(|(_, column)| (*column, value(column))),
+            );
+            format!(
+                "UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} AND {differs} \
+                 RETURNING g.ordinality"
+            )
+        }
+        _ => format!(
+            "UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} RETURNING g.ordinality"
+        ),
+    }
+}
+
+/// Whether any of these columns differs from its new value.
+fn differs<'c>(columns: impl Iterator<Item = (&'c Column, String)>) -> String {
+    let conditions: Vec<String> = columns
+        .map(|(column, value)| format!("t.{} IS DISTINCT FROM {value}", quoted(column.name())))
+        .collect();
+    if conditions.is_empty() {
+        "false".to_owned()
+    } else {
+        format!("({})", conditions.join(" OR "))
+    }
+}
+
+pub(super) fn placeholders(first: usize, count: usize) -> String {
+    list((first..first + count).map(|index| format!("${index}")))
+}
