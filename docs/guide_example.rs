@@ -1,5 +1,5 @@
 //! The complete example of the guide, compiled and run on SQLite in memory; and the checks that
-//! `guide.md` shows no code that is not compiled here or in `guide_snippets.rs`.
+//! `guide.md` and the readme show no code that is not compiled here or in `guide_snippets.rs`.
 
 mod guide_snippets;
 
@@ -130,6 +130,7 @@ const SOURCES: [&str; 2] = [
     include_str!("guide_snippets.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
+const README: &str = include_str!("../README.md");
 
 /// The lines without what stands around them: the guide may indent in another way.
 fn lines(text: &str) -> Vec<&str> {
@@ -151,16 +152,16 @@ fn the_example_is_short_and_the_guide_says_how_short() {
         GUIDE.contains(&format!("```rust\n{code}```\n")),
         "the guide has the example"
     );
-    assert!(
-        GUIDE.contains(&format!("{count} lines")),
-        "the guide says {count} lines"
-    );
+    let said = format!("{count} lines");
+    assert!(GUIDE.contains(&said), "the guide says {said}");
+    assert!(README.contains(&said), "the readme says {said}");
 }
 
 #[test]
-fn every_rust_block_of_the_guide_is_compiled() {
+fn every_rust_block_is_compiled() {
     let sources = SOURCES.map(lines);
-    for block in GUIDE.split("```rust\n").skip(1) {
+    let blocks = [GUIDE, README].map(|page| page.split("```rust\n").skip(1));
+    for block in blocks.into_iter().flatten() {
         let (block, _) = block.split_once("```\n").expect("the block ends");
         let wanted = lines(block);
         let is_compiled =

@@ -264,6 +264,10 @@ pub(crate) struct Plan {
     pub(crate) statement: String,
     /// Its plan, a line for each step.
     pub(crate) steps: Vec<String>,
+    /// How many executions had a plan made for their parameters.
+    pub(crate) custom: i64,
+    /// How many executions had the plan that serves any parameters.
+    pub(crate) generic: i64,
 }
 
 /// The setting of this connection on which the durability of its commits depends.
@@ -289,15 +293,15 @@ pub(crate) async fn plans(connection: &mut PgConnection) -> Result<Vec<Plan>> {
     transaction
         .execute("SET LOCAL plan_cache_mode = force_generic_plan")
         .await?;
-    let statements: Vec<(String, String, i32)> = sqlx::query_as(
-        "SELECT name, statement, cardinality(parameter_types) FROM pg_prepared_statements \
+    let statements: Vec<(String, String, i32, i64, i64)> = sqlx::query_as(
+        "SELECT name, statement, cardinality(parameter_types), custom_plans, generic_plans FROM pg_prepared_statements \
          WHERE statement LIKE '%bench_order%' OR statement LIKE '%INTO cqrs_event%' \
          ORDER BY prepare_time",
     )
     .fetch_all(&mut *transaction)
     .await?;
     let mut plans = Vec::new();
-    for (name, statement, parameters) in statements {
+    for (name, statement, parameters, custom, generic) in statements {
         // These lines ask for them too.
         if statement.contains("pg_prepared_statements") {
             continue;
@@ -313,7 +317,12 @@ pub(crate) async fn plans(connection: &mut PgConnection) -> Result<Vec<Plan>> {
             "a statement scans a whole table:\n{statement}\n{}",
             steps.join("\n")
         );
-        plans.push(Plan { statement, steps });
+        plans.push(Plan {
+            statement,
+            steps,
+            custom,
+            generic,
+        });
     }
     transaction.rollback().await?;
     ensure!(!plans.is_empty(), "no statement was prepared");

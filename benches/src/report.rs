@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use crate::harness::{Sample, Spread};
 
+/// The side that the others are compared with.
+pub(crate) const OURS: &str = "ours";
+
 /// One side of a case, with what was measured in each round.
 #[derive(Debug)]
 pub(crate) struct Measured {
@@ -29,7 +32,7 @@ pub(crate) struct Case {
     pub(crate) writers: usize,
     /// How much later than it would the network delivered, in microseconds.
     pub(crate) delay_us: u64,
-    /// The first is ours.
+    /// The sides; the others are compared with the one named [`OURS`].
     pub(crate) sides: Vec<Measured>,
 }
 
@@ -62,11 +65,11 @@ impl Case {
 
     /// The ratio of our commits per second to those of another side.
     pub(crate) fn ratio(&self, side: &str) -> Option<Spread> {
-        let theirs = self.sides.iter().find(|measured| measured.side == side)?;
-        Some(Spread::of_ratios(
-            &self.sides.first()?.samples,
-            &theirs.samples,
-        ))
+        let samples = |side| {
+            let measured = self.sides.iter().find(|measured| measured.side == side);
+            measured.map(|measured| measured.samples.as_slice())
+        };
+        Some(Spread::of_ratios(samples(OURS)?, samples(side)?))
     }
 
     /// The sides that ours is not as far above as is asked: each bar is the name of a side and
@@ -98,7 +101,7 @@ impl Case {
         for measured in &self.sides {
             let ratio = self
                 .ratio(measured.side)
-                .filter(|_| measured.side != self.sides[0].side)
+                .filter(|_| measured.side != OURS)
                 .map_or_else(String::new, |ratio| cell(ratio, 2));
             lines.push(format!(
                 "  {:<8}{:>27}{:>27}{:>27}{:>24}",

@@ -8,7 +8,7 @@
 //!   `change`, on a pool of sqlx;
 //! - `steps`: by hand on the same kind of pool, in a transaction with a statement for each step;
 //! - `held`, where it is asked for: as `single`, but each writer keeps a connection to itself, so
-//!   that there is no pool. No service can work like this; it shows what a pool costs.
+//!   that there is no pool. Few services can work like this; it shows what a pool costs.
 //!
 //! All have as many connections, and no two writers change the same order.
 
@@ -27,7 +27,7 @@ use crate::database::{ACTOR, Plan, Scratch, TENANT, Tables, Tally, plans, synchr
 use crate::domain::{Change, Order, Place};
 use crate::hand_written::{self, Caller};
 use crate::harness::{self, Sample, Timing, Worker, slice};
-use crate::report::{Case, Measured, Miss, Results};
+use crate::report::{Case, Measured, Miss, OURS, Results};
 
 /// What is asked of ours, for each case and number of writers.
 const BARS: [(&str, f64); 2] = [("single", 0.9), ("steps", 1.4)];
@@ -51,9 +51,9 @@ pub(crate) struct Options {
     /// How many connections more than writers each side may open.
     #[arg(long, default_value_t = 0)]
     spare_connections: usize,
-    /// Measure the side `held` too.
-    #[arg(long)]
-    held: bool,
+    /// Who does it. One side alone is for a profiler.
+    #[arg(long, value_delimiter = ',', default_values = ["ours", "single", "steps"])]
+    sides: Vec<Side>,
     /// Print every side's statements with their plans.
     #[arg(long)]
     plans: bool,
@@ -61,7 +61,7 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with_all = ["seconds", "rounds"])]
     quick: bool,
     /// Fail where ours is below 0.9 of `single` or 1.4 of `steps`.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "sides")]
     check: bool,
 }
 
@@ -85,11 +85,15 @@ impl Command {
 }
 
 /// Who does it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Side {
+    /// The framework.
     Ours,
+    /// One statement on a pool.
     Single,
+    /// A transaction on a pool.
     Steps,
+    /// One statement on a connection of the writer's own.
     Held,
 }
 
@@ -97,7 +101,7 @@ impl Side {
     /// Its name in the results.
     fn name(self) -> &'static str {
         match self {
-            Self::Ours => "ours",
+            Self::Ours => OURS,
             Self::Single => "single",
             Self::Steps => "steps",
             Self::Held => "held",
@@ -134,7 +138,7 @@ async fn measure_all(
     for &command in &options.cases {
         for &writers in &options.writers {
             let connections = writers + options.spare_connections;
-            let mut sides = Sides::open(database, connections, options.held).await?;
+            let mut sides = Sides::open(database, connections, &options.sides).await?;
             let case = measure(&mut tables, &mut sides, command, writers, options).await?;
             results.add(&case)?;
             if options.check {
@@ -169,9 +173,9 @@ async fn measure(
         measured: (measured / 2).min(Duration::from_secs(1)),
     };
 
-    let all = sides.all();
+    let all = &options.sides;
     let mut shapes = None;
-    for &side in &all {
+    for &side in all {
         run_slice(tables, sides, side, command, writers, warm_up).await?;
         let shape = tables.shape().await?;
         let first = shapes.get_or_insert_with(|| shape.clone());
@@ -184,14 +188,14 @@ async fn measure(
             first.join("\n"),
         );
     }
-    let inspected = sides.inspect(&all).await?;
+    let inspected = sides.inspect(all).await?;
     if options.plans {
         print_plans(&inspected);
     }
 
     let mut samples = vec![Vec::new(); all.len()];
     for round in 0..rounds {
-        for side in harness::order(&all, round) {
+        for side in harness::order(all, round) {
             let sample = run_slice(tables, sides, side, command, writers, timing).await?;
             let index = all.iter().position(|other| *other == side);
             samples[index.unwrap_or_default()].push(sample);
@@ -236,6 +240,11 @@ fn print_plans(inspected: &[(Side, Vec<Plan>)]) {
     for (side, plans) in inspected {
         for plan in plans {
             println!("\n{}: {}", side.name(), plan.statement);
+            println!(
+                "    planned anew for {} executions of {}",
+                plan.custom,
+                plan.custom + plan.generic
+            );
             for step in &plan.steps {
                 println!("    {step}");
             }
@@ -253,7 +262,7 @@ struct Sides {
 }
 
 impl Sides {
-    async fn open(database: &PgConnectOptions, connections: usize, held: bool) -> Result<Self> {
+    async fn open(database: &PgConnectOptions, connections: usize, all: &[Side]) -> Result<Self> {
         let pool = || {
             let size = u32::try_from(connections)?;
             anyhow::Ok(
@@ -266,7 +275,7 @@ impl Sides {
             )
         };
         let mut kept = Vec::new();
-        if held {
+        if all.contains(&Side::Held) {
             for _ in 0..connections {
                 kept.push(PgConnection::connect_with(database).await?);
             }
@@ -288,14 +297,6 @@ impl Sides {
         self.ours.close();
         self.single.close().await;
         self.steps.close().await;
-    }
-
-    fn all(&self) -> Vec<Side> {
-        let mut all = vec![Side::Ours, Side::Single, Side::Steps];
-        if !self.held.is_empty() {
-            all.push(Side::Held);
-        }
-        all
     }
 
     /// The plans of each side, on a connection that it used.

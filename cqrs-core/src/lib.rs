@@ -3,6 +3,111 @@
 //!
 //! This crate holds the traits and values, and implementations in memory. It knows no database,
 //! no async runtime and no broker; `cqrs-sqlx` runs the same code on Postgres and SQLite.
+//!
+//! | to | see |
+//! |---|---|
+//! | define an aggregate | [`Aggregate`](derive@Aggregate), [`Root`], [`DomainEvent`](derive@DomainEvent), [`DomainError`] |
+//! | map its fields to columns | [`mapping`], [`ValueObject`](derive@ValueObject), [`Record`](derive@Record) |
+//! | find aggregates | [`repository`](macro@repository), [`Repository`], [`Specification`], [`Query`] |
+//! | run commands | [`Store::execute`], [`UnitOfWork`], [`RequestContext`], [`CommandHandler`] |
+//! | keep and read read models | [`ReadModel`](derive@ReadModel), [`RowProjection`], [`Projection`], [`ReadModels`], [`QueryHandler`] |
+//! | tell others | [`EventBus`], [`Relay`] |
+//! | tell errors apart | [`Error`], [`StoreErrorKind`] |
+//! | test | [`InMemoryStore`], [`ManualClock`] |
+//! | write a store | [`staging`], `conformance` (a feature) |
+//!
+//! # Example
+//!
+//! An aggregate, a read model and a command, on the store in memory.
+//!
+//! ```
+//! use cqrs_core::{
+//!     Aggregate, DomainEvent, Envelope, InMemoryStore, ReadModel, ReadModels, RequestContext,
+//!     Result, Root, RowProjection, Store, TenantId, UnitOfWork,
+//! };
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+//! #[event(aggregate = "account")]
+//! enum AccountEvent {
+//!     Opened,
+//!     Deposited { cents: i64 },
+//! }
+//!
+//! #[derive(Debug, Clone, Aggregate)]
+//! #[aggregate(table = "account", event = AccountEvent, tenant)]
+//! struct Account {
+//!     #[aggregate(id)]
+//!     number: String,
+//!     #[aggregate(root)]
+//!     root: Root<AccountEvent>,
+//!     cents: i64,
+//! }
+//!
+//! impl Account {
+//!     fn open(number: &str) -> Self {
+//!         let mut root = Root::new();
+//!         root.raise(AccountEvent::Opened);
+//!         Self { number: number.to_owned(), root, cents: 0 }
+//!     }
+//!
+//!     fn deposit(&mut self, cents: i64) {
+//!         self.cents += cents;
+//!         self.root.raise(AccountEvent::Deposited { cents });
+//!     }
+//! }
+//!
+//! #[derive(Debug, Clone, PartialEq, ReadModel)]
+//! #[read_model(table = "account_activity", tenant)]
+//! struct Activity {
+//!     #[read_model(key)]
+//!     number: String,
+//!     deposits: u32,
+//! }
+//!
+//! struct Activities;
+//!
+//! impl RowProjection for Activities {
+//!     type Event = AccountEvent;
+//!     type Row = Activity;
+//!     const NAME: &'static str = "account_activity";
+//!
+//!     fn key(&self, event: &Envelope<AccountEvent>) -> Result<Option<String>> {
+//!         Ok(Some(event.aggregate_id_str().to_owned()))
+//!     }
+//!
+//!     fn apply(&self, row: &mut Option<Activity>, event: &Envelope<AccountEvent>) -> Result<()> {
+//!         let number = event.aggregate_id_str().to_owned();
+//!         let activity = row.get_or_insert(Activity { number, deposits: 0 });
+//!         if let AccountEvent::Deposited { .. } = event.payload() {
+//!             activity.deposits += 1;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! async fn deposit<U: UnitOfWork>(uow: &mut U, number: &str, cents: i64) -> Result<()> {
+//!     let mut account = uow.get::<Account>(number.to_owned()).await?;
+//!     account.deposit(cents);
+//!     uow.save(account)
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = InMemoryStore::new();
+//! store.subscribe_rows(Activities)?;
+//! let context = RequestContext::tenant(TenantId::new("north")?);
+//!
+//! let opened = store.execute(&context, async |uow| uow.save(Account::open("A1"))).await?;
+//! assert_eq!(opened.events().len(), 1);
+//! let receipt = store.execute(&context, async |uow| deposit(uow, "A1", 250).await).await?;
+//!
+//! store.wait_for(&receipt, Activities::NAME).await?;
+//! let activity = store.read_models(&context).find::<Activity>("A1".to_owned()).await?;
+//! assert_eq!(activity.map(|activity| activity.deposits), Some(1));
+//! # Ok(())
+//! # }
+//! ```
 
 // What the derives emit names this crate by its path; the conformance suite uses them in here.
 extern crate self as cqrs_core;

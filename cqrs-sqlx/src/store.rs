@@ -224,7 +224,6 @@ impl<B: Backend> SqlStore<B> {
     }
 
     /// Sets up a projector: which projections it runs, and how.
-    #[must_use]
     pub fn projector(&self) -> ProjectorBuilder<B> {
         ProjectorBuilder::new(self.clone())
     }

@@ -7,6 +7,7 @@ use cqrs_core::{Error, Result, StoreError, StoreErrorKind};
 
 use crate::backend::Backed;
 use crate::connections::Connection;
+use crate::log::EVENT_COLUMNS;
 
 /// A column as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,7 @@ pub(crate) async fn verify<B: Backed>(
     tables: &[&'static Table],
 ) -> Result<()> {
     let mut differences = Vec::new();
+    own_tables(connection, &mut differences).await?;
     for table in tables {
         let live = B::live_columns(connection.begin_work(), table.name()).await?;
         connection.end_work();
@@ -68,6 +70,37 @@ pub(crate) async fn verify<B: Backed>(
         )
         .with_source(mismatch),
     ))
+}
+
+/// Looks for the framework's own tables. Their types are those of the migration that made them.
+async fn own_tables<B: Backed>(
+    connection: &mut Connection<B>,
+    differences: &mut Vec<String>,
+) -> Result<()> {
+    const HINT: &str = "call `store.migrate()` once before use";
+    const SUBSCRIPTION_COLUMNS: &str =
+        "name, position, status, failed_attempts, failed_position, error, updated_at";
+    for (table, columns) in [
+        ("cqrs_event", EVENT_COLUMNS),
+        ("cqrs_subscription", SUBSCRIPTION_COLUMNS),
+    ] {
+        let live = B::live_columns(connection.begin_work(), table).await?;
+        connection.end_work();
+        if live.is_empty() {
+            differences.push(format!(
+                "table {table}: expected, found no such table ({HINT})"
+            ));
+            continue;
+        }
+        for column in columns.split(", ") {
+            if !live.iter().any(|live| live.name == column) {
+                differences.push(format!(
+                    "table {table}, column {column}: expected, found no such column ({HINT})"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn compare<B: Backed>(table: &Table, live: &[LiveColumn], differences: &mut Vec<String>) {

@@ -7,10 +7,10 @@ use cqrs_core::{Position, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::errors::is_closed;
 use super::handle::Stopping;
 use super::pace::Pace;
 use super::queries;
-use super::subscription::is_closed;
 use crate::backend::{Backend, Horizon};
 use crate::reads::is_unavailable;
 use crate::store::Shared;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use cqrs_core::{Error, Position, Result};
 
 use super::checkpoint;
+use super::errors::is_transient;
 use super::horizon::look;
 use super::pace::Backoff;
-use super::pass::{Pass, Worker, is_transient};
+use super::pass::{Pass, Worker};
 use crate::backend::Backend;
 use crate::store::Shared;
 

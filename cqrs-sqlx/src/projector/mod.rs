@@ -10,6 +10,7 @@
 
 mod builder;
 mod checkpoint;
+mod errors;
 mod handle;
 mod horizon;
 mod idle;

@@ -1,17 +1,13 @@
 //! One pass of one subscription: claim, read a page, apply, move the checkpoint, commit.
 
-use std::any::Any;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use cqrs_core::{Envelope, Error, Position, RawPayload, Result, StoreErrorKind, Subscription};
+use cqrs_core::{Envelope, Error, Position, RawPayload, Result, Subscription};
 use tracing::Instrument;
 
 use super::checkpoint::{self, Checkpoint, CheckpointSql, Claim};
+use super::errors::{catch_panic, describe, is_transient};
 use super::pace::RetryDelays;
 use super::queries;
 use super::transaction::SqlTransaction;
@@ -387,50 +383,6 @@ fn page_sql(aggregate_types: Option<&[&str]>) -> String {
     )
 }
 
-/// Whether the error says nothing about the page: the same may succeed when it is run again.
-pub(super) fn is_transient(error: &Error) -> bool {
-    matches!(error, Error::Store(store) if matches!(
-        store.kind(),
-        StoreErrorKind::Unavailable | StoreErrorKind::PoolTimedOut | StoreErrorKind::Contention
-    ))
-}
-
-/// The messages of an error and of its sources.
-fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let message = cause.to_string();
-        if !text.ends_with(&message) {
-            text = format!("{text}: {message}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// Runs a future; a panic in it becomes an error. What the future borrowed is not used again
-/// before it is repaired.
-async fn catch_panic<F: Future>(future: F) -> Result<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(
-        |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic_error(panic.as_ref()))),
-        },
-    )
-    .await
-}
-
-fn panic_error(panic: &(dyn Any + Send)) -> Error {
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("with something that is no text");
-    Error::other(format!("the projection panicked: {message}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,21 +395,5 @@ mod tests {
         );
         assert!(!page_sql(None).contains("aggregate_type IN"));
         assert!(page_sql(Some(&[])).contains("AND 1 = 0"));
-    }
-
-    #[test]
-    fn an_error_is_described_with_its_sources_once() {
-        let below = std::io::Error::other("below");
-        let error = Error::Store(
-            cqrs_core::StoreError::new(StoreErrorKind::Database, "above").with_source(below),
-        );
-        assert_eq!(describe(&error), "above: below");
-        assert_eq!(describe(&Error::other("alone")), "alone");
-    }
-
-    #[tokio::test]
-    async fn a_panic_becomes_an_error() {
-        let error = catch_panic(async { panic!("at {}", 7) }).await.unwrap_err();
-        assert_eq!(error.to_string(), "the projection panicked: at 7");
     }
 }

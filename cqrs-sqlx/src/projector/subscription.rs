@@ -3,13 +3,14 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use cqrs_core::{Error, Position, StoreErrorKind};
+use cqrs_core::{Error, Position};
 use futures_util::future::select;
 use tokio::sync::watch;
 
+use super::errors::{is_closed, is_transient};
 use super::handle::Stopping;
 use super::pace::{Backoff, Polling};
-use super::pass::{Pass, Worker, is_transient};
+use super::pass::{Pass, Worker};
 use crate::backend::Backend;
 
 /// The pauses after an error that is not the projection's.
@@ -106,9 +107,4 @@ fn report(subscription: &str, error: &Error, pause: Duration) {
     } else {
         tracing::error!(subscription, %error, ?pause, "the subscription cannot be run");
     }
-}
-
-/// Whether the store was closed, so that nothing can come any more.
-pub(super) fn is_closed(error: &Error) -> bool {
-    matches!(error, Error::Store(store) if *store.kind() == StoreErrorKind::Usage)
 }

@@ -109,9 +109,12 @@ async fn main() -> anyhow::Result<()> {
     let refusal = add_stop().await.expect_err("it is full");
     println!("a 4th is refused: {refusal}");
     let (mut uow, list) = (store.unit_of_work(&north), store.read_models(&north));
-    println!("full plans: {}\n", uow.repository().count_full().await?);
+    println!(
+        "full plans: {}\n\nplan     stops",
+        uow.repository().count_full().await?
+    );
     for row in list.query::<Row>(Query::all()).await? {
-        println!("{:<8} {:>2} stops", row.name, row.stops);
+        println!("{:<8} {:>5}", row.name, row.stops);
     }
     let log = store.projector().relay("log", ConsoleEventBus::stdout());
     println!("{} events in the log", log.run_until_idle().await?);

@@ -42,7 +42,7 @@ pub(crate) async fn run<'a, S: Store>(store: &S, all: &'a [Solved]) -> anyhow::R
             Ok(receipt) => {
                 import.accepted.push(solved);
                 import.plans += receipt.output();
-                let outcome = format!("{} plans for {tenant}", receipt.output());
+                let outcome = format!("plans for {tenant}: {}", receipt.output());
                 import.receipt = Some(receipt);
                 outcome
             }

@@ -19,7 +19,7 @@ impl fmt::Display for PlanTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<10}  {:<12} {:>5}  {:<10} {:>5} {:>10}  {:<9}  {:<19}  {:<19}",
+            "{:<10}  {:<12} {:>5}  {:<10} {:>5} {:>10}  {:<9}  {:<19}  {}",
             "tenant",
             "instance",
             "route",
@@ -33,7 +33,7 @@ impl fmt::Display for PlanTable<'_> {
         for row in self.rows {
             writeln!(
                 f,
-                "{:<10}  {:<12} {:>5}  {:<10} {:>5} {:>10.3}  {:<9}  {:<19}  {:<19}",
+                "{:<10}  {:<12} {:>5}  {:<10} {:>5} {:>10.3}  {:<9}  {:<19}  {}",
                 self.tenant,
                 row.instance,
                 row.route,

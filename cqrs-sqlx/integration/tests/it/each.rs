@@ -40,8 +40,6 @@ pub(crate) use on_each;
 
 /// A database as tests need it.
 pub(crate) trait Kind: Backend {
-    /// Whether any number of transactions can write at a time.
-    const MANY_WRITERS: bool;
     /// What lives as long as the database.
     type Guard: Send + Sync;
 
@@ -107,7 +105,6 @@ fn migrator(migrations: Vec<String>) -> Migrator {
 }
 
 impl Kind for Postgres {
-    const MANY_WRITERS: bool = true;
     type Guard = TestDatabase;
 
     async fn create() -> (TestDatabase, String) {
@@ -191,7 +188,6 @@ impl Kind for Postgres {
 }
 
 impl Kind for Sqlite {
-    const MANY_WRITERS: bool = false;
     type Guard = TestFile;
 
     async fn create() -> (TestFile, String) {

@@ -70,8 +70,8 @@ pub(super) fn is_disconnect(cause: &sqlx::Error) -> bool {
     }
 }
 
-/// 57P01 admin_shutdown, 57P02 crash_shutdown, 57P03 cannot_connect_now, 57P05
-/// idle_session_timeout; 25P03 idle_in_transaction_session_timeout.
+/// 57P01 `admin_shutdown`, 57P02 `crash_shutdown`, 57P03 `cannot_connect_now`, 57P05
+/// `idle_session_timeout`; 25P03 `idle_in_transaction_session_timeout`.
 fn is_shutdown(code: &str) -> bool {
     matches!(code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
 }

@@ -18,13 +18,7 @@ pub(super) fn error(cause: sqlx::Error, doing: &str) -> Error {
         StoreErrorKind::Contention => ": the database is busy",
         StoreErrorKind::Unavailable => ": the database cannot be reached",
         StoreErrorKind::Constraint { .. } => ": a constraint was violated",
-        StoreErrorKind::Schema if names_the_log(&cause) => {
-            ": the framework's tables are not what they should be (call `store.migrate()` once \
-             before use)"
-        }
-        StoreErrorKind::Schema => {
-            ": a table or column is missing (call `store.verify(...)` to see every difference)"
-        }
+        StoreErrorKind::Schema => &missing(&cause),
         _ => " failed",
     };
     Error::Store(StoreError::new(kind, format!("{doing}{what}")).with_source(cause))
@@ -112,10 +106,17 @@ fn violated(message: &str) -> Option<&str> {
         .map(|(_, name)| name)
 }
 
-fn names_the_log(cause: &sqlx::Error) -> bool {
-    cause
+/// What is missing, and what to do about it.
+fn missing(cause: &sqlx::Error) -> String {
+    let message = cause
         .as_database_error()
-        .is_some_and(|database| database.message().contains("cqrs_"))
+        .map_or("a table or column is missing", DatabaseError::message);
+    let hint = if message.contains("cqrs_") {
+        "call `store.migrate()` once before use"
+    } else {
+        "call `store.verify(...)` to see every difference"
+    };
+    format!(": {message} ({hint})")
 }
 
 fn kind(cause: &sqlx::Error) -> StoreErrorKind {
