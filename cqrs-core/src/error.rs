@@ -37,6 +37,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert!(error.domain::<OverCapacity>().is_some());
 /// assert!(!error.is_retryable());
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not become an error of the framework by itself",
+    note = "for an error of your own domain write `impl DomainError for {Self} {{}}`; for any other, `.map_err(Error::other)`"
+)]
 pub trait DomainError: std::error::Error + Any + Send + Sync {}
 
 /// An error of the framework.
@@ -231,16 +235,17 @@ impl Error {
     }
 
     /// Whether running the whole command again may succeed, and is safe since nothing of it was
-    /// committed: a stale version, contention, a lost connection, a full pool.
+    /// committed: a stale version, contention, a lost connection.
+    ///
+    /// A full pool is not among them: who waited for a connection in vain has waited long enough,
+    /// and may hold it himself.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Conflict { .. } => true,
             Self::Store(error) => matches!(
                 error.kind,
-                StoreErrorKind::Unavailable
-                    | StoreErrorKind::PoolTimedOut
-                    | StoreErrorKind::Contention
+                StoreErrorKind::Unavailable | StoreErrorKind::Contention
             ),
             _ => false,
         }

@@ -6,7 +6,7 @@ use std::future::Future;
 
 use crate::context::TenantId;
 use crate::envelope::{Envelope, RawPayload};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::event::EventSet;
 use crate::mapping::{Entity, MappingError, Value};
 use crate::read_model::{Owned, ReadModel, RowKey};
@@ -253,10 +253,16 @@ where
         let mut deletes = Vec::new();
         for (slot, address) in slots.into_iter().zip(addresses) {
             match slot.row {
-                Some(row) => upserts.push(Owned {
-                    tenant: address.tenant,
-                    row,
-                }),
+                Some(row) => {
+                    let row = Owned {
+                        tenant: address.tenant.clone(),
+                        row,
+                    };
+                    if row.address()?.identity() != address.identity() {
+                        return Err(wrong_key::<P>(&address));
+                    }
+                    upserts.push(row);
+                }
                 None if slot.existed => deletes.push(address),
                 None => {}
             }
@@ -269,6 +275,17 @@ where
         }
         Ok(())
     }
+}
+
+fn wrong_key<P: RowProjection>(address: &RowAddress) -> Error {
+    Error::store(
+        StoreErrorKind::Usage,
+        format!(
+            "projection {:?} said that an event belongs to the row with key {:?}, and made one with another key",
+            P::NAME,
+            address.key
+        ),
+    )
 }
 
 /// A projection without its type, for the loops that run it.

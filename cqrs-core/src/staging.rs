@@ -10,7 +10,7 @@ use crate::aggregate::AggregateRoot;
 use crate::context::{RequestContext, TenantId};
 use crate::error::{Error, Result};
 use crate::event::DomainEvent;
-use crate::mapping::{ColumnRole, MappingError, Table, Value};
+use crate::mapping::{ColumnError, ColumnRole, MappingError, Table, Value};
 use crate::payload::{self, ContentHash};
 
 /// What a staged write does to its row.
@@ -171,11 +171,12 @@ impl StagedWrite {
             .iter()
             .position(|column| Some(column.name()) == key.as_deref())
             .map_or(Value::Null, |index| own[index].clone());
+        let aggregate_id = checked_id::<A>(aggregate.id())?;
         let mut row = framework_row(table, operation, context, &tenant, new_version, now)?;
         row.extend(own);
         Ok(Self {
             aggregate_type: A::TYPE,
-            aggregate_id: aggregate.id().to_string(),
+            aggregate_id,
             table,
             operation,
             key,
@@ -231,6 +232,23 @@ fn not_found<A: AggregateRoot>(id: &A::Id) -> Error {
         aggregate: A::TYPE,
         id: id.to_string(),
     }
+}
+
+/// The id as the log holds it. What is longer would not fit an index.
+fn checked_id<A: AggregateRoot>(id: &A::Id) -> Result<String> {
+    let text = id.to_string();
+    if (1..=255).contains(&text.len()) {
+        return Ok(text);
+    }
+    let column = A::table().key_columns().next();
+    Err(Error::Mapping(MappingError {
+        table: A::table().name().to_owned(),
+        column: column.map_or("id", |column| column.name()).to_owned(),
+        reason: ColumnError::invalid(format!(
+            "an id is 1 to 255 bytes of text, not {}",
+            text.len()
+        )),
+    }))
 }
 
 /// The tenant of the row, where the table has one.

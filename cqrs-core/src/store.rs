@@ -50,6 +50,20 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [is retryable](Error::is_retryable), with a pause that doubles, as far as the
     /// [retry policy](Self::retry_policy) goes.
     ///
+    /// ```
+    /// # use cqrs_core::*;
+    /// # async fn example<S: Store>(store: S, context: RequestContext) -> Result<()> {
+    /// let receipt = store
+    ///     .execute(&context, async |unit_of_work| {
+    ///         assert_eq!(unit_of_work.context().scope(), context.scope());
+    ///         Ok("done")
+    ///     })
+    ///     .await?;
+    /// assert_eq!(receipt.into_output(), "done");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// `work` may run several times, so it uses what is around it without using it up. What it
     /// does outside of the unit of work is not undone.
     ///
@@ -187,10 +201,10 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Ten tries; pauses from 2 ms to 250 ms.
+    /// 30 tries; pauses from 2 ms to 250 ms, some five seconds in all.
     fn default() -> Self {
         Self {
-            attempts: 10,
+            attempts: 30,
             first_delay: Duration::from_millis(2),
             max_delay: Duration::from_millis(250),
         }

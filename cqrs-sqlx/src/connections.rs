@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cqrs_core::{Error, Result, StoreErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 /// Opens and repairs connections.
 pub(crate) trait Connect: Send + Sync + 'static {
@@ -80,45 +81,20 @@ impl<C: Connect> Connections<C> {
     /// Nothing is lost when the future is dropped.
     pub(crate) async fn acquire(&self) -> Result<Connection<C>> {
         let shared = &self.shared;
-        let permit = tokio::time::timeout(
-            shared.acquire_timeout,
-            Arc::clone(&shared.permits).acquire_owned(),
-        )
-        .await
-        .map_err(|_| {
-            Error::store(
-                StoreErrorKind::PoolTimedOut,
-                format!(
-                    "all {} connections of the store were in use for {:?}",
-                    shared.size, shared.acquire_timeout
-                ),
-            )
-        })?
-        .map_err(|_| closed())?;
-
-        loop {
-            let idle = shared.idle().pop();
-            let connection = match idle {
-                Some(Idle {
-                    connection,
-                    clean: true,
-                }) => connection,
-                Some(Idle {
-                    connection,
-                    clean: false,
-                }) => match shared.connect.repair(connection).await {
-                    Some(connection) => connection,
-                    None => continue,
-                },
-                None => shared.connect.connect().await?,
-            };
-            return Ok(Connection {
-                connection: Some(connection),
-                clean: true,
-                shared: Arc::clone(shared),
-                permit: Some(permit),
-            });
-        }
+        let deadline = Instant::now() + shared.acquire_timeout;
+        let permit = timeout_at(deadline, Arc::clone(&shared.permits).acquire_owned())
+            .await
+            .map_err(|_| shared.all_in_use())?
+            .map_err(|_| closed())?;
+        let connection = timeout_at(deadline, shared.idle_or_new())
+            .await
+            .map_err(|_| shared.no_answer())??;
+        Ok(Connection {
+            connection: Some(connection),
+            clean: true,
+            shared: Arc::clone(shared),
+            permit: Some(permit),
+        })
     }
 
     /// Closes the idle connections and refuses new ones; those in use are closed when they are
@@ -139,6 +115,48 @@ fn closed() -> Error {
 }
 
 impl<C: Connect> Shared<C> {
+    async fn idle_or_new(&self) -> Result<C::Connection> {
+        loop {
+            let idle = self.idle().pop();
+            match idle {
+                Some(Idle {
+                    connection,
+                    clean: true,
+                }) => return Ok(connection),
+                Some(Idle {
+                    connection,
+                    clean: false,
+                }) => {
+                    if let Some(connection) = self.connect.repair(connection).await {
+                        return Ok(connection);
+                    }
+                }
+                None => return self.connect.connect().await,
+            }
+        }
+    }
+
+    fn all_in_use(&self) -> Error {
+        Error::store(
+            StoreErrorKind::PoolTimedOut,
+            format!(
+                "all {} connections of the store were in use for {:?}; an open unit of work holds \
+                 one, also from other work of the same task",
+                self.size, self.acquire_timeout
+            ),
+        )
+    }
+
+    fn no_answer(&self) -> Error {
+        Error::store(
+            StoreErrorKind::Unavailable,
+            format!(
+                "the database did not answer within {:?}",
+                self.acquire_timeout
+            ),
+        )
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<Idle<C::Connection>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,6 @@ use cqrs_core::staging::StagedWrite;
 use cqrs_core::{AggregateRoot, Query, Repository, Result, Specification};
 
 use crate::backend::Backend;
-use crate::reads;
 use crate::select;
 use crate::unit_of_work::SqlUnitOfWork;
 
@@ -34,20 +33,17 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
         let scope = self.unit_of_work.scope();
         let select = select::by_key::<A>(&id, scope, &B::DIALECT)?;
-        let place = self.unit_of_work.place().await?;
-        Ok(reads::entities(place, &select).await?.pop())
+        Ok(self.unit_of_work.entities(&select).await?.pop())
     }
 
     async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
         let select = select::rows(&query, self.unit_of_work.scope(), &B::DIALECT)?;
-        let place = self.unit_of_work.place().await?;
-        reads::entities(place, &select).await
+        self.unit_of_work.entities(&select).await
     }
 
     async fn count(&mut self, specification: Specification<A>) -> Result<u64> {
         let select = select::count(&specification, self.unit_of_work.scope(), &B::DIALECT)?;
-        let place = self.unit_of_work.place().await?;
-        reads::count(place, &select).await
+        self.unit_of_work.count(&select).await
     }
 
     fn save(&mut self, aggregate: A) -> Result<()> {

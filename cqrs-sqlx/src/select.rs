@@ -9,7 +9,7 @@ use cqrs_core::{
 };
 
 use crate::backend::{Dialect, Parameter};
-use crate::statements::{list, quoted};
+use crate::statements::{list, qualified, quoted};
 
 /// A query with its parameters.
 ///
@@ -28,7 +28,7 @@ pub(crate) fn rows<T: Entity>(
     dialect: &Dialect,
 ) -> Result<Select> {
     let table = T::table();
-    let columns = list(table.columns().iter().map(|column| quoted(column.name())));
+    let columns = all_columns(table);
     let mut builder = Builder::new(table, dialect, &columns);
     builder.conditions(query.specification(), scope)?;
     builder.order(query.order(), scope);
@@ -57,7 +57,7 @@ pub(crate) fn by_key<T: Entity>(
     dialect: &Dialect,
 ) -> Result<Select> {
     let table = T::table();
-    let columns = list(table.columns().iter().map(|column| quoted(column.name())));
+    let columns = all_columns(table);
     let key = key.to_values().map_err(|reason| MappingError {
         table: table.name().to_owned(),
         column: list(table.key_columns().map(Column::name)),
@@ -67,12 +67,21 @@ pub(crate) fn by_key<T: Entity>(
     builder.conditions(&Specification::<T>::all(), scope)?;
     for (column, value) in table.key_columns().zip(key) {
         builder.and();
-        write!(builder.sql, "{} = ", quoted(column.name())).expect("writing to a String");
+        write!(builder.sql, "{} = ", qualified(table, column.name())).expect("writing to a String");
         builder.bind(Parameter::new(column.column_type(), value));
     }
     builder.order::<T>(&[], scope);
     builder.sql.push_str(" LIMIT 1");
     Ok(builder.finish())
+}
+
+fn all_columns(table: &Table) -> String {
+    list(
+        table
+            .columns()
+            .iter()
+            .map(|column| qualified(table, column.name())),
+    )
 }
 
 struct Builder<'d> {
@@ -125,13 +134,13 @@ impl<'d> Builder<'d> {
             (self.table.column_with(ColumnRole::Tenant), scope.tenant())
         {
             self.and();
-            self.sql.push_str(&quoted(column.name()));
+            self.sql.push_str(&qualified(self.table, column.name()));
             self.sql.push_str(" = ");
             self.bind(Parameter::text(tenant.as_str()));
         }
         if let Some(column) = self.table.column_with(ColumnRole::DeletedAt) {
             self.and();
-            self.sql.push_str(&quoted(column.name()));
+            self.sql.push_str(&qualified(self.table, column.name()));
             self.sql.push_str(" IS NULL");
         }
         if *specification.predicate() != Predicate::All {
@@ -151,7 +160,7 @@ impl<'d> Builder<'d> {
                 value,
             } => {
                 let bytes = *column_type == ColumnType::Text && comparison.is_ordering();
-                self.sql.push_str(&quoted(column));
+                self.sql.push_str(&qualified(self.table, column));
                 if bytes {
                     self.sql.push_str(self.dialect.byte_order);
                 }
@@ -160,7 +169,7 @@ impl<'d> Builder<'d> {
                 self.bind(Parameter::new(*column_type, value.clone()));
             }
             Predicate::IsNull { column } => {
-                self.sql.push_str(&quoted(column));
+                self.sql.push_str(&qualified(self.table, column));
                 self.sql.push_str(" IS NULL");
             }
             Predicate::And(a, b) => self.junction(a, " AND ", b)?,
@@ -216,7 +225,7 @@ impl<'d> Builder<'d> {
     }
 
     fn sort_key(&self, column: &Column, direction: &str, nulls: &str) -> String {
-        let mut key = quoted(column.name());
+        let mut key = qualified(self.table, column.name());
         if column.column_type() == ColumnType::Text {
             key.push_str(self.dialect.byte_order);
         }

@@ -43,6 +43,14 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A column together with its table.
+///
+/// Columns that are read are always written so: SQLite takes a name in double quotes that is no
+/// column for a text, unless it stands after a table.
+pub(crate) fn qualified(table: &Table, column: &str) -> String {
+    format!("{}.{}", quoted(table.name()), quoted(column))
+}
+
 /// A list with commas.
 pub(crate) fn list<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
     let mut text = String::new();

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
-    AggregateRoot, CommitReceipt, Error, RequestContext, Result, StoreErrorKind, TenantScope,
-    UnitOfWork,
+    AggregateRoot, CommitReceipt, Entity, Error, RequestContext, Result, StoreErrorKind,
+    TenantScope, UnitOfWork,
 };
 
 use crate::backend::{Backend, Committed, Proof, Written};
 use crate::connections::Connection;
-use crate::reads::{Place, is_unavailable};
+use crate::reads::{self, Place, is_unavailable};
 use crate::repository::SqlRepository;
+use crate::select::Select;
 use crate::store::Shared;
 
 /// How often a commit that was lost without a trace is sent again.
@@ -45,6 +46,8 @@ enum State<B: Backend> {
         connection: Connection<B>,
         sent: Vec<StagedWrite>,
         written: Written,
+        /// Whether SQL of the user may have run, and failed, in it.
+        lent: bool,
     },
     /// A statement of the transaction failed, and everything was rolled back.
     Failed,
@@ -91,13 +94,44 @@ impl<B: Backend> SqlUnitOfWork<B> {
     pub async fn connection(&mut self) -> Result<&mut B::Raw> {
         self.open().await?;
         match &mut self.state {
-            State::Open { connection, .. } => Ok(B::raw(connection.get())),
+            State::Open {
+                connection, lent, ..
+            } => {
+                *lent = true;
+                Ok(B::raw(connection.get()))
+            }
             State::Idle | State::Failed => Err(failed()),
         }
     }
 
+    /// The entities that a select finds.
+    pub(crate) async fn entities<T: Entity>(&mut self, select: &Select) -> Result<Vec<T>> {
+        let found = reads::entities(self.place().await?, select).await;
+        self.after_read(found).await
+    }
+
+    /// The number that a select counts.
+    pub(crate) async fn count(&mut self, select: &Select) -> Result<u64> {
+        let counted = reads::count(self.place().await?, select).await;
+        self.after_read(counted).await
+    }
+
+    /// A statement that fails takes its transaction with it.
+    async fn after_read<T>(&mut self, result: Result<T>) -> Result<T> {
+        match result {
+            Err(cause @ Error::Store(_)) if matches!(self.state, State::Open { .. }) => {
+                let state = std::mem::replace(&mut self.state, State::Failed);
+                let State::Open { connection, .. } = state else {
+                    return Err(cause);
+                };
+                Err(broken(&self.shared, connection, cause).await)
+            }
+            result => result,
+        }
+    }
+
     /// Where a read takes place, after what is staged was sent.
-    pub(crate) async fn place(&mut self) -> Result<Place<'_, B>> {
+    async fn place(&mut self) -> Result<Place<'_, B>> {
         if !self.staged.is_empty() {
             self.open().await?;
         }
@@ -112,13 +146,17 @@ impl<B: Backend> SqlUnitOfWork<B> {
     async fn open(&mut self) -> Result<()> {
         // Until this is through, a dropped future or an error leaves the unit of work failed.
         let state = std::mem::replace(&mut self.state, State::Failed);
-        let (mut connection, mut sent, mut written) = match state {
+        let (mut connection, mut sent, mut written, lent) = match state {
             State::Open {
                 connection,
                 sent,
                 written,
-            } => (connection, sent, written),
-            State::Idle => (begin(&self.shared).await?, Vec::new(), Written::default()),
+                lent,
+            } => (connection, sent, written, lent),
+            State::Idle => {
+                let connection = begin(&self.shared).await?;
+                (connection, Vec::new(), Written::default(), false)
+            }
             State::Failed => return Err(failed()),
         };
         if !self.staged.is_empty() {
@@ -142,6 +180,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
             connection,
             sent,
             written,
+            lent,
         };
         Ok(())
     }
@@ -194,12 +233,15 @@ impl<B: Backend> SqlUnitOfWork<B> {
             mut connection,
             sent,
             written,
+            lent,
         } = self.state
         else {
             return Err(failed());
         };
         let process = B::process(connection.get());
-        let transaction = if written.events.is_empty() {
+        // Asking also finds out whether a statement of the user failed and nobody said so: the
+        // database would answer the commit of such a transaction with a silent rollback.
+        let transaction = if lent || written.events.is_empty() {
             B::transaction_id(connection.get()).await?
         } else {
             None

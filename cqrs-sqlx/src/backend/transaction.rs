@@ -14,8 +14,17 @@ pub(super) async fn begin<DB: Database>(
     DB::TransactionManager::begin(connection, statement).await
 }
 
+/// A commit that the database refuses, for a deferred constraint say, leaves sqlx believing in the
+/// transaction; rolling back ends it there too.
 pub(super) async fn commit<DB: Database>(connection: &mut DB::Connection) -> sqlx::Result<()> {
-    DB::TransactionManager::commit(connection).await
+    let committed = DB::TransactionManager::commit(connection).await;
+    if let Err(cause) = committed {
+        if cause.as_database_error().is_some() {
+            let _ = DB::TransactionManager::rollback(connection).await;
+        }
+        return Err(cause);
+    }
+    Ok(())
 }
 
 pub(super) async fn rollback<DB: Database>(connection: &mut DB::Connection) -> sqlx::Result<()> {

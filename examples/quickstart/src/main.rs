@@ -4,8 +4,7 @@
 
 use cqrs_core::*;
 use cqrs_sqlx::{SqliteStore, SqliteUnitOfWork};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Instant;
+use std::{sync::atomic::AtomicU32, sync::atomic::Ordering::Relaxed, time::Instant};
 
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize, DomainEvent)]
 #[event(aggregate = "plan")]
@@ -35,7 +34,6 @@ impl Plan {
         root.raise(PlanEvent::Created { stops });
         Self { name, root, stops }
     }
-
     fn add_stop(&mut self) -> Result<(), Full> {
         let stops = self.stops + 1;
         if stops > 3 {
@@ -68,11 +66,9 @@ impl RowProjection for PlanList {
     type Event = PlanEvent;
     type Row = Row;
     const NAME: &'static str = "plan_list";
-
     fn key(&self, event: &Envelope<PlanEvent>) -> Result<Option<String>> {
         Ok(Some(event.aggregate_id()?))
     }
-
     fn apply(&self, row: &mut Option<Row>, event: &Envelope<PlanEvent>) -> Result<()> {
         let (PlanEvent::Created { stops } | PlanEvent::StopAdded { stops }) = *event.payload();
         let name = event.aggregate_id()?;
@@ -88,9 +84,11 @@ async fn main() -> anyhow::Result<()> {
     store.create_tables(&[Plan::table(), Row::table()]).await?;
     let _projector = store.projector().rows(PlanList).start().await?;
     let north = RequestContext::tenant("north".parse()?);
-    let create = async |uow: &mut SqliteUnitOfWork| uow.save(Plan::create("harbour", 0));
-    store.execute(&north, create).await?;
-    println!("created plan harbour");
+    for name in ["harbour", "airport"] {
+        let create = async |uow: &mut SqliteUnitOfWork| uow.save(Plan::create(name, 0));
+        store.execute(&north, create).await?;
+        println!("created plan {name}");
+    }
     let tries = AtomicU32::new(0);
     let add_stop = async || {
         let work = async |uow: &mut SqliteUnitOfWork| {
@@ -105,15 +103,14 @@ async fn main() -> anyhow::Result<()> {
         anyhow::Ok(committed.elapsed())
     };
     let visible_after = tokio::try_join!(add_stop(), add_stop(), add_stop())?;
-    println!("added 3 stops at once in {tries:?} tries, visible after {visible_after:.1?}");
+    println!(
+        "added 3 stops to harbour at once in {tries:?} tries, visible after {visible_after:.1?}"
+    );
     let refusal = add_stop().await.expect_err("it is full");
     println!("a 4th is refused: {refusal}");
-    let (mut uow, list) = (store.unit_of_work(&north), store.read_models(&north));
-    println!(
-        "full plans: {}\n\nplan     stops",
-        uow.repository().count_full().await?
-    );
-    for row in list.query::<Row>(Query::all()).await? {
+    let full = store.unit_of_work(&north).repository().count_full().await?;
+    println!("full plans: {full}\n\nplan     stops");
+    for row in store.read_models(&north).query::<Row>(Query::all()).await? {
         println!("{:<8} {:>5}", row.name, row.stops);
     }
     let log = store.projector().relay("log", ConsoleEventBus::stdout());

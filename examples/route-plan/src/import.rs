@@ -61,7 +61,7 @@ pub(crate) async fn run<'a, S: Store>(store: &S, all: &'a [Solved]) -> anyhow::R
                 outcome
             }
         };
-        eprintln!("[{number:>2}/{}] {name}: {outcome}", all.len());
+        eprintln!("[{number}/{}] {name}: {outcome}", all.len());
     }
     Ok(import)
 }

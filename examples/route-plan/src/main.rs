@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release -p route-plan -- FOLDER                      SQLite in memory
 //! cargo run --release -p route-plan -- FOLDER --database FILE      SQLite in a file
-//! cargo run --release -p route-plan -- FOLDER --database-url URL   Postgres, or any SQLite URL
+//! cargo run --release -p route-plan -- FOLDER --database-url URL   Postgres
 //! ```
 //!
 //! It reads the folder's instances `0025_*.txt` and routes `best_known_25.txt`, plans each
@@ -25,9 +25,10 @@ mod table;
 mod tenant;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Parser;
 use cqrs_core::{Entity, RowProjection, Store};
 use cqrs_sqlx::{Backend, PgStore, SqlStore, SqliteStore, StoreOptions};
@@ -45,32 +46,45 @@ struct Arguments {
     /// Keep the plans in this SQLite file; otherwise they are kept in memory.
     #[arg(long, value_name = "FILE")]
     database: Option<PathBuf>,
-    /// Keep the plans in this database: postgres://… or sqlite:…
-    #[arg(long, value_name = "URL", conflicts_with = "database")]
+    /// Keep the plans in this Postgres database.
+    #[arg(long, value_name = "URL", conflicts_with = "database", value_parser = postgres_url)]
     database_url: Option<String>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let solved = instance::read_folder(&arguments.folder)?;
-    match (arguments.database_url, arguments.database) {
-        (Some(url), _) if url.starts_with("sqlite:") => {
-            run(SqliteStore::connect(&url).await?, &solved).await
-        }
-        (Some(url), _) => run(PgStore::connect(&url).await?, &solved).await,
-        (None, Some(file)) => {
-            let options = SqliteConnectOptions::new()
-                .filename(file)
-                .create_if_missing(true);
-            run(
-                SqliteStore::connect_with(options, StoreOptions::default()).await?,
-                &solved,
-            )
-            .await
-        }
-        (None, None) => run(SqliteStore::connect("sqlite::memory:").await?, &solved).await,
+fn postgres_url(text: &str) -> Result<String, &'static str> {
+    match text.split_once("://") {
+        Some(("postgres" | "postgresql", _)) => Ok(text.to_owned()),
+        _ => Err("expected postgres://user:password@host/database"),
     }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match start(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the files, and only then opens the database.
+async fn start(arguments: Arguments) -> anyhow::Result<()> {
+    let solved = instance::read_folder(&arguments.folder)?;
+    if let Some(url) = arguments.database_url {
+        return run(PgStore::connect(&url).await?, &solved).await;
+    }
+    let Some(file) = arguments.database else {
+        return run(SqliteStore::connect("sqlite::memory:").await?, &solved).await;
+    };
+    let options = SqliteConnectOptions::new()
+        .filename(&file)
+        .create_if_missing(true);
+    let store = SqliteStore::connect_with(options, StoreOptions::default())
+        .await
+        .with_context(|| format!("opening {}", file.display()))?;
+    run(store, &solved).await
 }
 
 /// The same on every database.

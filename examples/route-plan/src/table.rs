@@ -9,6 +9,10 @@ use crate::read_model::RoutePlanRow;
 /// How times are shown, in UTC.
 const TIME: &str = "%Y-%m-%d %H:%M:%S";
 
+/// The names of the list's columns.
+const HEADER: &str = "tenant      instance     route  status     stops   distance  driver     \
+                      planned              changed";
+
 /// The list of a tenant's plans.
 pub(crate) struct PlanTable<'a> {
     pub(crate) tenant: &'a str,
@@ -17,19 +21,7 @@ pub(crate) struct PlanTable<'a> {
 
 impl fmt::Display for PlanTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<10}  {:<12} {:>5}  {:<10} {:>5} {:>10}  {:<9}  {:<19}  {}",
-            "tenant",
-            "instance",
-            "route",
-            "status",
-            "stops",
-            "distance",
-            "driver",
-            "planned",
-            "changed"
-        )?;
+        writeln!(f, "{HEADER}")?;
         for row in self.rows {
             writeln!(
                 f,

@@ -27,3 +27,18 @@ pub(crate) fn of_instance(name: &str) -> &'static str {
 pub(crate) fn context(tenant: &str) -> Result<RequestContext, InvalidTenantId> {
     Ok(RequestContext::tenant(TenantId::new(tenant)?).with_actor("route-plan"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_of_an_instance_tells_its_tenant() {
+        for name in ["0025_C101", "0025_RC108", "0025_S1", "0025_2X", ""] {
+            assert_eq!(of_instance(name), SHORT_HAUL, "{name}");
+        }
+        for name in ["0025_C201", "0025_RC208", "0025_R211"] {
+            assert_eq!(of_instance(name), LONG_HAUL, "{name}");
+        }
+    }
+}

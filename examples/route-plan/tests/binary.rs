@@ -1,5 +1,10 @@
 //! Runs the program on folders of small instances and looks at what it prints.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends where its setting fails, in helpers too"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,5 +1,10 @@
 //! Tests on real servers.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, what cannot be unwrapped is a failure"
+)]
+
 mod bad_input;
 mod cancellation;
 mod concurrency;

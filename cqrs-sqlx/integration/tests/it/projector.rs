@@ -1,5 +1,7 @@
 //! The projector: what it delivers, when, and what it does about failures.
 
+#![allow(clippy::unwrap_used, reason = "also the helpers are tests")]
+
 mod failures;
 mod horizon;
 mod lifecycle;

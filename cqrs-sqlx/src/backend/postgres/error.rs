@@ -29,34 +29,52 @@ pub(super) fn error(cause: sqlx::Error, doing: &str) -> Error {
 
 /// Classifies the error of the statement that carried these writes.
 pub(super) fn write_error(cause: sqlx::Error, writes: &[&StagedWrite]) -> Error {
-    let violated = cause
+    let constraint = cause
         .as_database_error()
         .and_then(DatabaseError::constraint)
-        .and_then(|name| {
-            writes.iter().find(|write| {
-                write.operation == Operation::Insert
-                    && (name == STREAM_KEY || is_primary_key(name, write))
-                    && names_write(&cause, write)
-            })
-        });
-    match violated {
-        Some(write) => write.already_exists(),
-        None => error(cause, "writing aggregates and their events"),
+        .unwrap_or_default();
+    let mut taken = writes.iter().filter(|write| {
+        write.operation == Operation::Insert
+            && (constraint == STREAM_KEY || is_primary_key(constraint, write))
+    });
+    let detail = detail(&cause).unwrap_or_default();
+    match (taken.next(), taken.next()) {
+        (None, _) => error(cause, "writing aggregates and their events"),
+        (Some(one), None) => one.already_exists(),
+        (Some(first), Some(_)) => writes
+            .iter()
+            .find(|write| names_write(detail, write))
+            .unwrap_or(first)
+            .already_exists(),
     }
 }
 
+/// Whether a constraint is the primary key of the write's table: `<table>_pkey`. The server cuts
+/// names at 63 bytes; a name of its own making it cuts in front of the suffix.
 fn is_primary_key(constraint: &str, write: &StagedWrite) -> bool {
-    constraint.strip_suffix("_pkey") == Some(write.table.name())
+    const LONGEST: usize = 63;
+    const SUFFIX: &str = "_pkey";
+    let table = write.table.name();
+    if let Some(name) = constraint.strip_suffix(SUFFIX)
+        && (name == table || constraint.len() == LONGEST && table.starts_with(name))
+    {
+        return true;
+    }
+    constraint.len() == LONGEST && format!("{table}{SUFFIX}").starts_with(constraint)
 }
 
-/// Whether the detail of a violation is about this write, where several went out in one
-/// statement: `Key (id)=(0190…) already exists.`
-fn names_write(cause: &sqlx::Error, write: &StagedWrite) -> bool {
-    let detail = cause
-        .as_database_error()
-        .and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>())
-        .and_then(sqlx::postgres::PgDatabaseError::detail);
-    detail.is_none_or(|detail| detail.contains(&write.aggregate_id))
+/// Which values violated a key: `Key (id)=(0190…) already exists.`
+fn detail(cause: &sqlx::Error) -> Option<&str> {
+    cause
+        .as_database_error()?
+        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?
+        .detail()
+}
+
+/// Whether the detail names this write, by its key or by its stream.
+fn names_write(detail: &str, write: &StagedWrite) -> bool {
+    let (id, kind) = (&write.aggregate_id, write.aggregate_type);
+    detail.contains(&format!(")=({id})")) || detail.contains(&format!(")=({kind}, {id}, "))
 }
 
 /// Whether the connection is gone, so that the answer to what was sent is not known.
@@ -102,5 +120,54 @@ fn hint(database: &dyn DatabaseError) -> &'static str {
         " (call `store.migrate()` once before use)"
     } else {
         " (call `store.verify(...)` to see every difference)"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cqrs_core::mapping::Table;
+
+    use super::*;
+
+    fn insert(table: &'static str, id: &str) -> StagedWrite {
+        let table = Box::leak(Box::new(
+            Table::builder(table).version().key::<i64>("id").build(),
+        ));
+        StagedWrite {
+            aggregate_type: "order",
+            aggregate_id: id.to_owned(),
+            table,
+            operation: Operation::Insert,
+            key: cqrs_core::mapping::Value::Null,
+            tenant: None,
+            expected_version: 0,
+            new_version: 1,
+            row: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_detail_names_the_whole_id() {
+        let detail = "Key (id)=(10) already exists.";
+        assert!(names_write(detail, &insert("orders", "10")));
+        assert!(!names_write(detail, &insert("orders", "1")));
+        let detail =
+            "Key (aggregate_type, aggregate_id, aggregate_version)=(order, 10, 1) already exists.";
+        assert!(names_write(detail, &insert("orders", "10")));
+        assert!(!names_write(detail, &insert("orders", "1")));
+    }
+
+    #[test]
+    fn a_primary_key_is_known_by_its_name_also_where_it_was_cut() {
+        let long = "a23456789_123456789_123456789_123456789_123456789_123456789_123";
+        assert!(is_primary_key("orders_pkey", &insert("orders", "1")));
+        assert!(!is_primary_key("orders_label_pkey", &insert("orders", "1")));
+        assert!(is_primary_key(long, &insert(long, "1")), "cut at the end");
+        let cut = format!("{}_pkey", &long[..58]);
+        assert!(
+            is_primary_key(&cut, &insert(long, "1")),
+            "cut in front of the suffix"
+        );
     }
 }

@@ -38,7 +38,13 @@ pub(super) async fn resolve(
             wait_until_gone(&mut session.connection, process, give_up).await?;
             look(&mut session.connection, proof).await
         };
-        match attempt.await {
+        let Ok(answer) = tokio::time::timeout_at(give_up, attempt).await else {
+            return Err(Error::store(
+                StoreErrorKind::OutcomeUnknown,
+                format!("the database did not answer within {PATIENCE:?}"),
+            ));
+        };
+        match answer {
             Ok(found) => return Ok(found),
             Err(cause) if Instant::now() < give_up && is_unavailable(&cause) => {
                 tracing::debug!(%cause, "the outcome of a commit is not known yet");

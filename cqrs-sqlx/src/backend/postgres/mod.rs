@@ -36,6 +36,13 @@ pub struct Postgres {
 }
 
 impl Postgres {
+    /// Classifies an error of SQL of your own, so that a deadlock in it is retried as one in the
+    /// framework's: `.map_err(Postgres::error)?`.
+    #[must_use]
+    pub fn error(cause: sqlx::Error) -> cqrs_core::Error {
+        error(cause, "running SQL of the application")
+    }
+
     pub(crate) fn new(options: PgConnectOptions) -> Self {
         Self {
             options: Arc::new(options),

@@ -204,6 +204,8 @@ fn written(writes: &[&StagedWrite], position: Option<Position>) -> Written {
 }
 
 /// The writes of each table and operation, in the order in which the first of each was staged.
+/// Within one they are in the order of their ids, so that units of work that meet on the same
+/// aggregates lock them in the same order and do not deadlock.
 fn groups(writes: &[StagedWrite]) -> Vec<Vec<&StagedWrite>> {
     let mut groups: Vec<Vec<&StagedWrite>> = Vec::new();
     for write in writes {
@@ -214,6 +216,9 @@ fn groups(writes: &[StagedWrite]) -> Vec<Vec<&StagedWrite>> {
             Some(group) => group.push(write),
             None => groups.push(vec![write]),
         }
+    }
+    for group in &mut groups {
+        group.sort_by(|a, b| a.aggregate_id.cmp(&b.aggregate_id));
     }
     groups
 }

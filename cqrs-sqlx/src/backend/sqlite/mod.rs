@@ -42,6 +42,13 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
+    /// Classifies an error of SQL of your own, so that a busy database is retried as in the
+    /// framework's: `.map_err(Sqlite::error)?`.
+    #[must_use]
+    pub fn error(cause: sqlx::Error) -> cqrs_core::Error {
+        error::error(cause, "running SQL of the application")
+    }
+
     pub(crate) fn new(options: SqliteConnectOptions) -> Self {
         Self {
             options: Arc::new(options),

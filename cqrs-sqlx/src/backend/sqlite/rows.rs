@@ -12,7 +12,7 @@ use super::bind::{self, query};
 use super::error::error;
 use super::row::SqliteSource;
 use crate::backend::owned::read_owned;
-use crate::statements::{Statements, list, quoted};
+use crate::statements::{Statements, list, qualified, quoted};
 
 /// Loads the rows with these addresses.
 pub(super) async fn load<R: ReadModel>(
@@ -102,11 +102,11 @@ fn address_arguments(table: &Table, address: &RowAddress) -> Result<SqliteArgume
     Ok(arguments)
 }
 
-/// `"tenant_id" = $1 AND "id" = $2`.
+/// `"plan"."tenant_id" = $1 AND "plan"."id" = $2`.
 fn same_address(table: &Table) -> String {
     address_columns(table)
         .zip(1..)
-        .map(|(column, number)| format!("{} = ${number}", quoted(column.name())))
+        .map(|(column, number)| format!("{} = ${number}", qualified(table, column.name())))
         .collect::<Vec<_>>()
         .join(" AND ")
 }
@@ -118,7 +118,12 @@ fn names<'t>(columns: impl Iterator<Item = &'t Column>) -> String {
 fn load_sql(table: &Table) -> String {
     format!(
         "SELECT {} FROM {} WHERE {}",
-        names(table.columns().iter()),
+        list(
+            table
+                .columns()
+                .iter()
+                .map(|column| qualified(table, column.name()))
+        ),
         quoted(table.name()),
         same_address(table),
     )
@@ -169,8 +174,9 @@ mod tests {
             .build();
         assert_eq!(
             load_sql(&table),
-            "SELECT \"tenant_id\", \"id\", \"stops\" FROM \"plan_list\" \
-             WHERE \"tenant_id\" = $1 AND \"id\" = $2"
+            "SELECT \"plan_list\".\"tenant_id\", \"plan_list\".\"id\", \"plan_list\".\"stops\" \
+             FROM \"plan_list\" \
+             WHERE \"plan_list\".\"tenant_id\" = $1 AND \"plan_list\".\"id\" = $2"
         );
         assert_eq!(
             upsert_sql(&table),
@@ -179,7 +185,8 @@ mod tests {
         );
         assert_eq!(
             delete_sql(&table),
-            "DELETE FROM \"plan_list\" WHERE \"tenant_id\" = $1 AND \"id\" = $2"
+            "DELETE FROM \"plan_list\" \
+             WHERE \"plan_list\".\"tenant_id\" = $1 AND \"plan_list\".\"id\" = $2"
         );
     }
 }

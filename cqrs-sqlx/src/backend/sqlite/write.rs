@@ -16,7 +16,7 @@ use super::bind::{self, bind, query};
 use super::connection;
 use super::error::write_error;
 use crate::backend::{Committed, Written, written_columns};
-use crate::statements::{Statements, list, quoted};
+use crate::statements::{Statements, list, qualified, quoted};
 
 const INSERT_EVENT: &str = "INSERT INTO cqrs_event (correlation_id, causation_id, actor, \
      traceparent, tracestate, tenant_id, aggregate_type, aggregate_id, event_id, \
@@ -114,7 +114,7 @@ async fn version(
     let sql = statements.get(table, "version of a row", || {
         format!(
             "SELECT {} FROM {} WHERE {}",
-            quoted(version_column(table)),
+            qualified(table, version_column(table)),
             quoted(table.name()),
             guard(table, 1)
         )
@@ -201,7 +201,7 @@ fn row_sql(table: &'static Table, operation: Operation) -> String {
     write!(
         guard,
         " AND {} = ${expected}",
-        quoted(version_column(table))
+        qualified(table, version_column(table))
     )
     .expect("writing to a String cannot fail");
     if operation == Operation::Remove && columns.is_empty() {
@@ -209,7 +209,7 @@ fn row_sql(table: &'static Table, operation: Operation) -> String {
     }
     if operation == Operation::UpdateIfChanged {
         guard.push_str(" AND ");
-        guard.push_str(&differs(&columns));
+        guard.push_str(&differs(table, &columns));
     }
     let set = list(
         columns
@@ -221,12 +221,12 @@ fn row_sql(table: &'static Table, operation: Operation) -> String {
 }
 
 /// Whether any data column differs from its new value, which are the parameters from `$1` on.
-fn differs(columns: &[&Column]) -> String {
+fn differs(table: &Table, columns: &[&Column]) -> String {
     let conditions: Vec<String> = columns
         .iter()
         .enumerate()
         .filter(|(_, column)| column.role() == ColumnRole::Data)
-        .map(|(index, column)| format!("{} IS NOT ${}", compared(column), index + 1))
+        .map(|(index, column)| format!("{} IS NOT ${}", compared(table, column), index + 1))
         .collect();
     if conditions.is_empty() {
         "false".to_owned()
@@ -243,10 +243,11 @@ fn guard(table: &Table, first: usize) -> String {
         if index > first {
             guard.push_str(" AND ");
         }
-        write!(guard, "{} = ${index}", compared(column)).expect("writing to a String cannot fail");
+        write!(guard, "{} = ${index}", compared(table, column))
+            .expect("writing to a String cannot fail");
     }
     if let Some(deleted) = table.column_with(ColumnRole::DeletedAt) {
-        write!(guard, " AND {} IS NULL", quoted(deleted.name()))
+        write!(guard, " AND {} IS NULL", qualified(table, deleted.name()))
             .expect("writing to a String cannot fail");
     }
     guard
@@ -278,8 +279,8 @@ fn version_column(table: &Table) -> &str {
 }
 
 /// A column as it is compared: text by its bytes, also where a user's table says NOCASE.
-fn compared(column: &Column) -> String {
-    let name = quoted(column.name());
+fn compared(table: &Table, column: &Column) -> String {
+    let name = qualified(table, column.name());
     match column.column_type() {
         ColumnType::Text | ColumnType::Json => format!("{name} COLLATE BINARY"),
         _ => name,

@@ -86,7 +86,8 @@ async fn insert(connection: &mut PgConnection) -> i64 {
         .unwrap()
 }
 
-async fn execute(connection: &mut PgConnection, sql: &'static str) {
+async fn execute(connection: &mut PgConnection, sql: impl Into<String>) {
+    let sql = sqlx::AssertSqlSafe(sql.into());
     sqlx::raw_sql(sql).execute(connection).await.unwrap();
 }
 
@@ -126,11 +127,14 @@ async fn a_prepared_transaction_is_in_flight_also_without_a_session() {
     let mut held = fixture.connect().await;
     execute(&mut held, "BEGIN").await;
     let early = insert(&mut held).await;
-    execute(&mut held, "PREPARE TRANSACTION 'held'").await;
+    // The name is known to the whole server.
+    let prepare = format!("PREPARE TRANSACTION '{}'", fixture.database.name());
+    let commit = format!("COMMIT PREPARED '{}'", fixture.database.name());
+    execute(&mut held, prepare).await;
     held.close().await.unwrap();
     let second = fixture.commit_held_back().await;
     let mut other = fixture.connect().await;
-    execute(&mut other, "COMMIT PREPARED 'held'").await;
+    execute(&mut other, commit).await;
 
     fixture.store.wait_for(&second, "recorder").await.unwrap();
     let late = second.position().unwrap().0;
