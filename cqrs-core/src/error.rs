@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
+use crate::context::InvalidTenantId;
 use crate::envelope::{AggregateIdError, Position};
 use crate::mapping::MappingError;
 use crate::payload::PayloadError;
@@ -106,6 +107,9 @@ pub enum Error {
         /// Why.
         reason: PayloadError,
     },
+    /// Text that cannot name a tenant.
+    #[error(transparent)]
+    InvalidTenant(#[from] InvalidTenantId),
     /// An aggregate id in the log is not of the type asked for.
     #[error(transparent)]
     AggregateId(#[from] AggregateIdError),

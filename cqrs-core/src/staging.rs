@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::aggregate::AggregateRoot;
-use crate::context::{RequestContext, TenantId};
+use crate::context::{Metadata, RequestContext, TenantId};
 use crate::error::{Error, Result};
 use crate::event::DomainEvent;
 use crate::mapping::{ColumnError, ColumnRole, MappingError, Table, Value};
@@ -172,6 +172,7 @@ impl StagedWrite {
             .position(|column| Some(column.name()) == key.as_deref())
             .map_or(Value::Null, |index| own[index].clone());
         let aggregate_id = checked_id::<A>(aggregate.id())?;
+        check_metadata(context.metadata())?;
         let mut row = framework_row(table, operation, context, &tenant, new_version, now)?;
         row.extend(own);
         Ok(Self {
@@ -249,6 +250,29 @@ fn checked_id<A: AggregateRoot>(id: &A::Id) -> Result<String> {
             text.len()
         )),
     }))
+}
+
+/// What goes into the log with every event must be text that every backend can hold.
+fn check_metadata(metadata: &Metadata) -> Result<()> {
+    let trace = metadata.trace.as_ref();
+    let texts = [
+        ("actor", metadata.actor.as_ref()),
+        ("traceparent", trace.map(|trace| &trace.traceparent)),
+        (
+            "tracestate",
+            trace.and_then(|trace| trace.tracestate.as_ref()),
+        ),
+    ];
+    for (column, text) in texts {
+        if text.is_some_and(|text| text.contains('\0')) {
+            return Err(Error::Mapping(MappingError {
+                table: "cqrs_event".to_owned(),
+                column: column.to_owned(),
+                reason: ColumnError::invalid("text with a NUL character cannot be stored"),
+            }));
+        }
+    }
+    Ok(())
 }
 
 /// The tenant of the row, where the table has one.
