@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cqrs_core::{Error, Result, StoreErrorKind};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout_at};
 
 /// Opens and repairs connections.
@@ -82,13 +82,22 @@ impl<C: Connect> Connections<C> {
     pub(crate) async fn acquire(&self) -> Result<Connection<C>> {
         let shared = &self.shared;
         let deadline = Instant::now() + shared.acquire_timeout;
-        let permit = timeout_at(deadline, Arc::clone(&shared.permits).acquire_owned())
-            .await
-            .map_err(|_| shared.all_in_use())?
-            .map_err(|_| closed())?;
-        let connection = timeout_at(deadline, shared.idle_or_new())
-            .await
-            .map_err(|_| shared.no_answer())??;
+        let permit = match Arc::clone(&shared.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(TryAcquireError::Closed) => return Err(closed()),
+            Err(TryAcquireError::NoPermits) => {
+                timeout_at(deadline, Arc::clone(&shared.permits).acquire_owned())
+                    .await
+                    .map_err(|_| shared.all_in_use())?
+                    .map_err(|_| closed())?
+            }
+        };
+        let connection = match shared.pop_clean() {
+            Some(connection) => connection,
+            None => timeout_at(deadline, shared.repaired_or_new())
+                .await
+                .map_err(|_| shared.no_answer())??,
+        };
         Ok(Connection {
             connection: Some(connection),
             clean: true,
@@ -115,19 +124,20 @@ fn closed() -> Error {
 }
 
 impl<C: Connect> Shared<C> {
-    async fn idle_or_new(&self) -> Result<C::Connection> {
+    /// The connection that was given back last, if it is ready for use.
+    fn pop_clean(&self) -> Option<C::Connection> {
+        self.idle()
+            .pop_if(|idle| idle.clean)
+            .map(|idle| idle.connection)
+    }
+
+    async fn repaired_or_new(&self) -> Result<C::Connection> {
         loop {
             let idle = self.idle().pop();
             match idle {
-                Some(Idle {
-                    connection,
-                    clean: true,
-                }) => return Ok(connection),
-                Some(Idle {
-                    connection,
-                    clean: false,
-                }) => {
-                    if let Some(connection) = self.connect.repair(connection).await {
+                Some(idle) if idle.clean => return Ok(idle.connection),
+                Some(idle) => {
+                    if let Some(connection) = self.connect.repair(idle.connection).await {
                         return Ok(connection);
                     }
                 }

@@ -27,7 +27,7 @@ impl<B: Backend> SqlReadModels<B> {
 
 impl<B: Backend> ReadModels for SqlReadModels<B> {
     async fn find<R: ReadModel>(&self, key: R::Key) -> Result<Option<R>> {
-        let select = select::by_key::<R>(&key, &self.scope, &B::DIALECT)?;
+        let select = select::by_key::<R>(&self.shared.statements, &key, &self.scope, &B::DIALECT)?;
         Ok(reads::entities(Place::Alone(&self.shared), &select)
             .await?
             .pop())

@@ -31,8 +31,8 @@ impl<'u, B: Backend, A: AggregateRoot> SqlRepository<'u, B, A> {
 
 impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
-        let scope = self.unit_of_work.scope();
-        let select = select::by_key::<A>(&id, scope, &B::DIALECT)?;
+        let unit = &self.unit_of_work;
+        let select = select::by_key::<A>(unit.statements(), &id, unit.scope(), &B::DIALECT)?;
         Ok(self.unit_of_work.entities(&select).await?.pop())
     }
 

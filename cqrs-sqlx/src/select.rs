@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use cqrs_core::mapping::{Column, ColumnRole, ColumnType, MappingError, Table};
+use cqrs_core::mapping::{Column, ColumnRole, ColumnType, MappingError, Table, Value};
 use cqrs_core::{
     Direction, Entity, Order, Predicate, Query, Result, RowKey, Specification, TenantScope,
 };
 
 use crate::backend::{Dialect, Parameter};
-use crate::statements::{list, qualified, quoted};
+use crate::statements::{Statements, list, qualified, quoted};
 
 /// A query with its parameters.
 ///
@@ -50,29 +50,56 @@ pub(crate) fn count<T: Entity>(
     Ok(builder.finish())
 }
 
-/// The row with this key.
+/// The row with this key. Its text is built once for each table; reads by key are what commands
+/// begin with.
 pub(crate) fn by_key<T: Entity>(
+    statements: &Statements,
     key: &impl RowKey,
     scope: &TenantScope,
     dialect: &Dialect,
 ) -> Result<Select> {
     let table = T::table();
-    let columns = all_columns(table);
     let key = key.to_values().map_err(|reason| MappingError {
         table: table.name().to_owned(),
         column: list(table.key_columns().map(Column::name)),
         reason,
     })?;
-    let mut builder = Builder::new(table, dialect, &columns);
-    builder.conditions(&Specification::<T>::all(), scope)?;
-    for (column, value) in table.key_columns().zip(key) {
+    let tenant = scope.tenant().filter(|_| table.is_tenant());
+    let shape = match tenant {
+        Some(_) => "by key in a tenant",
+        None => "by key",
+    };
+    let sql = statements.get(table, shape, || by_key_sql::<T>(scope, dialect));
+    let tenant = tenant.map(|tenant| Parameter::text(tenant.as_str()));
+    let key = table
+        .key_columns()
+        .zip(key)
+        .map(|(column, value)| Parameter::new(column.column_type(), value));
+    Ok(Select {
+        sql,
+        parameters: tenant.into_iter().chain(key).collect(),
+    })
+}
+
+fn by_key_sql<T: Entity>(scope: &TenantScope, dialect: &Dialect) -> String {
+    let table = T::table();
+    let mut builder = Builder::new(table, dialect, &all_columns(table));
+    builder
+        .conditions(&Specification::<T>::all(), scope)
+        .expect("every row is a condition without values");
+    for column in table.key_columns() {
         builder.and();
-        write!(builder.sql, "{} = ", qualified(table, column.name())).expect("writing to a String");
-        builder.bind(Parameter::new(column.column_type(), value));
+        write!(builder.sql, "{} = ", qualified(table, column.name()))
+            .expect("writing to a String cannot fail");
+        builder.bind(Parameter::new(column.column_type(), Value::Null));
     }
-    builder.order::<T>(&[], scope);
-    builder.sql.push_str(" LIMIT 1");
-    Ok(builder.finish())
+    // Only a read model's key may be that of several rows, across tenants.
+    let unique = table.column_with(ColumnRole::Version).is_some() || !table.is_tenant();
+    if scope.tenant().is_none() && !unique {
+        builder.order::<T>(&[], scope);
+        builder.sql.push_str(" LIMIT 1");
+    }
+    builder.sql
 }
 
 fn all_columns(table: &Table) -> String {

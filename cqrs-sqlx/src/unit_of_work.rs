@@ -14,6 +14,7 @@ use crate::connections::Connection;
 use crate::reads::{self, Place, is_unavailable};
 use crate::repository::SqlRepository;
 use crate::select::Select;
+use crate::statements::Statements;
 use crate::store::Shared;
 
 /// How often a commit that was lost without a trace is sent again.
@@ -68,6 +69,10 @@ impl<B: Backend> SqlUnitOfWork<B> {
 
     pub(crate) fn scope(&self) -> &TenantScope {
         self.context.scope()
+    }
+
+    pub(crate) fn statements(&self) -> &Statements {
+        &self.shared.statements
     }
 
     pub(crate) fn stage(

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cqrs_core::mapping::{ColumnError, MappingError};
 use cqrs_core::{
     Aggregate, DomainEvent, Entity, Envelope, Error, Id, Position, Projection,
-    ProjectionTransaction, Query, RawPayload, Repository, RequestContext, Result, RetryPolicy,
-    Root, Store, StoreErrorKind, TenantId, UnitOfWork, ValueObject,
+    ProjectionTransaction, Query, RawPayload, Repository, RequestContext, Result, Root, Store,
+    StoreErrorKind, TenantId, UnitOfWork, ValueObject,
 };
 use cqrs_integration::domain::{self, Parcel, ParcelViews, Parcels};
 use cqrs_integration::stores;
@@ -580,15 +581,19 @@ async fn an_envelope_that_cannot_be_read_halts<K: Kind>() {
 }
 
 async fn a_full_pool_is_said_in_time<K: Kind>() {
-    let timeout = Duration::from_millis(50);
+    let timeout = Duration::from_millis(100);
     let options = StoreOptions::default()
         .max_connections(1)
-        .acquire_timeout(timeout)
-        .retry_policy(RetryPolicy {
-            attempts: 2,
-            ..RetryPolicy::default()
-        });
-    let (fresh, store) = Fresh::<K>::with(options).await;
+        .acquire_timeout(timeout);
+    let (fresh, other) = Fresh::<K>::with_store().await;
+    other.close();
+    // A busy machine may need longer to connect; from then on there is a connection.
+    let store = loop {
+        match K::open(&fresh.url, options.clone()).await {
+            Ok(store) => break store,
+            Err(error) => assert_eq!(*kind(&error), StoreErrorKind::Unavailable),
+        }
+    };
     let before = fresh.state().await;
     let mut holder = store.unit_of_work(&stores::tenant("north"));
     holder.connection().await.unwrap();
@@ -603,21 +608,22 @@ async fn a_full_pool_is_said_in_time<K: Kind>() {
         let error = uow.commit().await.unwrap_err();
         assert!(begun.elapsed() >= timeout);
         assert_eq!(*kind(&error), StoreErrorKind::PoolTimedOut);
-        assert!(error.is_retryable());
+        assert!(!error.is_retryable() && !error.is_conflict());
         let text = error.to_string();
-        assert!(
-            text.contains("connection") && text.contains("50ms"),
-            "{text}"
-        );
+        let says = "all 1 connections of the store were in use for 100ms";
+        assert!(text.starts_with(says), "{text}");
     }
     let context = stores::tenant("north");
-    let begun = std::time::Instant::now();
-    let work = store.execute(&context, async |uow| uow.save(Parcel::register("a")));
+    let runs = AtomicU32::new(0);
+    let work = store.execute(&context, async |uow| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        uow.save(Parcel::register("a"))
+    });
     assert_eq!(
         *kind(&work.await.unwrap_err()),
         StoreErrorKind::PoolTimedOut
     );
-    assert!(begun.elapsed() >= timeout * 2, "it was tried twice");
+    assert_eq!(runs.into_inner(), 1, "it has waited long enough");
     let mut uow = store.unit_of_work(&context);
     let error = uow.connection().await.map(drop).unwrap_err();
     assert_eq!(*kind(&error), StoreErrorKind::PoolTimedOut);
@@ -779,10 +785,10 @@ async fn a_users_constraint_is_no_conflict<K: Kind>() {
         (|parcel| parcel.relabel("taken"), unique),
     ] {
         let context = stores::tenant("north");
-        let runs = std::sync::atomic::AtomicU32::new(0);
+        let runs = AtomicU32::new(0);
         let error = store
             .execute(&context, async |uow| {
-                runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                runs.fetch_add(1, Ordering::Relaxed);
                 let mut parcel = uow.get::<Parcel>(id).await?;
                 change(&mut parcel);
                 uow.save(parcel)
