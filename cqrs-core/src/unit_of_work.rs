@@ -42,7 +42,8 @@ pub trait UnitOfWork: Send {
     /// [`Conflict`](crate::Error::Conflict) where an aggregate is no longer at the version it was
     /// loaded at, [`NotFound`](crate::Error::NotFound) where it is gone,
     /// [`AlreadyExists`](crate::Error::AlreadyExists) where a new one's id is taken,
-    /// [`Store`](crate::Error::Store) where the store fails. After every error nothing is
+    /// [`Store`](crate::Error::Store) where the store fails. Where several writes would be
+    /// refused, it is not defined which of them the error names. After every error nothing is
     /// committed, except after
     /// [`OutcomeUnknown`](crate::StoreErrorKind::OutcomeUnknown).
     ///

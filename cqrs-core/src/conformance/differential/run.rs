@@ -47,9 +47,14 @@ impl<'h, H: Harness> Run<'h, H> {
         let context = context.with_correlation_id(self.correlation_id);
         let mut uow = self.bench.unit_of_work(&context);
         let mut seen = Vec::new();
+        let several = command.steps.len() > 1;
         for step in &command.steps {
             match run_step(&mut uow, &mut self.kept, *step).await {
                 Ok(text) => seen.push(text),
+                Err(error) if several && is_refusal(&error) => {
+                    seen.push(REFUSED.to_owned());
+                    return seen;
+                }
                 Err(error) => {
                     seen.push(describe::error(&error));
                     if !is_from_writing(&error) {
@@ -70,6 +75,7 @@ impl<'h, H: Harness> Run<'h, H> {
                     receipt.position().is_some()
                 )
             }
+            Err(error) if several && is_refusal(&error) => REFUSED.to_owned(),
             Err(error) => describe::error(&error),
         });
         if let End::CommitAndProject = command.end {
@@ -114,6 +120,14 @@ impl<'h, H: Harness> Run<'h, H> {
         }
         rows
     }
+}
+
+/// What is seen of a refusal where several writes may be to blame: which of them the error names
+/// is not defined.
+const REFUSED: &str = "refused";
+
+fn is_refusal(error: &Error) -> bool {
+    is_from_writing(error) || error.is_not_found()
 }
 
 /// Whether the store itself refused a staged write, so that the unit of work is spent: what its
