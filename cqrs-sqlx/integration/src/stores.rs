@@ -1,4 +1,4 @@
-//! Stores with the tables of [`domain`](crate::domain).
+//! Stores with the tables of [`domain`].
 
 use cqrs_core::{RequestContext, TenantId};
 use cqrs_sqlx::{PgStore, SqliteStore, StoreOptions};

@@ -64,6 +64,10 @@ pub(crate) struct Dialect {
 }
 
 /// What became of a commit.
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(dead_code, reason = "in process no answer is lost")
+)]
 #[derive(Debug)]
 pub(crate) enum Committed {
     /// It is durable.
@@ -85,6 +89,10 @@ pub(crate) struct Written {
 }
 
 /// By what a commit is recognised after its connection broke.
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(dead_code, reason = "in process no answer is lost")
+)]
 #[derive(Debug)]
 pub(crate) enum Proof<'a> {
     /// The events of these writes: at least one is in the log, or none is.
