@@ -49,7 +49,9 @@ pub trait Repository<A: AggregateRoot>: Send {
     /// # Errors
     ///
     /// [`Error::Mapping`] or [`Error::Payload`] where a value cannot be stored,
-    /// [`Error::TenantRequired`], and [`Error::NotFound`] where it belongs to another tenant.
+    /// [`Error::TenantRequired`], [`Error::NotFound`] where it belongs to another tenant, and a
+    /// [`Usage`](crate::StoreErrorKind::Usage) error where it is staged already: make all changes,
+    /// then save it once. After a read it can be loaded and saved again.
     fn save(&mut self, aggregate: A) -> Result<()>;
 
     /// Stages the removal of the aggregate: marked as deleted where it has `soft_delete`, else

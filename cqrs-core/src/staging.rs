@@ -3,12 +3,14 @@
 //! For authors of backends. The rules that must be the same everywhere are here: which version a
 //! write expects and which one it leaves, the tenant it carries, and which events it appends.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::aggregate::AggregateRoot;
 use crate::context::{Metadata, RequestContext, TenantId};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::event::DomainEvent;
 use crate::mapping::{ColumnError, ColumnRole, MappingError, Table, Value};
 use crate::payload::{self, ContentHash};
@@ -225,6 +227,61 @@ impl StagedWrite {
             role,
             ColumnRole::Key | ColumnRole::Tenant | ColumnRole::CreatedAt | ColumnRole::CreatedBy
         )
+    }
+}
+
+/// The writes that a unit of work has staged and not sent yet.
+///
+/// One aggregate is staged once: of two writes that expect the same version the second is stale
+/// as soon as the first is applied, and a statement that writes both at once has no order for
+/// them. After a read, which sends what is staged, the aggregate can be loaded and staged again.
+#[derive(Debug, Default)]
+pub struct StagedWrites {
+    writes: Vec<StagedWrite>,
+    aggregates: HashSet<(&'static str, String)>,
+}
+
+impl StagedWrites {
+    /// Adds a write. Inserts are added even where the id is staged already: that is an
+    /// [`Error::AlreadyExists`] of the commit.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Usage`](StoreErrorKind::Usage) where the aggregate is staged already; what was
+    /// staged before stays staged.
+    pub fn push(&mut self, write: StagedWrite) -> Result<()> {
+        let aggregate = (write.aggregate_type, write.aggregate_id.clone());
+        if !self.aggregates.insert(aggregate) && write.operation != Operation::Insert {
+            let StagedWrite {
+                aggregate_type: name,
+                aggregate_id: id,
+                ..
+            } = write;
+            return Err(Error::store(
+                StoreErrorKind::Usage,
+                format!("{name} {id} is staged already: make all changes, then save it once"),
+            ));
+        }
+        self.writes.push(write);
+        Ok(())
+    }
+
+    /// Takes all writes out, in the order in which they were staged.
+    pub fn take(&mut self) -> Vec<StagedWrite> {
+        self.aggregates.clear();
+        std::mem::take(&mut self.writes)
+    }
+
+    /// The writes, in the order in which they were staged.
+    #[must_use]
+    pub fn as_slice(&self) -> &[StagedWrite] {
+        &self.writes
+    }
+
+    /// Whether nothing is staged.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use cqrs_core::staging::StagedWrite;
+use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
     AggregateRoot, CommitReceipt, Entity, Error, RequestContext, Result, StoreErrorKind,
     TenantScope, UnitOfWork,
@@ -35,7 +35,7 @@ const RESENDS: u32 = 3;
 pub struct SqlUnitOfWork<B: Backend> {
     shared: Arc<Shared<B>>,
     context: RequestContext,
-    staged: Vec<StagedWrite>,
+    staged: StagedWrites,
     state: State<B>,
 }
 
@@ -62,7 +62,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
         Self {
             shared,
             context,
-            staged: Vec::new(),
+            staged: StagedWrites::default(),
             state: State::Idle,
         }
     }
@@ -80,8 +80,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
         stage: impl FnOnce(&RequestContext, DateTime<Utc>) -> Result<StagedWrite>,
     ) -> Result<()> {
         let write = stage(&self.context, self.shared.clock.now())?;
-        self.staged.push(write);
-        Ok(())
+        self.staged.push(write)
     }
 
     /// The connection of the unit of work, in its transaction, for SQL of your own. What was
@@ -165,7 +164,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
             State::Failed => return Err(failed()),
         };
         if !self.staged.is_empty() {
-            let staged = std::mem::take(&mut self.staged);
+            let staged = self.staged.take();
             let applied = B::apply_writes(
                 connection.get(),
                 &self.shared.statements,
@@ -201,7 +200,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
             let committed = B::commit_writes(
                 connection.begin_work(),
                 &shared.statements,
-                &self.staged,
+                self.staged.as_slice(),
                 metadata,
             )
             .await;
@@ -221,7 +220,9 @@ impl<B: Backend> SqlUnitOfWork<B> {
             connection.discard();
             shared.writers.close_idle();
             tracing::debug!(%cause, "a commit's answer was lost");
-            if let Some(written) = resolve(shared, process, Proof::Events(&self.staged)).await? {
+            if let Some(written) =
+                resolve(shared, process, Proof::Events(self.staged.as_slice())).await?
+            {
                 return Ok(written);
             }
             if resends == RESENDS {

@@ -48,7 +48,7 @@ macro_rules! __conformance_rules {
                 a_stale_save_without_an_event_is_a_conflict
                 a_stale_unchanged_save_is_a_conflict
                 a_stale_removal_is_a_conflict
-                one_aggregate_staged_twice_is_a_conflict
+                an_aggregate_is_staged_once
                 no_update_is_lost
                 many_writers_lose_no_update
                 all_or_nothing_with_the_stale_one_last

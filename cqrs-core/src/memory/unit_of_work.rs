@@ -12,7 +12,7 @@ use crate::context::RequestContext;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::mapping::Table;
 use crate::specification::Specification;
-use crate::staging::StagedWrite;
+use crate::staging::{StagedWrite, StagedWrites};
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 
 /// A unit of work of an [`InMemoryStore`](super::InMemoryStore).
@@ -27,9 +27,9 @@ use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 pub struct InMemoryUnitOfWork {
     shared: Arc<Shared>,
     context: RequestContext,
-    staged: Vec<StagedWrite>,
-    /// How many of the staged writes are in the overlay.
-    flushed: usize,
+    staged: StagedWrites,
+    /// The writes that are in the overlay.
+    flushed: Vec<StagedWrite>,
     overlay: Overlay,
     failed: bool,
 }
@@ -39,8 +39,8 @@ impl InMemoryUnitOfWork {
         Self {
             shared,
             context,
-            staged: Vec::new(),
-            flushed: 0,
+            staged: StagedWrites::default(),
+            flushed: Vec::new(),
             overlay: Overlay::default(),
             failed: false,
         }
@@ -58,8 +58,7 @@ impl InMemoryUnitOfWork {
 
     fn stage(&mut self, write: StagedWrite) -> Result<()> {
         self.check_usable()?;
-        self.staged.push(write);
-        Ok(())
+        self.staged.push(write)
     }
 
     pub(super) fn find_row(&mut self, table: &'static Table, key: &Key) -> Result<Option<Row>> {
@@ -88,13 +87,13 @@ impl InMemoryUnitOfWork {
     ) -> Result<T> {
         self.check_usable()?;
         let state = self.shared.lock();
-        for write in &self.staged[self.flushed..] {
-            if let Err(error) = self.overlay.write(&state, write) {
+        for write in self.staged.take() {
+            if let Err(error) = self.overlay.write(&state, &write) {
                 self.failed = true;
                 return Err(error);
             }
+            self.flushed.push(write);
         }
-        self.flushed = self.staged.len();
         read(&state, &self.overlay, &self.context)
     }
 
@@ -120,13 +119,15 @@ impl UnitOfWork for InMemoryUnitOfWork {
         InMemoryRepository::new(self)
     }
 
-    async fn commit(self) -> Result<CommitReceipt> {
+    async fn commit(mut self) -> Result<CommitReceipt> {
         self.check_usable()?;
         let mut state = self.shared.lock();
         // The overlay of the reads is not good enough: others may have committed since.
         let mut overlay = Overlay::default();
-        let mut written = Vec::with_capacity(self.staged.len());
-        for write in self.staged {
+        let mut writes = self.flushed;
+        writes.extend(self.staged.take());
+        let mut written = Vec::with_capacity(writes.len());
+        for write in writes {
             if overlay.write(&state, &write)? {
                 written.push(write);
             }
