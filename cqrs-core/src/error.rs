@@ -217,6 +217,35 @@ impl Error {
         Self::Store(StoreError::new(kind, message))
     }
 
+    /// The error of a write in a [read-only](crate::Store::read_only) unit of work, for authors of
+    /// backends, as those that follow.
+    #[must_use]
+    pub fn read_only() -> Self {
+        Self::usage("the unit of work is read-only")
+    }
+
+    /// The error of a commit while a savepoint is open.
+    #[must_use]
+    pub fn open_savepoint() -> Self {
+        Self::usage("a savepoint of the unit of work was left open: it can only be rolled back")
+    }
+
+    /// The error of ending a savepoint where none is open.
+    #[must_use]
+    pub fn no_savepoint() -> Self {
+        Self::usage("the unit of work has no open savepoint")
+    }
+
+    /// The error of a second idempotency key in one unit of work.
+    #[must_use]
+    pub fn second_key() -> Self {
+        Self::usage("the unit of work records another idempotency key already")
+    }
+
+    fn usage(message: &str) -> Self {
+        Self::store(StoreErrorKind::Usage, message)
+    }
+
     /// The domain's own error, if it is an `E`.
     #[must_use]
     pub fn domain<E: DomainError>(&self) -> Option<&E> {

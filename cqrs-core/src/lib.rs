@@ -9,7 +9,7 @@
 //! | define an aggregate | [`Aggregate`](derive@Aggregate), [`Root`], [`DomainEvent`](derive@DomainEvent), [`DomainError`] |
 //! | map its fields to columns | [`mapping`], [`ValueObject`](derive@ValueObject), [`Record`](derive@Record) |
 //! | find aggregates | [`repository`](macro@repository), [`Repository`], [`Specification`], [`Query`] |
-//! | run commands | [`Store::execute`], [`UnitOfWork`], [`RequestContext`], [`CommandHandler`] |
+//! | run commands | [`Store::execute`], [`UnitOfWork`], [`RequestContext`], [`CommandHandler`], [`IdempotencyKey`] |
 //! | keep and read read models | [`ReadModel`](derive@ReadModel), [`RowProjection`], [`Projection`], [`ReadModels`], [`QueryHandler`] |
 //! | tell others | [`EventBus`], [`Relay`] |
 //! | tell errors apart | [`Error`], [`StoreErrorKind`] |
@@ -122,7 +122,9 @@ mod envelope;
 mod error;
 mod event;
 mod handler;
+mod hooks;
 mod id;
+mod idempotency;
 pub mod mapping;
 pub mod memory;
 
@@ -146,7 +148,9 @@ pub use envelope::{AggregateIdError, Envelope, EventHeader, Position, RawPayload
 pub use error::{DomainError, Error, Result, StoreError, StoreErrorKind};
 pub use event::{DomainEvent, EventSet, EventType};
 pub use handler::{CommandHandler, QueryHandler};
+pub use hooks::{Hooks, HooksMark};
 pub use id::{AggregateId, Id, ParseIdError};
+pub use idempotency::{IdempotencyKey, RecordedReceipt};
 pub use mapping::{ColumnValue, Entity, Record, ValueObject};
 pub use memory::InMemoryStore;
 pub use payload::{ContentHash, PayloadError, canonical_json};
@@ -156,7 +160,9 @@ pub use projection::{
 pub use read_model::{Owned, ReadModel, ReadModels, RowKey};
 pub use repository::Repository;
 pub use specification::{Comparison, Direction, Field, Order, Predicate, Query, Specification};
-pub use store::{BoxFuture, RetryPolicy, Store, Work};
+pub use store::{
+    BatchError, BatchReceipt, BoxFuture, ItemWork, RetryPolicy, Store, StoreId, Work, WorkOnce,
+};
 pub use unit_of_work::{CommitReceipt, UnitOfWork};
 
 #[cfg(feature = "derive")]

@@ -8,8 +8,11 @@ use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
 use crate::envelope::Position;
 use crate::error::Result;
+use crate::hooks::Hooks;
+use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::repository::Repository;
 use crate::specification::Query;
+use crate::store::{BoxFuture, WorkOnce};
 
 /// A set of changes that are committed together or not at all, with the events that tell of them.
 ///
@@ -18,7 +21,7 @@ use crate::specification::Query;
 ///
 /// The shortcuts [`get`](Self::get), [`query`](Self::query), [`save`](Self::save) and [`remove`](Self::remove) call the
 /// repository of the aggregate's type.
-pub trait UnitOfWork: Send {
+pub trait UnitOfWork: Send + 'static {
     /// The repository of an aggregate type.
     type Repository<'u, A: AggregateRoot>: Repository<A>
     where
@@ -30,7 +33,7 @@ pub trait UnitOfWork: Send {
     /// The repository of an aggregate type.
     fn repository<A: AggregateRoot>(&mut self) -> Self::Repository<'_, A>;
 
-    /// Commits what was staged.
+    /// Commits what was staged, after the [hooks before the commit](Self::before_commit).
     ///
     /// # Transaction
     ///
@@ -42,8 +45,10 @@ pub trait UnitOfWork: Send {
     /// [`Conflict`](crate::Error::Conflict) where an aggregate is no longer at the version it was
     /// loaded at, [`NotFound`](crate::Error::NotFound) where it is gone,
     /// [`AlreadyExists`](crate::Error::AlreadyExists) where a new one's id is taken,
-    /// [`Store`](crate::Error::Store) where the store fails. Where several writes would be
-    /// refused, it is not defined which of them the error names. After every error nothing is
+    /// [`Store`](crate::Error::Store) where the store fails, a
+    /// [`Usage`](crate::StoreErrorKind::Usage) error of a [read-only](crate::Store::read_only) one
+    /// and of one with an open savepoint, and the error of a hook before the commit. Where several
+    /// writes would be refused, it is not defined which of them the error names. After every error nothing is
     /// committed, except after
     /// [`OutcomeUnknown`](crate::StoreErrorKind::OutcomeUnknown).
     ///
@@ -64,6 +69,147 @@ pub trait UnitOfWork: Send {
     {
         async move { drop(self) }
     }
+
+    /// Runs `work` such that, where it fails, what it has done in this unit of work is undone and
+    /// the rest stays: the caller may go on after the error.
+    ///
+    /// ```
+    /// # use cqrs_core::*;
+    /// # async fn reserve<U: UnitOfWork>(uow: &mut U, truck: u32) -> Result<()> { Ok(()) }
+    /// async fn reserve_one_of<U: UnitOfWork>(uow: &mut U, trucks: &[u32]) -> Result<Option<u32>> {
+    ///     for truck in trucks {
+    ///         let reserved = uow.savepoint(async |uow| reserve(uow, *truck).await).await;
+    ///         match reserved {
+    ///             Ok(()) => return Ok(Some(*truck)),
+    ///             Err(error) if error.is_conflict() => {}
+    ///             Err(error) => return Err(error),
+    ///         }
+    ///     }
+    ///     Ok(None)
+    /// }
+    /// ```
+    ///
+    /// What it stages is sent before it ends, so that a conflict is its error and not that of the
+    /// commit. Savepoints may be nested.
+    ///
+    /// # Transaction
+    ///
+    /// It opens the transaction of the unit of work, sends what is staged, and sets a savepoint:
+    /// two statements more than without it, and one to end it.
+    ///
+    /// # Errors
+    ///
+    /// The error of `work`, and those of [`commit`](Self::commit) for what it has staged. Where
+    /// the connection is lost, or what was staged before the savepoint is refused, the whole unit
+    /// of work has failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Where the future is dropped before it is ready, the savepoint stays open and the unit of
+    /// work can only be rolled back.
+    fn savepoint<'s, T, F>(&'s mut self, work: F) -> BoxFuture<'s, Result<T>>
+    where
+        Self: Sized,
+        T: Send + 's,
+        F: AsyncFnOnce(&mut Self) -> Result<T> + for<'u> WorkOnce<'u, Self, T> + Send + 's,
+    {
+        Box::pin(async move {
+            self.begin_savepoint().await?;
+            let result = match work.run_once(&mut *self).await {
+                Ok(output) => self.release_savepoint().await.map(|()| output),
+                Err(error) => Err(error),
+            };
+            if result.is_err()
+                && let Err(error) = self.roll_back_savepoint().await
+            {
+                tracing::debug!(%error, "the unit of work failed together with its savepoint");
+            }
+            result
+        })
+    }
+
+    /// Opens a savepoint, for authors of backends; users call [`savepoint`](Self::savepoint).
+    ///
+    /// # Errors
+    ///
+    /// As [`savepoint`](Self::savepoint).
+    fn begin_savepoint(&mut self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Sends what was staged since the innermost savepoint, and forgets that savepoint.
+    ///
+    /// # Errors
+    ///
+    /// As [`savepoint`](Self::savepoint); the savepoint is open then, and must be rolled back.
+    fn release_savepoint(&mut self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Undoes what was done since the innermost savepoint, and forgets that savepoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::Error::Store); the whole unit of work has failed then.
+    fn roll_back_savepoint(&mut self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Its hooks, for authors of backends.
+    fn hooks(&mut self) -> &mut Hooks<Self>
+    where
+        Self: Sized;
+
+    /// Has `hook` run at the beginning of the commit: a last check of the whole, or one more
+    /// write that follows from the others. It may read, stage and add hooks; where it fails,
+    /// nothing is committed. Hooks run in the order in which they were added; those of a
+    /// [savepoint](Self::savepoint) that is undone do not run.
+    ///
+    /// ```
+    /// # use cqrs_core::*;
+    /// # fn example<U: UnitOfWork>(uow: &mut U) {
+    /// uow.before_commit(async |uow| {
+    ///     tracing::debug!(actor = uow.context().actor(), "committing");
+    ///     Ok(())
+    /// });
+    /// # }
+    /// ```
+    fn before_commit<F>(&mut self, hook: F)
+    where
+        Self: Sized,
+        F: AsyncFnOnce(&mut Self) -> Result<()> + for<'u> WorkOnce<'u, Self, ()> + Send + 'static,
+    {
+        self.hooks()
+            .add_before(Box::new(move |uow| Box::pin(hook.run_once(uow))));
+    }
+
+    /// Has `hook` run after the commit, with its receipt: to wake someone, to drop a cache entry.
+    /// It does not run where the commit fails.
+    ///
+    /// What must not be lost belongs to a projection or relay: when the process ends between
+    /// commit and hook, the hook never runs. It runs before [`commit`](Self::commit) returns, so
+    /// it should be short. A panic in it is the caller's; the commit stands.
+    fn after_commit<F>(&mut self, hook: F)
+    where
+        Self: Sized,
+        F: FnOnce(&CommitReceipt) + Send + 'static,
+    {
+        self.hooks().add_after(Box::new(hook));
+    }
+
+    /// What a commit has recorded under a key in the scope of this unit of work, for
+    /// [`execute_once`](crate::Store::execute_once).
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::Error::Store) where the store fails.
+    fn recorded(
+        &mut self,
+        key: &IdempotencyKey,
+    ) -> impl Future<Output = Result<Option<RecordedReceipt>>> + Send;
+
+    /// Has the commit record its receipt under a key, with this output.
+    ///
+    /// The commit fails with [`IdempotencyKey::taken`] where the key is recorded already.
+    ///
+    /// # Errors
+    ///
+    /// A [`Usage`](crate::StoreErrorKind::Usage) error where it has a key already.
+    fn record(&mut self, key: &IdempotencyKey, output: String) -> Result<()>;
 
     /// Loads an aggregate. See [`Repository::get`].
     ///

@@ -80,6 +80,7 @@ mod log;
 mod projector;
 mod read_models;
 mod reads;
+mod receipts;
 mod repository;
 mod select;
 mod statements;

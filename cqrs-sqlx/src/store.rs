@@ -5,10 +5,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use cqrs_core::mapping::Table;
 use cqrs_core::{
     Clock, CommitReceipt, Envelope, Position, RawPayload, RequestContext, Result, RetryPolicy,
-    Store, SystemClock,
+    Store, StoreId, SystemClock,
 };
 
 use crate::backend::Backend;
@@ -28,6 +29,7 @@ pub struct SqlStore<B: Backend> {
 
 /// What everything that a store hands out works with.
 pub(crate) struct Shared<B: Backend> {
+    pub(crate) id: StoreId,
     pub(crate) backend: B,
     pub(crate) writers: Connections<B>,
     pub(crate) readers: Connections<B>,
@@ -140,6 +142,7 @@ impl<B: Backend> SqlStore<B> {
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
+                id: StoreId::unique(),
                 backend,
                 writers,
                 readers,
@@ -246,6 +249,20 @@ impl<B: Backend> SqlStore<B> {
         crate::projector::resume(&self.shared, subscription).await
     }
 
+    /// Forgets the receipts of [`execute_once`](Store::execute_once) that were recorded before a
+    /// time, by the database's clock, and returns how many there were. A command that is repeated
+    /// after that is done again, so keep them for longer than any client tries.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the store fails.
+    pub async fn forget_receipts(&self, before: DateTime<Utc>) -> Result<u64> {
+        let mut connection = self.shared.writers.acquire().await?;
+        let forgotten = crate::receipts::delete::<B>(connection.begin_work(), before).await?;
+        connection.end_work();
+        Ok(forgotten)
+    }
+
     /// Closes the store's connections. Those in use are closed when their work ends; new work
     /// fails.
     pub fn close(&self) {
@@ -258,8 +275,16 @@ impl<B: Backend> Store for SqlStore<B> {
     type UnitOfWork = SqlUnitOfWork<B>;
     type ReadModels = SqlReadModels<B>;
 
+    fn id(&self) -> StoreId {
+        self.shared.id
+    }
+
     fn unit_of_work(&self, context: &RequestContext) -> SqlUnitOfWork<B> {
         SqlUnitOfWork::new(Arc::clone(&self.shared), context.clone())
+    }
+
+    fn read_only(&self, context: &RequestContext) -> SqlUnitOfWork<B> {
+        SqlUnitOfWork::read_only(Arc::clone(&self.shared), context.clone())
     }
 
     fn read_models(&self, context: &RequestContext) -> SqlReadModels<B> {

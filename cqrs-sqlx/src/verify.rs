@@ -8,6 +8,7 @@ use cqrs_core::{Error, Result, StoreError, StoreErrorKind};
 use crate::backend::Backed;
 use crate::connections::Connection;
 use crate::log::EVENT_COLUMNS;
+use crate::receipts::RECEIPT_COLUMNS;
 
 /// A column as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +84,7 @@ async fn own_tables<B: Backed>(
     for (table, columns) in [
         ("cqrs_event", EVENT_COLUMNS),
         ("cqrs_subscription", SUBSCRIPTION_COLUMNS),
+        ("cqrs_receipt", RECEIPT_COLUMNS),
     ] {
         let live = B::live_columns(connection.begin_work(), table).await?;
         connection.end_work();

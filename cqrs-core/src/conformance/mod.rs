@@ -57,6 +57,7 @@
 
 pub mod agreement;
 pub mod audit;
+pub mod batches;
 pub mod columns;
 pub mod conflicts;
 pub mod differential;
@@ -64,10 +65,13 @@ pub mod execute;
 pub mod finders;
 pub mod fixtures;
 mod harness;
+pub mod idempotency;
 pub mod identity;
 pub mod log;
 pub mod projections;
 mod random;
+pub mod reading;
+pub mod savepoints;
 mod suite;
 mod support;
 pub mod tenants;

@@ -113,6 +113,37 @@ macro_rules! __conformance_rules {
                 many_aggregates_commit_at_once
                 commits_of_others_are_seen
             }
+            savepoints {
+                what_succeeds_in_a_savepoint_stays
+                what_fails_in_a_savepoint_is_undone
+                a_refused_write_is_the_error_of_its_savepoint
+                savepoints_nest
+                undone_savepoints_alone_write_nothing
+                an_open_savepoint_is_not_committed
+                hooks_run_around_the_commit
+                a_hook_that_fails_stops_the_commit
+                savepoints_run_again_with_the_work
+            }
+            reading {
+                reads_are_of_one_moment
+                a_read_only_unit_of_work_writes_nothing
+                read_returns_the_output
+            }
+            idempotency {
+                a_repetition_returns_the_first_receipt
+                a_command_that_writes_nothing_is_recorded
+                a_failed_command_is_not_recorded
+                keys_belong_to_their_scope
+                a_key_answers_its_request_alone
+                the_later_of_two_returns_the_receipt_of_the_earlier
+                a_unit_of_work_records_one_key
+            }
+            batches {
+                batches_commit_every_so_many_items
+                a_failed_batch_says_what_was_committed
+                a_batch_runs_again_after_a_conflict
+                work_within_work_is_refused
+            }
             execute {
                 the_output_comes_with_the_receipt
                 a_conflict_runs_the_work_again

@@ -10,7 +10,7 @@ use crate::mapping::{Column, ColumnRole, Table, Value, ValueRow};
 use crate::staging::{Operation, StagedWrite};
 
 /// Changed rows over the committed ones; `None` is a deleted row.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Overlay {
     rows: HashMap<&'static str, BTreeMap<Key, Option<Row>>>,
     /// Aggregates inserted here, which their later removal does not forget.

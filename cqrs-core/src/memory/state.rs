@@ -9,41 +9,29 @@ use super::subscriptions::Entry;
 use crate::clock::Clock;
 use crate::context::{Metadata, TenantId};
 use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
+use crate::idempotency::RecordedReceipt;
 use crate::mapping::{Table, ValueRow};
 use crate::staging::StagedWrite;
-use crate::store::RetryPolicy;
+use crate::store::{RetryPolicy, StoreId};
 
 /// A stored row: all columns of its table.
 pub(super) type Row = Arc<ValueRow>;
 /// The rows of a read table, by tenant and key.
 pub(super) type ReadTable = BTreeMap<(Option<TenantId>, Key), Row>;
 
+/// The tenant of a scope and an idempotency key.
+pub(super) type ReceiptKey = (Option<TenantId>, String);
+
 /// What all clones of a store share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Shared {
+    pub(super) id: StoreId,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retry_policy: RetryPolicy,
-    state: Arc<Mutex<State>>,
+    pub(super) state: Arc<Mutex<State>>,
 }
 
 impl Shared {
-    pub(super) fn new(
-        clock: Arc<dyn Clock>,
-        retry_policy: RetryPolicy,
-        state: Arc<Mutex<State>>,
-    ) -> Self {
-        Self {
-            clock,
-            retry_policy,
-            state,
-        }
-    }
-
-    /// The same state under other settings.
-    pub(super) fn state(&self) -> Arc<Mutex<State>> {
-        Arc::clone(&self.state)
-    }
-
     /// Never held across an await, and no code of the user runs under it; so a poisoned lock
     /// guards whole values.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -54,6 +42,8 @@ impl Shared {
 #[derive(Debug, Default)]
 pub(super) struct State {
     tables: HashMap<&'static str, BTreeMap<Key, Row>>,
+    /// By scope and key.
+    pub(super) receipts: HashMap<ReceiptKey, RecordedReceipt>,
     /// The tables of aggregates that were ever written.
     pub(super) schemas: HashMap<&'static str, &'static Table>,
     pub(super) read_tables: HashMap<&'static str, ReadTable>,
@@ -70,6 +60,15 @@ impl State {
 
     pub(super) fn rows(&self, table: &str) -> impl Iterator<Item = (&Key, &Row)> {
         self.tables.get(table).into_iter().flatten()
+    }
+
+    /// The rows of the aggregates alone, as they are now.
+    pub(super) fn snapshot(&self) -> Self {
+        Self {
+            tables: self.tables.clone(),
+            streams: self.streams.clone(),
+            ..Self::default()
+        }
     }
 
     /// Whether the log holds an event of this aggregate.

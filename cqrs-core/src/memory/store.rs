@@ -13,7 +13,7 @@ use crate::context::RequestContext;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result};
 use crate::projection::{Projection, RowProjection, Rows, Subscription};
-use crate::store::{RetryPolicy, Store};
+use crate::store::{RetryPolicy, Store, StoreId};
 use crate::unit_of_work::CommitReceipt;
 
 /// A [`Store`] in memory.
@@ -70,27 +70,30 @@ impl InMemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            shared: Arc::new(Shared::new(
-                Arc::new(SystemClock),
-                RetryPolicy::default(),
-                Arc::default(),
-            )),
+            shared: Arc::new(Shared {
+                id: StoreId::unique(),
+                clock: Arc::new(SystemClock),
+                retry_policy: RetryPolicy::default(),
+                state: Arc::default(),
+            }),
         }
     }
 
     /// The same store, used with this clock. Clones made before keep theirs.
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
-        let shared = Shared::new(clock, self.shared.retry_policy, self.shared.state());
-        Self {
-            shared: Arc::new(shared),
-        }
+        self.with(|shared| shared.clock = clock)
     }
 
     /// The same store, used with this retry policy. Clones made before keep theirs.
     #[must_use]
     pub fn with_retry_policy(self, policy: RetryPolicy) -> Self {
-        let shared = Shared::new(Arc::clone(&self.shared.clock), policy, self.shared.state());
+        self.with(|shared| shared.retry_policy = policy)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut shared = Shared::clone(&self.shared);
+        change(&mut shared);
         Self {
             shared: Arc::new(shared),
         }
@@ -174,8 +177,16 @@ impl Store for InMemoryStore {
     type UnitOfWork = InMemoryUnitOfWork;
     type ReadModels = InMemoryReadModels;
 
+    fn id(&self) -> StoreId {
+        self.shared.id
+    }
+
     fn unit_of_work(&self, context: &RequestContext) -> InMemoryUnitOfWork {
         InMemoryUnitOfWork::new(Arc::clone(&self.shared), context.clone())
+    }
+
+    fn read_only(&self, context: &RequestContext) -> InMemoryUnitOfWork {
+        InMemoryUnitOfWork::read_only(Arc::clone(&self.shared), context.clone())
     }
 
     fn read_models(&self, context: &RequestContext) -> InMemoryReadModels {

@@ -6,10 +6,12 @@ use super::key::Key;
 use super::overlay::Overlay;
 use super::repository::InMemoryRepository;
 use super::select;
-use super::state::{Row, Shared, State};
+use super::state::{ReceiptKey, Row, Shared, State};
 use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::hooks::{Hooks, HooksMark};
+use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::mapping::Table;
 use crate::specification::Specification;
 use crate::staging::{StagedWrite, StagedWrites};
@@ -32,6 +34,25 @@ pub struct InMemoryUnitOfWork {
     flushed: Vec<StagedWrite>,
     overlay: Overlay,
     failed: bool,
+    access: Access,
+    savepoints: Vec<Savepoint>,
+    hooks: Hooks<Self>,
+    record: Option<(IdempotencyKey, String)>,
+}
+
+#[derive(Debug)]
+enum Access {
+    Write,
+    /// What is read, from the first read on.
+    Read(Option<Box<State>>),
+}
+
+#[derive(Debug)]
+struct Savepoint {
+    flushed: usize,
+    overlay: Overlay,
+    hooks: HooksMark,
+    record: Option<(IdempotencyKey, String)>,
 }
 
 impl InMemoryUnitOfWork {
@@ -43,6 +64,17 @@ impl InMemoryUnitOfWork {
             flushed: Vec::new(),
             overlay: Overlay::default(),
             failed: false,
+            access: Access::Write,
+            savepoints: Vec::new(),
+            hooks: Hooks::default(),
+            record: None,
+        }
+    }
+
+    pub(super) fn read_only(shared: Arc<Shared>, context: RequestContext) -> Self {
+        Self {
+            access: Access::Read(None),
+            ..Self::new(shared, context)
         }
     }
 
@@ -58,6 +90,7 @@ impl InMemoryUnitOfWork {
 
     fn stage(&mut self, write: StagedWrite) -> Result<()> {
         self.check_usable()?;
+        self.check_writable()?;
         self.staged.push(write)
     }
 
@@ -87,6 +120,10 @@ impl InMemoryUnitOfWork {
     ) -> Result<T> {
         self.check_usable()?;
         let state = self.shared.lock();
+        if let Access::Read(snapshot) = &mut self.access {
+            let snapshot = snapshot.get_or_insert_with(|| Box::new(state.snapshot()));
+            return read(snapshot, &self.overlay, &self.context);
+        }
         for write in self.staged.take() {
             if let Err(error) = self.overlay.write(&state, &write) {
                 self.failed = true;
@@ -106,6 +143,58 @@ impl InMemoryUnitOfWork {
         }
         Ok(())
     }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.access {
+            Access::Write => Ok(()),
+            Access::Read(_) => Err(Error::read_only()),
+        }
+    }
+
+    fn receipt_key(&self, key: &IdempotencyKey) -> ReceiptKey {
+        let tenant = self.context.scope().tenant().cloned();
+        (tenant, key.as_str().to_owned())
+    }
+
+    /// Checks every write against what is current, and applies them all or none.
+    fn apply(&mut self) -> Result<CommitReceipt> {
+        let mut state = self.shared.lock();
+        // The overlay of the reads is not good enough: others may have committed since.
+        let mut overlay = Overlay::default();
+        let mut writes = std::mem::take(&mut self.flushed);
+        writes.extend(self.staged.take());
+        let mut written = Vec::with_capacity(writes.len());
+        for write in writes {
+            if overlay.write(&state, &write)? {
+                written.push(write);
+            }
+        }
+        let record = self.record.take();
+        let record = record.map(|(key, output)| (self.receipt_key(&key), key, output));
+        if let Some((place, key, _)) = &record
+            && state.receipts.contains_key(place)
+        {
+            return Err(key.taken());
+        }
+        state.apply(overlay);
+        let mut events = Vec::new();
+        let mut position = None;
+        for write in written {
+            events.extend(write.events.iter().map(|event| event.event_id));
+            position =
+                Some(state.append(write, self.context.metadata(), self.shared.clock.as_ref()));
+        }
+        if let Some((place, key, output)) = record {
+            let receipt = RecordedReceipt {
+                fingerprint: key.fingerprint().copied(),
+                output,
+                events: events.clone(),
+                position,
+            };
+            state.receipts.insert(place, receipt);
+        }
+        Ok(CommitReceipt::new(events, position))
+    }
 }
 
 impl UnitOfWork for InMemoryUnitOfWork {
@@ -120,26 +209,62 @@ impl UnitOfWork for InMemoryUnitOfWork {
     }
 
     async fn commit(mut self) -> Result<CommitReceipt> {
+        self.check_writable()?;
+        Hooks::run_before(&mut self, Self::hooks).await?;
         self.check_usable()?;
-        let mut state = self.shared.lock();
-        // The overlay of the reads is not good enough: others may have committed since.
-        let mut overlay = Overlay::default();
-        let mut writes = self.flushed;
-        writes.extend(self.staged.take());
-        let mut written = Vec::with_capacity(writes.len());
-        for write in writes {
-            if overlay.write(&state, &write)? {
-                written.push(write);
-            }
+        if !self.savepoints.is_empty() {
+            return Err(Error::open_savepoint());
         }
-        state.apply(overlay);
-        let mut events = Vec::new();
-        let mut position = None;
-        for write in written {
-            events.extend(write.events.iter().map(|event| event.event_id));
-            position =
-                Some(state.append(write, self.context.metadata(), self.shared.clock.as_ref()));
+        let receipt = self.apply()?;
+        self.hooks.run_after(&receipt);
+        Ok(receipt)
+    }
+
+    async fn begin_savepoint(&mut self) -> Result<()> {
+        self.flushed(|_, _, _| Ok(()))?;
+        self.savepoints.push(Savepoint {
+            flushed: self.flushed.len(),
+            overlay: self.overlay.clone(),
+            hooks: self.hooks.mark(),
+            record: self.record.clone(),
+        });
+        Ok(())
+    }
+
+    async fn release_savepoint(&mut self) -> Result<()> {
+        self.flushed(|_, _, _| Ok(()))?;
+        self.savepoints.pop();
+        Ok(())
+    }
+
+    async fn roll_back_savepoint(&mut self) -> Result<()> {
+        let savepoint = self.savepoints.pop().ok_or_else(Error::no_savepoint)?;
+        self.staged.take();
+        self.flushed.truncate(savepoint.flushed);
+        self.overlay = savepoint.overlay;
+        self.hooks.forget_after(savepoint.hooks);
+        self.record = savepoint.record;
+        self.failed = false;
+        Ok(())
+    }
+
+    fn hooks(&mut self) -> &mut Hooks<Self> {
+        &mut self.hooks
+    }
+
+    async fn recorded(&mut self, key: &IdempotencyKey) -> Result<Option<RecordedReceipt>> {
+        self.check_usable()?;
+        let place = self.receipt_key(key);
+        Ok(self.shared.lock().receipts.get(&place).cloned())
+    }
+
+    fn record(&mut self, key: &IdempotencyKey, output: String) -> Result<()> {
+        self.check_usable()?;
+        self.check_writable()?;
+        if self.record.is_some() {
+            return Err(Error::second_key());
         }
-        Ok(CommitReceipt::new(events, position))
+        self.record = Some((key.clone(), output));
+        Ok(())
     }
 }

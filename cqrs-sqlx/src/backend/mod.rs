@@ -2,6 +2,8 @@
 //! [`Backend`].
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod own_tables;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod owned;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -9,6 +11,9 @@ pub(crate) mod postgres;
 pub(crate) mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod transaction;
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use self::own_tables::migrations;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -79,7 +84,7 @@ pub(crate) enum Committed {
 }
 
 /// What was written to the log.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     /// The ids of the events, in the order in which they were staged. Those of saves that turned
     /// out to change nothing are not among them.
@@ -141,6 +146,25 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
 
     /// Begins a transaction that will write.
     fn begin(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// Begins a transaction that refuses to write, and whose reads all see one moment. It is
+    /// rolled back, never committed.
+    fn begin_reading(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// Sets a savepoint in the transaction.
+    fn begin_savepoint(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Forgets the innermost savepoint. Where it fails, the savepoint stays.
+    fn release_savepoint(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Rolls back to the innermost savepoint, and forgets it.
+    fn roll_back_savepoint(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Commits the transaction.
     fn commit(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;

@@ -718,7 +718,8 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
     let hint = "expected, found no such table (call `store.migrate()` once before use)";
     assert_eq!(
         differences(&error),
-        ["cqrs_event", "cqrs_subscription"].map(|table| format!("table {table}: {hint}"))
+        ["cqrs_event", "cqrs_subscription", "cqrs_receipt"]
+            .map(|table| format!("table {table}: {hint}"))
     );
 
     store.migrate().await.unwrap();

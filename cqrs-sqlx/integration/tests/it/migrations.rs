@@ -21,6 +21,9 @@ on_each!(
 
 const APPLICATION: &str = "CREATE TABLE customer (name text NOT NULL)";
 
+/// How many the framework has.
+const MIGRATIONS: i64 = 2;
+
 async fn save<K: Kind>(store: &SqlStore<K>) {
     let mut unit_of_work = store.unit_of_work(&stores::tenant("north"));
     unit_of_work.save(Parcel::register("a")).unwrap();
@@ -57,7 +60,7 @@ async fn a_second_time_changes_nothing<K: Kind>() {
         .unwrap();
     assert_eq!(catalogue(&fresh).await, catalogue_before);
     assert_eq!(fresh.state().await, state);
-    assert_eq!(applied(&fresh, "_cqrs_migrations").await, 1);
+    assert_eq!(applied(&fresh, "_cqrs_migrations").await, MIGRATIONS);
     save(&store).await;
 }
 
@@ -78,7 +81,7 @@ async fn many_at_once_agree<K: Kind>() {
     for task in tasks {
         stores.push(task.await.unwrap().unwrap());
     }
-    assert_eq!(applied(&fresh, "_cqrs_migrations").await, 1);
+    assert_eq!(applied(&fresh, "_cqrs_migrations").await, MIGRATIONS);
     stores[0].create_tables(&domain::tables()).await.unwrap();
     for store in &stores {
         save(store).await;
@@ -88,7 +91,7 @@ async fn many_at_once_agree<K: Kind>() {
 }
 
 async fn assert_both<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>) {
-    assert_eq!(applied(fresh, "_cqrs_migrations").await, 1);
+    assert_eq!(applied(fresh, "_cqrs_migrations").await, MIGRATIONS);
     assert_eq!(applied(fresh, "_sqlx_migrations").await, 1);
     store.create_tables(&domain::tables()).await.unwrap();
     store.verify(&domain::tables()).await.unwrap();
@@ -103,7 +106,7 @@ async fn assert_both<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>) {
     ];
     K::migrate(&fresh.url, more).await.unwrap();
     store.migrate().await.unwrap();
-    assert_eq!(applied(fresh, "_cqrs_migrations").await, 1);
+    assert_eq!(applied(fresh, "_cqrs_migrations").await, MIGRATIONS);
     assert_eq!(applied(fresh, "_sqlx_migrations").await, 2);
     save(store).await;
 }

@@ -16,14 +16,14 @@ use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{Metadata, Owned, ReadModel, Result, RowAddress};
 use futures_util::TryStreamExt;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlSafeStr, SqlStr};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlStr};
 
 use self::error::error;
 use self::row::PgSource;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, transaction,
+    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, migrations,
+    transaction,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -113,6 +113,31 @@ impl Backed for Postgres {
         transaction::begin::<sqlx::Postgres>(&mut session.connection, Some(begin))
             .await
             .map_err(|cause| error(cause, "beginning a transaction"))
+    }
+
+    async fn begin_reading(session: &mut Session) -> Result<()> {
+        let begin = SqlStr::from_static("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
+        transaction::begin::<sqlx::Postgres>(&mut session.connection, Some(begin))
+            .await
+            .map_err(|cause| error(cause, "beginning a transaction"))
+    }
+
+    async fn begin_savepoint(session: &mut Session) -> Result<()> {
+        transaction::begin::<sqlx::Postgres>(&mut session.connection, None)
+            .await
+            .map_err(|cause| error(cause, "setting a savepoint"))
+    }
+
+    async fn release_savepoint(session: &mut Session) -> Result<()> {
+        transaction::release::<sqlx::Postgres>(&mut session.connection)
+            .await
+            .map_err(|cause| error(cause, "releasing a savepoint"))
+    }
+
+    async fn roll_back_savepoint(session: &mut Session) -> Result<()> {
+        transaction::roll_back_one::<sqlx::Postgres>(&mut session.connection)
+            .await
+            .map_err(|cause| error(cause, "rolling back to a savepoint"))
     }
 
     async fn commit(session: &mut Session) -> Result<()> {
@@ -243,16 +268,16 @@ impl Backed for Postgres {
     }
 
     async fn migrate(session: &mut Session) -> Result<()> {
-        let log = Migration::new(
-            1,
-            "log".into(),
-            MigrationType::Simple,
-            include_str!("../../../migrations/postgres/0001_log.sql").into_sql_str(),
-            false,
-        );
-        let mut migrator = Migrator::with_migrations(vec![log]);
-        // A table of its own: the migrations of the application are not ours to know.
-        migrator.dangerous_set_table_name("_cqrs_migrations");
+        let migrator = migrations(&[
+            (
+                "log",
+                include_str!("../../../migrations/postgres/0001_log.sql"),
+            ),
+            (
+                "receipt",
+                include_str!("../../../migrations/postgres/0002_receipt.sql"),
+            ),
+        ]);
         migrator
             .run_direct(None, &mut session.connection, false)
             .await

@@ -1,14 +1,15 @@
 //! Connections: how they are opened, their transactions, and how they are repaired.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cqrs_core::{Error, Result, StoreErrorKind};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode};
-use sqlx::{ConnectOptions, Connection as _, Database, SqlStr, Sqlite};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Database, SqlStr, Sqlite};
 use sqlx_core::transaction::TransactionManager;
 
-use super::error::{commit_error, error, is_no_transaction};
+use super::error::{commit_error, error, is_no_transaction, is_rolled_back};
 use crate::backend::transaction;
 
 /// How long the switch of a new database to its write-ahead log is tried.
@@ -64,6 +65,20 @@ pub(super) async fn begin(connection: &mut SqliteConnection) -> Result<()> {
         .map_err(|cause| error(cause, "beginning a transaction"))
 }
 
+/// Begins a transaction that reads what is there at its first read, and refuses to write until it
+/// is [rolled back](rollback).
+pub(super) async fn begin_reading(connection: &mut SqliteConnection) -> Result<()> {
+    let begun = async {
+        sqlx::raw_sql("PRAGMA query_only = 1")
+            .execute(&mut *connection)
+            .await?;
+        transaction::begin::<Sqlite>(connection, None).await
+    };
+    begun
+        .await
+        .map_err(|cause| error(cause, "beginning a transaction"))
+}
+
 /// Commits the transaction.
 pub(super) async fn commit(connection: &mut SqliteConnection) -> Result<()> {
     transaction::commit::<Sqlite>(connection)
@@ -74,14 +89,37 @@ pub(super) async fn commit(connection: &mut SqliteConnection) -> Result<()> {
 /// Rolls the transaction back.
 pub(super) async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
     let mut outcome = transaction::rollback::<Sqlite>(connection).await;
-    if outcome.as_ref().is_err_and(is_no_transaction) {
+    if outcome.as_ref().is_err_and(is_rolled_back) {
         // SQLite has rolled back by itself, and sqlx still counts a transaction. Give it one.
-        outcome = match sqlx::raw_sql("BEGIN").execute(&mut *connection).await {
-            Ok(_) => transaction::rollback::<Sqlite>(connection).await,
+        outcome = match begin_again(connection).await {
+            Ok(()) => transaction::rollback::<Sqlite>(connection).await,
             Err(cause) => Err(cause),
         };
     }
+    if outcome.is_ok() {
+        outcome = allow_writing(connection).await;
+    }
     outcome.map_err(|cause| error(cause, "rolling back"))
+}
+
+/// Begins what sqlx counts: a transaction, and savepoints of sqlx's names in it.
+async fn begin_again(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let mut sql = "BEGIN".to_owned();
+    for savepoint in 1..transaction::depth::<Sqlite>(connection) {
+        write!(sql, "; SAVEPOINT _sqlx_savepoint_{savepoint}").expect("writing to a String");
+    }
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Ends what [`begin_reading`] has begun.
+async fn allow_writing(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    sqlx::raw_sql("PRAGMA query_only = 0")
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Ends whatever is under way on a connection; `None` where that fails.
@@ -91,13 +129,14 @@ pub(super) async fn repair(mut connection: SqliteConnection) -> Option<SqliteCon
     // One more than there are transactions and savepoints: sqlx ignores the first where a commit
     // or rollback was abandoned before its answer came, and would else ignore that of the next
     // user's savepoint. One too many does nothing.
-    for _ in 0..=transaction_depth::<Sqlite>(&connection) {
+    for _ in 0..=transaction::depth::<Sqlite>(&connection) {
         start_rollback::<Sqlite>(&mut connection);
     }
     connection.ping().await.ok()?;
-    if transaction_depth::<Sqlite>(&connection) > 0 {
+    if transaction::depth::<Sqlite>(&connection) > 0 {
         return None;
     }
+    allow_writing(&mut connection).await.ok()?;
     // A transaction that was begun in SQL is not among those that sqlx counts.
     match sqlx::raw_sql("ROLLBACK").execute(&mut connection).await {
         Ok(_) => Some(connection),
@@ -107,10 +146,6 @@ pub(super) async fn repair(mut connection: SqliteConnection) -> Option<SqliteCon
 
 fn start_rollback<DB: Database>(connection: &mut DB::Connection) {
     DB::TransactionManager::start_rollback(connection);
-}
-
-fn transaction_depth<DB: Database>(connection: &DB::Connection) -> usize {
-    DB::TransactionManager::get_transaction_depth(connection)
 }
 
 #[cfg(test)]
@@ -296,16 +331,24 @@ mod tests {
         )
         .await
         .unwrap();
-        begin(&mut connection).await.unwrap();
-        execute(&mut connection, "INSERT INTO u VALUES (1)")
-            .await
-            .unwrap();
-        execute(&mut connection, "INSERT INTO u VALUES (1)")
-            .await
-            .unwrap_err();
-        rollback(&mut connection).await.unwrap();
-        begin(&mut connection).await.unwrap();
-        rollback(&mut connection).await.unwrap();
+        for savepoints in 0..3 {
+            begin(&mut connection).await.unwrap();
+            for _ in 0..savepoints {
+                transaction::begin::<Sqlite>(&mut connection, None)
+                    .await
+                    .unwrap();
+            }
+            execute(&mut connection, "INSERT INTO u VALUES (1)")
+                .await
+                .unwrap();
+            execute(&mut connection, "INSERT INTO u VALUES (1)")
+                .await
+                .unwrap_err();
+            rollback(&mut connection).await.unwrap();
+            assert_eq!(transaction::depth::<Sqlite>(&connection), 0);
+            begin(&mut connection).await.unwrap();
+            rollback(&mut connection).await.unwrap();
+        }
         let connection = repair(connection).await.unwrap();
         drop(connection);
     }

@@ -81,6 +81,14 @@ pub(super) fn is_no_transaction(cause: &sqlx::Error) -> bool {
         .is_some_and(|error| error.message().contains("no transaction is active"))
 }
 
+/// The same, of a rollback to a savepoint too.
+pub(super) fn is_rolled_back(cause: &sqlx::Error) -> bool {
+    is_no_transaction(cause)
+        || cause
+            .as_database_error()
+            .is_some_and(|error| error.message().contains("no such savepoint"))
+}
+
 /// Whether the violated key is the primary key of the write's table, alone or within the tenant.
 fn is_key_of(violated: &str, write: &StagedWrite) -> bool {
     let table = write.table;

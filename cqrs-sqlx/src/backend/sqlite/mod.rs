@@ -17,15 +17,15 @@ use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind};
 use futures_util::TryStreamExt;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 use self::bind::{arguments, query};
 use self::error::error;
 use self::row::SqliteSource;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written,
+    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, migrations,
+    transaction,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -98,6 +98,28 @@ impl Backed for Sqlite {
 
     async fn begin(connection: &mut SqliteConnection) -> Result<()> {
         connection::begin(connection).await
+    }
+
+    async fn begin_reading(connection: &mut SqliteConnection) -> Result<()> {
+        connection::begin_reading(connection).await
+    }
+
+    async fn begin_savepoint(connection: &mut SqliteConnection) -> Result<()> {
+        transaction::begin::<sqlx::Sqlite>(connection, None)
+            .await
+            .map_err(|cause| error(cause, "setting a savepoint"))
+    }
+
+    async fn release_savepoint(connection: &mut SqliteConnection) -> Result<()> {
+        transaction::release::<sqlx::Sqlite>(connection)
+            .await
+            .map_err(|cause| error(cause, "releasing a savepoint"))
+    }
+
+    async fn roll_back_savepoint(connection: &mut SqliteConnection) -> Result<()> {
+        transaction::roll_back_one::<sqlx::Sqlite>(connection)
+            .await
+            .map_err(|cause| error(cause, "rolling back to a savepoint"))
     }
 
     async fn commit(connection: &mut SqliteConnection) -> Result<()> {
@@ -226,16 +248,16 @@ impl Backed for Sqlite {
     }
 
     async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
-        let log = Migration::new(
-            1,
-            "log".into(),
-            MigrationType::Simple,
-            include_str!("../../../migrations/sqlite/0001_log.sql").into_sql_str(),
-            false,
-        );
-        let mut migrator = Migrator::with_migrations(vec![log]);
-        // A table of its own: the migrations of the application are not ours to know.
-        migrator.dangerous_set_table_name("_cqrs_migrations");
+        let migrator = migrations(&[
+            (
+                "log",
+                include_str!("../../../migrations/sqlite/0001_log.sql"),
+            ),
+            (
+                "receipt",
+                include_str!("../../../migrations/sqlite/0002_receipt.sql"),
+            ),
+        ]);
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.
         connection::begin(connection).await?;

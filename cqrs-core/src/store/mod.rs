@@ -1,0 +1,311 @@
+//! Stores: where units of work and read models come from.
+
+mod batches;
+mod execute;
+mod nesting;
+mod retry;
+mod work;
+
+pub use batches::{BatchError, BatchReceipt};
+pub use nesting::StoreId;
+pub use retry::RetryPolicy;
+pub use work::{ItemWork, Work, WorkOnce};
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::execute::{Command, Once, Reading};
+use crate::context::RequestContext;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::handler::{CommandHandler, QueryHandler};
+use crate::idempotency::IdempotencyKey;
+use crate::read_model::ReadModels;
+use crate::unit_of_work::{CommitReceipt, UnitOfWork};
+
+/// A store of aggregates, events and read models.
+///
+/// Cheap to clone; every clone is the same store.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// Its units of work.
+    type UnitOfWork: UnitOfWork;
+    /// Its read models.
+    type ReadModels: ReadModels;
+
+    /// Which store it is.
+    fn id(&self) -> StoreId;
+
+    /// Begins a unit of work. No I/O.
+    fn unit_of_work(&self, context: &RequestContext) -> Self::UnitOfWork;
+
+    /// Begins a unit of work that only reads. No I/O.
+    ///
+    /// All its reads see one moment: that of the first. It stages nothing and cannot commit.
+    fn read_only(&self, context: &RequestContext) -> Self::UnitOfWork;
+
+    /// The read models within the context's tenant scope. No I/O.
+    fn read_models(&self, context: &RequestContext) -> Self::ReadModels;
+
+    /// How [`execute`](Self::execute) retries.
+    fn retry_policy(&self) -> RetryPolicy;
+
+    /// Waits before a retry.
+    fn pause(&self, delay: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Waits until a subscription has applied everything that the receipt's commit wrote: read
+    /// your own write. Returns at once where the commit wrote nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`Usage`](crate::StoreErrorKind::Usage) error where there is no such subscription, one of
+    /// kind [`TimedOut`](crate::StoreErrorKind::TimedOut) where it takes too long, and the error
+    /// that halted the subscription where it is halted.
+    fn wait_for<T: Sync>(
+        &self,
+        receipt: &CommitReceipt<T>,
+        subscription: &str,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Begins a unit of work, runs `work` in it, commits, and starts over where the error
+    /// [is retryable](Error::is_retryable), with a pause that doubles, as far as the
+    /// [retry policy](Self::retry_policy) goes.
+    ///
+    /// ```
+    /// # use cqrs_core::*;
+    /// # async fn example<S: Store>(store: S, context: RequestContext) -> Result<()> {
+    /// let receipt = store
+    ///     .execute(&context, async |unit_of_work| {
+    ///         assert_eq!(unit_of_work.context().scope(), context.scope());
+    ///         Ok("done")
+    ///     })
+    ///     .await?;
+    /// assert_eq!(receipt.into_output(), "done");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// `work` may run several times, so it uses what is around it without using it up. What it
+    /// does outside of the unit of work is not undone.
+    ///
+    /// # Errors
+    ///
+    /// The error of `work` or of [`commit`](UnitOfWork::commit), of the last try. A
+    /// [`Usage`](crate::StoreErrorKind::Usage) error within work of the same store: use the unit
+    /// of work that the work was given, or a [savepoint](UnitOfWork::savepoint) of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`commit`](UnitOfWork::commit).
+    fn execute<'s, T, F>(
+        &'s self,
+        context: &'s RequestContext,
+        work: F,
+    ) -> BoxFuture<'s, Result<CommitReceipt<T>>>
+    where
+        T: Send + 's,
+        F: AsyncFnMut(&mut Self::UnitOfWork) -> Result<T>
+            + for<'u> Work<'u, Self::UnitOfWork, T>
+            + Send
+            + 's,
+    {
+        execute::run(self, Self::unit_of_work, context, Command::new(work))
+    }
+
+    /// Runs `work` as [`execute`](Self::execute) does, but once for an idempotency key: where a
+    /// commit has recorded the key in the scope of this context, its receipt is returned and
+    /// `work` does not run.
+    ///
+    /// The key and the output are written in the transaction of the commit, so there is no moment
+    /// at which one is there without the other; of several that run at once, one commits and the
+    /// others return its receipt. Nothing is recorded where `work` fails.
+    ///
+    /// ```
+    /// # use cqrs_core::*;
+    /// # async fn example<S: Store>(store: S, context: RequestContext) -> Result<()> {
+    /// let key = IdempotencyKey::new("4be1f0a2")?;
+    /// let first = store.execute_once(&context, &key, async |_| Ok(1)).await?;
+    /// let second = store.execute_once(&context, &key, async |_| Ok(2)).await?;
+    /// assert_eq!((first.into_output(), second.into_output()), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute); a [`Usage`](crate::StoreErrorKind::Usage) error where the
+    /// key is tied to [another request](IdempotencyKey::for_request).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`commit`](UnitOfWork::commit). The repetition finds out whether it happened.
+    fn execute_once<'s, T, F>(
+        &'s self,
+        context: &'s RequestContext,
+        key: &'s IdempotencyKey,
+        work: F,
+    ) -> BoxFuture<'s, Result<CommitReceipt<T>>>
+    where
+        T: Serialize + DeserializeOwned + Send + 's,
+        F: AsyncFnMut(&mut Self::UnitOfWork) -> Result<T>
+            + for<'u> Work<'u, Self::UnitOfWork, T>
+            + Send
+            + 's,
+    {
+        let command = Command::new(work);
+        execute::run(self, Self::unit_of_work, context, Once { key, command })
+    }
+
+    /// Runs `work` on each of many items and commits after every `size` of them: for imports that
+    /// are too long for one transaction. Each batch is run again as in
+    /// [`execute`](Self::execute).
+    ///
+    /// ```
+    /// # use cqrs_core::*;
+    /// # async fn import<U: UnitOfWork>(uow: &mut U, line: String) -> Result<()> { Ok(()) }
+    /// # async fn example<S: Store>(store: S, context: RequestContext, lines: Vec<String>)
+    /// # -> Result<(), BatchError> {
+    /// let done = store
+    ///     .execute_in_batches(&context, 500, lines, async |uow, line| import(uow, line).await)
+    ///     .await?;
+    /// println!("{} lines in {} commits", done.items(), done.commits());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error of the batch that failed, with what was committed before: the items after those
+    /// are to be tried again. A [`Usage`](crate::StoreErrorKind::Usage) error for a size of 0.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whole batches are committed, or not.
+    fn execute_in_batches<'s, I, F>(
+        &'s self,
+        context: &'s RequestContext,
+        size: usize,
+        items: I,
+        mut work: F,
+    ) -> BoxFuture<'s, Result<BatchReceipt, BatchError>>
+    where
+        I: IntoIterator<IntoIter: Send + 's, Item: Clone + Send + Sync + 's>,
+        F: AsyncFnMut(&mut Self::UnitOfWork, I::Item) -> Result<()>
+            + for<'u> ItemWork<'u, Self::UnitOfWork, I::Item>
+            + Send
+            + 's,
+    {
+        let mut items = items.into_iter();
+        Box::pin(async move {
+            let mut committed = BatchReceipt::default();
+            if size == 0 {
+                let cause = Error::store(StoreErrorKind::Usage, "a batch has at least one item");
+                return Err(BatchError::new(committed, cause));
+            }
+            loop {
+                let batch: Vec<I::Item> = items.by_ref().take(size).collect();
+                if batch.is_empty() {
+                    return Ok(committed);
+                }
+                let attempt = execute::Batch {
+                    work: &mut work,
+                    items: &batch,
+                };
+                match execute::run(self, Self::unit_of_work, context, attempt).await {
+                    Ok(receipt) => committed.add(batch.len(), &receipt),
+                    Err(cause) => return Err(BatchError::new(committed, cause)),
+                }
+            }
+        })
+    }
+
+    /// Runs `work` in a [read-only unit of work](Self::read_only), so that all that it reads is
+    /// of one moment, and returns what it returns.
+    ///
+    /// ```
+    /// # use cqrs_core::*;
+    /// # async fn example<S: Store>(store: S, context: RequestContext) -> Result<()> {
+    /// let scope = store
+    ///     .read(&context, async |uow| Ok(uow.context().scope().clone()))
+    ///     .await?;
+    /// assert_eq!(scope, *context.scope());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error of `work`; as in [`execute`](Self::execute) it is run again where that
+    /// [is retryable](Error::is_retryable).
+    fn read<'s, T, F>(&'s self, context: &'s RequestContext, work: F) -> BoxFuture<'s, Result<T>>
+    where
+        T: Send + 's,
+        F: AsyncFnMut(&mut Self::UnitOfWork) -> Result<T>
+            + for<'u> Work<'u, Self::UnitOfWork, T>
+            + Send
+            + 's,
+    {
+        let reading = Reading(Command::new(work));
+        let done = execute::run(self, Self::read_only, context, reading);
+        Box::pin(async move { Ok(done.await?.into_output()) })
+    }
+
+    /// Runs a command handler as [`execute`](Self::execute) does, with a clone of the command for
+    /// each try.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute).
+    fn dispatch<'s, H, C>(
+        &'s self,
+        context: &'s RequestContext,
+        handler: &'s H,
+        command: C,
+    ) -> BoxFuture<'s, Result<CommitReceipt<H::Output>>>
+    where
+        H: CommandHandler<Self::UnitOfWork, C>,
+        C: Clone + Send + Sync + 's,
+    {
+        Box::pin(async move {
+            self.execute(context, async |unit_of_work| {
+                handler.handle(unit_of_work, command.clone()).await
+            })
+            .await
+        })
+    }
+
+    /// Runs a query handler on the read models of the context's tenant scope.
+    ///
+    /// # Errors
+    ///
+    /// The handler's.
+    fn ask<H, Q>(
+        &self,
+        context: &RequestContext,
+        handler: &H,
+        query: Q,
+    ) -> impl Future<Output = Result<H::Output>> + Send
+    where
+        H: QueryHandler<Self::ReadModels, Q>,
+        Q: Send,
+    {
+        async move { handler.handle(&self.read_models(context), query).await }
+    }
+}
+
+/// The future of [`Store::execute`]: boxed, so that the compiler can see that it is `Send`
+/// whatever the work is.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl Error {
+    /// The error for a subscription that no projector registered.
+    #[must_use]
+    pub fn unknown_subscription(name: &str) -> Self {
+        Self::store(
+            StoreErrorKind::Usage,
+            format!("there is no subscription named {name:?}"),
+        )
+    }
+}

@@ -1,0 +1,112 @@
+//! The receipts of commits that carried an idempotency key.
+
+use chrono::{DateTime, Utc};
+use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Value};
+use cqrs_core::{
+    ContentHash, Error, IdempotencyKey, Position, RecordedReceipt, Result, StoreErrorKind,
+    TenantScope,
+};
+use uuid::Uuid;
+
+use crate::backend::{Backend, Parameter, Written};
+use crate::select::Select;
+
+/// The columns in the order in which [`insert`] binds them.
+pub(crate) const RECEIPT_COLUMNS: &str =
+    "scope, idempotency_key, fingerprint, output, events, position, recorded_at";
+
+/// No tenant has this name.
+fn scope_name(scope: &TenantScope) -> &str {
+    scope.tenant().map_or("", cqrs_core::TenantId::as_str)
+}
+
+/// The receipt under a key, for [`read`].
+pub(crate) fn select(scope: &TenantScope, key: &IdempotencyKey) -> Select {
+    Select {
+        sql: "SELECT fingerprint, output, events, position FROM cqrs_receipt \
+              WHERE scope = $1 AND idempotency_key = $2"
+            .into(),
+        parameters: vec![
+            Parameter::text(scope_name(scope)),
+            Parameter::text(key.as_str()),
+        ],
+    }
+}
+
+/// Reads what [`select`] finds.
+pub(crate) fn read<R: RowSource>(row: &R) -> Result<RecordedReceipt> {
+    receipt(row).map_err(|cause| {
+        Error::store(
+            StoreErrorKind::Schema,
+            format!("table cqrs_receipt: {cause}"),
+        )
+    })
+}
+
+fn receipt<R: RowSource>(row: &R) -> Result<RecordedReceipt, ColumnError> {
+    let fingerprint = row
+        .read_bytes(0)?
+        .map(<[u8; 32]>::try_from)
+        .transpose()
+        .map_err(|_| ColumnError::invalid("not a SHA-256"))?;
+    let text = |index| row.read_text(index)?.ok_or(ColumnError::UnexpectedNull);
+    let events = text(2)?
+        .split_terminator(',')
+        .map(|id| Uuid::parse_str(id).map_err(ColumnError::invalid))
+        .collect::<Result<_, _>>()?;
+    Ok(RecordedReceipt {
+        fingerprint: fingerprint.map(ContentHash),
+        output: text(1)?.to_owned(),
+        events,
+        position: row.read_i64(3)?.map(Position),
+    })
+}
+
+/// Records what a commit is about to have written. Waits for another that records the same key
+/// and is not committed yet.
+///
+/// # Errors
+///
+/// [`IdempotencyKey::taken`]; the transaction is still good then.
+pub(crate) async fn insert<B: Backend>(
+    connection: &mut B::Connection,
+    scope: &TenantScope,
+    key: &IdempotencyKey,
+    output: String,
+    written: &Written,
+) -> Result<()> {
+    let fingerprint = key
+        .fingerprint()
+        .map_or(Value::Null, |hash| Value::Bytes(hash.0.to_vec()));
+    let position = written
+        .position
+        .map_or(Value::Null, |position| Value::Int(position.0));
+    let events: Vec<String> = written.events.iter().map(Uuid::to_string).collect();
+    let sql = format!(
+        "INSERT INTO cqrs_receipt ({RECEIPT_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, {}) \
+         ON CONFLICT DO NOTHING",
+        B::DIALECT.now
+    );
+    let parameters = [
+        Parameter::text(scope_name(scope)),
+        Parameter::text(key.as_str()),
+        Parameter::new(ColumnType::Bytes, fingerprint),
+        Parameter::text(output),
+        Parameter::text(events.join(",")),
+        Parameter::new(ColumnType::Int64, position),
+    ];
+    match B::execute(connection, &sql.into(), &parameters).await? {
+        0 => Err(key.taken()),
+        _ => Ok(()),
+    }
+}
+
+/// Forgets the receipts recorded before a time; how many there were.
+pub(crate) async fn delete<B: Backend>(
+    connection: &mut B::Connection,
+    before: DateTime<Utc>,
+) -> Result<u64> {
+    let sql = "DELETE FROM cqrs_receipt WHERE recorded_at < $1".into();
+    let before = Parameter::new(ColumnType::Timestamp, Value::Timestamp(before));
+    B::execute(connection, &sql, &[before]).await
+}

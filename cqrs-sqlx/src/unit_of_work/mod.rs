@@ -1,0 +1,333 @@
+//! The unit of work.
+
+mod lost;
+mod transaction;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use cqrs_core::staging::{StagedWrite, StagedWrites};
+use cqrs_core::{
+    AggregateRoot, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, RecordedReceipt,
+    RequestContext, Result, StoreErrorKind, TenantScope, UnitOfWork,
+};
+
+use self::transaction::{Afterwards, Outside, Transaction};
+use crate::backend::{Backend, Written};
+use crate::reads::{self, Place};
+use crate::receipts;
+use crate::repository::SqlRepository;
+use crate::select::Select;
+use crate::statements::Statements;
+use crate::store::Shared;
+
+/// A unit of work in a database.
+///
+/// # Transaction
+///
+/// It opens a transaction only when it must send something before the commit: when a read follows
+/// a staged write, for a savepoint, or when [`connection`](Self::connection) is asked for. Until
+/// then it holds no connection, and its reads are statements of their own; the version guard makes
+/// that safe. One that [only reads](cqrs_core::Store::read_only) opens its transaction with the
+/// first read.
+///
+/// # Cancel safety
+///
+/// Dropped at any moment, it leaves nothing behind; only a commit that is under way may still
+/// happen.
+pub struct SqlUnitOfWork<B: Backend> {
+    shared: Arc<Shared<B>>,
+    context: RequestContext,
+    access: Access,
+    staged: StagedWrites,
+    state: State<B>,
+    hooks: Hooks<Self>,
+    record: Option<(IdempotencyKey, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Write,
+    Read,
+}
+
+enum State<B: Backend> {
+    /// Nothing was sent.
+    Idle,
+    /// A transaction is open.
+    Open(Transaction<B>),
+    /// A statement of the transaction failed, and everything was rolled back.
+    Failed,
+}
+
+impl<B: Backend> SqlUnitOfWork<B> {
+    pub(crate) fn new(shared: Arc<Shared<B>>, context: RequestContext) -> Self {
+        if *context.scope() == TenantScope::System {
+            tracing::debug!(actor = context.actor(), "unit of work across all tenants");
+        }
+        Self {
+            shared,
+            context,
+            access: Access::Write,
+            staged: StagedWrites::default(),
+            state: State::Idle,
+            hooks: Hooks::default(),
+            record: None,
+        }
+    }
+
+    pub(crate) fn read_only(shared: Arc<Shared<B>>, context: RequestContext) -> Self {
+        Self {
+            access: Access::Read,
+            ..Self::new(shared, context)
+        }
+    }
+
+    pub(crate) fn scope(&self) -> &TenantScope {
+        self.context.scope()
+    }
+
+    pub(crate) fn statements(&self) -> &Statements {
+        &self.shared.statements
+    }
+
+    pub(crate) fn stage(
+        &mut self,
+        stage: impl FnOnce(&RequestContext, DateTime<Utc>) -> Result<StagedWrite>,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let write = stage(&self.context, self.shared.clock.now())?;
+        self.staged.push(write)
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.access {
+            Access::Write => Ok(()),
+            Access::Read => Err(Error::read_only()),
+        }
+    }
+
+    /// The connection of the unit of work, in its transaction, for SQL of your own. What was
+    /// staged is sent first.
+    ///
+    /// Begin nested transactions with sqlx's `begin`; they are savepoints. Do not end the outer
+    /// one: `commit` does.
+    ///
+    /// The framework does not see what this SQL does: tenants, versions and events are yours to
+    /// keep. In a [read-only](cqrs_core::Store::read_only) unit of work the database refuses what
+    /// writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](UnitOfWork::commit); after one the unit of work cannot be used any more.
+    pub async fn connection(&mut self) -> Result<&mut B::Raw> {
+        Ok(self.open().await?.lend())
+    }
+
+    /// The entities that a select finds.
+    pub(crate) async fn entities<T: Entity>(&mut self, select: &Select) -> Result<Vec<T>> {
+        let found = reads::entities(self.place().await?, select).await;
+        self.after_read(found).await
+    }
+
+    /// The number that a select counts.
+    pub(crate) async fn count(&mut self, select: &Select) -> Result<u64> {
+        let counted = reads::count(self.place().await?, select).await;
+        self.after_read(counted).await
+    }
+
+    /// A statement that fails takes its transaction with it, or what came after its savepoint.
+    async fn after_read<T>(&mut self, result: Result<T>) -> Result<T> {
+        match result {
+            Err(cause @ Error::Store(_)) => Err(self.after_failure(cause).await),
+            result => result,
+        }
+    }
+
+    async fn after_failure(&mut self, cause: Error) -> Error {
+        let state = std::mem::replace(&mut self.state, State::Failed);
+        let State::Open(transaction) = state else {
+            self.state = state;
+            return cause;
+        };
+        let (afterwards, cause) = transaction.after_failure(&self.shared, cause).await;
+        if let Afterwards::Keep(transaction) = afterwards {
+            self.state = State::Open(transaction);
+        }
+        cause
+    }
+
+    /// Where a read takes place, after what is staged was sent.
+    async fn place(&mut self) -> Result<Place<'_, B>> {
+        let alone = self.access == Access::Write && self.staged.is_empty();
+        if alone && matches!(self.state, State::Idle) {
+            return Ok(Place::Alone(&self.shared));
+        }
+        Ok(Place::Transaction(self.open().await?.connection()))
+    }
+
+    /// Opens the transaction where it is not open, and sends what is staged.
+    async fn open(&mut self) -> Result<&mut Transaction<B>> {
+        // Until this is through, a dropped future or an error leaves the unit of work failed.
+        let mut transaction = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Open(transaction) if !transaction.is_usable() => {
+                self.state = State::Open(transaction);
+                return Err(failed());
+            }
+            State::Open(transaction) => transaction,
+            State::Idle if self.access == Access::Read => {
+                Transaction::begin_reading(&self.shared).await?
+            }
+            State::Idle => Transaction::begin(&self.shared).await?,
+            State::Failed => return Err(failed()),
+        };
+        let mut sent = Ok(());
+        if !self.staged.is_empty() {
+            let writes = self.staged.take();
+            sent = transaction
+                .send(&self.shared, writes, self.context.metadata())
+                .await;
+        }
+        self.state = State::Open(transaction);
+        if let Err(cause) = sent {
+            return Err(self.after_failure(cause).await);
+        }
+        match &mut self.state {
+            State::Open(transaction) => Ok(transaction),
+            State::Idle | State::Failed => Err(failed()),
+        }
+    }
+
+    /// Writes everything and commits.
+    async fn write(mut self) -> Result<Written> {
+        if matches!(self.state, State::Idle) && self.record.is_none() {
+            if self.staged.is_empty() {
+                return Ok(Written::default());
+            }
+            let writes = self.staged.take();
+            return lost::commit(&self.shared, &writes, self.context.metadata()).await;
+        }
+        let record = self.record.take();
+        let scope = self.context.scope().clone();
+        let transaction = self.open().await?;
+        if let Some((key, output)) = record
+            && let Err(cause) = transaction.record(&scope, &key, output).await
+        {
+            return Err(self.after_failure(cause).await);
+        }
+        let State::Open(transaction) = self.state else {
+            return Err(failed());
+        };
+        transaction.commit(&self.shared).await
+    }
+
+    /// Whether it may be committed, after the hooks before the commit.
+    async fn prepare(&mut self) -> Result<()> {
+        self.check_writable()?;
+        Hooks::run_before(self, Self::hooks).await?;
+        match &self.state {
+            State::Open(transaction) if transaction.has_savepoint() => Err(Error::open_savepoint()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failed() -> Error {
+    Error::store(
+        StoreErrorKind::Usage,
+        "the unit of work failed before and was rolled back; begin a new one",
+    )
+}
+
+impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
+    type Repository<'u, A: AggregateRoot> = SqlRepository<'u, B, A>;
+
+    fn context(&self) -> &RequestContext {
+        &self.context
+    }
+
+    fn repository<A: AggregateRoot>(&mut self) -> SqlRepository<'_, B, A> {
+        SqlRepository::new(self)
+    }
+
+    async fn commit(mut self) -> Result<CommitReceipt> {
+        if let Err(error) = self.prepare().await {
+            self.rollback().await;
+            return Err(error);
+        }
+        let shared = Arc::clone(&self.shared);
+        let hooks = std::mem::take(&mut self.hooks);
+        let written = self.write().await?;
+        if written.position.is_some() {
+            shared.committed.signal();
+        }
+        let receipt = CommitReceipt::new(written.events, written.position);
+        hooks.run_after(&receipt);
+        Ok(receipt)
+    }
+
+    async fn rollback(self) {
+        if let State::Open(transaction) = self.state {
+            transaction.roll_back(&self.shared).await;
+        }
+    }
+
+    async fn begin_savepoint(&mut self) -> Result<()> {
+        let outside = Outside {
+            hooks: self.hooks.mark(),
+            record: self.record.clone(),
+        };
+        if let Err(cause) = self.open().await?.begin_savepoint(outside).await {
+            return Err(self.after_failure(cause).await);
+        }
+        Ok(())
+    }
+
+    async fn release_savepoint(&mut self) -> Result<()> {
+        if let Err(cause) = self.open().await?.release_savepoint().await {
+            return Err(self.after_failure(cause).await);
+        }
+        Ok(())
+    }
+
+    async fn roll_back_savepoint(&mut self) -> Result<()> {
+        self.staged.take();
+        let State::Open(transaction) = &mut self.state else {
+            return Err(failed());
+        };
+        match transaction.roll_back_savepoint().await {
+            Ok(outside) => {
+                self.hooks.forget_after(outside.hooks);
+                self.record = outside.record;
+                Ok(())
+            }
+            Err(cause) => {
+                let State::Open(transaction) = std::mem::replace(&mut self.state, State::Failed)
+                else {
+                    return Err(cause);
+                };
+                transaction.roll_back(&self.shared).await;
+                Err(cause)
+            }
+        }
+    }
+
+    fn hooks(&mut self) -> &mut Hooks<Self> {
+        &mut self.hooks
+    }
+
+    async fn recorded(&mut self, key: &IdempotencyKey) -> Result<Option<RecordedReceipt>> {
+        let select = receipts::select(self.context.scope(), key);
+        let found = reads::rows(self.place().await?, &select, None, receipts::read).await;
+        Ok(self.after_read(found).await?.pop())
+    }
+
+    fn record(&mut self, key: &IdempotencyKey, output: String) -> Result<()> {
+        self.check_writable()?;
+        if self.record.is_some() {
+            return Err(Error::second_key());
+        }
+        self.record = Some((key.clone(), output));
+        Ok(())
+    }
+}

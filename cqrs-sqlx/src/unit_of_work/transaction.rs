@@ -1,0 +1,216 @@
+//! The open transaction of a unit of work.
+
+use cqrs_core::staging::StagedWrite;
+use cqrs_core::{Error, HooksMark, IdempotencyKey, Metadata, Result, TenantScope};
+
+use super::lost::{broken, resolve};
+use crate::backend::{Backend, Proof, Written};
+use crate::connections::{Connection, Connections};
+use crate::reads::is_unavailable;
+use crate::receipts;
+use crate::store::Shared;
+
+/// A transaction, and what was sent in it.
+pub(super) struct Transaction<B: Backend> {
+    connection: Connection<B>,
+    sent: Vec<StagedWrite>,
+    written: Written,
+    /// Whether SQL of the user may have run, and failed, in it.
+    lent: bool,
+    savepoints: Vec<Savepoint>,
+    /// Whether a statement failed since the innermost savepoint, so that nothing works until that
+    /// is rolled back.
+    spoiled: bool,
+}
+
+struct Savepoint {
+    sent: usize,
+    written: Written,
+    outside: Outside,
+}
+
+/// What a unit of work goes back to besides its transaction when a savepoint is rolled back.
+pub(super) struct Outside {
+    pub(super) hooks: HooksMark,
+    pub(super) record: Option<(IdempotencyKey, String)>,
+}
+
+/// What to do with the transaction after a statement in it has failed.
+pub(super) enum Afterwards<B: Backend> {
+    /// It goes on, once its savepoint is rolled back.
+    Keep(Transaction<B>),
+    /// It is over.
+    Over,
+}
+
+impl<B: Backend> Transaction<B> {
+    /// Begins one that writes.
+    pub(super) async fn begin(shared: &Shared<B>) -> Result<Self> {
+        let mut connection = shared.writers.acquire().await?;
+        if let Err(cause) = B::begin(connection.begin_work()).await {
+            connection = another(&shared.writers, connection, cause).await?;
+            B::begin(connection.begin_work()).await?;
+        }
+        Ok(Self::on(connection))
+    }
+
+    /// Begins one that only reads, all of it from one moment.
+    pub(super) async fn begin_reading(shared: &Shared<B>) -> Result<Self> {
+        let mut connection = shared.readers.acquire().await?;
+        if let Err(cause) = B::begin_reading(connection.begin_work()).await {
+            connection = another(&shared.readers, connection, cause).await?;
+            B::begin_reading(connection.begin_work()).await?;
+        }
+        Ok(Self::on(connection))
+    }
+
+    fn on(connection: Connection<B>) -> Self {
+        Self {
+            connection,
+            sent: Vec::new(),
+            written: Written::default(),
+            lent: false,
+            savepoints: Vec::new(),
+            spoiled: false,
+        }
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        !self.spoiled
+    }
+
+    pub(super) fn has_savepoint(&self) -> bool {
+        !self.savepoints.is_empty()
+    }
+
+    pub(super) fn connection(&mut self) -> &mut Connection<B> {
+        &mut self.connection
+    }
+
+    /// The connection, for SQL of the user.
+    pub(super) fn lend(&mut self) -> &mut B::Raw {
+        self.lent = true;
+        B::raw(self.connection.get())
+    }
+
+    /// Sends writes.
+    pub(super) async fn send(
+        &mut self,
+        shared: &Shared<B>,
+        writes: Vec<StagedWrite>,
+        metadata: &Metadata,
+    ) -> Result<()> {
+        let connection = self.connection.get();
+        let new = B::apply_writes(connection, &shared.statements, &writes, metadata).await?;
+        self.written.events.extend(new.events);
+        self.written.position = self.written.position.max(new.position);
+        self.sent.extend(writes);
+        Ok(())
+    }
+
+    /// Records the receipt of the commit.
+    pub(super) async fn record(
+        &mut self,
+        scope: &TenantScope,
+        key: &IdempotencyKey,
+        output: String,
+    ) -> Result<()> {
+        receipts::insert::<B>(self.connection.get(), scope, key, output, &self.written).await
+    }
+
+    /// Deals with a statement that failed.
+    pub(super) async fn after_failure(
+        mut self,
+        shared: &Shared<B>,
+        cause: Error,
+    ) -> (Afterwards<B>, Error) {
+        if self.has_savepoint() && !is_unavailable(&cause) {
+            self.spoiled = true;
+            return (Afterwards::Keep(self), cause);
+        }
+        let cause = broken(shared, self.connection, cause).await;
+        (Afterwards::Over, cause)
+    }
+
+    pub(super) async fn begin_savepoint(&mut self, outside: Outside) -> Result<()> {
+        B::begin_savepoint(self.connection.get()).await?;
+        self.savepoints.push(Savepoint {
+            sent: self.sent.len(),
+            written: self.written.clone(),
+            outside,
+        });
+        Ok(())
+    }
+
+    pub(super) async fn release_savepoint(&mut self) -> Result<()> {
+        B::release_savepoint(self.connection.get()).await?;
+        self.savepoints.pop();
+        Ok(())
+    }
+
+    pub(super) async fn roll_back_savepoint(&mut self) -> Result<Outside> {
+        let savepoint = self.savepoints.pop().ok_or_else(Error::no_savepoint)?;
+        B::roll_back_savepoint(self.connection.get()).await?;
+        self.sent.truncate(savepoint.sent);
+        self.written = savepoint.written;
+        self.spoiled = false;
+        Ok(savepoint.outside)
+    }
+
+    /// Commits.
+    pub(super) async fn commit(mut self, shared: &Shared<B>) -> Result<Written> {
+        let process = B::process(self.connection.get());
+        // Asking also finds out whether a statement of the user failed and nobody said so: the
+        // database would answer the commit of such a transaction with a silent rollback.
+        let transaction = if self.lent || self.written.events.is_empty() {
+            B::transaction_id(self.connection.get()).await?
+        } else {
+            None
+        };
+        let Err(cause) = B::commit(self.connection.get()).await else {
+            self.connection.end_work();
+            return Ok(self.written);
+        };
+        if !is_unavailable(&cause) {
+            return Err(cause);
+        }
+        self.connection.discard();
+        shared.writers.close_idle();
+        tracing::debug!(%cause, "a commit's answer was lost");
+        let proof = match transaction {
+            _ if !self.written.events.is_empty() => Proof::Events(&self.sent),
+            Some(id) => Proof::Transaction(id),
+            // It wrote nothing.
+            None => return Ok(self.written),
+        };
+        match resolve(shared, process, proof).await? {
+            Some(_) => Ok(self.written),
+            None => Err(cause),
+        }
+    }
+
+    /// Rolls back.
+    pub(super) async fn roll_back(mut self, shared: &Shared<B>) {
+        match B::rollback(self.connection.get()).await {
+            Ok(()) => self.connection.end_work(),
+            Err(cause) => {
+                broken(shared, self.connection, cause).await;
+            }
+        }
+    }
+}
+
+/// Another connection in place of one on which no transaction could be begun: an idle one may have
+/// died unnoticed, and nothing depends on it yet.
+async fn another<B: Backend>(
+    connections: &Connections<B>,
+    connection: Connection<B>,
+    cause: Error,
+) -> Result<Connection<B>> {
+    if !is_unavailable(&cause) {
+        return Err(cause);
+    }
+    connection.discard();
+    connections.close_idle();
+    connections.acquire().await
+}
