@@ -100,8 +100,8 @@ pub trait UnitOfWork: Send + 'static {
     /// # Errors
     ///
     /// The error of `work`, and those of [`commit`](Self::commit) for what it has staged. Where
-    /// the connection is lost, or what was staged before the savepoint is refused, the whole unit
-    /// of work has failed.
+    /// the connection is lost, or what was staged before the savepoint is refused, that is the error
+    /// and the whole unit of work has failed.
     ///
     /// # Cancel safety
     ///
@@ -119,12 +119,12 @@ pub trait UnitOfWork: Send + 'static {
                 Ok(output) => self.release_savepoint().await.map(|()| output),
                 Err(error) => Err(error),
             };
-            if result.is_err()
-                && let Err(error) = self.roll_back_savepoint().await
-            {
-                tracing::debug!(%error, "the unit of work failed together with its savepoint");
+            let Err(error) = result else { return result };
+            match self.roll_back_savepoint().await {
+                // The unit of work is lost, and the caller must not take it for the work's error.
+                Err(lost) if lost.is_retryable() => Err(lost),
+                _ => Err(error),
             }
-            result
         })
     }
 

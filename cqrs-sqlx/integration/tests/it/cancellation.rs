@@ -48,15 +48,18 @@ enum Command {
     Several,
     /// A transaction that a read after a write opened.
     ReadAfterWrite,
+    /// A savepoint that stays, with one within that is undone.
+    Savepoints,
     /// A transaction with SQL of the user's own.
     OwnSql,
 }
 
-const COMMANDS: [Command; 5] = [
+const COMMANDS: [Command; 6] = [
     Command::Create,
     Command::Change,
     Command::Several,
     Command::ReadAfterWrite,
+    Command::Savepoints,
     Command::OwnSql,
 ];
 
@@ -72,6 +75,24 @@ async fn run<K: Kind>(command: Command, known: ParcelId, uow: &mut SqlUnitOfWork
         Command::ReadAfterWrite => {
             uow.save(Parcel::register("new"))?;
             uow.repository::<Parcel>().find_open(3).await?;
+            change(known, uow).await
+        }
+        Command::Savepoints => {
+            uow.savepoint(async |uow| {
+                uow.save(Parcel::register("new"))?;
+                let undone = uow
+                    .savepoint(async |uow| {
+                        change(known, uow).await?;
+                        uow.repository::<Parcel>().find_open(3).await?;
+                        Err::<(), _>(cqrs_core::Error::other("undone"))
+                    })
+                    .await;
+                match undone {
+                    Err(cqrs_core::Error::Other(_)) => Ok(()),
+                    result => result,
+                }
+            })
+            .await?;
             change(known, uow).await
         }
         Command::OwnSql => {
@@ -97,7 +118,7 @@ fn events(command: Command) -> i64 {
     match command {
         Command::Create => 1,
         Command::Change | Command::OwnSql => 2,
-        Command::Several | Command::ReadAfterWrite => 3,
+        Command::Several | Command::ReadAfterWrite | Command::Savepoints => 3,
     }
 }
 

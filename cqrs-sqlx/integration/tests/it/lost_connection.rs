@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cqrs_core::{RequestContext, Result, Store, UnitOfWork};
+use cqrs_core::{Error, IdempotencyKey, RequestContext, Result, Store, UnitOfWork};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::stores;
@@ -69,7 +69,7 @@ impl Fixture {
     }
 }
 
-/// The four ways to commit.
+/// The ways to commit.
 #[derive(Debug, Clone, Copy)]
 enum Command {
     /// One statement.
@@ -80,13 +80,16 @@ enum Command {
     Several,
     /// A transaction that a read after a write opened.
     ReadAfterWrite,
+    /// A transaction with a savepoint that stays and one that is undone.
+    Savepoints,
 }
 
-const COMMANDS: [Command; 4] = [
+const COMMANDS: [Command; 5] = [
     Command::Create,
     Command::Change,
     Command::Several,
     Command::ReadAfterWrite,
+    Command::Savepoints,
 ];
 
 async fn run(command: Command, known: ParcelId, uow: &mut PgUnitOfWork) -> Result<()> {
@@ -113,6 +116,21 @@ async fn run(command: Command, known: ParcelId, uow: &mut PgUnitOfWork) -> Resul
             let mut parcel = uow.get::<Parcel>(known).await?;
             parcel.weigh(5);
             uow.save(parcel)
+        }
+        Command::Savepoints => {
+            uow.savepoint(async |uow| uow.save(Parcel::register("new")))
+                .await?;
+            let undone = uow
+                .savepoint(async |uow| {
+                    uow.save(Parcel::register("undone"))?;
+                    let _ = uow.get::<Parcel>(known).await?;
+                    Err::<(), _>(Error::other("undone"))
+                })
+                .await;
+            match undone {
+                Err(Error::Other(_)) => Ok(()),
+                result => result,
+            }
         }
     }
 }
@@ -179,6 +197,45 @@ async fn cut_before_each_answer() {
 #[tokio::test]
 async fn cut_after_each_answer() {
     cut_at_each(Direction::FromServer, Cut::after).await;
+}
+
+#[tokio::test]
+async fn a_key_is_recorded_with_its_commit_or_not_at_all() {
+    let fixture = Fixture::new().await;
+    for direction in [Direction::FromClient, Direction::FromServer] {
+        for make in [Cut::before, Cut::after] {
+            let mut message = 0;
+            loop {
+                let name = format!("{direction:?} {message}");
+                let before = fixture.log().await.len();
+                let key = IdempotencyKey::new(Uuid::now_v7().to_string()).unwrap();
+                let once = async || {
+                    fixture
+                        .store
+                        .execute_once(&fixture.context, &key, async |uow| {
+                            run(Command::Change, fixture.known, uow).await?;
+                            Ok(message)
+                        })
+                        .await
+                };
+                fixture.proxy.arm(make(direction, message));
+                let first = once()
+                    .await
+                    .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+                let struck = fixture.proxy.was_cut();
+                fixture.proxy.release();
+                fixture.proxy.disarm();
+                let second = once().await.unwrap();
+                assert_eq!(first, second, "{name}");
+                assert_eq!(fixture.log().await[before..], *first.events(), "{name}");
+                if !struck {
+                    break;
+                }
+                message += 1;
+            }
+            assert!(message >= 3, "only {message} messages were cut");
+        }
+    }
 }
 
 #[tokio::test]

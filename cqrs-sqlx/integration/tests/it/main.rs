@@ -16,3 +16,4 @@ mod migrations;
 mod oracle;
 mod projector;
 mod statement_count;
+mod units_of_work;
