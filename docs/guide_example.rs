@@ -1,7 +1,8 @@
 //! The complete example of the guide, compiled and run on SQLite in memory; and the checks that
-//! `guide.md` and the readme show no code that is not compiled here or in `guide_snippets.rs`.
+//! the pages show no code that is not compiled here or in the files beside.
 
 mod guide_snippets;
+mod units_of_work;
 
 // user code
 use cqrs_core::{
@@ -125,11 +126,13 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 2] = [
+const SOURCES: [&str; 3] = [
     include_str!("guide_example.rs"),
     include_str!("guide_snippets.rs"),
+    include_str!("units_of_work.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
+const UNITS_OF_WORK: &str = include_str!("units-of-work.md");
 const README: &str = include_str!("../README.md");
 
 /// The lines without what stands around them: the guide may indent in another way.
@@ -160,7 +163,7 @@ fn the_example_is_short_and_the_guide_says_how_short() {
 #[test]
 fn every_rust_block_is_compiled() {
     let sources = SOURCES.map(lines);
-    let blocks = [GUIDE, README].map(|page| page.split("```rust\n").skip(1));
+    let blocks = [GUIDE, UNITS_OF_WORK, README].map(|page| page.split("```rust\n").skip(1));
     for block in blocks.into_iter().flatten() {
         let (block, _) = block.split_once("```\n").expect("the block ends");
         let wanted = lines(block);
