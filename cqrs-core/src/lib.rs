@@ -159,7 +159,10 @@ pub use projection::{
 };
 pub use read_model::{Owned, ReadModel, ReadModels, RowKey};
 pub use repository::Repository;
-pub use specification::{Comparison, Direction, Field, Order, Predicate, Query, Specification};
+pub use specification::{
+    Comparison, Cursor, Direction, Field, Order, Page, PageRequest, Paging, Predicate, Query,
+    SortKey, Specification,
+};
 pub use store::{
     BatchError, BatchReceipt, BoxFuture, ItemWork, RetryPolicy, Store, StoreId, Work, WorkOnce,
 };

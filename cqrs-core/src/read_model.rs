@@ -5,7 +5,7 @@ use std::future::Future;
 use crate::context::TenantId;
 use crate::error::Result;
 use crate::mapping::{ColumnError, ColumnValue, Entity, Value};
-use crate::specification::{Query, Specification};
+use crate::specification::{Page, PageRequest, Query, Specification};
 
 /// A row of a read table.
 ///
@@ -77,6 +77,18 @@ pub trait ReadModels: Send + Sync {
     ///
     /// As [`find`](Self::find).
     fn query<R: ReadModel>(&self, query: Query<R>) -> impl Future<Output = Result<Vec<R>>> + Send;
+
+    /// A page of the rows that a query selects.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find); a [`Usage`](crate::StoreErrorKind::Usage) error as in
+    /// [`Paging::new`](crate::Paging::new).
+    fn page<R: ReadModel>(
+        &self,
+        query: Query<R>,
+        request: PageRequest,
+    ) -> impl Future<Output = Result<Page<R>>> + Send;
 
     /// How many rows the specification is true for.
     ///

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use crate::aggregate::AggregateRoot;
 use crate::error::{Error, Result};
-use crate::specification::{Query, Specification};
+use crate::specification::{Page, PageRequest, Query, Specification};
 
 /// The aggregates of one type within a unit of work: in its tenant scope, without those that are
 /// soft-deleted.
@@ -29,6 +29,20 @@ pub trait Repository<A: AggregateRoot>: Send {
     ///
     /// As [`find`](Self::find).
     fn query(&mut self, query: Query<A>) -> impl Future<Output = Result<Vec<A>>> + Send;
+
+    /// Loads a page of the aggregates that a query selects.
+    ///
+    /// Sees what the unit of work has staged.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find); a [`Usage`](crate::StoreErrorKind::Usage) error as in
+    /// [`Paging::new`](crate::Paging::new).
+    fn page(
+        &mut self,
+        query: Query<A>,
+        request: PageRequest,
+    ) -> impl Future<Output = Result<Page<A>>> + Send;
 
     /// Counts the aggregates for which the specification is true.
     ///

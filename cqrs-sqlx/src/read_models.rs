@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use cqrs_core::{Query, ReadModel, ReadModels, Result, Specification, TenantScope};
+use cqrs_core::{
+    Page, PageRequest, Query, ReadModel, ReadModels, Result, Specification, TenantScope,
+};
 
 use crate::backend::Backend;
 use crate::reads::{self, Place};
-use crate::select;
+use crate::select::{self, PageSelect};
 use crate::store::Shared;
 
 /// The read models of a store within a tenant scope.
@@ -36,6 +38,11 @@ impl<B: Backend> ReadModels for SqlReadModels<B> {
     async fn query<R: ReadModel>(&self, query: Query<R>) -> Result<Vec<R>> {
         let select = select::rows(&query, &self.scope, &B::DIALECT)?;
         reads::entities(Place::Alone(&self.shared), &select).await
+    }
+
+    async fn page<R: ReadModel>(&self, query: Query<R>, request: PageRequest) -> Result<Page<R>> {
+        let select = PageSelect::new(&query, request, &self.scope, &B::DIALECT)?;
+        reads::page(Place::Alone(&self.shared), &select).await
     }
 
     async fn count<R: ReadModel>(&self, specification: Specification<R>) -> Result<u64> {

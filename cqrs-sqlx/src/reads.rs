@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use cqrs_core::mapping::{RowCursor, RowSource, Table};
+use cqrs_core::mapping::{MappingError, RowCursor, RowSource, Table, Value, read_value};
 use cqrs_core::{
-    Entity, Envelope, Error, Position, RawPayload, Result, StoreErrorKind, TenantScope,
+    Entity, Envelope, Error, Page, Position, RawPayload, Result, StoreErrorKind, TenantScope,
 };
 
 use crate::backend::{Backend, Parameter};
 use crate::connections::{Connect, Connection};
 use crate::log::{self, EVENT_COLUMNS};
-use crate::select::Select;
+use crate::select::{PageSelect, Select};
 use crate::store::Shared;
 
 /// Where a read takes place.
@@ -19,6 +19,16 @@ pub(crate) enum Place<'c, B: Backend> {
     Transaction(&'c mut Connection<B>),
     /// Outside of any.
     Alone(&'c Arc<Shared<B>>),
+}
+
+impl<B: Backend> Place<'_, B> {
+    /// The same place, for one read before another.
+    fn again(&mut self) -> Place<'_, B> {
+        match self {
+            Self::Transaction(connection) => Place::Transaction(connection),
+            Self::Alone(shared) => Place::Alone(shared),
+        }
+    }
 }
 
 /// The entities that a select finds, decoded as they arrive.
@@ -31,6 +41,41 @@ pub(crate) async fn entities<B: Backend, T: Entity>(
         T::read_row(&mut RowCursor::new(table, row)).map_err(Error::from)
     })
     .await
+}
+
+/// The page that a select reads.
+pub(crate) async fn page<B: Backend, T: Entity>(
+    mut place: Place<'_, B>,
+    select: &PageSelect,
+) -> Result<Page<T>> {
+    let table = T::table();
+    let paging = &select.paging;
+    let found = rows(place.again(), &select.rows, Some(table), |row| {
+        let item = T::read_row(&mut RowCursor::new(table, row))?;
+        let keys = paging.keys().iter().map(|key| {
+            let column = &table.columns()[key.index];
+            read_value(row, key.index, column.column_type()).map_err(|reason| MappingError {
+                table: table.name().to_owned(),
+                column: column.name().to_owned(),
+                reason,
+            })
+        });
+        let keys = keys.collect::<Result<Vec<Value>, _>>()?;
+        let total = match paging.wants_total() {
+            true => row.read_i64(table.columns().len()).map_err(Error::other)?,
+            false => None,
+        };
+        Ok(((item, keys), total))
+    })
+    .await?;
+    let total = match (paging.wants_total(), found.first()) {
+        (false, _) => None,
+        (true, Some((_, total))) => total.and_then(|total| u64::try_from(total).ok()),
+        // Behind the last row there is none that could carry the total.
+        (true, None) => Some(count(place, &select.count).await?),
+    };
+    let items = found.into_iter().map(|(item, _)| item).collect();
+    Ok(paging.page(items, total))
 }
 
 /// The number that a select counts.

@@ -3,10 +3,10 @@
 use std::marker::PhantomData;
 
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{AggregateRoot, Query, Repository, Result, Specification};
+use cqrs_core::{AggregateRoot, Page, PageRequest, Query, Repository, Result, Specification};
 
 use crate::backend::Backend;
-use crate::select;
+use crate::select::{self, PageSelect};
 use crate::unit_of_work::SqlUnitOfWork;
 
 /// The aggregates of one type within a [`SqlUnitOfWork`].
@@ -39,6 +39,11 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
         let select = select::rows(&query, self.unit_of_work.scope(), &B::DIALECT)?;
         self.unit_of_work.entities(&select).await
+    }
+
+    async fn page(&mut self, query: Query<A>, request: PageRequest) -> Result<Page<A>> {
+        let select = PageSelect::new(&query, request, self.unit_of_work.scope(), &B::DIALECT)?;
+        self.unit_of_work.page(&select).await
     }
 
     async fn count(&mut self, specification: Specification<A>) -> Result<u64> {

@@ -1,11 +1,15 @@
 //! Queries: from a specification to SQL.
 
+mod pages;
+
+pub(crate) use pages::PageSelect;
+
 use std::fmt::Write;
 use std::sync::Arc;
 
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, MappingError, Table, Value};
 use cqrs_core::{
-    Direction, Entity, Order, Predicate, Query, Result, RowKey, Specification, TenantScope,
+    Direction, Entity, Predicate, Query, Result, RowKey, SortKey, Specification, TenantScope,
 };
 
 use crate::backend::{Dialect, Parameter};
@@ -31,7 +35,7 @@ pub(crate) fn rows<T: Entity>(
     let columns = all_columns(table);
     let mut builder = Builder::new(table, dialect, &columns);
     builder.conditions(query.specification(), scope)?;
-    builder.order(query.order(), scope);
+    builder.order(&query.sort_keys(scope.tenant().is_none()));
     if let Some(limit) = query.row_limit() {
         builder.sql.push_str(" LIMIT ");
         builder.bind(Parameter::int(i64::try_from(limit).unwrap_or(i64::MAX)));
@@ -96,7 +100,7 @@ fn by_key_sql<T: Entity>(scope: &TenantScope, dialect: &Dialect) -> String {
     // Only a read model's key may be that of several rows, across tenants.
     let unique = table.column_with(ColumnRole::Version).is_some() || !table.is_tenant();
     if scope.tenant().is_none() && !unique {
-        builder.order::<T>(&[], scope);
+        builder.order(&Query::<T>::all().sort_keys(true));
         builder.sql.push_str(" LIMIT 1");
     }
     builder.sql
@@ -228,34 +232,30 @@ impl<'d> Builder<'d> {
         Ok(())
     }
 
-    fn order<T>(&mut self, order: &[Order<T>], scope: &TenantScope) {
-        let table = self.table;
-        let mut keys: Vec<String> = Vec::new();
-        for order in order {
-            let column = table
-                .columns()
-                .iter()
-                .find(|column| column.name() == order.column());
-            let Some(column) = column else { continue };
-            keys.push(match order.direction() {
+    fn order(&mut self, keys: &[SortKey]) {
+        let keys = keys.iter().map(|key| {
+            let column = &self.table.columns()[key.index];
+            match key.direction {
                 Direction::Ascending => self.sort_key(column, " ASC", " NULLS LAST"),
                 Direction::Descending => self.sort_key(column, " DESC", " NULLS FIRST"),
-            });
-        }
-        let across = scope.tenant().is_none();
-        let tenant = table.column_with(ColumnRole::Tenant).filter(|_| across);
-        for column in table.key_columns().chain(tenant) {
-            keys.push(self.sort_key(column, " ASC", " NULLS LAST"));
-        }
+            }
+        });
+        let keys = list(keys);
         self.sql.push_str(" ORDER BY ");
-        self.sql.push_str(&list(keys));
+        self.sql.push_str(&keys);
+    }
+
+    /// The name of a column whose order counts.
+    fn sorted(&self, column: &Column) -> String {
+        let mut name = qualified(self.table, column.name());
+        if column.column_type() == ColumnType::Text {
+            name.push_str(self.dialect.byte_order);
+        }
+        name
     }
 
     fn sort_key(&self, column: &Column, direction: &str, nulls: &str) -> String {
-        let mut key = qualified(self.table, column.name());
-        if column.column_type() == ColumnType::Text {
-            key.push_str(self.dialect.byte_order);
-        }
+        let mut key = self.sorted(column);
         key.push_str(direction);
         if column.is_nullable() {
             key.push_str(nulls);

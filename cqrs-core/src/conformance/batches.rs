@@ -25,7 +25,10 @@ pub async fn batches_commit_every_so_many_items<H: Harness>(h: &H) {
         .unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!((done.items(), done.commits()), (7, 3));
     let log = bench.log().await;
-    let ids: Vec<&str> = log.iter().map(|event| event.aggregate_id_str()).collect();
+    let ids: Vec<&str> = log
+        .iter()
+        .map(super::super::envelope::Envelope::aggregate_id_str)
+        .collect();
     assert_eq!(ids, ["1", "2", "3", "4", "5", "6", "7"]);
     assert_eq!(done.receipt().position(), Some(log[6].position()));
     let nothing = store
@@ -53,7 +56,10 @@ pub async fn a_failed_batch_says_what_was_committed<H: Harness>(h: &H) {
     );
     assert_already_exists::<Counter>(error.cause(), &6);
     let log = bench.log().await;
-    let ids: Vec<&str> = log.iter().map(|event| event.aggregate_id_str()).collect();
+    let ids: Vec<&str> = log
+        .iter()
+        .map(super::super::envelope::Envelope::aggregate_id_str)
+        .collect();
     assert_eq!(ids, ["6", "1", "2", "3", "4"]);
     let zero = store
         .execute_in_batches(&system(), 0, 1..=9, async |uow, id| create(uow, id).await)

@@ -40,7 +40,10 @@ pub async fn a_repetition_returns_the_first_receipt<H: Harness>(h: &H) {
     assert_eq!(receipts[0], receipts[1]);
     assert_eq!(receipts[0], receipts[2]);
     let log = bench.log().await;
-    let events: Vec<_> = log.iter().map(|event| event.event_id()).collect();
+    let events: Vec<_> = log
+        .iter()
+        .map(super::super::envelope::Envelope::event_id)
+        .collect();
     assert_eq!(receipts[2].events(), events);
     assert_eq!(receipts[2].position(), Some(log[2].position()));
 }
@@ -162,7 +165,10 @@ pub async fn the_later_of_two_returns_the_receipt_of_the_earlier<H: Harness>(h: 
     assert_eq!(runs.into_inner(), 1);
     assert_eq!(receipt.output(), "first");
     let log = bench.log().await;
-    let ids: Vec<&str> = log.iter().map(|event| event.aggregate_id_str()).collect();
+    let ids: Vec<&str> = log
+        .iter()
+        .map(super::super::envelope::Envelope::aggregate_id_str)
+        .collect();
     assert_eq!(ids, ["1"]);
     assert_eq!(receipt.events(), [log[0].event_id()]);
 }

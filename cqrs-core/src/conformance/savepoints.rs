@@ -37,9 +37,15 @@ pub async fn what_succeeds_in_a_savepoint_stays<H: Harness>(h: &H) {
     ok(uow.save(counter(3)));
     let receipt = ok(uow.commit().await);
     let log = bench.log().await;
-    let ids: Vec<&str> = log.iter().map(|event| event.aggregate_id_str()).collect();
+    let ids: Vec<&str> = log
+        .iter()
+        .map(super::super::envelope::Envelope::aggregate_id_str)
+        .collect();
     assert_eq!(ids, ["1", "2", "3"]);
-    let events: Vec<_> = log.iter().map(|event| event.event_id()).collect();
+    let events: Vec<_> = log
+        .iter()
+        .map(super::super::envelope::Envelope::event_id)
+        .collect();
     assert_eq!(receipt.events(), events);
     assert_eq!(receipt.position(), Some(log[2].position()));
 }
@@ -65,9 +71,15 @@ pub async fn what_fails_in_a_savepoint_is_undone<H: Harness>(h: &H) {
     ok(uow.save(counter(2)));
     let receipt = ok(uow.commit().await);
     let log = bench.log().await;
-    let ids: Vec<&str> = log.iter().map(|event| event.aggregate_id_str()).collect();
+    let ids: Vec<&str> = log
+        .iter()
+        .map(super::super::envelope::Envelope::aggregate_id_str)
+        .collect();
     assert_eq!(ids, ["1", "2"]);
-    let events: Vec<_> = log.iter().map(|event| event.event_id()).collect();
+    let events: Vec<_> = log
+        .iter()
+        .map(super::super::envelope::Envelope::event_id)
+        .collect();
     assert_eq!(receipt.events(), events);
     assert_eq!(
         bench.find::<Counter>(&system(), 3).await.map(|c| c.value),
@@ -119,7 +131,10 @@ pub async fn savepoints_nest<H: Harness>(h: &H) {
     assert!(outer.await.is_err());
     let receipt = ok(uow.commit().await);
     let log = bench.log().await;
-    let ids: Vec<&str> = log.iter().map(|event| event.aggregate_id_str()).collect();
+    let ids: Vec<&str> = log
+        .iter()
+        .map(super::super::envelope::Envelope::aggregate_id_str)
+        .collect();
     assert_eq!(ids, ["1", "3"]);
     assert_eq!(receipt.events().len(), 2);
 }

@@ -15,7 +15,7 @@ mod wrappers;
 
 pub use column::ColumnValue;
 pub use error::{ColumnError, MappingError};
-pub use row::{RowCursor, RowSource, RowWriter, ValueRow};
+pub use row::{RowCursor, RowSource, RowWriter, ValueRow, read_value};
 pub use row_mapper::RowMapper;
 pub use table::{Column, ColumnRole, Table, TableBuilder};
 pub use value::{ColumnType, Value};

@@ -149,6 +149,37 @@ fn is_null<R: RowSource + ?Sized>(
     })
 }
 
+/// Reads a column as a value of its type.
+///
+/// # Errors
+///
+/// Where the column has another type.
+pub fn read_value<R: RowSource + ?Sized>(
+    row: &R,
+    index: usize,
+    column_type: ColumnType,
+) -> Result<Value, ColumnError> {
+    fn value<T>(read: Option<T>, make: impl FnOnce(T) -> Value) -> Value {
+        read.map_or(Value::Null, make)
+    }
+    Ok(match column_type {
+        ColumnType::Bool => value(row.read_bool(index)?, Value::Bool),
+        ColumnType::Int16 => value(row.read_i16(index)?, |int| Value::Int(int.into())),
+        ColumnType::Int32 => value(row.read_i32(index)?, |int| Value::Int(int.into())),
+        ColumnType::Int64 => value(row.read_i64(index)?, Value::Int),
+        ColumnType::Float32 => value(row.read_f32(index)?, |float| Value::Float(float.into())),
+        ColumnType::Float64 => value(row.read_f64(index)?, Value::Float),
+        ColumnType::Text => value(row.read_text(index)?, |text| Value::Text(text.to_owned())),
+        ColumnType::Bytes => value(row.read_bytes(index)?, |bytes| {
+            Value::Bytes(bytes.to_owned())
+        }),
+        ColumnType::Uuid => value(row.read_uuid(index)?, Value::Uuid),
+        ColumnType::Timestamp => value(row.read_timestamp(index)?, Value::Timestamp),
+        ColumnType::Date => value(row.read_date(index)?, Value::Date),
+        ColumnType::Json => value(row.read_json(index)?, |json| Value::Json(json.to_owned())),
+    })
+}
+
 /// Collects the values of one row in the order of the columns that its type declared: the key
 /// and the data columns of a [`Table`].
 #[derive(Debug)]

@@ -59,6 +59,29 @@ impl ColumnType {
     }
 }
 
+impl ColumnType {
+    /// Whether a value, not NULL, is one of this type.
+    #[must_use]
+    pub fn is_of(self, value: &Value) -> bool {
+        match value {
+            Value::Null => false,
+            Value::Bool(_) => self == Self::Bool,
+            Value::Int(value) => match self {
+                Self::Int16 => i16::try_from(*value).is_ok(),
+                Self::Int32 => i32::try_from(*value).is_ok(),
+                _ => self == Self::Int64,
+            },
+            Value::Float(_) => matches!(self, Self::Float32 | Self::Float64),
+            Value::Text(_) => self == Self::Text,
+            Value::Bytes(_) => self == Self::Bytes,
+            Value::Uuid(_) => self == Self::Uuid,
+            Value::Timestamp(_) => self == Self::Timestamp,
+            Value::Date(_) => self == Self::Date,
+            Value::Json(_) => self == Self::Json,
+        }
+    }
+}
+
 impl fmt::Display for ColumnType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -9,7 +9,7 @@ use crate::context::{RequestContext, TenantScope};
 use crate::error::Result;
 use crate::mapping::{MappingError, Table};
 use crate::read_model::{ReadModel, ReadModels, RowKey};
-use crate::specification::{Query, Specification};
+use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 
 /// The read models of an [`InMemoryStore`](super::InMemoryStore), within one tenant scope.
 ///
@@ -65,6 +65,13 @@ impl ReadModels for InMemoryReadModels {
     async fn query<R: ReadModel>(&self, query: Query<R>) -> Result<Vec<R>> {
         let rows = self.filter(query.specification())?;
         select::read_in_order(&query, rows)
+    }
+
+    async fn page<R: ReadModel>(&self, query: Query<R>, request: PageRequest) -> Result<Page<R>> {
+        let across = self.context.scope().tenant().is_none();
+        let paging = Paging::new(&query, request, across)?;
+        let rows = self.filter(query.specification())?;
+        select::read_page(&query, &paging, rows)
     }
 
     async fn count<R: ReadModel>(&self, specification: Specification<R>) -> Result<u64> {

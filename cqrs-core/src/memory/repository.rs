@@ -10,7 +10,8 @@ use crate::aggregate::AggregateRoot;
 use crate::error::Result;
 use crate::mapping::{ColumnValue, MappingError};
 use crate::repository::Repository;
-use crate::specification::{Query, Specification};
+use crate::specification::{Page, PageRequest, Paging, Query, Specification};
+use crate::unit_of_work::UnitOfWork;
 
 /// A repository of an [`InMemoryUnitOfWork`].
 pub struct InMemoryRepository<'u, A> {
@@ -54,6 +55,13 @@ impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
     async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
         let rows = self.unit_of_work.filter_rows(query.specification())?;
         select::read_in_order(&query, rows)
+    }
+
+    async fn page(&mut self, query: Query<A>, request: PageRequest) -> Result<Page<A>> {
+        let across = self.unit_of_work.context().scope().tenant().is_none();
+        let paging = Paging::new(&query, request, across)?;
+        let rows = self.unit_of_work.filter_rows(query.specification())?;
+        select::read_page(&query, &paging, rows)
     }
 
     async fn count(&mut self, specification: Specification<A>) -> Result<u64> {

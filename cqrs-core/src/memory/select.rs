@@ -5,7 +5,7 @@ use super::state::Row;
 use crate::context::TenantScope;
 use crate::error::Result;
 use crate::mapping::{Entity, MappingError, RowCursor, Table, ValueRow};
-use crate::specification::{Predicate, Query, Specification};
+use crate::specification::{Page, Paging, Predicate, Query, Specification};
 
 /// Whether a row of this table exists within the scope.
 pub(super) fn is_within(scope: &TenantScope, table: &Table, row: &ValueRow) -> bool {
@@ -53,6 +53,29 @@ pub(super) fn read_in_order<T: Entity>(query: &Query<T>, mut rows: Vec<Row>) -> 
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or(usize::MAX);
     rows.iter().take(limit).map(|row| read(row)).collect()
+}
+
+/// Orders rows, and makes the page of them.
+///
+/// # Errors
+///
+/// Where a row does not fit its type.
+pub(super) fn read_page<T: Entity>(
+    query: &Query<T>,
+    paging: &Paging,
+    mut rows: Vec<Row>,
+) -> Result<Page<T>> {
+    let total = paging.wants_total().then_some(rows.len() as u64);
+    rows.sort_by(|a, b| query.compare_rows(a.values(), b.values()));
+    rows.retain(|row| paging.is_after(row.values()));
+    let skip = usize::try_from(paging.skip()).unwrap_or(usize::MAX);
+    let limit = usize::try_from(paging.limit()).unwrap_or(usize::MAX);
+    let rows = rows.iter().skip(skip).take(limit).map(|row| {
+        let keys = paging.keys().iter();
+        let values = keys.map(|key| row.values()[key.index].clone()).collect();
+        Ok((read(row)?, values))
+    });
+    Ok(paging.page(rows.collect::<Result<_>>()?, total))
 }
 
 /// Reads one row.

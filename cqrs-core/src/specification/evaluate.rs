@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Comparison, Direction, Predicate, Query, Specification};
+use super::{Comparison, Direction, Predicate, Query, SortKey, Specification};
 use crate::mapping::{ColumnRole, Entity, MappingError, Table, Value};
 
 impl<T: Entity> Specification<T> {
@@ -83,34 +83,45 @@ impl<T: Entity> Query<T> {
     /// the tenant.
     #[must_use]
     pub fn compare_rows(&self, a: &[Value], b: &[Value]) -> Ordering {
-        let table = T::table();
-        let by_order = self.order().iter().map(|order| {
-            let ordering = null_last(
-                value_of(table, a, order.column()),
-                value_of(table, b, order.column()),
-            );
-            match order.direction() {
-                Direction::Ascending => ordering,
-                Direction::Descending => ordering.reverse(),
-            }
-        });
-        let by_role = |role| {
-            table
-                .columns()
-                .iter()
-                .enumerate()
-                .filter(move |(_, column)| column.role() == role)
-                .map(|(index, _)| null_last(&a[index], &b[index]))
-        };
-        by_order
-            .chain(by_role(ColumnRole::Key))
-            .chain(by_role(ColumnRole::Tenant))
+        self.sort_keys(true)
+            .iter()
+            .map(|key| key.compare(&a[key.index], &b[key.index]))
             .find(|ordering| ordering.is_ne())
             .unwrap_or(Ordering::Equal)
     }
+
+    /// The columns that its rows are ordered by: those of its [order](Self::order), then those of
+    /// the key, and across tenants the tenant. No two rows are equal in all of them.
+    #[must_use]
+    pub fn sort_keys(&self, across_tenants: bool) -> Vec<SortKey> {
+        let table = T::table();
+        let given = self.order().iter().filter_map(|order| {
+            Some(SortKey {
+                index: table.index_of_name(order.column())?,
+                direction: order.direction(),
+            })
+        });
+        let tenant = table.index_of(ColumnRole::Tenant);
+        let unique = table
+            .key_columns()
+            .filter_map(|column| table.index_of_name(column.name()))
+            .chain(tenant.filter(|_| across_tenants))
+            .map(|index| SortKey {
+                index,
+                direction: Direction::Ascending,
+            });
+        let mut keys: Vec<SortKey> = Vec::new();
+        for key in given.chain(unique) {
+            // Rows that are equal in a column once are equal in it again.
+            if keys.iter().all(|earlier| earlier.index != key.index) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
 }
 
-fn null_last(a: &Value, b: &Value) -> Ordering {
+pub(super) fn null_last(a: &Value, b: &Value) -> Ordering {
     match (a.is_null(), b.is_null()) {
         (true, true) => Ordering::Equal,
         (true, false) => Ordering::Greater,

@@ -14,6 +14,15 @@ pub enum Direction {
     Descending,
 }
 
+/// A column that rows are ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SortKey {
+    /// Its index in the [columns](crate::mapping::Table::columns) of the table.
+    pub index: usize,
+    /// The direction.
+    pub direction: Direction,
+}
+
 /// One key of an order.
 pub struct Order<T> {
     column: &'static str,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
-    AggregateRoot, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, RecordedReceipt,
+    AggregateRoot, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Page, RecordedReceipt,
     RequestContext, Result, StoreErrorKind, TenantScope, UnitOfWork,
 };
 
@@ -17,7 +17,7 @@ use crate::backend::{Backend, Written};
 use crate::reads::{self, Place};
 use crate::receipts;
 use crate::repository::SqlRepository;
-use crate::select::Select;
+use crate::select::{PageSelect, Select};
 use crate::statements::Statements;
 use crate::store::Shared;
 
@@ -128,6 +128,12 @@ impl<B: Backend> SqlUnitOfWork<B> {
     pub(crate) async fn entities<T: Entity>(&mut self, select: &Select) -> Result<Vec<T>> {
         let found = reads::entities(self.place().await?, select).await;
         self.after_read(found).await
+    }
+
+    /// The page that a select reads.
+    pub(crate) async fn page<T: Entity>(&mut self, select: &PageSelect) -> Result<Page<T>> {
+        let page = reads::page(self.place().await?, select).await;
+        self.after_read(page).await
     }
 
     /// The number that a select counts.
