@@ -131,7 +131,7 @@ async fn cut(fixture: &Fixture, command: Command, cut: Cut) -> bool {
         })
         .await;
     let struck = fixture.proxy.was_cut();
-    fixture.proxy.release();
+    fixture.proxy.release().await;
     fixture.proxy.disarm();
     let receipt = outcome.unwrap_or_else(|error| panic!("{name}: {error:?}"));
     assert_eq!(
