@@ -2,9 +2,13 @@
 //! [`Backend`].
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod owned;
+mod bind;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod rows;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod schema;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -276,4 +280,11 @@ pub(crate) fn written_columns(
                 }
             }
         })
+}
+
+/// The name of the version column.
+pub(crate) fn version_column(table: &Table) -> &str {
+    table
+        .column_with(ColumnRole::Version)
+        .map_or("version", Column::name)
 }

@@ -16,12 +16,13 @@ use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{Metadata, Owned, ReadModel, Result, RowAddress};
 use futures_util::TryStreamExt;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlSafeStr, SqlStr};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlStr};
 
 use self::error::error;
 use self::row::PgSource;
+use crate::backend::bind::query;
+use crate::backend::schema::migrations;
 use crate::backend::{
     Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, transaction,
 };
@@ -243,17 +244,8 @@ impl Backed for Postgres {
     }
 
     async fn migrate(session: &mut Session) -> Result<()> {
-        let log = Migration::new(
-            1,
-            "log".into(),
-            MigrationType::Simple,
-            include_str!("../../../migrations/postgres/0001_log.sql").into_sql_str(),
-            false,
-        );
-        let mut migrator = Migrator::with_migrations(vec![log]);
-        // A table of its own: the migrations of the application are not ours to know.
-        migrator.dangerous_set_table_name("_cqrs_migrations");
-        migrator
+        let log = include_str!("../../../migrations/postgres/0001_log.sql");
+        migrations(log)
             .run_direct(None, &mut session.connection, false)
             .await
             .map_err(|cause| {
@@ -283,13 +275,6 @@ fn arguments(parameters: &[Parameter]) -> Result<PgArguments> {
         bind::add_parameter(&mut arguments, parameter)?;
     }
     Ok(arguments)
-}
-
-fn query(
-    sql: &Arc<str>,
-    arguments: PgArguments,
-) -> sqlx::query::Query<'static, sqlx::Postgres, PgArguments> {
-    sqlx::query_with(AssertSqlSafe(Arc::clone(sql)), arguments)
 }
 
 impl crate::SqlStore<Postgres> {

@@ -17,13 +17,14 @@ use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind};
 use futures_util::TryStreamExt;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, SqlSafeStr};
 
-use self::bind::{arguments, query};
+use self::bind::arguments;
 use self::error::error;
 use self::row::SqliteSource;
+use crate::backend::bind::query;
+use crate::backend::schema::migrations;
 use crate::backend::{
     Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written,
 };
@@ -226,20 +227,11 @@ impl Backed for Sqlite {
     }
 
     async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
-        let log = Migration::new(
-            1,
-            "log".into(),
-            MigrationType::Simple,
-            include_str!("../../../migrations/sqlite/0001_log.sql").into_sql_str(),
-            false,
-        );
-        let mut migrator = Migrator::with_migrations(vec![log]);
-        // A table of its own: the migrations of the application are not ours to know.
-        migrator.dangerous_set_table_name("_cqrs_migrations");
+        let migrations = migrations(include_str!("../../../migrations/sqlite/0001_log.sql"));
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.
         connection::begin(connection).await?;
-        match migrator.run_direct(None, connection, false).await {
+        match migrations.run_direct(None, connection, false).await {
             Ok(()) => connection::commit(connection).await,
             Err(cause) => {
                 connection::rollback(connection).await?;

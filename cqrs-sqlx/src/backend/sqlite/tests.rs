@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use sqlx::migrate::Migrate;
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 
 use super::fixture::{TempDatabase, memory};
 use super::*;
