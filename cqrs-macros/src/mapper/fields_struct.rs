@@ -47,6 +47,11 @@ impl TypedField {
     }
 }
 
+/// The name of the struct of typed fields of `owner`.
+fn fields_name(owner: &Ident) -> Ident {
+    format_ident!("{owner}Fields", span = owner.span())
+}
+
 /// What a struct of typed fields may do that is no fault of the user's.
 fn allowed() -> TokenStream {
     quote! {
@@ -73,7 +78,7 @@ pub(crate) struct FieldsStruct<'a> {
 
 impl FieldsStruct<'_> {
     pub(crate) fn name(&self) -> Ident {
-        format_ident!("{}Fields", self.owner, span = self.owner.span())
+        fields_name(self.owner)
     }
 
     /// The struct, and the shortcut to it on its owner.
@@ -167,7 +172,7 @@ pub(crate) struct RecordFieldsStruct<'a> {
 
 impl RecordFieldsStruct<'_> {
     pub(crate) fn name(&self) -> Ident {
-        format_ident!("{}Fields", self.owner, span = self.owner.span())
+        fields_name(self.owner)
     }
 
     /// `Clone`, `Copy` and `Debug` are written out, as deriving them would ask the same of `__T`.
