@@ -8,7 +8,7 @@ use crate::context::TenantId;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::event::EventSet;
-use crate::mapping::{Entity, MappingError, Value};
+use crate::mapping::{Entity, Value};
 use crate::read_model::{Owned, ReadModel, RowKey};
 use crate::store::BoxFuture;
 
@@ -124,15 +124,7 @@ impl RowAddress {
     /// table has tenants and none is given.
     pub fn of<R: ReadModel>(tenant: Option<&TenantId>, key: &R::Key) -> Result<Self> {
         let table = R::table();
-        let key = key.to_values().map_err(|reason| MappingError {
-            table: table.name().to_owned(),
-            column: table
-                .key_columns()
-                .map(crate::mapping::Column::name)
-                .collect::<Vec<_>>()
-                .join(", "),
-            reason,
-        })?;
+        let key = key.to_values().map_err(|reason| table.key_error(reason))?;
         let tenant = if table.is_tenant() {
             Some(tenant.cloned().ok_or_else(|| Error::TenantRequired {
                 aggregate: table.name(),

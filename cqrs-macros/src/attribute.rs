@@ -8,6 +8,7 @@ use syn::{Attribute, Ident, LitStr, Meta, Path, Token};
 
 use crate::errors::Errors;
 use crate::naming::{self, IDENTIFIER_RULE};
+use crate::symbol::CRATE;
 
 /// Walks the entries of every `#[name(...)]` among `attributes`, in order.
 ///
@@ -154,6 +155,16 @@ pub(crate) fn crate_path(key: &Ident, input: ParseStream) -> syn::Result<Path> {
 /// The path of the core crate, unless an attribute gives another.
 pub(crate) fn default_crate() -> Path {
     syn::parse_quote!(::cqrs_core)
+}
+
+/// Reads `#[name(crate = "...")]`, which says nothing else.
+pub(crate) fn crate_alone(attributes: &[Attribute], name: &str, errors: &mut Errors) -> Path {
+    let mut krate = default_crate();
+    entries(attributes, name, &[CRATE], errors, |_, key, input| {
+        krate = crate_path(key, input)?;
+        Ok(())
+    });
+    krate
 }
 
 /// Reports an attribute that has no meaning where it stands.

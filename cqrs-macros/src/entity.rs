@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Ident, Path};
 
-use crate::mapper::{FieldsStruct, MappedField};
+use crate::mapper::FieldsStruct;
 
 /// Emits `impl Entity`.
 pub(crate) struct EntityImpl<'a> {
@@ -147,31 +147,6 @@ impl EntityImpl<'_> {
                     ::core::unreachable!()
                 }
             }
-        }
-    }
-}
-
-/// The parts of an impl that follow from mapped fields.
-pub(crate) struct FieldParts {
-    pub(crate) describe: TokenStream,
-    /// `name: expression,` for each field.
-    pub(crate) read: TokenStream,
-    pub(crate) write: TokenStream,
-}
-
-impl FieldParts {
-    pub(crate) fn of(fields: &[MappedField], krate: &Path) -> Self {
-        Self {
-            describe: fields.iter().map(|field| field.describe(krate)).collect(),
-            read: fields
-                .iter()
-                .map(|field| {
-                    let ident = &field.ident;
-                    let read = field.read(krate);
-                    quote!(#ident: #read,)
-                })
-                .collect(),
-            write: fields.iter().map(|field| field.write(krate)).collect(),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use syn::{Data, DeriveInput, Fields};
 
+use crate::attribute::refuse;
 use crate::errors::Errors;
+use crate::symbol::MAPPER;
 
 /// Reports type and lifetime parameters.
 pub(crate) fn refuse_generics(input: &DeriveInput, derive: &str, errors: &mut Errors) {
@@ -12,6 +14,16 @@ pub(crate) fn refuse_generics(input: &DeriveInput, derive: &str, errors: &mut Er
             format!("`#[derive({derive})]` takes no generic type: what is stored has one shape, so write a type for each"),
         );
     }
+}
+
+/// Reports `#[mapper(row = ...)]`, and whatever else `#[mapper(...)]` says of the type as a whole.
+pub(crate) fn refuse_row_struct(input: &DeriveInput, errors: &mut Errors) {
+    refuse(
+        &input.attrs,
+        MAPPER,
+        errors,
+        "only an aggregate has a separate row struct: write `#[mapper(...)]` on the fields",
+    );
 }
 
 /// The fields of a struct; reports enums and unions.

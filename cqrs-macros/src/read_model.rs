@@ -4,12 +4,12 @@ use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{DeriveInput, LitStr, Path, Token};
 
-use crate::attribute::{crate_path, default_crate, emitted_at, entries, refuse, sql_name};
-use crate::entity::{EntityImpl, FieldParts};
+use crate::attribute::{crate_path, default_crate, emitted_at, entries, sql_name};
+use crate::entity::EntityImpl;
 use crate::errors::Errors;
-use crate::input::{refuse_generics, struct_fields};
-use crate::mapper::{FieldsStruct, MappedField, check_columns, named_fields};
-use crate::symbol::{CRATE, KEY, MAPPER, READ_MODEL, TABLE, TENANT};
+use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
+use crate::mapper::{FieldParts, FieldsStruct, MappedField, check_columns, named_fields};
+use crate::symbol::{CRATE, KEY, READ_MODEL, TABLE, TENANT};
 
 /// The most fields that can make up a key.
 const MAX_KEYS: usize = 3;
@@ -48,12 +48,7 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
         is_read: true,
     };
     let before = errors.count();
-    refuse(
-        &input.attrs,
-        MAPPER,
-        errors,
-        "only an aggregate has a separate row struct: write `#[mapper(...)]` on the fields",
-    );
+    refuse_row_struct(input, errors);
     let allowed = &[TABLE, TENANT, CRATE];
     entries(
         &input.attrs,

@@ -1,36 +1,22 @@
 //! `#[derive(Record)]`.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::quote;
 use syn::{DeriveInput, Path};
 
-use crate::attribute::{crate_path, default_crate, entries, refuse};
-use crate::entity::FieldParts;
+use crate::attribute::{crate_alone, entries};
 use crate::errors::Errors;
-use crate::input::{refuse_generics, struct_fields};
-use crate::mapper::{MappedField, TypedField, check_columns, named_fields};
-use crate::symbol::{CRATE, KEY, MAPPER, RECORD};
+use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
+use crate::mapper::{
+    FieldParts, MappedField, RecordFieldsStruct, TypedField, check_columns, named_fields,
+};
+use crate::symbol::{KEY, RECORD};
 
 pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     let mut errors = Errors::default();
     refuse_generics(input, "Record", &mut errors);
-    refuse(
-        &input.attrs,
-        MAPPER,
-        &mut errors,
-        "only an aggregate has a separate row struct: write `#[mapper(...)]` on the fields",
-    );
-    let mut krate = default_crate();
-    entries(
-        &input.attrs,
-        RECORD,
-        &[CRATE],
-        &mut errors,
-        |_, key, input| {
-            krate = crate_path(key, input)?;
-            Ok(())
-        },
-    );
+    refuse_row_struct(input, &mut errors);
+    let krate = crate_alone(&input.attrs, RECORD, &mut errors);
     let named = struct_fields(input, "Record", &mut errors)
         .map(|fields| named_fields(fields, &input.ident, "Record", &mut errors))
         .unwrap_or_default();
@@ -87,147 +73,22 @@ fn check_key<'f>(
     first
 }
 
-/// ```text
-/// impl ::cqrs_core::Record for RoutePlanRow {
-///     type Key = RoutePlanId;
-///     type Fields<__T> = RoutePlanRowFields<__T>;
-///
-///     fn fields<__T>() -> Self::Fields<__T> {
-///         RoutePlanRowFields { id: ::cqrs_core::Field::new("id"), priority: ::cqrs_core::Field::new("priority") }
-///     }
-///
-///     fn describe(__table: TableBuilder) -> TableBuilder {
-///         __table.key::<RoutePlanId>("id").column::<i32>("priority")
-///     }
-///
-///     fn write(&self, __row: &mut RowWriter) -> Result<(), MappingError> {
-///         __row.put(&self.id)?;
-///         __row.put(&self.priority)?;
-///         Ok(())
-///     }
-///
-///     fn read<__R: RowSource + ?Sized>(__row: &mut RowCursor<'_, __R>) -> Result<Self, MappingError> {
-///         Ok(Self { id: __row.next::<RoutePlanId>()?, priority: __row.next::<i32>()? })
-///     }
-/// }
-/// ```
 fn emit(
     input: &DeriveInput,
     krate: &Path,
     fields: &[MappedField],
     key: &MappedField,
 ) -> TokenStream {
-    let ident = &input.ident;
-    let typed: Vec<TypedField> = fields
-        .iter()
-        .filter_map(|field| field.typed(krate))
-        .collect();
-    let fields_struct = generic_fields_struct(input, krate, &typed);
-    let fields_name = format_ident!("{ident}Fields");
-    let construct = typed
-        .iter()
-        .map(|TypedField { ident, new, .. }| quote!(#ident: #new,));
-    let FieldParts {
-        describe,
-        read,
-        write,
-    } = FieldParts::of(fields, krate);
-    let key_type = &key.ty;
-    quote! {
-        #fields_struct
-
-        #[automatically_derived]
-        #[allow(deprecated, private_interfaces)]
-        impl #krate::Record for #ident {
-            type Key = #key_type;
-            type Fields<__T> = #fields_name<__T>;
-
-            fn fields<__T>() -> Self::Fields<__T> {
-                #fields_name { #(#construct)* }
-            }
-
-            fn describe(__table: #krate::mapping::TableBuilder) -> #krate::mapping::TableBuilder {
-                __table #describe
-            }
-
-            fn write(
-                &self,
-                __row: &mut #krate::mapping::RowWriter,
-            ) -> ::core::result::Result<(), #krate::mapping::MappingError> {
-                #write
-                ::core::result::Result::Ok(())
-            }
-
-            fn read<__R: #krate::mapping::RowSource + ?::core::marker::Sized>(
-                __row: &mut #krate::mapping::RowCursor<'_, __R>,
-            ) -> ::core::result::Result<Self, #krate::mapping::MappingError> {
-                ::core::result::Result::Ok(Self { #read })
-            }
-        }
-    }
-}
-
-/// The typed fields of whatever is stored in this row. `Clone`, `Copy` and `Debug` are written
-/// out, as deriving them would ask the same of `__T`.
-///
-/// ```text
-/// pub struct RoutePlanRowFields<__T> {
-///     /// The field in column `priority`.
-///     pub priority: ::cqrs_core::Field<__T, i32>,
-/// }
-/// ```
-fn generic_fields_struct(input: &DeriveInput, krate: &Path, typed: &[TypedField]) -> TokenStream {
-    let (vis, owner) = (&input.vis, &input.ident);
-    let name = format_ident!("{owner}Fields");
-    let text = name.to_string();
-    let doc =
-        format!("The typed fields of what is stored as [`{owner}`], for conditions and orders.");
-    let fields = typed.iter().map(
-        |TypedField {
-             ident,
-             column,
-             value,
-             ..
-         }| {
-            let doc = format!("The field in column `{column}`.");
-            quote!(#[doc = #doc] #vis #ident: #krate::Field<__T, #value>,)
-        },
+    let typed = fields_struct(
+        input,
+        krate,
+        fields.iter().filter_map(|field| field.typed(krate)),
     );
-    let idents: Vec<_> = typed.iter().map(|field| &field.ident).collect();
-    let names: Vec<_> = typed.iter().map(|field| field.ident.to_string()).collect();
-    quote! {
-        #[doc = #doc]
-        #[allow(
-                dead_code,
-                deprecated,
-                non_snake_case,
-                private_interfaces,
-                unreachable_pub,
-                clippy::struct_field_names
-            )]
-        #vis struct #name<__T> {
-            #(#fields)*
-        }
-
-        #[automatically_derived]
-        impl<__T> ::core::clone::Clone for #name<__T> {
-            fn clone(&self) -> Self {
-                *self
-            }
-        }
-
-        #[automatically_derived]
-        impl<__T> ::core::marker::Copy for #name<__T> {}
-
-        #[automatically_derived]
-        impl<__T> ::core::fmt::Debug for #name<__T> {
-            fn fmt(&self, __f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                __f.debug_struct(#text) #(.field(#names, &self.#idents))* .finish()
-            }
-        }
-    }
+    let functions = FieldParts::of(fields, krate).functions(krate);
+    record_impl(&typed, key, &typed.construct(), &functions)
 }
 
+/// The same struct and impl, for the rest of the crate to be checked after an error.
 fn stub(
     input: &DeriveInput,
     krate: &Path,
@@ -237,40 +98,65 @@ fn stub(
     let Some(key) = key.filter(|_| input.generics.params.is_empty()) else {
         return TokenStream::new();
     };
-    let ident = &input.ident;
-    let typed: Vec<TypedField> = fields.iter().filter_map(MappedField::typed_stub).collect();
-    let fields_struct = generic_fields_struct(input, krate, &typed);
-    let fields_name = format_ident!("{ident}Fields");
+    let typed = fields_struct(
+        input,
+        krate,
+        fields.iter().filter_map(MappedField::typed_stub),
+    );
+    let functions = FieldParts::stub_functions(krate);
+    record_impl(&typed, key, &quote!(::core::unreachable!()), &functions)
+}
+
+fn fields_struct<'a>(
+    input: &'a DeriveInput,
+    krate: &'a Path,
+    fields: impl Iterator<Item = TypedField>,
+) -> RecordFieldsStruct<'a> {
+    RecordFieldsStruct {
+        krate,
+        vis: &input.vis,
+        owner: &input.ident,
+        fields: fields.collect(),
+    }
+}
+
+/// The struct of typed fields, and the impl that names it.
+///
+/// ```text
+/// impl ::cqrs_core::Record for RoutePlanRow {
+///     type Key = RoutePlanId;
+///     type Fields<__T> = RoutePlanRowFields<__T>;
+///
+///     fn fields<__T>() -> Self::Fields<__T> {
+///         RoutePlanRowFields { id: ::cqrs_core::Field::new("id"), priority: ::cqrs_core::Field::new("priority") }
+///     }
+///
+///     // and the functions of `FieldParts`
+/// }
+/// ```
+fn record_impl(
+    typed: &RecordFieldsStruct<'_>,
+    key: &MappedField,
+    construct: &TokenStream,
+    functions: &TokenStream,
+) -> TokenStream {
+    let RecordFieldsStruct { krate, owner, .. } = typed;
+    let (fields_struct, fields_name) = (typed.emit(), typed.name());
     let key_type = &key.ty;
     quote! {
         #fields_struct
 
         #[automatically_derived]
         #[allow(deprecated, private_interfaces)]
-        impl #krate::Record for #ident {
+        impl #krate::Record for #owner {
             type Key = #key_type;
             type Fields<__T> = #fields_name<__T>;
 
             fn fields<__T>() -> Self::Fields<__T> {
-                ::core::unreachable!()
+                #construct
             }
 
-            fn describe(_: #krate::mapping::TableBuilder) -> #krate::mapping::TableBuilder {
-                ::core::unreachable!()
-            }
-
-            fn write(
-                &self,
-                _: &mut #krate::mapping::RowWriter,
-            ) -> ::core::result::Result<(), #krate::mapping::MappingError> {
-                ::core::unreachable!()
-            }
-
-            fn read<__R: #krate::mapping::RowSource + ?::core::marker::Sized>(
-                _: &mut #krate::mapping::RowCursor<'_, __R>,
-            ) -> ::core::result::Result<Self, #krate::mapping::MappingError> {
-                ::core::unreachable!()
-            }
+            #functions
         }
     }
 }

@@ -63,11 +63,7 @@ pub(crate) fn by_key<T: Entity>(
     dialect: &Dialect,
 ) -> Result<Select> {
     let table = T::table();
-    let key = key.to_values().map_err(|reason| MappingError {
-        table: table.name().to_owned(),
-        column: list(table.key_columns().map(Column::name)),
-        reason,
-    })?;
+    let key = key.to_values().map_err(|reason| table.key_error(reason))?;
     let tenant = scope.tenant().filter(|_| table.is_tenant());
     let shape = match tenant {
         Some(_) => "by key in a tenant",

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use cqrs_core::mapping::Table;
+use cqrs_core::mapping::{Column, Table};
 
 /// The statements built so far.
 ///
@@ -49,6 +49,11 @@ pub(crate) fn quoted(name: &str) -> String {
 /// column for a text, unless it stands after a table.
 pub(crate) fn qualified(table: &Table, column: &str) -> String {
     format!("{}.{}", quoted(table.name()), quoted(column))
+}
+
+/// The names of columns, as a list.
+pub(crate) fn names<'c>(columns: impl IntoIterator<Item = &'c Column>) -> String {
+    list(columns.into_iter().map(|column| quoted(column.name())))
 }
 
 /// A list with commas.

@@ -68,6 +68,7 @@ mod harness;
 pub mod idempotency;
 pub mod identity;
 pub mod log;
+pub mod pages;
 pub mod projections;
 mod random;
 pub mod reading;

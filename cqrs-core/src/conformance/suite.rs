@@ -113,6 +113,14 @@ macro_rules! __conformance_rules {
                 many_aggregates_commit_at_once
                 commits_of_others_are_seen
             }
+            pages {
+                pages_by_cursor_are_the_whole
+                a_cursor_survives_changes
+                pages_by_offset_have_a_total
+                pages_see_what_is_staged
+                read_models_have_pages
+                a_page_that_makes_no_sense_is_refused
+            }
             savepoints {
                 what_succeeds_in_a_savepoint_stays
                 what_fails_in_a_savepoint_is_undone

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{ColumnType, ColumnValue, Record, ValueObject};
+use super::{ColumnError, ColumnType, ColumnValue, MappingError, Record, ValueObject};
 
 /// What a column is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,6 +121,17 @@ impl Table {
         self.own_columns()
             .iter()
             .filter(|column| column.role == ColumnRole::Key)
+    }
+
+    /// The error of a key that its columns cannot hold.
+    #[must_use]
+    pub fn key_error(&self, reason: ColumnError) -> MappingError {
+        let columns: Vec<&str> = self.key_columns().map(Column::name).collect();
+        MappingError {
+            table: self.name().to_owned(),
+            column: columns.join(", "),
+            reason,
+        }
     }
 
     /// The first column with this role.

@@ -7,7 +7,7 @@ use super::select;
 use super::state::{Row, Shared};
 use crate::context::{RequestContext, TenantScope};
 use crate::error::Result;
-use crate::mapping::{MappingError, Table};
+use crate::mapping::Table;
 use crate::read_model::{ReadModel, ReadModels, RowKey};
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 
@@ -49,15 +49,7 @@ impl InMemoryReadModels {
 impl ReadModels for InMemoryReadModels {
     async fn find<R: ReadModel>(&self, key: R::Key) -> Result<Option<R>> {
         let table = R::table();
-        let key = key.to_values().map_err(|reason| MappingError {
-            table: table.name().to_owned(),
-            column: table
-                .key_columns()
-                .map(crate::mapping::Column::name)
-                .collect::<Vec<_>>()
-                .join(", "),
-            reason,
-        })?;
+        let key = key.to_values().map_err(|reason| table.key_error(reason))?;
         let row = self.find_row(table, Key::new(key))?;
         row.map(|row| select::read(&row)).transpose()
     }

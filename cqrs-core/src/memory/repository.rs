@@ -8,7 +8,7 @@ use super::select;
 use super::unit_of_work::InMemoryUnitOfWork;
 use crate::aggregate::AggregateRoot;
 use crate::error::Result;
-use crate::mapping::{ColumnValue, MappingError};
+use crate::mapping::ColumnValue;
 use crate::repository::Repository;
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 use crate::unit_of_work::UnitOfWork;
@@ -38,17 +38,9 @@ impl<A> fmt::Debug for InMemoryRepository<'_, A> {
 
 impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
     async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
-        let key = id.to_value().map_err(|reason| MappingError {
-            table: A::table().name().to_owned(),
-            column: A::table()
-                .key_columns()
-                .next()
-                .map_or_else(String::new, |column| column.name().to_owned()),
-            reason,
-        })?;
-        let row = self
-            .unit_of_work
-            .find_row(A::table(), &Key::new(vec![key]))?;
+        let table = A::table();
+        let key = id.to_value().map_err(|reason| table.key_error(reason))?;
+        let row = self.unit_of_work.find_row(table, &Key::new(vec![key]))?;
         row.map(|row| select::read(&row)).transpose()
     }
 

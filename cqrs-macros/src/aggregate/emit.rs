@@ -7,8 +7,8 @@ use syn::{Path, Type};
 use super::parse::Parsed;
 use super::{Framework, Model, Shape};
 use crate::attribute::emitted_at;
-use crate::entity::{EntityImpl, FieldParts};
-use crate::mapper::{FieldsStruct, MappedField, TypedField};
+use crate::entity::EntityImpl;
+use crate::mapper::{FieldParts, FieldsStruct, MappedField, TypedField};
 use crate::types;
 
 pub(super) fn emit(model: &Model) -> TokenStream {

@@ -1,7 +1,7 @@
 //! The struct of typed fields beside an aggregate, a read model or a row struct.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{Ident, Path, Type, Visibility};
 
 use crate::attribute::emitted_at;
@@ -26,6 +26,44 @@ impl TypedField {
             new: quote!(#krate::Field::new(#name)),
         }
     }
+
+    /// Its line in a struct of typed fields.
+    fn declare(&self, krate: &Path, vis: &Visibility, owner: &impl ToTokens) -> TokenStream {
+        let Self {
+            ident,
+            column,
+            value,
+            ..
+        } = self;
+        let doc = format!("The field in column `{column}`.");
+        let span = ident.span().resolved_at(proc_macro2::Span::call_site());
+        quote_spanned!(span=> #[doc = #doc] #vis #ident: #krate::Field<#owner, #value>,)
+    }
+
+    /// Its line in the expression that makes the struct.
+    fn construct(&self) -> TokenStream {
+        let Self { ident, new, .. } = self;
+        quote!(#ident: #new,)
+    }
+}
+
+/// The name of the struct of typed fields of `owner`.
+fn fields_name(owner: &Ident) -> Ident {
+    format_ident!("{owner}Fields", span = owner.span())
+}
+
+/// What a struct of typed fields may do that is no fault of the user's.
+fn allowed() -> TokenStream {
+    quote! {
+        #[allow(
+            dead_code,
+            deprecated,
+            non_snake_case,
+            private_interfaces,
+            unreachable_pub,
+            clippy::struct_field_names
+        )]
+    }
 }
 
 /// What is needed to emit the struct of typed fields of `owner`.
@@ -40,7 +78,7 @@ pub(crate) struct FieldsStruct<'a> {
 
 impl FieldsStruct<'_> {
     pub(crate) fn name(&self) -> Ident {
-        format_ident!("{}Fields", self.owner, span = self.owner.span())
+        fields_name(self.owner)
     }
 
     /// The struct, and the shortcut to it on its owner.
@@ -66,17 +104,11 @@ impl FieldsStruct<'_> {
         } = self;
         let name = self.name();
         let doc = format!("The typed fields of [`{owner}`], for conditions and orders.");
-        let fields = self.fields.iter().map(|field| {
-            let TypedField {
-                ident,
-                column,
-                value,
-                ..
-            } = field;
-            let doc = format!("The field in column `{column}`.");
-            let span = ident.span().resolved_at(proc_macro2::Span::call_site());
-            quote_spanned!(span=> #[doc = #doc] #vis #ident: #krate::Field<#owner, #value>,)
-        });
+        let allowed = allowed();
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| field.declare(krate, vis, owner));
         let record = self.record.map(|record| {
             let span = emitted_at(record);
             quote_spanned!(span=> __record: <#record as #krate::Record>::Fields<#owner>,)
@@ -96,14 +128,7 @@ impl FieldsStruct<'_> {
         });
         quote! {
             #[doc = #doc]
-            #[allow(
-                dead_code,
-                deprecated,
-                non_snake_case,
-                private_interfaces,
-                unreachable_pub,
-                clippy::struct_field_names
-            )]
+            #allowed
             #[derive(::core::clone::Clone, ::core::marker::Copy, ::core::fmt::Debug)]
             #vis struct #name {
                 #(#fields)*
@@ -128,14 +153,83 @@ impl FieldsStruct<'_> {
     pub(crate) fn construct(&self) -> TokenStream {
         let Self { krate, owner, .. } = self;
         let name = self.name();
-        let fields = self.fields.iter().map(|field| {
-            let TypedField { ident, new, .. } = field;
-            quote!(#ident: #new,)
-        });
+        let fields = self.fields.iter().map(TypedField::construct);
         let record = self.record.map(|record| {
             let span = emitted_at(record);
             quote_spanned!(span=> __record: <#record as #krate::Record>::fields::<#owner>(),)
         });
         quote!(#name { #(#fields)* #record })
+    }
+}
+
+/// The struct of typed fields of a row struct, which are the fields of whatever is stored in it.
+pub(crate) struct RecordFieldsStruct<'a> {
+    pub(crate) krate: &'a Path,
+    pub(crate) vis: &'a Visibility,
+    pub(crate) owner: &'a Ident,
+    pub(crate) fields: Vec<TypedField>,
+}
+
+impl RecordFieldsStruct<'_> {
+    pub(crate) fn name(&self) -> Ident {
+        fields_name(self.owner)
+    }
+
+    /// `Clone`, `Copy` and `Debug` are written out, as deriving them would ask the same of `__T`.
+    ///
+    /// ```text
+    /// pub struct RoutePlanRowFields<__T> {
+    ///     /// The field in column `priority`.
+    ///     pub priority: ::cqrs_core::Field<__T, i32>,
+    /// }
+    /// ```
+    pub(crate) fn emit(&self) -> TokenStream {
+        let Self {
+            krate, vis, owner, ..
+        } = self;
+        let name = self.name();
+        let text = name.to_string();
+        let doc = format!(
+            "The typed fields of what is stored as [`{owner}`], for conditions and orders."
+        );
+        let allowed = allowed();
+        let stored = format_ident!("__T");
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| field.declare(krate, vis, &stored));
+        let idents: Vec<_> = self.fields.iter().map(|field| &field.ident).collect();
+        let names = idents.iter().map(ToString::to_string);
+        quote! {
+            #[doc = #doc]
+            #allowed
+            #vis struct #name<__T> {
+                #(#fields)*
+            }
+
+            #[automatically_derived]
+            impl<__T> ::core::clone::Clone for #name<__T> {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+
+            #[automatically_derived]
+            impl<__T> ::core::marker::Copy for #name<__T> {}
+
+            #[automatically_derived]
+            impl<__T> ::core::fmt::Debug for #name<__T> {
+                fn fmt(&self, __f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                    __f.debug_struct(#text) #(.field(#names, &self.#idents))* .finish()
+                }
+            }
+        }
+    }
+
+    /// The body of `Record::fields`.
+    pub(crate) fn construct(&self) -> TokenStream {
+        let name = self.name();
+        let fields = self.fields.iter().map(TypedField::construct);
+        quote!(#name { #(#fields)* })
     }
 }

@@ -4,10 +4,12 @@ mod check;
 mod emit;
 mod fields_struct;
 mod parse;
+mod parts;
 
 pub(crate) use check::check_columns;
-pub(crate) use fields_struct::{FieldsStruct, TypedField};
+pub(crate) use fields_struct::{FieldsStruct, RecordFieldsStruct, TypedField};
 pub(crate) use parse::named_fields;
+pub(crate) use parts::FieldParts;
 
 use proc_macro2::Span;
 use syn::{Ident, LitStr, Path, Type};

@@ -5,9 +5,8 @@ use quote::quote;
 use syn::{DeriveInput, Fields, Ident, Path};
 
 use crate::attribute::emitted_at;
-use crate::entity::FieldParts;
 use crate::errors::Errors;
-use crate::mapper::{Kind, MappedField, check_columns, named_fields};
+use crate::mapper::{FieldParts, Kind, MappedField, check_columns, named_fields};
 
 pub(super) fn expand(
     input: &DeriveInput,
@@ -27,32 +26,11 @@ pub(super) fn expand(
 /// impl ::cqrs_core::ValueObject for GeoPoint {
 ///     const COLUMNS: usize = 1 + 1 + <Precision as ::cqrs_core::ValueObject>::COLUMNS;
 ///
-///     fn describe(__table: TableBuilder) -> TableBuilder {
-///         __table.column::<f64>("x").column::<f64>("y").flatten::<Precision>("precision_")
-///     }
-///
-///     fn write(&self, __row: &mut RowWriter) -> Result<(), MappingError> {
-///         __row.put(&self.x)?;
-///         __row.put(&self.y)?;
-///         ::cqrs_core::ValueObject::write(&self.precision, __row)?;
-///         Ok(())
-///     }
-///
-///     fn read<__R: RowSource + ?Sized>(__row: &mut RowCursor<'_, __R>) -> Result<Self, MappingError> {
-///         Ok(Self {
-///             x: __row.next::<f64>()?,
-///             y: __row.next::<f64>()?,
-///             precision: <Precision as ::cqrs_core::ValueObject>::read(__row)?,
-///         })
-///     }
+///     // and the functions of `FieldParts`
 /// }
 /// ```
 fn emit(ident: &Ident, krate: &Path, fields: &[MappedField]) -> TokenStream {
-    let FieldParts {
-        describe,
-        read,
-        write,
-    } = FieldParts::of(fields, krate);
+    let functions = FieldParts::of(fields, krate).functions(krate);
     let columns = fields.iter().map(|field| match &field.kind {
         Kind::Column { .. } => quote!(1),
         Kind::Flatten { .. } => {
@@ -67,49 +45,19 @@ fn emit(ident: &Ident, krate: &Path, fields: &[MappedField]) -> TokenStream {
         impl #krate::ValueObject for #ident {
             const COLUMNS: ::core::primitive::usize = #(#columns)+*;
 
-            fn describe(__table: #krate::mapping::TableBuilder) -> #krate::mapping::TableBuilder {
-                __table #describe
-            }
-
-            fn write(
-                &self,
-                __row: &mut #krate::mapping::RowWriter,
-            ) -> ::core::result::Result<(), #krate::mapping::MappingError> {
-                #write
-                ::core::result::Result::Ok(())
-            }
-
-            fn read<__R: #krate::mapping::RowSource + ?::core::marker::Sized>(
-                __row: &mut #krate::mapping::RowCursor<'_, __R>,
-            ) -> ::core::result::Result<Self, #krate::mapping::MappingError> {
-                ::core::result::Result::Ok(Self { #read })
-            }
+            #functions
         }
     }
 }
 
 pub(super) fn stub(ident: &Ident, krate: &Path) -> TokenStream {
+    let functions = FieldParts::stub_functions(krate);
     quote! {
         #[automatically_derived]
         impl #krate::ValueObject for #ident {
             const COLUMNS: ::core::primitive::usize = 0;
 
-            fn describe(__table: #krate::mapping::TableBuilder) -> #krate::mapping::TableBuilder {
-                __table
-            }
-
-            fn write(
-                &self,
-                _: &mut #krate::mapping::RowWriter,
-            ) -> ::core::result::Result<(), #krate::mapping::MappingError> {
-                ::core::unreachable!()
-            }
-
-            fn read<__R: #krate::mapping::RowSource + ?::core::marker::Sized>(
-                _: &mut #krate::mapping::RowCursor<'_, __R>,
-            ) -> ::core::result::Result<Self, #krate::mapping::MappingError> {
-                ::core::unreachable!()
-            }
+            #functions
         }
     }
 }

@@ -8,31 +8,16 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Data, DeriveInput, Fields, Path};
 
-use crate::attribute::{crate_path, default_crate, entries, refuse};
+use crate::attribute::{crate_alone, refuse};
 use crate::errors::Errors;
-use crate::input::refuse_generics;
-use crate::symbol::{CRATE, MAPPER, VALUE_OBJECT};
+use crate::input::{refuse_generics, refuse_row_struct};
+use crate::symbol::VALUE_OBJECT;
 
 pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     let mut errors = Errors::default();
     refuse_generics(input, "ValueObject", &mut errors);
-    refuse(
-        &input.attrs,
-        MAPPER,
-        &mut errors,
-        "only an aggregate has a separate row struct: write `#[mapper(...)]` on the fields",
-    );
-    let mut krate = default_crate();
-    entries(
-        &input.attrs,
-        VALUE_OBJECT,
-        &[CRATE],
-        &mut errors,
-        |_, key, input| {
-            krate = crate_path(key, input)?;
-            Ok(())
-        },
-    );
+    refuse_row_struct(input, &mut errors);
+    let krate = crate_alone(&input.attrs, VALUE_OBJECT, &mut errors);
     let emitted = shape(input, &krate, &mut errors);
     if errors.is_empty() {
         return emitted;

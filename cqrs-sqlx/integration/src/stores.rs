@@ -1,7 +1,7 @@
 //! Stores with the tables of [`domain`].
 
 use cqrs_core::{RequestContext, TenantId};
-use cqrs_sqlx::{PgStore, SqliteStore, StoreOptions};
+use cqrs_sqlx::{Backend, PgStore, SqlStore, SqliteStore, StoreOptions};
 
 use crate::domain;
 
@@ -13,13 +13,7 @@ pub fn tenant(name: &str) -> RequestContext {
 
 /// A store on an empty Postgres database, with all tables.
 pub async fn postgres(url: &str) -> PgStore {
-    let store = postgres_with(url, StoreOptions::default()).await;
-    store.migrate().await.expect("migrations apply");
-    store
-        .create_tables(&domain::tables())
-        .await
-        .expect("tables are created");
-    store
+    with_tables(postgres_with(url, StoreOptions::default()).await).await
 }
 
 /// A store on a Postgres database that has its tables.
@@ -31,7 +25,11 @@ pub async fn postgres_with(url: &str, options: StoreOptions) -> PgStore {
 
 /// A store on an empty SQLite database, with all tables.
 pub async fn sqlite(url: &str) -> SqliteStore {
-    let store = SqliteStore::connect(url).await.expect("SQLite opens");
+    with_tables(SqliteStore::connect(url).await.expect("SQLite opens")).await
+}
+
+/// The store, after its database, which was empty, has got all tables.
+pub async fn with_tables<B: Backend>(store: SqlStore<B>) -> SqlStore<B> {
     store.migrate().await.expect("migrations apply");
     store
         .create_tables(&domain::tables())

@@ -2,18 +2,17 @@
 //! [`Backend`].
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod own_tables;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod owned;
+mod bind;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod rows;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod schema;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod transaction;
-
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-use self::own_tables::migrations;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -300,4 +299,11 @@ pub(crate) fn written_columns(
                 }
             }
         })
+}
+
+/// The name of the version column.
+pub(crate) fn version_column(table: &Table) -> &str {
+    table
+        .column_with(ColumnRole::Version)
+        .map_or("version", Column::name)
 }

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 
 use crate::day;
-use crate::instance::Solved;
+use crate::files::Solved;
 use crate::read_model::RoutePlanRow;
 use crate::table::Total;
 
@@ -21,7 +21,7 @@ pub(crate) fn instance(solved: &Solved, rows: &[RoutePlanRow]) -> anyhow::Result
     let of_instance = || rows.iter().filter(|row| row.instance == *name);
 
     let found = Total::of(of_instance());
-    let plans = solved.best_known.vehicles;
+    let plans = solved.routes.len();
     ensure!(
         found.plans == plans,
         "{name}: expected {plans} plans in the list, found {}",
@@ -33,7 +33,7 @@ pub(crate) fn instance(solved: &Solved, rows: &[RoutePlanRow]) -> anyhow::Result
         "{name}: expected {stops} stops in the list, found {}",
         found.stops
     );
-    let distance = solved.best_known.distance;
+    let distance = solved.distance;
     ensure!(
         (found.distance - distance).abs() <= ROUNDING,
         "{name}: expected a distance of {distance} in the list, found {:.3}",

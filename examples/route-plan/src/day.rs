@@ -6,8 +6,8 @@
 use cqrs_core::{CommitReceipt, Result, Store};
 
 use crate::commands::{Cancel, Commands, Complete, Dispatch};
+use crate::files::Solved;
 use crate::import::plan_id;
-use crate::instance::Solved;
 use crate::plan::{PlanError, RoutePlanId, RouteStatus};
 use crate::tenant;
 

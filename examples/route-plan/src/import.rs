@@ -8,10 +8,10 @@
 use cqrs_core::{CommitReceipt, DomainError, Error, Result, Store, UnitOfWork};
 use uuid::Uuid;
 
-use crate::instance::Solved;
+use crate::files::Solved;
 use crate::plan::{NewRoute, RoutePlan, RoutePlanId};
-use crate::schedule::{Depot, Violation};
 use crate::tenant;
+use crate::violation::Violation;
 
 /// What an import did.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ fn plan_instance<U: UnitOfWork>(uow: &mut U, solved: &Solved) -> Result<usize> {
             instance: instance.name.clone(),
             route,
             capacity: instance.capacity,
-            depot: Depot::from(&instance.depot),
+            depot: instance.depot.clone(),
             stops: stops.clone(),
         };
         let plan = RoutePlan::plan(new).map_err(|violation| Refusal { route, violation })?;

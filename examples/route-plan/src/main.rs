@@ -15,14 +15,15 @@
 mod check;
 mod commands;
 mod day;
+mod files;
 mod import;
-mod instance;
 mod plan;
 mod read_model;
 mod report;
 mod schedule;
 mod table;
 mod tenant;
+mod violation;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +35,7 @@ use cqrs_core::{Entity, RowProjection, Store};
 use cqrs_sqlx::{Backend, PgStore, SqlStore, SqliteStore, StoreOptions};
 use sqlx::sqlite::SqliteConnectOptions;
 
-use instance::Solved;
+use files::Solved;
 use plan::RoutePlan;
 use read_model::{RoutePlanList, RoutePlanRow};
 
@@ -71,7 +72,7 @@ async fn main() -> ExitCode {
 
 /// Reads the files, and only then opens the database.
 async fn start(arguments: Arguments) -> anyhow::Result<()> {
-    let solved = instance::read_folder(&arguments.folder)?;
+    let solved = files::read_folder(&arguments.folder)?;
     if let Some(url) = arguments.database_url {
         return run(PgStore::connect(&url).await?, &solved).await;
     }

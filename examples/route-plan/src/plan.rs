@@ -7,7 +7,8 @@ use cqrs_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::schedule::{Depot, Schedule, Stop, Violation};
+use crate::schedule::{Depot, Schedule, Stop};
+use crate::violation::Violation;
 
 /// The id of a plan.
 pub(crate) type RoutePlanId = Id<RoutePlan>;
@@ -188,7 +189,6 @@ pub(crate) enum PlanError {
 }
 
 impl DomainError for PlanError {}
-impl DomainError for Violation {}
 
 impl fmt::Display for RouteStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

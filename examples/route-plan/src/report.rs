@@ -3,7 +3,7 @@
 use cqrs_core::{Query, ReadModels, Store, UnitOfWork};
 
 use crate::check;
-use crate::instance::Solved;
+use crate::files::Solved;
 use crate::plan::{RoutePlan, RoutePlans, RouteStatus};
 use crate::read_model::RoutePlanRow;
 use crate::table::{PlanTable, Total, Totals};

@@ -8,9 +8,9 @@ use std::task::Poll;
 
 use cqrs_core::{Error, StoreErrorKind};
 use cqrs_integration::database::{TestDatabase, TestFile};
-use cqrs_integration::domain;
+use cqrs_integration::stores;
 use cqrs_sqlx::{Backend, PgStore, Postgres, SqlStore, Sqlite, SqliteStore, StoreOptions};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr, SqliteConnection};
 use uuid::Uuid;
@@ -78,7 +78,7 @@ pub(crate) trait Kind: Backend {
     fn migrate(
         url: &str,
         migrations: Vec<String>,
-    ) -> impl Future<Output = Result<(), sqlx::migrate::MigrateError>> + Send;
+    ) -> impl Future<Output = Result<(), MigrateError>> + Send;
 
     /// Waits until nobody but the caller is connected.
     fn deserted(url: &str) -> impl Future<Output = ()> + Send;
@@ -104,6 +104,48 @@ fn migrator(migrations: Vec<String>) -> Migrator {
     Migrator::with_migrations(migrations.collect())
 }
 
+/// What is done alike on both connections. In a generic function it would need more bounds on
+/// sqlx's traits than it has lines.
+macro_rules! alike {
+    ($connection:ty) => {
+        async fn run(url: &str, sql: String) -> sqlx::Result<()> {
+            let mut connection = <$connection>::connect(url).await?;
+            Self::run_on(&mut connection, sql).await?;
+            connection.close().await
+        }
+
+        async fn run_on(connection: &mut $connection, sql: String) -> sqlx::Result<()> {
+            let script = sqlx::raw_sql(AssertSqlSafe(sql));
+            script.execute(connection).await.map(drop)
+        }
+
+        async fn nested(connection: &mut $connection, sql: String, keep: bool) -> sqlx::Result<()> {
+            let mut nested = connection.begin().await?;
+            Self::run_on(&mut nested, sql).await?;
+            if keep {
+                nested.commit().await
+            } else {
+                nested.rollback().await
+            }
+        }
+
+        async fn texts(url: &str, sql: String) -> Vec<String> {
+            let mut connection = <$connection>::connect(url).await.unwrap();
+            sqlx::query_scalar(AssertSqlSafe(sql))
+                .fetch_all(&mut connection)
+                .await
+                .unwrap()
+        }
+
+        async fn migrate(url: &str, migrations: Vec<String>) -> Result<(), MigrateError> {
+            let mut connection = <$connection>::connect(url).await?;
+            migrator(migrations)
+                .run_direct(None, &mut connection, false)
+                .await
+        }
+    };
+}
+
 impl Kind for Postgres {
     type Guard = TestDatabase;
 
@@ -117,47 +159,10 @@ impl Kind for Postgres {
         PgStore::connect_with(url.parse().expect("a Postgres URL"), options).await
     }
 
-    async fn run(url: &str, sql: String) -> sqlx::Result<()> {
-        let mut connection = PgConnection::connect(url).await?;
-        Self::run_on(&mut connection, sql).await?;
-        connection.close().await
-    }
-
-    async fn run_on(connection: &mut PgConnection, sql: String) -> sqlx::Result<()> {
-        let script = sqlx::raw_sql(AssertSqlSafe(sql));
-        script.execute(connection).await.map(drop)
-    }
-
-    async fn nested(connection: &mut PgConnection, sql: String, keep: bool) -> sqlx::Result<()> {
-        let mut nested = connection.begin().await?;
-        Self::run_on(&mut nested, sql).await?;
-        if keep {
-            nested.commit().await
-        } else {
-            nested.rollback().await
-        }
-    }
-
-    async fn texts(url: &str, sql: String) -> Vec<String> {
-        let mut connection = PgConnection::connect(url).await.unwrap();
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_all(&mut connection)
-            .await
-            .unwrap()
-    }
+    alike!(PgConnection);
 
     async fn dump(url: &str, table: &str) -> Vec<String> {
         Self::texts(url, format!("SELECT t::text FROM {table} AS t ORDER BY 1")).await
-    }
-
-    async fn migrate(
-        url: &str,
-        migrations: Vec<String>,
-    ) -> Result<(), sqlx::migrate::MigrateError> {
-        let mut connection = PgConnection::connect(url).await?;
-        migrator(migrations)
-            .run_direct(None, &mut connection, false)
-            .await
     }
 
     async fn deserted(url: &str) {
@@ -201,38 +206,7 @@ impl Kind for Sqlite {
         SqliteStore::connect_with(connect, options).await
     }
 
-    async fn run(url: &str, sql: String) -> sqlx::Result<()> {
-        let mut connection = SqliteConnection::connect(url).await?;
-        Self::run_on(&mut connection, sql).await?;
-        connection.close().await
-    }
-
-    async fn run_on(connection: &mut SqliteConnection, sql: String) -> sqlx::Result<()> {
-        let script = sqlx::raw_sql(AssertSqlSafe(sql));
-        script.execute(connection).await.map(drop)
-    }
-
-    async fn nested(
-        connection: &mut SqliteConnection,
-        sql: String,
-        keep: bool,
-    ) -> sqlx::Result<()> {
-        let mut nested = connection.begin().await?;
-        Self::run_on(&mut nested, sql).await?;
-        if keep {
-            nested.commit().await
-        } else {
-            nested.rollback().await
-        }
-    }
-
-    async fn texts(url: &str, sql: String) -> Vec<String> {
-        let mut connection = SqliteConnection::connect(url).await.unwrap();
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_all(&mut connection)
-            .await
-            .unwrap()
-    }
+    alike!(SqliteConnection);
 
     async fn dump(url: &str, table: &str) -> Vec<String> {
         let columns = Self::texts(
@@ -246,16 +220,6 @@ impl Kind for Sqlite {
             .collect();
         let row = columns.join(" || ', ' || ");
         Self::texts(url, format!("SELECT {row} FROM {table} ORDER BY 1")).await
-    }
-
-    async fn migrate(
-        url: &str,
-        migrations: Vec<String>,
-    ) -> Result<(), sqlx::migrate::MigrateError> {
-        let mut connection = SqliteConnection::connect(url).await?;
-        migrator(migrations)
-            .run_direct(None, &mut connection, false)
-            .await
     }
 
     /// Who gets the write lock is the only one in the middle of anything.
@@ -296,9 +260,7 @@ impl<K: Kind> Fresh<K> {
     /// As [`with_store`](Self::with_store), with options.
     pub(crate) async fn with(options: StoreOptions) -> (Self, SqlStore<K>) {
         let fresh = Self::empty().await;
-        let store = fresh.open(options).await;
-        store.migrate().await.unwrap();
-        store.create_tables(&domain::tables()).await.unwrap();
+        let store = stores::with_tables(fresh.open(options).await).await;
         (fresh, store)
     }
 

@@ -149,7 +149,7 @@ async fn cut(fixture: &Fixture, command: Command, cut: Cut) -> bool {
         })
         .await;
     let struck = fixture.proxy.was_cut();
-    fixture.proxy.release();
+    fixture.proxy.release().await;
     fixture.proxy.disarm();
     let receipt = outcome.unwrap_or_else(|error| panic!("{name}: {error:?}"));
     assert_eq!(
@@ -223,7 +223,7 @@ async fn a_key_is_recorded_with_its_commit_or_not_at_all() {
                     .await
                     .unwrap_or_else(|error| panic!("{name}: {error:?}"));
                 let struck = fixture.proxy.was_cut();
-                fixture.proxy.release();
+                fixture.proxy.release().await;
                 fixture.proxy.disarm();
                 let second = once().await.unwrap();
                 assert_eq!(first, second, "{name}");

@@ -29,7 +29,7 @@ async fn a_create_is_one_statement() {
         assert_eq!(receipt.events().len(), 1);
         let cost = proxy.counts().since(&before);
         let sent = proxy.statements_since(&before);
-        assert_eq!(cost.statements(), 1, "{sent:#?}");
+        assert_eq!(cost.statements, 1, "{sent:#?}");
         if warm {
             assert_eq!(cost.round_trips, 1, "no ping, no preparing: {sent:#?}");
         }
@@ -58,7 +58,7 @@ async fn load_change_save_is_two_statements() {
             .unwrap();
         let cost = proxy.counts().since(&before);
         let sent = proxy.statements_since(&before);
-        assert_eq!(cost.statements(), 2, "{sent:#?}");
+        assert_eq!(cost.statements, 2, "{sent:#?}");
         if warm {
             assert_eq!(cost.round_trips, 2, "{sent:#?}");
         }
@@ -79,7 +79,7 @@ async fn a_command_with_several_events_is_one_statement() {
         .unwrap();
     assert_eq!(receipt.events().len(), 3);
     let sent = proxy.statements_since(&before);
-    assert_eq!(proxy.counts().since(&before).statements(), 1, "{sent:#?}");
+    assert_eq!(proxy.counts().since(&before).statements, 1, "{sent:#?}");
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_hundred_aggregates_are_at_most_five_statements() {
         .unwrap();
     assert_eq!(receipt.events().len(), 100);
     let sent = proxy.statements_since(&before);
-    let cost = proxy.counts().since(&before).statements();
+    let cost = proxy.counts().since(&before).statements;
     assert!(cost <= 5, "{cost}: {sent:#?}");
 
     let before = proxy.counts();
@@ -114,7 +114,7 @@ async fn a_hundred_aggregates_are_at_most_five_statements() {
         .unwrap();
     assert_eq!(receipt.events().len(), 100);
     let sent = proxy.statements_since(&before);
-    let cost = proxy.counts().since(&before).statements();
+    let cost = proxy.counts().since(&before).statements;
     assert!(
         cost <= 5,
         "one to find, at most five to save: {cost}: {sent:#?}"
@@ -130,5 +130,5 @@ async fn a_unit_of_work_without_changes_sends_nothing() {
         .await
         .unwrap();
     assert_eq!(receipt.into_output(), 7);
-    assert_eq!(proxy.counts().since(&before).statements(), 0);
+    assert_eq!(proxy.counts().since(&before).statements, 0);
 }

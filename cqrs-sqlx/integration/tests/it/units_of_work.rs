@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use cqrs_core::{
-    CommitReceipt, Error, IdempotencyKey, Position, RequestContext, Store, UnitOfWork,
+    CommitReceipt, Envelope, Error, IdempotencyKey, Position, RequestContext, Store, UnitOfWork,
 };
 use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::stores::tenant;
@@ -51,9 +51,9 @@ async fn assert_log<K: Kind>(
 ) {
     let system = RequestContext::system();
     let log = store.events(&system, Position::START, 100).await.unwrap();
-    let events: Vec<_> = log.iter().map(|event| event.event_id()).collect();
+    let events: Vec<_> = log.iter().map(Envelope::event_id).collect();
     assert_eq!(receipt.events(), events);
-    assert_eq!(receipt.position(), log.last().map(|event| event.position()));
+    assert_eq!(receipt.position(), log.last().map(Envelope::position));
     let found = K::texts(&fresh.url, "SELECT label FROM parcel ORDER BY 1".to_owned());
     assert_eq!(found.await, labels);
 }

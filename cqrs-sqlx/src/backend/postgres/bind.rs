@@ -3,11 +3,11 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use cqrs_core::mapping::{ColumnType, Value};
 use cqrs_core::{Error, Result, StoreErrorKind};
-use sqlx::Arguments;
 use sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
 use crate::backend::Parameter;
+use crate::backend::bind::bind;
 
 /// Takes a value as a Rust type; `None` is NULL.
 macro_rules! typed {
@@ -93,19 +93,6 @@ pub(super) fn add_column<'v>(
         ),
         other => Err(unsupported(other)),
     }
-}
-
-/// Binds a value of a type that sqlx knows.
-pub(super) fn bind<'q, T>(arguments: &mut PgArguments, value: T) -> Result<()>
-where
-    T: sqlx::Encode<'q, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    arguments.add(value).map_err(|error| {
-        Error::store(
-            StoreErrorKind::Database,
-            format!("a value could not be encoded: {error}"),
-        )
-    })
 }
 
 fn int<T: TryFrom<i64>>(value: &Value) -> Result<Option<T>> {

@@ -4,7 +4,7 @@ use cqrs_core::staging::{NewEvent, StagedWrite};
 use cqrs_core::{Metadata, Result};
 use sqlx::postgres::PgArguments;
 
-use super::bind::bind;
+use crate::backend::bind::bind;
 
 /// The columns of the log that an insert gives, in the order of [`bind_origin`],
 /// [`bind_stream`] and [`bind_event`]. The others have defaults.

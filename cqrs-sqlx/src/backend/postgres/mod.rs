@@ -21,9 +21,10 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlStr};
 
 use self::error::error;
 use self::row::PgSource;
+use crate::backend::bind::query;
+use crate::backend::schema::migrations;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, migrations,
-    transaction,
+    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, transaction,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -308,13 +309,6 @@ fn arguments(parameters: &[Parameter]) -> Result<PgArguments> {
         bind::add_parameter(&mut arguments, parameter)?;
     }
     Ok(arguments)
-}
-
-fn query(
-    sql: &Arc<str>,
-    arguments: PgArguments,
-) -> sqlx::query::Query<'static, sqlx::Postgres, PgArguments> {
-    sqlx::query_with(AssertSqlSafe(Arc::clone(sql)), arguments)
 }
 
 impl crate::SqlStore<Postgres> {

@@ -9,9 +9,10 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgArguments;
 
 use super::row::{PgSource, check_columns};
-use super::{bind, error, query};
-use crate::backend::owned::read_owned;
-use crate::statements::{Statements, list, quoted};
+use super::{bind, error};
+use crate::backend::bind::query;
+use crate::backend::rows::{address_columns, on_conflict, read_owned};
+use crate::statements::{Statements, list, names, quoted};
 
 /// Loads the rows with these addresses.
 pub(super) async fn load<R: ReadModel>(
@@ -86,14 +87,6 @@ async fn run(
         .await
         .map(drop)
         .map_err(|cause| error(cause, &doing()))
-}
-
-/// The columns of an address: the tenant, then the key.
-fn address_columns(table: &Table) -> impl Iterator<Item = &Column> {
-    table
-        .column_with(ColumnRole::Tenant)
-        .into_iter()
-        .chain(table.key_columns())
 }
 
 fn address_arguments(table: &Table, addresses: &[RowAddress]) -> Result<PgArguments> {
@@ -181,27 +174,13 @@ fn upsert_sql(table: &Table) -> String {
         .iter()
         .zip(0..)
         .map(|(column, number)| format!("k.c{number}{}", bind::cast(column.column_type())));
-    let replaced: Vec<String> = table
-        .columns()
-        .iter()
-        .filter(|column| !matches!(column.role(), ColumnRole::Key | ColumnRole::Tenant))
-        .map(|column| {
-            let name = quoted(column.name());
-            format!("{name} = excluded.{name}")
-        })
-        .collect();
-    let action = if replaced.is_empty() {
-        "DO NOTHING".to_owned()
-    } else {
-        format!("DO UPDATE SET {}", list(replaced))
-    };
     format!(
-        "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT ({}) {action}",
+        "INSERT INTO {} ({}) SELECT {} FROM {} {}",
         quoted(table.name()),
-        list(table.columns().iter().map(|column| quoted(column.name()))),
+        names(table.columns()),
         list(values),
         arrays(table.columns().iter()),
-        list(address_columns(table).map(|column| quoted(column.name()))),
+        on_conflict(table),
     )
 }
 

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use cqrs_core::Result;
-use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
-use sqlx::{PgConnection, Row};
+use cqrs_core::mapping::{ColumnType, Table};
+use sqlx::PgConnection;
 
 use super::error::error;
-use crate::statements::{list, quoted};
+use crate::backend::schema::{primary_key, read_live_columns, tenant_index_sql};
+use crate::statements::{names, quoted};
 use crate::verify::LiveColumn;
 
 /// The type of a new column.
@@ -94,34 +95,14 @@ pub(super) fn create_table_sql(table: &Table) -> String {
         sql,
         "    CONSTRAINT {} PRIMARY KEY ({})\n);\n",
         quoted(&format!("{}_pkey", table.name())),
-        list(primary_key(table).map(|column| quoted(column.name()))),
+        names(primary_key(table)),
     )
     .expect("writing to a String cannot fail");
-    if let (Some(tenant), true) = (
-        table.column_with(ColumnRole::Tenant),
-        table.column_with(ColumnRole::Version).is_some(),
-    ) {
-        writeln!(
-            sql,
-            "CREATE INDEX IF NOT EXISTS {} ON {} ({}, {});",
-            quoted(&format!("{}_tenant", table.name())),
-            quoted(table.name()),
-            quoted(tenant.name()),
-            list(table.key_columns().map(|column| quoted(column.name()))),
-        )
-        .expect("writing to a String cannot fail");
-    }
+    sql.extend(tenant_index_sql(table));
     sql
 }
 
-/// An aggregate's id is unique over all tenants; a read model's key is unique within one.
-fn primary_key(table: &Table) -> impl Iterator<Item = &Column> {
-    let tenant = table
-        .column_with(ColumnRole::Tenant)
-        .filter(|_| table.column_with(ColumnRole::Version).is_none());
-    tenant.into_iter().chain(table.key_columns())
-}
-
+/// The columns of a table; empty where there is none.
 pub(super) async fn live_columns(
     connection: &mut PgConnection,
     table: &str,
@@ -140,17 +121,7 @@ pub(super) async fn live_columns(
     )
     .bind(table)
     .fetch_all(connection)
-    .await
-    .map_err(|cause| error(cause, "reading the columns of a table"))?;
-    rows.iter()
-        .map(|row| {
-            Ok(LiveColumn {
-                name: row.try_get(0)?,
-                type_name: row.try_get(1)?,
-                nullable: row.try_get(2)?,
-                has_default: row.try_get(3)?,
-            })
-        })
-        .collect::<sqlx::Result<_>>()
+    .await;
+    rows.and_then(|rows| read_live_columns(&rows))
         .map_err(|cause| error(cause, "reading the columns of a table"))
 }

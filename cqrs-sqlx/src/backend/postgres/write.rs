@@ -25,8 +25,9 @@ use sqlx::postgres::{PgArguments, PgRow};
 
 use self::guard::Guard;
 use super::events::{self, ORIGIN};
-use super::{Session, bind, error, query};
-use crate::backend::{Backed, Committed, Written, written_columns};
+use super::{Session, bind, error};
+use crate::backend::bind::query;
+use crate::backend::{Backed, Committed, Written, version_column, written_columns};
 use crate::statements::{Statements, quoted};
 
 /// Why a write failed.
@@ -278,7 +279,7 @@ async fn explain(
     let text = statements.get(table, "versions", || {
         format!(
             "SELECT g.ordinality, t.{} FROM {} AS t JOIN {} ON {}",
-            quoted(guard::version_column(table)),
+            quoted(version_column(table)),
             quoted(table.name()),
             guard::unnested(table, Guard::AnyVersion),
             guard::sql_of_arrays(table, Guard::AnyVersion),

@@ -1,22 +1,12 @@
 //! Binding values.
 
-use std::sync::Arc;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use cqrs_core::mapping::{ColumnType, Value};
 use cqrs_core::{Error, Result, StoreErrorKind};
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, AssertSqlSafe};
 
 use crate::backend::Parameter;
-
-/// A statement with its arguments.
-pub(super) fn query(
-    sql: &Arc<str>,
-    arguments: SqliteArguments,
-) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
-    sqlx::query_with(AssertSqlSafe(Arc::clone(sql)), arguments)
-}
+use crate::backend::bind::bind;
 
 /// The arguments of a statement.
 pub(super) fn arguments(parameters: &[Parameter]) -> Result<SqliteArguments> {
@@ -54,19 +44,6 @@ pub(super) fn add(
     }
 }
 
-/// Binds a value of a type that sqlx knows.
-pub(super) fn bind<'q, T>(arguments: &mut SqliteArguments, value: T) -> Result<()>
-where
-    T: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    arguments.add(value).map_err(|error| {
-        Error::store(
-            StoreErrorKind::Database,
-            format!("a value could not be encoded: {error}"),
-        )
-    })
-}
-
 /// A point in time as text of one width, so that the order of the bytes is the order of time.
 pub(super) fn timestamp(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
@@ -83,6 +60,7 @@ fn unexpected(column_type: ColumnType, value: &Value) -> Error {
 #[cfg(test)]
 mod tests {
     use chrono::TimeZone;
+    use sqlx::Arguments;
 
     use super::*;
 

@@ -20,12 +20,13 @@ use futures_util::TryStreamExt;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use self::bind::{arguments, query};
+use self::bind::arguments;
 use self::error::error;
 use self::row::SqliteSource;
+use crate::backend::bind::query;
+use crate::backend::schema::migrations;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, migrations,
-    transaction,
+    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, transaction,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -248,7 +249,7 @@ impl Backed for Sqlite {
     }
 
     async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
-        let migrator = migrations(&[
+        let migrations = migrations(&[
             (
                 "log",
                 include_str!("../../../migrations/sqlite/0001_log.sql"),
@@ -261,7 +262,7 @@ impl Backed for Sqlite {
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.
         connection::begin(connection).await?;
-        match migrator.run_direct(None, connection, false).await {
+        match migrations.run_direct(None, connection, false).await {
             Ok(()) => connection::commit(connection).await,
             Err(cause) => {
                 connection::rollback(connection).await?;

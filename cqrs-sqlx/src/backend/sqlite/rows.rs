@@ -3,16 +3,17 @@
 
 use std::sync::Arc;
 
-use cqrs_core::mapping::{Column, ColumnRole, Table, Value};
+use cqrs_core::mapping::{Table, Value};
 use cqrs_core::{Owned, ReadModel, Result, RowAddress, TenantId};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
 
-use super::bind::{self, query};
+use super::bind;
 use super::error::error;
 use super::row::SqliteSource;
-use crate::backend::owned::read_owned;
-use crate::statements::{Statements, list, qualified, quoted};
+use crate::backend::bind::{bind, query};
+use crate::backend::rows::{address_columns, on_conflict, read_owned};
+use crate::statements::{Statements, list, names, qualified, quoted};
 
 /// Loads the rows with these addresses.
 pub(super) async fn load<R: ReadModel>(
@@ -82,19 +83,11 @@ async fn run(
         .map_err(|cause| error(cause, &format!("writing rows of {}", table.name())))
 }
 
-/// The columns of an address: the tenant, then the key.
-fn address_columns(table: &Table) -> impl Iterator<Item = &Column> {
-    table
-        .column_with(ColumnRole::Tenant)
-        .into_iter()
-        .chain(table.key_columns())
-}
-
 fn address_arguments(table: &Table, address: &RowAddress) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     if table.is_tenant() {
         let tenant = address.tenant().map(TenantId::as_str);
-        bind::bind(&mut arguments, tenant)?;
+        bind(&mut arguments, tenant)?;
     }
     for (column, value) in table.key_columns().zip(address.key()) {
         bind::add(&mut arguments, column.column_type(), value)?;
@@ -109,10 +102,6 @@ fn same_address(table: &Table) -> String {
         .map(|(column, number)| format!("{} = ${number}", qualified(table, column.name())))
         .collect::<Vec<_>>()
         .join(" AND ")
-}
-
-fn names<'t>(columns: impl Iterator<Item = &'t Column>) -> String {
-    list(columns.map(|column| quoted(column.name())))
 }
 
 fn load_sql(table: &Table) -> String {
@@ -138,26 +127,12 @@ fn delete_sql(table: &Table) -> String {
 }
 
 fn upsert_sql(table: &Table) -> String {
-    let replaced: Vec<String> = table
-        .columns()
-        .iter()
-        .filter(|column| !matches!(column.role(), ColumnRole::Key | ColumnRole::Tenant))
-        .map(|column| {
-            let name = quoted(column.name());
-            format!("{name} = excluded.{name}")
-        })
-        .collect();
-    let action = if replaced.is_empty() {
-        "DO NOTHING".to_owned()
-    } else {
-        format!("DO UPDATE SET {}", list(replaced))
-    };
     format!(
-        "INSERT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) {action}",
+        "INSERT INTO {} ({}) VALUES ({}) {}",
         quoted(table.name()),
-        names(table.columns().iter()),
+        names(table.columns()),
         list((1..=table.columns().len()).map(|number| format!("${number}"))),
-        names(address_columns(table)),
+        on_conflict(table),
     )
 }
 

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use cqrs_core::Result;
-use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
-use sqlx::{Row, SqliteConnection};
+use cqrs_core::mapping::{ColumnType, Table};
+use sqlx::SqliteConnection;
 
 use super::error::error;
-use crate::statements::{list, quoted};
+use crate::backend::schema::{primary_key, read_live_columns, tenant_index_sql};
+use crate::statements::{names, quoted};
 use crate::verify::LiveColumn;
 
 /// The type of a new column, one of those that a STRICT table knows.
@@ -86,8 +87,7 @@ pub(super) fn fits(
 
 /// The table is STRICT, so that what others write has the types of the columns too.
 pub(super) fn create_table_sql(table: &Table) -> String {
-    let name = quoted(table.name());
-    let mut sql = format!("CREATE TABLE IF NOT EXISTS {name} (\n");
+    let mut sql = format!("CREATE TABLE IF NOT EXISTS {} (\n", quoted(table.name()));
     for column in table.columns() {
         let column_name = quoted(column.name());
         let column_type = type_name(column.column_type());
@@ -99,30 +99,10 @@ pub(super) fn create_table_sql(table: &Table) -> String {
         writeln!(sql, "    {column_name} {column_type}{null},")
             .expect("writing to a String cannot fail");
     }
-    let key = list(primary_key(table).map(|column| quoted(column.name())));
+    let key = names(primary_key(table));
     write!(sql, "    PRIMARY KEY ({key})\n) STRICT;\n").expect("writing to a String cannot fail");
-    if let (Some(tenant), true) = (table.column_with(ColumnRole::Tenant), is_aggregate(table)) {
-        let index = quoted(&format!("{}_tenant", table.name()));
-        let tenant = quoted(tenant.name());
-        writeln!(
-            sql,
-            "CREATE INDEX IF NOT EXISTS {index} ON {name} ({tenant}, {key});"
-        )
-        .expect("writing to a String cannot fail");
-    }
+    sql.extend(tenant_index_sql(table));
     sql
-}
-
-fn is_aggregate(table: &Table) -> bool {
-    table.column_with(ColumnRole::Version).is_some()
-}
-
-/// An aggregate's id is unique over all tenants; a read model's key is unique within one.
-fn primary_key(table: &Table) -> impl Iterator<Item = &Column> {
-    let tenant = table
-        .column_with(ColumnRole::Tenant)
-        .filter(|_| !is_aggregate(table));
-    tenant.into_iter().chain(table.key_columns())
 }
 
 /// The columns of a table; empty where there is none.
@@ -144,18 +124,8 @@ pub(super) async fn live_columns(
     )
     .bind(table)
     .fetch_all(connection)
-    .await
-    .map_err(|cause| error(cause, "reading the columns of a table"))?;
-    rows.iter()
-        .map(|row| {
-            Ok(LiveColumn {
-                name: row.try_get(0)?,
-                type_name: row.try_get(1)?,
-                nullable: row.try_get(2)?,
-                has_default: row.try_get(3)?,
-            })
-        })
-        .collect::<sqlx::Result<_>>()
+    .await;
+    rows.and_then(|rows| read_live_columns(&rows))
         .map_err(|cause| error(cause, "reading the columns of a table"))
 }
 

@@ -1,10 +1,9 @@
 //! Tests of what is the same for every statement: migrations, streaming, connections.
 
-use sqlx::SqlSafeStr;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use std::ops::ControlFlow;
 
-use sqlx::migrate::Migrate;
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 
 use super::fixture::{TempDatabase, memory};
 use super::*;

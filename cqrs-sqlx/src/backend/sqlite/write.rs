@@ -12,11 +12,11 @@ use cqrs_core::{Metadata, Position, Result, TenantId};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
 
-use super::bind::{self, bind, query};
-use super::connection;
 use super::error::write_error;
-use crate::backend::{Committed, Written, written_columns};
-use crate::statements::{Statements, list, qualified, quoted};
+use super::{bind, connection};
+use crate::backend::bind::{bind, query};
+use crate::backend::{Committed, Written, version_column, written_columns};
+use crate::statements::{Statements, list, names, qualified, quoted};
 
 const INSERT_EVENT: &str = "INSERT INTO cqrs_event (correlation_id, causation_id, actor, \
      traceparent, tracestate, tenant_id, aggregate_type, aggregate_id, event_id, \
@@ -191,7 +191,7 @@ fn row_sql(table: &'static Table, operation: Operation) -> String {
         .collect();
     let name = quoted(table.name());
     if operation == Operation::Insert {
-        let names = list(columns.iter().map(|column| quoted(column.name())));
+        let names = names(columns.iter().copied());
         let values = list((1..=columns.len()).map(|index| format!("${index}")));
         return format!("INSERT INTO {name} ({names}) VALUES ({values})");
     }
@@ -270,12 +270,6 @@ fn bind_guard(arguments: &mut SqliteArguments, write: &StagedWrite) -> Result<()
         bind(arguments, write.tenant.as_ref().map(TenantId::as_str))?;
     }
     Ok(())
-}
-
-fn version_column(table: &Table) -> &str {
-    table
-        .column_with(ColumnRole::Version)
-        .map_or("version", Column::name)
 }
 
 /// A column as it is compared: text by its bytes, also where a user's table says NOCASE.

@@ -2,11 +2,13 @@
 //! tenant and no deletion stamp; and be at the version that the write was made on.
 
 use cqrs_core::Result;
-use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
+use cqrs_core::mapping::{ColumnRole, ColumnType, Table};
 use cqrs_core::staging::StagedWrite;
 use sqlx::postgres::PgArguments;
 
+use crate::backend::bind::bind;
 use crate::backend::postgres::bind;
+use crate::backend::version_column;
 use crate::statements::{list, quoted};
 
 /// Whether the version counts.
@@ -16,13 +18,6 @@ pub(super) enum Guard {
     Versioned,
     /// The row may be at any version, to find out at which.
     AnyVersion,
-}
-
-/// The name of the version column.
-pub(super) fn version_column(table: &Table) -> &str {
-    table
-        .column_with(ColumnRole::Version)
-        .map_or("version", Column::name)
 }
 
 fn key_column(table: &Table) -> (&str, ColumnType) {
@@ -97,9 +92,9 @@ pub(super) fn unnested(table: &Table, guard: Guard) -> String {
 pub(super) fn bind_one(arguments: &mut PgArguments, write: &StagedWrite) -> Result<()> {
     let (_, key_type) = key_column(write.table);
     bind::add(arguments, key_type, &write.key)?;
-    bind::bind(arguments, expected(write))?;
+    bind(arguments, expected(write))?;
     if write.table.is_tenant() {
-        bind::bind(arguments, tenant(write))?;
+        bind(arguments, tenant(write))?;
     }
     Ok(())
 }
@@ -115,11 +110,11 @@ pub(super) fn bind_arrays(
     bind::add_column(arguments, key_type, writes.iter().map(|write| &write.key))?;
     if guard == Guard::Versioned {
         let versions: Vec<i64> = writes.iter().map(|write| expected(write)).collect();
-        bind::bind(arguments, versions)?;
+        bind(arguments, versions)?;
     }
     if table.is_tenant() {
         let tenants: Vec<Option<&str>> = writes.iter().map(|write| tenant(write)).collect();
-        bind::bind(arguments, tenants)?;
+        bind(arguments, tenants)?;
     }
     Ok(())
 }

@@ -1,0 +1,212 @@
+//! The part `write`: commits of an aggregate with one event.
+//!
+//! `create` places an order. `change` loads one, changes it and writes it under its version. Each
+//! is done by
+//!
+//! - `ours`: `Store::execute`;
+//! - `single`: by hand, with one data-modifying statement in autocommit, after a SELECT for
+//!   `change`, on a pool of sqlx;
+//! - `steps`: by hand on the same kind of pool, in a transaction with a statement for each step;
+//! - `held`, where it is asked for: as `single`, but each writer keeps a connection to itself, so
+//!   that there is no pool. Few services can work like this; it shows what a pool costs.
+//!
+//! All have as many connections, and no two writers change the same order.
+
+mod commit;
+mod sides;
+mod tasks;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use cqrs_core::Entity as _;
+use cqrs_sqlx::{PgStore, StoreOptions};
+use sqlx::postgres::PgConnectOptions;
+
+use crate::database::{Plan, Scratch, Tables};
+use crate::domain::Order;
+use crate::harness::{self, Sample, Timing};
+use crate::report::{Case, Measured, Miss, Results};
+
+use sides::{Side, Sides};
+use tasks::{Command, Tasks};
+
+/// What is asked of ours, for each case and number of writers.
+const BARS: [(&str, f64); 2] = [("single", 0.9), ("steps", 1.4)];
+
+/// How the part is run.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How long each slice is measured, in seconds.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// How many slices each side gets; a multiple of the number of sides lets each go first
+    /// equally often.
+    #[arg(long, default_value_t = 6)]
+    rounds: usize,
+    /// Numbers of concurrent writers.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
+    writers: Vec<usize>,
+    /// What the writers do.
+    #[arg(long, value_delimiter = ',', default_values = ["create", "change"])]
+    cases: Vec<Command>,
+    /// How many connections more than writers each side may open.
+    #[arg(long, default_value_t = 0)]
+    spare_connections: usize,
+    /// Who does it. One side alone is for a profiler.
+    #[arg(long, value_delimiter = ',', default_values = ["ours", "single", "steps"])]
+    sides: Vec<Side>,
+    /// Print every side's statements with their plans.
+    #[arg(long)]
+    plans: bool,
+    /// A short run: three slices of half a second.
+    #[arg(long, conflicts_with_all = ["seconds", "rounds"])]
+    quick: bool,
+    /// Fail where ours is below 0.9 of `single` or 1.4 of `steps`.
+    #[arg(long, conflicts_with = "sides")]
+    check: bool,
+}
+
+/// Runs the part, and returns what fell short where that is asked for.
+///
+/// # Errors
+///
+/// Where the database fails, or a side did not do its work.
+pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<Vec<Miss>> {
+    let scratch = Scratch::create(url).await?;
+    let misses = measure_all(&scratch.options(), options, results).await;
+    scratch.drop().await?;
+    misses
+}
+
+async fn measure_all(
+    database: &PgConnectOptions,
+    options: &Options,
+    results: &mut Results,
+) -> Result<Vec<Miss>> {
+    let store = PgStore::connect_with(database.clone(), StoreOptions::default()).await?;
+    store.migrate().await?;
+    store.create_tables(&[Order::table()]).await?;
+    store.verify(&[Order::table()]).await?;
+    store.close();
+    let mut tables = Tables::prepare(database).await?;
+    println!("{}", tables.server().await?);
+
+    let mut misses = Vec::new();
+    for &command in &options.cases {
+        for &writers in &options.writers {
+            let connections = writers + options.spare_connections;
+            let mut sides = Sides::open(database, connections, &options.sides).await?;
+            let case = measure(&mut tables, &mut sides, command, writers, options).await?;
+            results.add(&case)?;
+            if options.check {
+                misses.extend(case.misses(&BARS));
+            }
+            sides.close().await;
+        }
+    }
+    Ok(misses)
+}
+
+/// Measures a case: a round that does not count, then the rounds that do.
+async fn measure(
+    tables: &mut Tables,
+    sides: &mut Sides,
+    command: Command,
+    writers: usize,
+    options: &Options,
+) -> Result<Case> {
+    let (seconds, rounds) = if options.quick {
+        (0.5, 3)
+    } else {
+        (options.seconds, options.rounds)
+    };
+    let measured = Duration::try_from_secs_f64(seconds)?;
+    let timing = Timing {
+        ramp: measured / 4,
+        measured,
+    };
+    let warm_up = Timing {
+        ramp: Duration::ZERO,
+        measured: (measured / 2).min(Duration::from_secs(1)),
+    };
+
+    let all = &options.sides;
+    let mut shapes = None;
+    for &side in all {
+        run_slice(tables, sides, side, command, writers, warm_up).await?;
+        let shape = tables.shape().await?;
+        let first = shapes.get_or_insert_with(|| shape.clone());
+        ensure!(
+            *first == shape,
+            "{} writes other columns than {}:\n{}\nand not\n{}",
+            side.name(),
+            all[0].name(),
+            shape.join("\n"),
+            first.join("\n"),
+        );
+    }
+    let inspected = sides.inspect(all).await?;
+    if options.plans {
+        print_plans(&inspected);
+    }
+
+    let mut samples = vec![Vec::new(); all.len()];
+    for round in 0..rounds {
+        for side in harness::order(all, round) {
+            let sample = run_slice(tables, sides, side, command, writers, timing).await?;
+            let index = all.iter().position(|other| *other == side);
+            samples[index.unwrap_or_default()].push(sample);
+        }
+    }
+    Ok(Case {
+        part: "write",
+        case: command.name(),
+        writers,
+        delay_us: 0,
+        sides: all
+            .iter()
+            .zip(samples)
+            .map(|(side, samples)| Measured {
+                side: side.name(),
+                samples,
+            })
+            .collect(),
+    })
+}
+
+/// Runs one slice of one side on fresh tables, and checks what it left there.
+async fn run_slice(
+    tables: &mut Tables,
+    sides: &mut Sides,
+    side: Side,
+    command: Command,
+    writers: usize,
+    timing: Timing,
+) -> Result<Sample> {
+    tables.reset().await?;
+    let tasks = Tasks::of_all_writers(command, tables.seeds(), writers);
+    let (tally, sample) = sides.run(side, tasks, timing).await?;
+    tables
+        .verify(&tally)
+        .await
+        .map_err(|error| error.context(format!("{} did not do its work", side.name())))?;
+    Ok(sample)
+}
+
+fn print_plans(inspected: &[(Side, Vec<Plan>)]) {
+    for (side, plans) in inspected {
+        for plan in plans {
+            println!("\n{}: {}", side.name(), plan.statement);
+            println!(
+                "    planned anew for {} executions of {}",
+                plan.custom,
+                plan.custom + plan.generic
+            );
+            for step in &plan.steps {
+                println!("    {step}");
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What the handle and all connections share.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::counts::Counts;
+use super::cut::{Cut, Direction, When};
+use super::peer::{Peer, Upstream};
+use super::protocol::Message;
+
+pub(super) struct Shared {
+    pub(super) upstream: Upstream,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub(super) fn new(upstream: Upstream) -> Self {
+        Self {
+            upstream,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Locks what no code leaves half changed, so a panic of another holder does not matter.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) counts: Counts,
+    /// The SQL of each statement that was counted.
+    pub(super) log: Vec<Arc<str>>,
+    /// A cut that has not struck, with the messages that are still to pass.
+    pub(super) armed: Option<Cut>,
+    /// The type of the message at which the last cut struck.
+    pub(super) struck: Option<u8>,
+    pub(super) held: Vec<Held>,
+}
+
+impl State {
+    /// Counts a message for the armed cut, and says whether it strikes there.
+    pub(super) fn strikes(&mut self, direction: Direction, message: &Message) -> Option<When> {
+        let cut = self.armed.as_mut()?;
+        if cut.direction != direction {
+            return None;
+        }
+        if cut.message > 0 {
+            cut.message -= 1;
+            return None;
+        }
+        let when = cut.when;
+        self.armed = None;
+        self.struck = Some(message.tag());
+        Some(when)
+    }
+
+    /// Counts a statement.
+    pub(super) fn count_statement(&mut self, sql: Option<Arc<str>>) {
+        self.counts.statements += 1;
+        let sql = sql.unwrap_or_else(|| "(a statement prepared in a way unknown here)".into());
+        self.log.push(sql);
+    }
+}
+
+/// Messages that a cut keeps from the server, and the way there.
+pub(super) struct Held {
+    pub(super) messages: Vec<Message>,
+    pub(super) server: Peer,
+}
+
+impl Held {
+    /// Lets the server have them, and waits until it has answered.
+    pub(super) async fn deliver(mut self) -> io::Result<()> {
+        let requests = self.messages.iter().filter(|one| one.is_request()).count();
+        for message in &self.messages {
+            self.server.send(&message.bytes).await?;
+        }
+        self.server.swallow(requests).await
+    }
+}
