@@ -299,6 +299,7 @@ pub fn derive_value_object(input: TokenStream) -> TokenStream {
 /// | returns | asks |
 /// |---|---|
 /// | `Result<Vec<A>>` | for all |
+/// | `Result<Page<A>>` | for a page; a parameter of type `PageRequest` says which |
 /// | `Result<Option<A>>` | for the first of the order |
 /// | `Result<u64>` | how many there are |
 /// | `Result<bool>` | whether there is any |

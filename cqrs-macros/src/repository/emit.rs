@@ -137,6 +137,7 @@ fn emit_finder(finder: &Finder, model: &Model) -> TokenStream {
     });
     let limit = match answer {
         Answer::First => quote!(.limit(1)),
+        Answer::Page => TokenStream::new(),
         _ => emit_limit(finder, model),
     };
     let let_query = quote! {
@@ -145,6 +146,10 @@ fn emit_finder(finder: &Finder, model: &Model) -> TokenStream {
     let repository = quote!(#krate::Repository::<#aggregate>);
     let ask = match answer {
         Answer::List => quote!(#let_query #repository::query(#this, #query).await),
+        Answer::Page => {
+            let page = &finder.page;
+            quote!(#let_query #repository::page(#this, #query, #page).await)
+        }
         Answer::First => quote! {
             #let_query
             #repository::query(#this, #query)

@@ -9,7 +9,7 @@ use crate::errors::Errors;
 use crate::symbol::LIMIT;
 use crate::types;
 
-const RETURNS: &str = "a finder returns `Result<Vec<A>>` for all, `Result<Option<A>>` for the first, `Result<u64>` for how many, or `Result<bool>` for whether there is any";
+const RETURNS: &str = "a finder returns `Result<Vec<A>>` for all, `Result<Page<A>>` for a page, `Result<Option<A>>` for the first, `Result<u64>` for how many, or `Result<bool>` for whether there is any";
 
 pub(super) struct Finder {
     pub(super) method: TraitItemFn,
@@ -17,6 +17,8 @@ pub(super) struct Finder {
     pub(super) condition: Option<TokenStream>,
     pub(super) order: Vec<OrderKey>,
     pub(super) limits: Vec<Rows>,
+    /// The parameter that says which page.
+    pub(super) page: Option<Ident>,
     pub(super) answer: Option<Answer>,
 }
 
@@ -33,6 +35,7 @@ pub(super) enum Rows {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     List,
+    Page,
     First,
     Count,
     Exists,
@@ -73,6 +76,7 @@ impl Finder {
                 ReturnType::Default => errors.report(&method.sig.ident, RETURNS),
             }
         }
+        let page = page(answer, &method, &parameters, errors);
         let parameter = parameters.iter().find(|(name, _)| *name == LIMIT);
         check_answer(
             answer,
@@ -88,6 +92,7 @@ impl Finder {
             condition,
             order,
             limits,
+            page,
             answer,
             method,
         }
@@ -119,6 +124,36 @@ fn check_answer(
     }
 }
 
+/// The parameter that says which page: a finder has one exactly where it returns a page.
+fn page(
+    answer: Option<Answer>,
+    method: &TraitItemFn,
+    parameters: &[(&Ident, &Type)],
+    errors: &mut Errors,
+) -> Option<Ident> {
+    let mut requests = parameters
+        .iter()
+        .filter(|(_, ty)| types::last_segment(ty).is_some_and(|last| last.ident == "PageRequest"));
+    let request = requests.next();
+    match (answer, request) {
+        (Some(Answer::Page), None) => errors.report(
+            &method.sig.ident,
+            "which page? Give the finder a parameter `page: PageRequest`",
+        ),
+        (Some(Answer::Page), Some(_)) => {
+            if let Some((second, _)) = requests.next() {
+                errors.report(second, "a finder reads one page: remove this");
+            }
+        }
+        (Some(_), Some((name, _))) => errors.report(
+            name,
+            "a finder that takes a `PageRequest` returns `Result<Page<A>>`",
+        ),
+        (_, _) => {}
+    }
+    request.map(|(name, _)| (*name).clone())
+}
+
 /// The parameters that are plain names.
 fn parameters(method: &TraitItemFn) -> Vec<(&Ident, &Type)> {
     method
@@ -145,6 +180,7 @@ fn answer(output: &ReturnType) -> Option<Answer> {
     let has_argument = types::first_argument(last).is_some();
     match last.ident.to_string().as_str() {
         "Vec" if has_argument => Some(Answer::List),
+        "Page" if has_argument => Some(Answer::Page),
         "Option" if has_argument => Some(Answer::First),
         "u64" => Some(Answer::Count),
         "bool" => Some(Answer::Exists),

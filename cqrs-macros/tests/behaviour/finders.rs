@@ -3,8 +3,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use cqrs_core::{
-    Aggregate, DomainEvent, Id, Query, Repository, Result, Root, Specification, ValueObject,
-    repository,
+    Aggregate, DomainEvent, Id, Page, PageRequest, Paging, Query, Repository, Result, Root,
+    Specification, ValueObject, repository,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,9 @@ trait RoutePlans: Repository<RoutePlan> {
 
     #[find(order_by(priority.asc()))]
     async fn find_least(&mut self) -> Result<Option<RoutePlan>>;
+
+    #[find(!urgent, order_by(priority.desc()))]
+    async fn find_calm(&mut self, page: PageRequest) -> Result<Page<RoutePlan>>;
 
     #[find(priority < (limit_of(2) + 1))]
     async fn count_low(&mut self) -> Result<u64>;
@@ -111,6 +114,24 @@ impl Repository<RoutePlan> for Shelf {
         Ok(found.into_iter().map(|(_, plan)| plan).collect())
     }
 
+    async fn page(
+        &mut self,
+        query: Query<RoutePlan>,
+        request: PageRequest,
+    ) -> Result<Page<RoutePlan>> {
+        let paging = Paging::new(&query, request, false)?;
+        let mut rows = Vec::new();
+        for plan in self.query(query).await? {
+            let mut row = cqrs_core::Entity::framework_row(&plan);
+            row.extend(cqrs_core::Entity::to_row(&plan)?);
+            if paging.is_after(&row) {
+                let keys = paging.keys().iter();
+                rows.push((plan, keys.map(|key| row[key.index].clone()).collect()));
+            }
+        }
+        Ok(paging.page(rows, None))
+    }
+
     async fn count(&mut self, specification: Specification<RoutePlan>) -> Result<u64> {
         let found = self.query(specification.into()).await?;
         Ok(u64::try_from(found.len()).expect("a few"))
@@ -156,6 +177,29 @@ fn run<T>(future: impl Future<Output = Result<T>> + Send) -> T {
 
 fn priorities(plans: &[RoutePlan]) -> Vec<i32> {
     plans.iter().map(|plan| plan.priority).collect()
+}
+
+#[test]
+fn a_finder_reads_pages() {
+    let mut shelf = shelf();
+    let mut request = PageRequest::first(1);
+    let mut priorities = Vec::new();
+    loop {
+        let page = run(shelf.find_calm(request));
+        priorities.extend(page.items.iter().map(|plan| plan.priority));
+        let Some(next) = page.next else { break };
+        assert_eq!(page.items.len(), 1);
+        request = PageRequest::after(next, 1);
+    }
+    let mut calm: Vec<i32> = shelf
+        .0
+        .iter()
+        .filter(|plan| !plan.urgent)
+        .map(|plan| plan.priority)
+        .collect();
+    calm.sort_unstable_by_key(|priority| -priority);
+    assert!(calm.len() > 1);
+    assert_eq!(priorities, calm);
 }
 
 #[test]
