@@ -11,6 +11,7 @@ use cqrs_core::{
 
 use crate::backend::{Backend, Committed, Proof, Written};
 use crate::connections::Connection;
+use crate::lent::Lent;
 use crate::reads::{self, Place, is_unavailable};
 use crate::repository::SqlRepository;
 use crate::select::Select;
@@ -47,8 +48,8 @@ enum State<B: Backend> {
         connection: Connection<B>,
         sent: Vec<StagedWrite>,
         written: Written,
-        /// Whether SQL of the user may have run, and failed, in it.
-        lent: bool,
+        /// Whether SQL of the user may have run in it, and failed.
+        lent: Lent,
     },
     /// A statement of the transaction failed, and everything was rolled back.
     Failed,
@@ -93,6 +94,12 @@ impl<B: Backend> SqlUnitOfWork<B> {
     /// The framework does not see what this SQL does: tenants, versions and events are yours to
     /// keep.
     ///
+    /// Pass the errors of your statements on. Where you do not, Postgres refuses all that follows,
+    /// and the commit too. SQLite undoes the statement alone, unless it was told to roll back with
+    /// it (`OR ROLLBACK`, `RAISE(ROLLBACK, ...)`): then nothing that was saved is written, and the
+    /// unit of work fails with a [`Usage`](StoreErrorKind::Usage) error; but SQL of yours that runs
+    /// before it finds out is in no transaction.
+    ///
     /// # Errors
     ///
     /// As [`commit`](UnitOfWork::commit); after one the unit of work cannot be used any more.
@@ -102,7 +109,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
             State::Open {
                 connection, lent, ..
             } => {
-                *lent = true;
+                lent.lend();
                 Ok(B::raw(connection.get()))
             }
             State::Idle | State::Failed => Err(failed()),
@@ -137,7 +144,14 @@ impl<B: Backend> SqlUnitOfWork<B> {
 
     /// Where a read takes place, after what is staged was sent.
     async fn place(&mut self) -> Result<Place<'_, B>> {
-        if !self.staged.is_empty() {
+        let unseen = matches!(
+            self.state,
+            State::Open {
+                lent: Lent::Unseen,
+                ..
+            }
+        );
+        if unseen || !self.staged.is_empty() {
             self.open().await?;
         }
         match &mut self.state {
@@ -147,11 +161,12 @@ impl<B: Backend> SqlUnitOfWork<B> {
         }
     }
 
-    /// Opens the transaction where it is not open, and sends what is staged.
+    /// Opens the transaction where it is not open, looks at it where it was lent, and sends what is
+    /// staged.
     async fn open(&mut self) -> Result<()> {
         // Until this is through, a dropped future or an error leaves the unit of work failed.
         let state = std::mem::replace(&mut self.state, State::Failed);
-        let (mut connection, mut sent, mut written, lent) = match state {
+        let (mut connection, mut sent, mut written, mut lent) = match state {
             State::Open {
                 connection,
                 sent,
@@ -160,10 +175,13 @@ impl<B: Backend> SqlUnitOfWork<B> {
             } => (connection, sent, written, lent),
             State::Idle => {
                 let connection = begin(&self.shared).await?;
-                (connection, Vec::new(), Written::default(), false)
+                (connection, Vec::new(), Written::default(), Lent::Never)
             }
             State::Failed => return Err(failed()),
         };
+        if let Err(cause) = lent.look::<B>(connection.get()).await {
+            return Err(broken(&self.shared, connection, cause).await);
+        }
         if !self.staged.is_empty() {
             let staged = std::mem::take(&mut self.staged);
             let applied = B::apply_writes(
@@ -246,8 +264,11 @@ impl<B: Backend> SqlUnitOfWork<B> {
         let process = B::process(connection.get());
         // Asking also finds out whether a statement of the user failed and nobody said so: the
         // database would answer the commit of such a transaction with a silent rollback.
-        let transaction = if lent || written.events.is_empty() {
-            B::transaction_id(connection.get()).await?
+        let transaction = if lent != Lent::Never || written.events.is_empty() {
+            match B::transaction_id(connection.get()).await {
+                Ok(transaction) => transaction,
+                Err(cause) => return Err(broken(&self.shared, connection, cause).await),
+            }
         } else {
             None
         };

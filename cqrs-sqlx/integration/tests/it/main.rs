@@ -15,4 +15,5 @@ mod lost_connection;
 mod migrations;
 mod oracle;
 mod projector;
+mod refused;
 mod statement_count;
