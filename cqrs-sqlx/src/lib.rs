@@ -76,6 +76,7 @@
 
 mod backend;
 mod connections;
+mod lent;
 mod log;
 mod projector;
 mod read_models;

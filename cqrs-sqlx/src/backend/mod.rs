@@ -216,6 +216,14 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// The process of the server that works for this connection.
     fn process(connection: &Self::Connection) -> Process;
 
+    /// Whether the transaction that was begun is still open, after SQL of the application ran in it.
+    /// `true` also where the database refuses every statement that follows in one that failed.
+    ///
+    /// After `false` the transaction is rolled back as every other.
+    fn is_in_transaction(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<bool>> + Send;
+
     /// The id that the database gave the open transaction; `None` where it wrote nothing yet, or
     /// where commits cannot be lost.
     fn transaction_id(

@@ -260,14 +260,22 @@ impl<B: Backend> Worker<B> {
                 .map_err(|panic| failure(panic, true))?
                 .map_err(|error| failure(error, false))?;
         }
-        self.checkpoints
-            .advance::<B>(transaction.connection_below(), self.name(), position)
-            .await
-            .map_err(|error| failure(error, false))?;
-        B::commit(transaction.connection_below())
+        self.advance_and_commit(transaction, position)
             .await
             .map_err(|error| failure(error, false))?;
         Ok(Applied { events, position })
+    }
+
+    async fn advance_and_commit(
+        &self,
+        transaction: &mut SqlTransaction<B>,
+        position: Position,
+    ) -> Result<()> {
+        let connection = transaction.connection_below().await?;
+        self.checkpoints
+            .advance::<B>(connection, self.name(), position)
+            .await?;
+        B::commit(connection).await
     }
 
     async fn read_page(
@@ -285,7 +293,7 @@ impl<B: Backend> Worker<B> {
         parameters.extend(types.iter().copied().map(Parameter::text));
         let mut page = Vec::new();
         B::fetch(
-            transaction.connection_below(),
+            transaction.connection_below().await?,
             &self.page_sql,
             &parameters,
             None,

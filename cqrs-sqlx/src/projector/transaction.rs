@@ -9,6 +9,8 @@ use cqrs_core::{Entity, Owned, ProjectionTransaction, ReadModel, Result, RowAddr
 
 use crate::backend::Backend;
 use crate::connections::Connection;
+use crate::lent::Lent;
+use crate::statements::Statements;
 use crate::store::Shared;
 
 /// The transaction that a projection writes in: what it writes is committed together with the
@@ -23,20 +25,41 @@ use crate::store::Shared;
 pub struct SqlTransaction<B: Backend> {
     shared: Arc<Shared<B>>,
     connection: Connection<B>,
+    lent: Lent,
 }
 
 impl<B: Backend> SqlTransaction<B> {
     /// Takes a connection on which a transaction is open.
     pub(super) fn new(shared: Arc<Shared<B>>, connection: Connection<B>) -> Self {
-        Self { shared, connection }
+        Self {
+            shared,
+            connection,
+            lent: Lent::Never,
+        }
     }
 
     pub(super) fn into_connection(self) -> Connection<B> {
         self.connection
     }
 
-    pub(super) fn connection_below(&mut self) -> &mut B::Connection {
-        self.connection.get()
+    /// The connection below, for a statement of the framework: in the transaction, or an error.
+    pub(super) async fn connection_below(&mut self) -> Result<&mut B::Connection> {
+        Ok(self.seen().await?.0)
+    }
+
+    /// What a statement of the framework needs.
+    async fn seen(&mut self) -> Result<(&mut B::Connection, &Statements)> {
+        let connection = self.connection.get();
+        self.lent.look::<B>(connection).await?;
+        Ok((connection, &self.shared.statements))
+    }
+
+    /// A statement that fails may take its transaction with it, and the projection may go on.
+    fn after<T>(&mut self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.lent.lend();
+        }
+        result
     }
 
     /// sqlx's connection (`PgConnection`, `SqliteConnection`), in the transaction.
@@ -44,7 +67,11 @@ impl<B: Backend> SqlTransaction<B> {
     /// Begin nested transactions with sqlx's `begin`; they are savepoints. Do not end the outer
     /// one: the projector commits it together with the checkpoint, and that is what makes each
     /// event count once.
+    ///
+    /// Pass the errors of your statements on. Where one has taken the transaction with it, the page
+    /// fails also if you do not.
     pub fn connection(&mut self) -> &mut B::Raw {
+        self.lent.lend();
         B::raw(self.connection.get())
     }
 }
@@ -54,33 +81,29 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
         if addresses.is_empty() {
             return Ok(Vec::new());
         }
-        B::load_rows(self.connection.get(), &self.shared.statements, addresses).await
+        let (connection, statements) = self.seen().await?;
+        let loaded = B::load_rows(connection, statements, addresses).await;
+        self.after(loaded)
     }
 
     async fn upsert<R: ReadModel>(&mut self, rows: &[Owned<R>]) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
-        B::upsert_rows(
-            self.connection.get(),
-            &self.shared.statements,
-            <R as Entity>::table(),
-            last_of_each(rows)?,
-        )
-        .await
+        let (table, rows) = (<R as Entity>::table(), last_of_each(rows)?);
+        let (connection, statements) = self.seen().await?;
+        let written = B::upsert_rows(connection, statements, table, rows).await;
+        self.after(written)
     }
 
     async fn delete<R: ReadModel>(&mut self, addresses: &[RowAddress]) -> Result<()> {
         if addresses.is_empty() {
             return Ok(());
         }
-        B::delete_rows(
-            self.connection.get(),
-            &self.shared.statements,
-            <R as Entity>::table(),
-            addresses,
-        )
-        .await
+        let (connection, statements) = self.seen().await?;
+        let table = <R as Entity>::table();
+        let deleted = B::delete_rows(connection, statements, table, addresses).await;
+        self.after(deleted)
     }
 }
 

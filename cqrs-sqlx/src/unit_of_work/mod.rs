@@ -114,7 +114,15 @@ impl<B: Backend> SqlUnitOfWork<B> {
     /// one: `commit` does.
     ///
     /// The framework does not see what this SQL does: tenants, versions and events are yours to
-    /// keep. In a [read-only](cqrs_core::Store::read_only) unit of work the database refuses what
+    /// keep.
+    ///
+    /// Pass the errors of your statements on. Where you do not, Postgres refuses all that follows,
+    /// and the commit too. SQLite undoes the statement alone, unless it was told to roll back with
+    /// it (`OR ROLLBACK`, `RAISE(ROLLBACK, ...)`): then nothing that was saved is written, and the
+    /// unit of work fails with a [`Usage`](StoreErrorKind::Usage) error; but SQL of yours that runs
+    /// before it finds out is in no transaction.
+    ///
+    /// In a [read-only](cqrs_core::Store::read_only) unit of work the database refuses what
     /// writes.
     ///
     /// # Errors
@@ -172,7 +180,8 @@ impl<B: Backend> SqlUnitOfWork<B> {
         Ok(Place::Transaction(self.open().await?.connection()))
     }
 
-    /// Opens the transaction where it is not open, and sends what is staged.
+    /// Opens the transaction where it is not open, looks at it where it was lent, and sends what is
+    /// staged.
     async fn open(&mut self) -> Result<&mut Transaction<B>> {
         // Until this is through, a dropped future or an error leaves the unit of work failed.
         let mut transaction = match std::mem::replace(&mut self.state, State::Failed) {
@@ -187,15 +196,15 @@ impl<B: Backend> SqlUnitOfWork<B> {
             State::Idle => Transaction::begin(&self.shared).await?,
             State::Failed => return Err(failed()),
         };
-        let mut sent = Ok(());
-        if !self.staged.is_empty() {
+        let mut done = transaction.look().await;
+        if done.is_ok() && !self.staged.is_empty() {
             let writes = self.staged.take();
-            sent = transaction
+            done = transaction
                 .send(&self.shared, writes, self.context.metadata())
                 .await;
         }
         self.state = State::Open(transaction);
-        if let Err(cause) = sent {
+        if let Err(cause) = done {
             return Err(self.after_failure(cause).await);
         }
         match &mut self.state {

@@ -6,6 +6,7 @@ use cqrs_core::{Error, HooksMark, IdempotencyKey, Metadata, Result, TenantScope}
 use super::lost::{broken, resolve};
 use crate::backend::{Backend, Proof, Written};
 use crate::connections::{Connection, Connections};
+use crate::lent::Lent;
 use crate::reads::is_unavailable;
 use crate::receipts;
 use crate::store::Shared;
@@ -15,8 +16,8 @@ pub(super) struct Transaction<B: Backend> {
     connection: Connection<B>,
     sent: Vec<StagedWrite>,
     written: Written,
-    /// Whether SQL of the user may have run, and failed, in it.
-    lent: bool,
+    /// Whether SQL of the user may have run in it, and failed.
+    lent: Lent,
     savepoints: Vec<Savepoint>,
     /// Whether a statement failed since the innermost savepoint, so that nothing works until that
     /// is rolled back.
@@ -69,7 +70,7 @@ impl<B: Backend> Transaction<B> {
             connection,
             sent: Vec::new(),
             written: Written::default(),
-            lent: false,
+            lent: Lent::Never,
             savepoints: Vec::new(),
             spoiled: false,
         }
@@ -89,8 +90,13 @@ impl<B: Backend> Transaction<B> {
 
     /// The connection, for SQL of the user.
     pub(super) fn lend(&mut self) -> &mut B::Raw {
-        self.lent = true;
+        self.lent.lend();
         B::raw(self.connection.get())
+    }
+
+    /// Looks at the transaction where it was lent.
+    pub(super) async fn look(&mut self) -> Result<()> {
+        self.lent.look::<B>(self.connection.get()).await
     }
 
     /// Sends writes.
@@ -162,8 +168,11 @@ impl<B: Backend> Transaction<B> {
         let process = B::process(self.connection.get());
         // Asking also finds out whether a statement of the user failed and nobody said so: the
         // database would answer the commit of such a transaction with a silent rollback.
-        let transaction = if self.lent || self.written.events.is_empty() {
-            B::transaction_id(self.connection.get()).await?
+        let transaction = if self.lent != Lent::Never || self.written.events.is_empty() {
+            match B::transaction_id(self.connection.get()).await {
+                Ok(transaction) => transaction,
+                Err(cause) => return Err(broken(shared, self.connection, cause).await),
+            }
         } else {
             None
         };

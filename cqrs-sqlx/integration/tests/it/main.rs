@@ -15,5 +15,6 @@ mod lost_connection;
 mod migrations;
 mod oracle;
 mod projector;
+mod refused;
 mod statement_count;
 mod units_of_work;

@@ -225,6 +225,11 @@ impl Backed for Postgres {
         session.process.clone()
     }
 
+    /// No statement ends it but those that say so.
+    async fn is_in_transaction(_: &mut Session) -> Result<bool> {
+        Ok(true)
+    }
+
     async fn transaction_id(session: &mut Session) -> Result<Option<String>> {
         sqlx::query_scalar("SELECT pg_current_xact_id_if_assigned()::text")
             .fetch_one(&mut session.connection)

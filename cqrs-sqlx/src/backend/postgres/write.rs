@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Several aggregates are one transaction: one statement for each table and operation, with
-//! arrays, and one for all events.
+//! arrays, and one for all events. A statement that changes several rows locks them first, in the
+//! order of their ids.
 
 mod guard;
 mod sql;
@@ -232,8 +233,9 @@ async fn apply_group<'w>(
 ) -> Outcome<Vec<&'w StagedWrite>> {
     let table = group[0].table;
     let operation = group[0].operation;
-    let text = statements.get(table, sql::shape_of_many(operation), || {
-        sql::many(table, operation)
+    let several = group.len() > 1;
+    let text = statements.get(table, sql::shape_of_many(operation, several), || {
+        sql::many(table, operation, several)
     });
     let mut arguments = PgArguments::default();
     for (index, column) in written_columns(table, operation) {

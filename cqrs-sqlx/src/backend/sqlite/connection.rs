@@ -1,15 +1,14 @@
 //! Connections: how they are opened, their transactions, and how they are repaired.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cqrs_core::{Error, Result, StoreErrorKind};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Database, SqlStr, Sqlite};
-use sqlx_core::transaction::TransactionManager;
+use sqlx::{ConnectOptions, Connection as _, Database, SqlStr, Sqlite};
+use sqlx_core::transaction::{TransactionManager, begin_ansi_transaction_sql};
 
-use super::error::{commit_error, error, is_no_transaction, is_rolled_back};
+use super::error::{commit_error, error, is_no_transaction, is_second_transaction};
 use crate::backend::transaction;
 
 /// How long the switch of a new database to its write-ahead log is tried.
@@ -86,32 +85,46 @@ pub(super) async fn commit(connection: &mut SqliteConnection) -> Result<()> {
         .map_err(commit_error)
 }
 
-/// Rolls the transaction back.
-pub(super) async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
-    let mut outcome = transaction::rollback::<Sqlite>(connection).await;
-    if outcome.as_ref().is_err_and(is_rolled_back) {
-        // SQLite has rolled back by itself, and sqlx still counts a transaction. Give it one.
-        outcome = match begin_again(connection).await {
-            Ok(()) => transaction::rollback::<Sqlite>(connection).await,
-            Err(cause) => Err(cause),
-        };
+/// Whether a transaction is open. Where none is, one is begun, for the rollback to come.
+///
+/// sqlx counts the transactions that it began, and does not see that SQLite has ended one by
+/// itself, as it does for `OR ROLLBACK`, `RAISE(ROLLBACK, ...)` and some errors. SQLite tells by
+/// refusing a second one.
+pub(super) async fn is_in_transaction(connection: &mut SqliteConnection) -> Result<bool> {
+    match sqlx::raw_sql("BEGIN").execute(connection).await {
+        Ok(_) => Ok(false),
+        Err(cause) if is_second_transaction(&cause) => Ok(true),
+        Err(cause) => Err(error(cause, "looking for the transaction")),
     }
-    if outcome.is_ok() {
-        outcome = allow_writing(connection).await;
-    }
-    outcome.map_err(|cause| error(cause, "rolling back"))
 }
 
-/// Begins what sqlx counts: a transaction, and savepoints of sqlx's names in it.
-async fn begin_again(connection: &mut SqliteConnection) -> sqlx::Result<()> {
-    let mut sql = "BEGIN".to_owned();
-    for savepoint in 1..transaction::depth::<Sqlite>(connection) {
-        write!(sql, "; SAVEPOINT _sqlx_savepoint_{savepoint}").expect("writing to a String");
-    }
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(connection)
+/// Rolls the transaction back, with all savepoints within.
+pub(super) async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
+    let rolled_back = async {
+        roll_back_all(&mut *connection).await?;
+        allow_writing(connection).await
+    };
+    rolled_back
         .await
-        .map(drop)
+        .map_err(|cause| error(cause, "rolling back"))
+}
+
+async fn roll_back_all(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    loop {
+        let depth = transaction::depth::<Sqlite>(connection);
+        if depth == 0 {
+            return Ok(());
+        }
+        let outcome = transaction::roll_back_one::<Sqlite>(connection).await;
+        if outcome.as_ref().is_err_and(is_no_transaction) {
+            // SQLite has rolled back by itself, and sqlx still counts what is gone. Give it one.
+            let begin = begin_ansi_transaction_sql(depth - 1);
+            sqlx::raw_sql(begin).execute(&mut *connection).await?;
+            transaction::roll_back_one::<Sqlite>(connection).await?;
+        } else {
+            outcome?;
+        }
+    }
 }
 
 /// Ends what [`begin_reading`] has begun.
@@ -133,9 +146,7 @@ pub(super) async fn repair(mut connection: SqliteConnection) -> Option<SqliteCon
         start_rollback::<Sqlite>(&mut connection);
     }
     connection.ping().await.ok()?;
-    if transaction::depth::<Sqlite>(&connection) > 0 {
-        return None;
-    }
+    roll_back_all(&mut connection).await.ok()?;
     allow_writing(&mut connection).await.ok()?;
     // A transaction that was begun in SQL is not among those that sqlx counts.
     match sqlx::raw_sql("ROLLBACK").execute(&mut connection).await {
@@ -351,5 +362,49 @@ mod tests {
         }
         let connection = repair(connection).await.unwrap();
         drop(connection);
+    }
+
+    #[tokio::test]
+    async fn a_look_for_the_transaction_leaves_it_as_it_was() {
+        let mut connection = memory().await;
+        begin(&mut connection).await.unwrap();
+        execute(&mut connection, "INSERT INTO t VALUES (1)")
+            .await
+            .unwrap();
+        assert!(is_in_transaction(&mut connection).await.unwrap());
+        let mut savepoint = connection.begin().await.unwrap();
+        assert!(is_in_transaction(&mut savepoint).await.unwrap());
+        savepoint.commit().await.unwrap();
+        commit(&mut connection).await.unwrap();
+        assert_eq!(rows(&mut connection).await, 1);
+    }
+
+    #[tokio::test]
+    async fn savepoints_that_sqlite_ended_itself_can_be_rolled_back() {
+        let mut connection = memory().await;
+        for looked in [false, true] {
+            for repaired in [false, true] {
+                begin(&mut connection).await.unwrap();
+                let mut outer = connection.begin().await.unwrap();
+                let mut inner = outer.begin().await.unwrap();
+                execute(&mut inner, "ROLLBACK").await.unwrap();
+                inner.rollback().await.unwrap_err();
+                drop(outer);
+                if looked {
+                    assert!(!is_in_transaction(&mut connection).await.unwrap());
+                }
+                if repaired {
+                    connection = repair(connection).await.unwrap();
+                } else {
+                    rollback(&mut connection).await.unwrap();
+                }
+                begin(&mut connection).await.unwrap();
+                execute(&mut connection, "INSERT INTO t VALUES (1)")
+                    .await
+                    .unwrap();
+                rollback(&mut connection).await.unwrap();
+            }
+        }
+        assert_eq!(rows(&mut connection).await, 0);
     }
 }

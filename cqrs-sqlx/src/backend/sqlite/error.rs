@@ -73,20 +73,21 @@ pub(super) fn migrate_error(cause: MigrateError) -> Error {
     }
 }
 
-/// Whether SQLite has ended the transaction by itself, as it does after some errors (a full disk,
-/// no memory, a failed read), or there was none.
+/// Whether SQLite has ended the transaction or savepoint by itself, as it does after some errors (a
+/// full disk, no memory, a failed read), or there was none.
 pub(super) fn is_no_transaction(cause: &sqlx::Error) -> bool {
-    cause
-        .as_database_error()
-        .is_some_and(|error| error.message().contains("no transaction is active"))
+    says(cause, "no transaction is active") || says(cause, "no such savepoint")
 }
 
-/// The same, of a rollback to a savepoint too.
-pub(super) fn is_rolled_back(cause: &sqlx::Error) -> bool {
-    is_no_transaction(cause)
-        || cause
-            .as_database_error()
-            .is_some_and(|error| error.message().contains("no such savepoint"))
+/// Whether a transaction could not be begun because one is open.
+pub(super) fn is_second_transaction(cause: &sqlx::Error) -> bool {
+    says(cause, "within a transaction")
+}
+
+fn says(cause: &sqlx::Error, text: &str) -> bool {
+    cause
+        .as_database_error()
+        .is_some_and(|error| error.message().contains(text))
 }
 
 /// Whether the violated key is the primary key of the write's table, alone or within the tenant.

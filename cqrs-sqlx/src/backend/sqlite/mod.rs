@@ -202,6 +202,10 @@ impl Backed for Sqlite {
         }
     }
 
+    async fn is_in_transaction(connection: &mut SqliteConnection) -> Result<bool> {
+        connection::is_in_transaction(connection).await
+    }
+
     /// No commit is ever lost, so none needs to be recognised.
     async fn transaction_id(_: &mut SqliteConnection) -> Result<Option<String>> {
         Ok(None)

@@ -21,12 +21,15 @@ pub(super) fn shape_of_one(operation: Operation, several_events: bool) -> &'stat
     }
 }
 
-pub(super) fn shape_of_many(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Insert => "insert many",
-        Operation::Update => "update many",
-        Operation::UpdateIfChanged => "update many if changed",
-        Operation::Remove => "remove many",
+pub(super) fn shape_of_many(operation: Operation, several_rows: bool) -> &'static str {
+    match (operation, several_rows) {
+        (Operation::Insert, _) => "insert many",
+        (Operation::Update, false) => "update one of many",
+        (Operation::Update, true) => "update many",
+        (Operation::UpdateIfChanged, false) => "update one of many if changed",
+        (Operation::UpdateIfChanged, true) => "update many if changed",
+        (Operation::Remove, false) => "remove one of many",
+        (Operation::Remove, true) => "remove many",
     }
 }
 
@@ -98,7 +101,9 @@ pub(super) fn one(table: &'static Table, operation: Operation, several_events: b
     }
 }
 
-pub(super) fn many(table: &'static Table, operation: Operation) -> String {
+/// The order in which an `UPDATE` reads its rows is the planner's. So several are locked first, in
+/// the order in which they are bound.
+pub(super) fn many(table: &'static Table, operation: Operation, several_rows: bool) -> String {
     let columns: Vec<_> = written_columns(table, operation).collect();
     let name = quoted(table.name());
     let arrays = columns.iter().enumerate().map(|(at, (_, column))| {
@@ -124,37 +129,40 @@ pub(super) fn many(table: &'static Table, operation: Operation) -> String {
         );
     }
     let guards = guard::arrays(table, Guard::Versioned, columns.len() + 1);
-    let source = format!(
+    let mut source = format!(
         "unnest({}) WITH ORDINALITY AS g({}, ordinality)",
         list(arrays.chain(guards.iter().map(|(array, _)| array.clone()))),
         list(new_names.chain(guards.iter().map(|(_, name)| quoted(name)))),
     );
-    let guard = guard::sql_of_arrays(table, Guard::Versioned);
+    let mut guard = guard::sql_of_arrays(table, Guard::Versioned);
+    if operation == Operation::UpdateIfChanged {
+        let differs = differs(
+            columns
+                .iter()
+                .filter(|(_, column)| column.role() == ColumnRole::Data)
+                .map(|(_, column)| (*column, value(column))),
+        );
+        guard = format!("{guard} AND {differs}");
+    }
+    let deletes = operation == Operation::Remove && columns.is_empty();
+    if several_rows {
+        let lock = if deletes { "UPDATE" } else { "NO KEY UPDATE" };
+        source = format!(
+            "(SELECT g.* FROM {name} AS t JOIN {source} ON {guard} \
+             ORDER BY g.ordinality FOR {lock} OF t) AS g"
+        );
+    }
+    if deletes {
+        return format!(
+            "DELETE FROM {name} AS t USING {source} WHERE {guard} RETURNING g.ordinality"
+        );
+    }
     let set = list(
         columns
             .iter()
             .map(|(_, column)| format!("{} = {}", quoted(column.name()), value(column))),
     );
-    match operation {
-        Operation::Remove if columns.is_empty() => {
-            format!("DELETE FROM {name} AS t USING {source} WHERE {guard} RETURNING g.ordinality")
-        }
-        Operation::UpdateIfChanged => {
-            let differs = differs(
-                columns
-                    .iter()
-                    .filter(|(_, column)| column.role() == ColumnRole::Data)
-                    .map(|(_, column)| (*column, value(column))),
-            );
-            format!(
-                "UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} AND {differs} \
-                 RETURNING g.ordinality"
-            )
-        }
-        _ => format!(
-            "UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} RETURNING g.ordinality"
-        ),
-    }
+    format!("UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} RETURNING g.ordinality")
 }
 
 /// Whether any of these columns differs from its new value.

@@ -1,0 +1,52 @@
+//! Transactions whose connection was lent to SQL of the application.
+
+use cqrs_core::{Error, Result, StoreErrorKind};
+
+use crate::backend::Backend;
+
+/// What is known of a transaction since its connection was lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lent {
+    /// It was not lent.
+    Never,
+    /// It was, and nobody has looked at the transaction since.
+    Unseen,
+    /// It was, and the transaction was still open.
+    Open,
+    /// The transaction is over, or whoever looked was interrupted.
+    Ended,
+}
+
+impl Lent {
+    /// The connection is about to be lent.
+    pub(crate) fn lend(&mut self) {
+        if *self != Self::Ended {
+            *self = Self::Unseen;
+        }
+    }
+
+    /// Looks whether the transaction is still open, where that is not known.
+    ///
+    /// # Errors
+    ///
+    /// `Usage` where it is over: what followed would be outside of any.
+    pub(crate) async fn look<B: Backend>(&mut self, connection: &mut B::Connection) -> Result<()> {
+        if *self == Self::Unseen {
+            *self = Self::Ended;
+            if B::is_in_transaction(connection).await? {
+                *self = Self::Open;
+            }
+        }
+        match self {
+            Self::Ended => Err(ended()),
+            Self::Never | Self::Unseen | Self::Open => Ok(()),
+        }
+    }
+}
+
+fn ended() -> Error {
+    Error::store(
+        StoreErrorKind::Usage,
+        "SQL of the application has ended the transaction that it ran in, as `OR ROLLBACK` does",
+    )
+}
