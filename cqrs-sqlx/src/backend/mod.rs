@@ -13,6 +13,8 @@ mod schema;
 pub(crate) mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod transaction;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod url;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -647,16 +647,21 @@ async fn a_malformed_url_is_an_error() {
         "postgres",
         "postgres://:::",
         "postgres://localhost:port/x",
+        "sqlite::memory:",
     ] {
         let error = PgStore::connect(url).await.unwrap_err();
-        assert!(!error.is_retryable(), "{url}: {error:?}");
+        assert_eq!(*kind(&error), StoreErrorKind::Usage, "{url}: {error:?}");
         assert!(error.to_string().contains("URL"), "{url}: {error}");
     }
-    let error = SqliteStore::connect("sqlite://plans?mode=what")
-        .await
-        .unwrap_err();
-    assert!(!error.is_retryable(), "{error:?}");
-    assert!(error.to_string().contains("URL"), "{error}");
+    for url in [
+        "plans.db",
+        "postgres://localhost/x",
+        "sqlite://plans?mode=what",
+    ] {
+        let error = SqliteStore::connect(url).await.unwrap_err();
+        assert_eq!(*kind(&error), StoreErrorKind::Usage, "{url}: {error:?}");
+        assert!(error.to_string().contains("URL"), "{url}: {error}");
+    }
 }
 
 #[tokio::test]

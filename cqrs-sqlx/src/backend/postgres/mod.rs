@@ -25,6 +25,7 @@ use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
     Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, transaction,
+    url,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -321,12 +322,11 @@ impl crate::SqlStore<Postgres> {
     ///
     /// # Errors
     ///
-    /// [`Store`](cqrs_core::Error::Store) where the URL is malformed or the database cannot be
+    /// [`Store`](cqrs_core::Error::Store), of kind [`Usage`](cqrs_core::StoreErrorKind::Usage) where
+    /// the URL is malformed or of another database, else where the database cannot be
     /// reached.
     pub async fn connect(url: &str) -> Result<Self> {
-        let options: PgConnectOptions = url
-            .parse()
-            .map_err(|cause| error(cause, "reading the database URL"))?;
+        let options: PgConnectOptions = url::parse(url, &["postgres", "postgresql"])?;
         Self::connect_with(options, crate::StoreOptions::default()).await
     }
 

@@ -27,6 +27,7 @@ use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
     Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, transaction,
+    url,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -300,11 +301,10 @@ impl crate::SqlStore<Sqlite> {
     ///
     /// # Errors
     ///
-    /// [`Store`](cqrs_core::Error::Store) where the URL is malformed or the file cannot be opened.
+    /// [`Store`](cqrs_core::Error::Store), of kind [`Usage`](cqrs_core::StoreErrorKind::Usage) where
+    /// the URL is malformed or of another database, else where the file cannot be opened.
     pub async fn connect(url: &str) -> Result<Self> {
-        let options: SqliteConnectOptions = url
-            .parse()
-            .map_err(|cause| error::error(cause, "reading the database URL"))?;
+        let options: SqliteConnectOptions = url::parse(url, &["sqlite"])?;
         Self::connect_with(
             options.create_if_missing(true),
             crate::StoreOptions::default(),
