@@ -155,7 +155,10 @@ pub use projection::{
 };
 pub use read_model::{Owned, ReadModel, ReadModels, RowKey};
 pub use repository::Repository;
-pub use specification::{Comparison, Direction, Field, Order, Predicate, Query, Specification};
+pub use specification::{
+    CacheKey, Comparison, Direction, Field, JsonLeaf, JsonPath, JsonPlace, JsonStep, JsonValue,
+    LikeToken, Operand, Order, Place, Predicate, Query, Specification, TextTest, TextValue,
+};
 pub use store::{BoxFuture, RetryPolicy, Store, Work};
 pub use unit_of_work::{CommitReceipt, UnitOfWork};
 

@@ -130,6 +130,6 @@ pub fn rows<L: RowLimit>(limit: L) -> u64 {
 }
 
 /// A value of the field's type: a number without a type takes it.
-pub fn value_of<T, V>(_: Field<T, V>, value: V) -> V {
+pub fn value_of<T, V, P>(_: Field<T, V, P>, value: V) -> V {
     value
 }

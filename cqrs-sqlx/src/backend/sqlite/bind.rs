@@ -8,6 +8,7 @@ use cqrs_core::{Error, Result, StoreErrorKind};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe};
 
+use super::conditions;
 use crate::backend::Parameter;
 
 /// A statement with its arguments.
@@ -22,7 +23,10 @@ pub(super) fn query(
 pub(super) fn arguments(parameters: &[Parameter]) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     for parameter in parameters {
-        add(&mut arguments, parameter.column_type, &parameter.value)?;
+        match parameter {
+            Parameter::One(column_type, value) => add(&mut arguments, *column_type, value)?,
+            Parameter::List(_, values) => bind(&mut arguments, conditions::list_json(values))?,
+        }
     }
     Ok(arguments)
 }
