@@ -8,7 +8,7 @@ use crate::attribute::{crate_path, default_crate, emitted_at, entries, refuse, s
 use crate::entity::{EntityImpl, FieldParts};
 use crate::errors::Errors;
 use crate::input::{refuse_generics, struct_fields};
-use crate::mapper::{FieldsStruct, MappedField, check_columns, named_fields};
+use crate::mapper::{FieldsStruct, MappedField, Names, check_columns, named_fields};
 use crate::symbol::{CRATE, KEY, MAPPER, READ_MODEL, TABLE, TENANT};
 
 /// The most fields that can make up a key.
@@ -145,7 +145,7 @@ fn emit(input: &DeriveInput, parsed: &Parsed, table: &str) -> TokenStream {
         fields: parsed
             .fields
             .iter()
-            .filter_map(|field| field.typed(krate))
+            .map(|field| field.typed(krate, Names::Whole))
             .collect(),
         record: None,
     };
@@ -226,7 +226,7 @@ fn stub(input: &DeriveInput, parsed: &Parsed) -> TokenStream {
         fields: parsed
             .fields
             .iter()
-            .filter_map(MappedField::typed_stub)
+            .filter_map(|field| field.typed_stub(&parsed.krate))
             .collect(),
         record: None,
     };

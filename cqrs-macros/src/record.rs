@@ -1,14 +1,16 @@
 //! `#[derive(Record)]`.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::quote;
 use syn::{DeriveInput, Path};
 
 use crate::attribute::{crate_path, default_crate, entries, refuse};
 use crate::entity::FieldParts;
 use crate::errors::Errors;
 use crate::input::{refuse_generics, struct_fields};
-use crate::mapper::{MappedField, TypedField, check_columns, named_fields};
+use crate::mapper::{
+    GenericFieldsStruct, MappedField, Names, TypedField, check_columns, named_fields,
+};
 use crate::symbol::{CRATE, KEY, MAPPER, RECORD};
 
 pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
@@ -92,7 +94,7 @@ fn check_key<'f>(
 ///     type Key = RoutePlanId;
 ///     type Fields<__T> = RoutePlanRowFields<__T>;
 ///
-///     fn fields<__T>() -> Self::Fields<__T> {
+///     fn fields<__T: ::cqrs_core::Entity>() -> Self::Fields<__T> {
 ///         RoutePlanRowFields { id: ::cqrs_core::Field::new("id"), priority: ::cqrs_core::Field::new("priority") }
 ///     }
 ///
@@ -120,13 +122,11 @@ fn emit(
     let ident = &input.ident;
     let typed: Vec<TypedField> = fields
         .iter()
-        .filter_map(|field| field.typed(krate))
+        .map(|field| field.typed(krate, Names::Whole))
         .collect();
-    let fields_struct = generic_fields_struct(input, krate, &typed);
-    let fields_name = format_ident!("{ident}Fields");
-    let construct = typed
-        .iter()
-        .map(|TypedField { ident, new, .. }| quote!(#ident: #new,));
+    let generic = GenericFieldsStruct::new(input, krate, &typed);
+    let (fields_struct, fields_name, construct) =
+        (generic.emit(), generic.name(), generic.construct());
     let FieldParts {
         describe,
         read,
@@ -142,8 +142,8 @@ fn emit(
             type Key = #key_type;
             type Fields<__T> = #fields_name<__T>;
 
-            fn fields<__T>() -> Self::Fields<__T> {
-                #fields_name { #(#construct)* }
+            fn fields<__T: #krate::Entity>() -> Self::Fields<__T> {
+                #construct
             }
 
             fn describe(__table: #krate::mapping::TableBuilder) -> #krate::mapping::TableBuilder {
@@ -167,67 +167,6 @@ fn emit(
     }
 }
 
-/// The typed fields of whatever is stored in this row. `Clone`, `Copy` and `Debug` are written
-/// out, as deriving them would ask the same of `__T`.
-///
-/// ```text
-/// pub struct RoutePlanRowFields<__T> {
-///     /// The field in column `priority`.
-///     pub priority: ::cqrs_core::Field<__T, i32>,
-/// }
-/// ```
-fn generic_fields_struct(input: &DeriveInput, krate: &Path, typed: &[TypedField]) -> TokenStream {
-    let (vis, owner) = (&input.vis, &input.ident);
-    let name = format_ident!("{owner}Fields");
-    let text = name.to_string();
-    let doc =
-        format!("The typed fields of what is stored as [`{owner}`], for conditions and orders.");
-    let fields = typed.iter().map(
-        |TypedField {
-             ident,
-             column,
-             value,
-             ..
-         }| {
-            let doc = format!("The field in column `{column}`.");
-            quote!(#[doc = #doc] #vis #ident: #krate::Field<__T, #value>,)
-        },
-    );
-    let idents: Vec<_> = typed.iter().map(|field| &field.ident).collect();
-    let names: Vec<_> = typed.iter().map(|field| field.ident.to_string()).collect();
-    quote! {
-        #[doc = #doc]
-        #[allow(
-                dead_code,
-                deprecated,
-                non_snake_case,
-                private_interfaces,
-                unreachable_pub,
-                clippy::struct_field_names
-            )]
-        #vis struct #name<__T> {
-            #(#fields)*
-        }
-
-        #[automatically_derived]
-        impl<__T> ::core::clone::Clone for #name<__T> {
-            fn clone(&self) -> Self {
-                *self
-            }
-        }
-
-        #[automatically_derived]
-        impl<__T> ::core::marker::Copy for #name<__T> {}
-
-        #[automatically_derived]
-        impl<__T> ::core::fmt::Debug for #name<__T> {
-            fn fmt(&self, __f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                __f.debug_struct(#text) #(.field(#names, &self.#idents))* .finish()
-            }
-        }
-    }
-}
-
 fn stub(
     input: &DeriveInput,
     krate: &Path,
@@ -238,9 +177,9 @@ fn stub(
         return TokenStream::new();
     };
     let ident = &input.ident;
-    let typed: Vec<TypedField> = fields.iter().filter_map(MappedField::typed_stub).collect();
-    let fields_struct = generic_fields_struct(input, krate, &typed);
-    let fields_name = format_ident!("{ident}Fields");
+    let typed: Vec<TypedField> = fields.iter().filter_map(|field| field.typed_stub(krate)).collect();
+    let fields = GenericFieldsStruct::new(input, krate, &typed);
+    let (fields_struct, fields_name) = (fields.emit(), fields.name());
     let key_type = &key.ty;
     quote! {
         #fields_struct
@@ -251,7 +190,7 @@ fn stub(
             type Key = #key_type;
             type Fields<__T> = #fields_name<__T>;
 
-            fn fields<__T>() -> Self::Fields<__T> {
+            fn fields<__T: #krate::Entity>() -> Self::Fields<__T> {
                 ::core::unreachable!()
             }
 

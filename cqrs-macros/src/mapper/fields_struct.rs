@@ -1,29 +1,75 @@
-//! The struct of typed fields beside an aggregate, a read model or a row struct.
+//! The struct of typed fields beside an aggregate, a read model, a row struct or a value object.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::{Ident, Path, Type, Visibility};
+use syn::{DeriveInput, Ident, Path, Type, Visibility};
 
 use crate::attribute::emitted_at;
 
 /// One typed field.
 pub(crate) struct TypedField {
     pub(crate) ident: Ident,
-    pub(crate) column: String,
-    /// The type of its values.
-    pub(crate) value: TokenStream,
-    /// An expression that makes it.
-    pub(crate) new: TokenStream,
+    pub(crate) kind: TypedKind,
+}
+
+/// What a typed field stands for.
+pub(crate) enum TypedKind {
+    /// One column.
+    Column {
+        name: String,
+        /// The type of its values.
+        value: TokenStream,
+        /// An expression that makes it.
+        new: TokenStream,
+    },
+    /// The columns of a value object.
+    Group {
+        ty: Type,
+        /// An expression for what stands in front of its columns' names.
+        prefix: TokenStream,
+    },
 }
 
 impl TypedField {
-    /// The field of a column that the framework keeps.
+    /// The typed field of a column that the framework keeps.
     pub(crate) fn framework(name: &str, value: TokenStream, krate: &Path) -> Self {
         Self {
             ident: format_ident!("{name}"),
-            column: name.to_owned(),
-            value,
-            new: quote!(#krate::Field::new(#name)),
+            kind: TypedKind::Column {
+                name: name.to_owned(),
+                value,
+                new: quote!(#krate::Field::new(#name)),
+            },
+        }
+    }
+
+    /// Its declaration in a struct of the typed fields of `owner`.
+    fn declare(&self, krate: &Path, vis: &Visibility, owner: &TokenStream) -> TokenStream {
+        let ident = &self.ident;
+        let (doc, ty) = match &self.kind {
+            TypedKind::Column { name, value, .. } => (
+                format!("The field in column `{name}`."),
+                quote!(#krate::Field<#owner, #value>),
+            ),
+            TypedKind::Group { ty, .. } => {
+                let span = emitted_at(ty);
+                let fields = quote_spanned!(span=> <#ty as #krate::ValueObject>::Fields<#owner>);
+                (format!("The fields of `{ident}`."), fields)
+            }
+        };
+        let span = ident.span().resolved_at(proc_macro2::Span::call_site());
+        quote_spanned!(span=> #[doc = #doc] #vis #ident: #ty,)
+    }
+
+    /// Its part of an expression that makes such a struct.
+    fn construct(&self, krate: &Path, owner: &TokenStream) -> TokenStream {
+        let ident = &self.ident;
+        match &self.kind {
+            TypedKind::Column { new, .. } => quote!(#ident: #new,),
+            TypedKind::Group { ty, prefix } => {
+                let span = emitted_at(ty);
+                quote_spanned!(span=> #ident: <#ty as #krate::ValueObject>::fields::<#owner>(#prefix),)
+            }
         }
     }
 }
@@ -66,17 +112,11 @@ impl FieldsStruct<'_> {
         } = self;
         let name = self.name();
         let doc = format!("The typed fields of [`{owner}`], for conditions and orders.");
-        let fields = self.fields.iter().map(|field| {
-            let TypedField {
-                ident,
-                column,
-                value,
-                ..
-            } = field;
-            let doc = format!("The field in column `{column}`.");
-            let span = ident.span().resolved_at(proc_macro2::Span::call_site());
-            quote_spanned!(span=> #[doc = #doc] #vis #ident: #krate::Field<#owner, #value>,)
-        });
+        let owner_type = quote!(#owner);
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| field.declare(krate, vis, &owner_type));
         let record = self.record.map(|record| {
             let span = emitted_at(record);
             quote_spanned!(span=> __record: <#record as #krate::Record>::Fields<#owner>,)
@@ -128,14 +168,107 @@ impl FieldsStruct<'_> {
     pub(crate) fn construct(&self) -> TokenStream {
         let Self { krate, owner, .. } = self;
         let name = self.name();
-        let fields = self.fields.iter().map(|field| {
-            let TypedField { ident, new, .. } = field;
-            quote!(#ident: #new,)
-        });
+        let owner_type = quote!(#owner);
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| field.construct(krate, &owner_type));
         let record = self.record.map(|record| {
             let span = emitted_at(record);
             quote_spanned!(span=> __record: <#record as #krate::Record>::fields::<#owner>(),)
         });
         quote!(#name { #(#fields)* #record })
+    }
+}
+
+/// What is needed to emit the struct of typed fields of whatever holds the columns of `owner`: a
+/// row struct, or a value object.
+pub(crate) struct GenericFieldsStruct<'a> {
+    krate: &'a Path,
+    vis: &'a Visibility,
+    owner: &'a Ident,
+    fields: &'a [TypedField],
+}
+
+impl<'a> GenericFieldsStruct<'a> {
+    pub(crate) fn new(input: &'a DeriveInput, krate: &'a Path, fields: &'a [TypedField]) -> Self {
+        Self {
+            krate,
+            vis: &input.vis,
+            owner: &input.ident,
+            fields,
+        }
+    }
+
+    pub(crate) fn name(&self) -> Ident {
+        format_ident!("{}Fields", self.owner, span = self.owner.span())
+    }
+
+    /// `Clone`, `Copy` and `Debug` are written out, as deriving them would ask the same of `__T`.
+    ///
+    /// ```text
+    /// pub struct RoutePlanRowFields<__T> {
+    ///     /// The field in column `priority`.
+    ///     pub priority: ::cqrs_core::Field<__T, i32>,
+    /// }
+    /// ```
+    pub(crate) fn emit(&self) -> TokenStream {
+        let Self {
+            krate, vis, owner, ..
+        } = self;
+        let name = self.name();
+        let text = name.to_string();
+        let doc = format!(
+            "The typed fields of what is stored as [`{owner}`], for conditions and orders."
+        );
+        let owner_type = quote!(__T);
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| field.declare(krate, vis, &owner_type));
+        let idents: Vec<_> = self.fields.iter().map(|field| &field.ident).collect();
+        let names = idents.iter().map(|ident| ident.to_string());
+        quote! {
+            #[doc = #doc]
+            #[allow(
+                dead_code,
+                deprecated,
+                non_snake_case,
+                private_interfaces,
+                unreachable_pub,
+                clippy::struct_field_names
+            )]
+            #vis struct #name<__T> {
+                #(#fields)*
+            }
+
+            #[automatically_derived]
+            impl<__T> ::core::clone::Clone for #name<__T> {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+
+            #[automatically_derived]
+            impl<__T> ::core::marker::Copy for #name<__T> {}
+
+            #[automatically_derived]
+            impl<__T> ::core::fmt::Debug for #name<__T> {
+                fn fmt(&self, __f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                    __f.debug_struct(#text) #(.field(#names, &self.#idents))* .finish()
+                }
+            }
+        }
+    }
+
+    /// An expression that makes it, for an entity `__T`.
+    pub(crate) fn construct(&self) -> TokenStream {
+        let name = self.name();
+        let owner_type = quote!(__T);
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| field.construct(self.krate, &owner_type));
+        quote!(#name { #(#fields)* })
     }
 }

@@ -6,7 +6,8 @@ mod fields_struct;
 mod parse;
 
 pub(crate) use check::check_columns;
-pub(crate) use fields_struct::{FieldsStruct, TypedField};
+pub(crate) use emit::Names;
+pub(crate) use fields_struct::{FieldsStruct, GenericFieldsStruct, TypedField, TypedKind};
 pub(crate) use parse::named_fields;
 
 use proc_macro2::Span;

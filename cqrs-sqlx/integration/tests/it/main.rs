@@ -15,4 +15,6 @@ mod lost_connection;
 mod migrations;
 mod oracle;
 mod projector;
+mod specification;
+mod specification_differential;
 mod statement_count;
