@@ -110,7 +110,7 @@ impl<T> JsonPath<T> {
 
     /// The number here, as the nearest `f64`.
     ///
-    /// It is 0, or from 1e-100 to 2^53 - 1 away from it. Others are NULL, as the databases do not
+    /// It is 0, or from 1e-80 to 2^53 - 1 away from it. Others are NULL, as the databases do not
     /// keep the same number; a condition with such a value is refused.
     #[must_use]
     pub fn as_f64(self) -> Field<T, f64, JsonPlace> {
@@ -119,7 +119,7 @@ impl<T> JsonPath<T> {
                 return float.to_value();
             }
             Err(ColumnError::invalid(format!(
-                "{float:e} is not compared in JSON: numbers there are 0, or from 1e-100 to 2^53 - 1 away from it"
+                "{float:e} is not compared in JSON: numbers there are 0, or from 1e-80 to 2^53 - 1 away from it"
             )))
         })
     }

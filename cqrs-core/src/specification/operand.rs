@@ -5,11 +5,11 @@ use crate::mapping::{ColumnError, ColumnType, Value};
 /// The largest number that JSON carries exactly everywhere: 2^53 - 1, as in RFC 7493.
 pub(super) const MAX_JSON_INTEGER: i64 = (1 << 53) - 1;
 
-/// Whether JSON carries the number exactly everywhere. SQLite rounds what is very near to zero in
-/// another way.
+/// Whether JSON carries the number exactly everywhere. SQLite rounds decimal fractions
+/// nearer to zero in another way.
 #[expect(clippy::cast_precision_loss, reason = "it is exact")]
 pub(super) fn is_json_float(float: f64) -> bool {
-    float == 0.0 || (1e-100..=MAX_JSON_INTEGER as f64).contains(&float.abs())
+    float == 0.0 || (1e-80..=MAX_JSON_INTEGER as f64).contains(&float.abs())
 }
 
 /// How deep a place may lie in its document.
@@ -89,7 +89,7 @@ pub enum JsonLeaf {
     Text,
     /// A number without a fraction, from -(2^53 - 1) to 2^53 - 1.
     Integer,
-    /// A number that is 0, or from 1e-100 to 2^53 - 1 away from it.
+    /// A number that is 0, or from 1e-80 to 2^53 - 1 away from it.
     Float,
     /// A truth value.
     Bool,

@@ -60,7 +60,7 @@ fn path(place: &JsonPlace) -> String {
         }
         JsonLeaf::Float => {
             " ? (@.type() == \"number\" && @.abs() <= 9007199254740991 \
-              && (@ == 0 || @.abs() >= 1e-100))"
+              && (@ == 0 || @.abs() >= 1e-80))"
         }
         JsonLeaf::Bool => " ? (@.type() == \"boolean\")",
         _ => "",

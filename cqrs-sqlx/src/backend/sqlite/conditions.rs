@@ -12,7 +12,10 @@ use crate::backend::{Parameter, Parameters};
 pub(super) fn in_list(operand: &str, column_type: ColumnType, list: &str) -> String {
     let element = match column_type {
         ColumnType::Bytes | ColumnType::Uuid => "unhex(value)",
-        ColumnType::Float32 | ColumnType::Float64 => "(value ->> 0) * (value ->> 1) * (value ->> 2)",
+        ColumnType::Float32 | ColumnType::Float64 => {
+            "(value ->> 0) * (value ->> 1) * (value ->> 1) * (value ->> 1) * (value ->> 1) \
+             * (value ->> 2)"
+        }
         _ => "value",
     };
     format!("{operand} IN (SELECT {element} FROM json_each({list}))")
@@ -28,7 +31,7 @@ fn element(value: &Value) -> serde_json::Value {
     match value {
         Value::Bool(value) => i64::from(*value).into(),
         Value::Int(value) => (*value).into(),
-        Value::Float(value) => factors(*value),
+        Value::Float(value) => factors(*value).as_slice().into(),
         Value::Text(value) | Value::Json(value) => value.as_str().into(),
         Value::Bytes(value) => hexadecimal(value).into(),
         Value::Uuid(value) => hexadecimal(value.as_bytes()).into(),
@@ -46,22 +49,25 @@ fn hexadecimal(bytes: &[u8]) -> String {
     text
 }
 
-/// An integer and two powers of two, whose product is the float. SQLite reads those exactly, which
-/// it does not do with every decimal fraction.
-fn factors(float: f64) -> serde_json::Value {
-    const FRACTION: u64 = (1 << 52) - 1;
+/// `[m, p, r]` for a float that is `m * p * p * p * p * r`: an integer and powers of two, of a size
+/// that SQLite reads exactly. Of decimal fractions near to zero it reads every fourth wrong.
+fn factors(float: f64) -> [f64; 3] {
     if float.is_infinite() {
-        // The product is too large for a float.
-        return serde_json::json!([float.signum(), 1e300, 1e300]);
+        // The product overflows.
+        return [float.signum(), 1e100, 1.0];
     }
+    const FRACTION: u64 = (1 << 52) - 1;
     let bits = float.abs().to_bits();
     let (mantissa, exponent) = match bits >> 52 {
         0 => (bits, -1074),
         exponent => (bits & FRACTION | 1 << 52, exponent as i32 - 1075),
     };
-    let mantissa = mantissa.cast_signed() * if float < 0.0 { -1 } else { 1 };
-    let half = exponent / 2;
-    serde_json::json!([mantissa, 2_f64.powi(half), 2_f64.powi(exponent - half)])
+    let part = exponent / 5;
+    [
+        (mantissa as f64).copysign(float),
+        2_f64.powi(part),
+        2_f64.powi(exponent - 4 * part),
+    ]
 }
 
 /// `LIKE` would take `a` for `A`; `GLOB` does not, and is else the same with other signs. The
@@ -134,7 +140,7 @@ pub(super) fn json(column: &str, place: &JsonPlace, parameters: &mut Parameters)
         ),
         JsonLeaf::Float => format!(
             "(CASE WHEN {is_number} AND ({found} = 0 \
-             OR abs(CAST({found} AS real)) BETWEEN 1e-100 AND 9007199254740991) \
+             OR abs(CAST({found} AS real)) BETWEEN 1e-80 AND 9007199254740991) \
              THEN CAST({found} AS real) END)"
         ),
         JsonLeaf::Bool => format!("(CASE {kind} WHEN 'true' THEN 1 WHEN 'false' THEN 0 END)"),
@@ -155,4 +161,49 @@ fn path(place: &JsonPlace) -> String {
         .expect("writing to a String cannot fail");
     }
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_float_is_the_product_of_its_factors() {
+        for float in [
+            0.0,
+            -0.0,
+            1.0,
+            -0.1,
+            5e-324,
+            -1e-310,
+            f64::MIN_POSITIVE,
+            f64::MAX,
+            f64::MIN,
+            f64::EPSILON,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+        ] {
+            let [m, p, r] = factors(float);
+            assert_eq!((m * p * p * p * p * r).to_bits(), float.to_bits(), "{float:e}");
+            for factor in [p, r] {
+                assert!((1e-80..=1e100).contains(&factor), "{float:e}: {factor:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_become_globs() {
+        assert_eq!(glob("a%_\\%[*?]"), "a*?\\*[[][*][?]]");
+    }
+
+    #[test]
+    fn a_prefix_ends_where_the_next_character_begins() {
+        let text = Parameter::text;
+        let open = Parameter::new(ColumnType::Bytes, Value::Bytes(Vec::new()));
+        assert_eq!(end_of_prefix("ab"), text("ac"));
+        assert_eq!(end_of_prefix("\u{d7ff}"), text("\u{e000}"));
+        assert_eq!(end_of_prefix("a\u{10ffff}"), text("b"));
+        assert_eq!(end_of_prefix("\u{10ffff}"), open);
+        assert_eq!(end_of_prefix(""), open);
+    }
 }
