@@ -177,7 +177,10 @@ fn stub(
         return TokenStream::new();
     };
     let ident = &input.ident;
-    let typed: Vec<TypedField> = fields.iter().filter_map(|field| field.typed_stub(krate)).collect();
+    let typed: Vec<TypedField> = fields
+        .iter()
+        .filter_map(|field| field.typed_stub(krate))
+        .collect();
     let fields = GenericFieldsStruct::new(input, krate, &typed);
     let (fields_struct, fields_name) = (fields.emit(), fields.name());
     let key_type = &key.ty;

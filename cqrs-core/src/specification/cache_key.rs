@@ -264,3 +264,73 @@ impl Encoder {
         }
     }
 }
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use super::*;
+    use crate::conformance::fixtures::{Counter, Parcel, Status};
+    use crate::specification::Specification;
+
+    fn query() -> Query<Parcel> {
+        let f = Parcel::fields();
+        let at = chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::microseconds(-1);
+        let condition = (f.priority.ge(3) & f.label.like("G%") & !f.note.is_null())
+            | f.status.in_([Status::Waiting, Status::Moving])
+            | f.details.key("sizes").index(2).as_f64().lt(0.5)
+            | f.seen.eq(at)
+            | f.seal.ne(vec![1, 2])
+            | f.reference.eq(uuid::Uuid::from_u128(7))
+            | f.fragile.eq(true);
+        Query::filter(condition).order_by(f.rank.desc()).limit(20)
+    }
+
+    /// These never change: what is cached under them would be lost, or worse.
+    #[test]
+    fn keys_stay_as_they_are() {
+        assert_eq!(query().cache_key().to_string(), "a3c89ab265ac320123a7fd06a6bca21446eab49205759cd2fa1035693dbb8567");
+        assert_eq!(
+            Specification::<Parcel>::all().cache_key().to_string(),
+            "9f2010a09593ef9c7b715cebfee0667f33c494d0587b4bf05e2660ed54289c3f"
+        );
+    }
+
+    #[test]
+    fn equal_is_equal_and_different_is_different() {
+        let f = Parcel::fields();
+        assert_eq!(query().cache_key(), query().cache_key());
+        assert_eq!(f.ratio.eq(0.0), f.ratio.eq(-0.0));
+        assert_eq!(f.ratio.eq(0.0).cache_key(), f.ratio.eq(-0.0).cache_key());
+        let (a, b) = (f.label.eq("a"), f.label.eq("b"));
+        let keys = [
+            Specification::<Parcel>::all().cache_key(),
+            Specification::<Parcel>::none().cache_key(),
+            Specification::<Counter>::all().cache_key(),
+            Query::<Parcel>::all().cache_key(),
+            Query::<Parcel>::all().limit(0).cache_key(),
+            Query::all().order_by(f.label.asc()).cache_key(),
+            Query::all().order_by(f.label.desc()).cache_key(),
+            a.cache_key(),
+            (!a.clone()).cache_key(),
+            (a.clone() & b.clone()).cache_key(),
+            (a.clone() | b.clone()).cache_key(),
+            (b | a).cache_key(),
+            f.label.ne("a").cache_key(),
+            f.note.eq("a").cache_key(),
+            f.label.in_(["a"]).cache_key(),
+            f.label.in_(["a", ""]).cache_key(),
+            f.label.in_(["", "a"]).cache_key(),
+            f.label.like("a").cache_key(),
+            f.label.contains("a").cache_key(),
+            f.label.is_null().cache_key(),
+            f.details.key("a").exists().cache_key(),
+            f.details.key("a").key("b").exists().cache_key(),
+            f.details.key("ab").exists().cache_key(),
+            f.details.index(0).exists().cache_key(),
+            f.details.index(0).is_json_null().cache_key(),
+            f.details.index(0).as_i64().eq(1).cache_key(),
+            f.details.index(0).as_f64().eq(1.0).cache_key(),
+        ];
+        let distinct: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+    }
+}

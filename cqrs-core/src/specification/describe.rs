@@ -142,7 +142,11 @@ impl Display for Operand {
 impl Display for Predicate {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (predicate, with_values) = (self, true);
-        Text { predicate, with_values }.fmt(f)
+        Text {
+            predicate,
+            with_values,
+        }
+        .fmt(f)
     }
 }
 
@@ -168,7 +172,11 @@ impl<T> Specification<T> {
     #[must_use]
     pub fn shape(&self) -> String {
         let (predicate, with_values) = (self.predicate(), false);
-        Text { predicate, with_values }.to_string()
+        Text {
+            predicate,
+            with_values,
+        }
+        .to_string()
     }
 }
 
@@ -232,7 +240,11 @@ mod tests {
             ),
             (priority.in_([1, 2]), "priority in [1, 2]", "priority in ?"),
             (city.like("G%\n"), r#"city like "G%\n""#, "city like ?"),
-            (city.starts_with("G"), r#"city starts with "G""#, "city starts with ?"),
+            (
+                city.starts_with("G"),
+                r#"city starts with "G""#,
+                "city starts with ?",
+            ),
             (
                 details.key("a\"b").index(0).as_i64().ne(1),
                 r#"details."a\"b"[0] as integer != 1"#,
@@ -271,6 +283,9 @@ mod tests {
             .order_by(priority.desc())
             .order_by(city.asc())
             .limit(20);
-        assert_eq!(query.describe(), "priority >= 3 order by priority desc, city limit 20");
+        assert_eq!(
+            query.describe(),
+            "priority >= 3 order by priority desc, city limit 20"
+        );
     }
 }

@@ -141,10 +141,9 @@ impl<T: Entity> Query<T> {
         let table = T::table();
         self.specification().predicate().check(table)?;
         let is_json = |order: &&Order<T>| {
-            table
-                .columns()
-                .iter()
-                .any(|column| column.name() == order.column() && column.column_type() == ColumnType::Json)
+            table.columns().iter().any(|column| {
+                column.name() == order.column() && column.column_type() == ColumnType::Json
+            })
         };
         match self.order().iter().find(is_json) {
             Some(order) => Err(MappingError {

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use super::operand::{MAX_JSON_INTEGER, is_json_float};
 use super::{Field, JsonLeaf, JsonPlace, JsonStep, Specification};
-use crate::mapping::{AsJson, ColumnError, ColumnValue, Value};
+use crate::mapping::{AsJson, ColumnError, ColumnType, ColumnValue, Value};
 
 /// A type that is stored as a JSON document, so that conditions may look into it.
 ///
@@ -20,6 +20,17 @@ pub trait JsonValue {}
 impl JsonValue for serde_json::Value {}
 
 impl<T> JsonValue for AsJson<T> {}
+
+impl<T, V> Field<T, AsJson<V>> {
+    /// The field in this column. It is looked into, and never compared as a whole.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn json(column: &'static str) -> Self {
+        Self::encoded(column, ColumnType::Json, |_| {
+            Err(ColumnError::invalid("not compared as a whole"))
+        })
+    }
+}
 
 impl<T, V: JsonValue> Field<T, V> {
     /// The document itself, as a place of its own.

@@ -249,7 +249,10 @@ mod tests {
         let key = |key: &str| JsonStep::Key(key.to_owned());
         let document = r#"{"0":{"a":[null]},"":7}"#;
         let found = |steps: &[JsonStep], leaf| !read(steps, leaf, document).is_null();
-        assert!(found(&[key("0"), key("a"), JsonStep::Index(0)], JsonLeaf::Null));
+        assert!(found(
+            &[key("0"), key("a"), JsonStep::Index(0)],
+            JsonLeaf::Null
+        ));
         assert!(found(&[key("")], JsonLeaf::Any));
         assert!(!found(&[JsonStep::Index(0)], JsonLeaf::Any));
         assert!(!found(&[key("0"), key("a"), key("0")], JsonLeaf::Any));

@@ -347,7 +347,10 @@ mod tests {
             deepest = !(deepest & PRIORITY.eq(n));
         }
         assert_eq!(deepest.depth, MAX_DEPTH);
-        assert!(deep.describe().contains("nest at most 100 levels"), "{deep}");
+        assert!(
+            deep.describe().contains("nest at most 100 levels"),
+            "{deep}"
+        );
         assert!(!deepest.describe().contains("levels"), "{deepest}");
     }
 }

@@ -193,7 +193,11 @@ mod tests {
             ("a*b", "a*b", true),
             ("axb", "a*b", false),
         ] {
-            assert_eq!(TextTest::Like.holds(text, pattern), expected, "{text} like {pattern}");
+            assert_eq!(
+                TextTest::Like.holds(text, pattern),
+                expected,
+                "{text} like {pattern}"
+            );
         }
     }
 
@@ -215,7 +219,10 @@ mod tests {
     #[test]
     fn what_no_database_could_look_for_is_refused() {
         for pattern in ["a\\", "\\\\\\", "\0", "\u{fffd}", "\u{ffff}%"] {
-            assert!(TextTest::Like.check(pattern.to_owned()).is_err(), "{pattern:?}");
+            assert!(
+                TextTest::Like.check(pattern.to_owned()).is_err(),
+                "{pattern:?}"
+            );
         }
         assert!(TextTest::Like.check("%".repeat(MAX_PATTERN + 1)).is_err());
         assert!(TextTest::Like.check("a\\\\".to_owned()).is_ok());

@@ -166,6 +166,7 @@ impl MappedField {
                         #krate::mapping::ColumnType::Text,
                         #krate::mapping::encode_text,
                     )),
+                    Codec::Json => quote_spanned!(span=> #krate::Field::json(#column)),
                     _ => quote_spanned!(span=> #krate::Field::new(#column)),
                 };
                 TypedKind::Column {

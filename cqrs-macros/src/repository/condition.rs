@@ -104,7 +104,10 @@ impl Conditions<'_> {
     /// A value to compare the field with: numbers without a type, also in an array, take its type.
     fn typed_value(&self, field: &TokenStream, value: &Expr) -> TokenStream {
         if let Expr::Array(array) = value {
-            let elements = array.elems.iter().map(|value| self.typed_value(field, value));
+            let elements = array
+                .elems
+                .iter()
+                .map(|value| self.typed_value(field, value));
             return quote!([#(#elements),*]);
         }
         if !is_untyped_number(value) {

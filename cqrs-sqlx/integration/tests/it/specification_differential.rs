@@ -96,9 +96,36 @@ fn mostly<T: Clone + Debug + 'static>(
 }
 
 const TEXTS: [&str; 30] = [
-    "", "a", "A", "b", "ab", "aB", "a b", "é", "e\u{301}", "ß", "😀", "😀b", "a%", "a_b", "\\",
-    "a\\b", "*", "a*", "?", "[a]", "[", "'", "\"", "\u{1}", "\u{d7ff}", "\u{e000}", "\u{fffd}",
-    "\u{ffff}", "\u{10ffff}", "z\u{10ffff}",
+    "",
+    "a",
+    "A",
+    "b",
+    "ab",
+    "aB",
+    "a b",
+    "é",
+    "e\u{301}",
+    "ß",
+    "😀",
+    "😀b",
+    "a%",
+    "a_b",
+    "\\",
+    "a\\b",
+    "*",
+    "a*",
+    "?",
+    "[a]",
+    "[",
+    "'",
+    "\"",
+    "\u{1}",
+    "\u{d7ff}",
+    "\u{e000}",
+    "\u{fffd}",
+    "\u{ffff}",
+    "\u{10ffff}",
+    "z\u{10ffff}",
 ];
 
 fn texts() -> BoxedStrategy<String> {
@@ -119,9 +146,26 @@ fn patterns() -> impl Strategy<Value = String> {
 fn floats() -> BoxedStrategy<f64> {
     mostly(
         vec![
-            0.0, -0.0, 1.0, -1.5, 0.1, 1e16, -1e16, 1e-80, 9e-81, 1.2345678901234567e-80, 9007199254740991.0,
-            9007199254740992.0, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, -5e-324, 1e-310,
-            f64::INFINITY, f64::NEG_INFINITY,
+            0.0,
+            -0.0,
+            1.0,
+            -1.5,
+            0.1,
+            1e16,
+            -1e16,
+            1e-80,
+            9e-81,
+            1.2345678901234567e-80,
+            9007199254740991.0,
+            9007199254740992.0,
+            f64::MAX,
+            f64::MIN,
+            f64::MIN_POSITIVE,
+            5e-324,
+            -5e-324,
+            1e-310,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
         ],
         any::<f64>().prop_filter("not stored", |float| !float.is_nan()),
     )
@@ -129,7 +173,16 @@ fn floats() -> BoxedStrategy<f64> {
 
 fn singles() -> BoxedStrategy<f32> {
     mostly(
-        vec![0.0, -0.0, 0.1, -1.5, f32::MAX, f32::MIN_POSITIVE, 1e-45, f32::INFINITY],
+        vec![
+            0.0,
+            -0.0,
+            0.1,
+            -1.5,
+            f32::MAX,
+            f32::MIN_POSITIVE,
+            1e-45,
+            f32::INFINITY,
+        ],
         any::<f32>().prop_filter("not stored", |float| !float.is_nan()),
     )
 }
@@ -137,7 +190,19 @@ fn singles() -> BoxedStrategy<f32> {
 fn larges() -> BoxedStrategy<i64> {
     let edge = 1 << 53;
     mostly(
-        vec![i64::MIN, i64::MAX, -1, 0, 1, 2, edge - 1, edge, edge + 1, -edge, 10_i64.pow(18)],
+        vec![
+            i64::MIN,
+            i64::MAX,
+            -1,
+            0,
+            1,
+            2,
+            edge - 1,
+            edge,
+            edge + 1,
+            -edge,
+            10_i64.pow(18),
+        ],
         any::<i64>(),
     )
 }
@@ -156,14 +221,18 @@ fn times() -> BoxedStrategy<DateTime<Utc>> {
             epoch - TimeDelta::nanoseconds(1),
             epoch + TimeDelta::microseconds(1),
         ],
-        (0..=(end - first).num_seconds()).prop_map(move |seconds| first + TimeDelta::seconds(seconds)),
+        (0..=(end - first).num_seconds())
+            .prop_map(move |seconds| first + TimeDelta::seconds(seconds)),
     )
 }
 
 fn days() -> BoxedStrategy<NaiveDate> {
     let first = NaiveDate::from_ymd_opt(0, 1, 1).unwrap();
     let listed = [0, 1, 719_468, 3_652_424].map(|days| first + Days::new(days));
-    mostly(listed.to_vec(), (0_u64..3_652_425).prop_map(move |days| first + Days::new(days)))
+    mostly(
+        listed.to_vec(),
+        (0_u64..3_652_425).prop_map(move |days| first + Days::new(days)),
+    )
 }
 
 fn byte_strings() -> BoxedStrategy<Vec<u8>> {
@@ -175,7 +244,12 @@ fn byte_strings() -> BoxedStrategy<Vec<u8>> {
 
 fn uuids() -> BoxedStrategy<Uuid> {
     mostly(
-        vec![Uuid::nil(), Uuid::max(), Uuid::from_u128(1), Uuid::from_u128(1 << 127)],
+        vec![
+            Uuid::nil(),
+            Uuid::max(),
+            Uuid::from_u128(1),
+            Uuid::from_u128(1 << 127),
+        ],
         any::<u128>().prop_map(Uuid::from_u128),
     )
 }
@@ -193,7 +267,10 @@ fn mediums() -> BoxedStrategy<i32> {
 }
 
 fn counts() -> BoxedStrategy<u64> {
-    mostly(vec![0, 1, i64::MAX.cast_unsigned()], 0..=i64::MAX.cast_unsigned())
+    mostly(
+        vec![0, 1, i64::MAX.cast_unsigned()],
+        0..=i64::MAX.cast_unsigned(),
+    )
 }
 
 const KEYS: [&str; 16] = [
@@ -214,7 +291,9 @@ fn documents() -> impl Strategy<Value = Json> {
             prop::collection::vec(inner.clone(), 0..3).prop_map(Json::from),
             prop::collection::vec((select(KEYS.to_vec()), inner), 0..3).prop_map(|entries| {
                 let entries = entries.into_iter();
-                entries.map(|(key, value)| (key.to_owned(), value)).collect()
+                entries
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect()
             }),
         ]
     })
@@ -468,8 +547,14 @@ fn expected(specimens: &[Specimen], query: &Query<Specimen>) -> Vec<i64> {
         .filter(|specimen| query.specification().is_satisfied_by(specimen).unwrap())
         .collect();
     found.sort_by(|a, b| query.compare_rows(&row(a), &row(b)));
-    let limit = query.row_limit().map_or(usize::MAX, |rows| rows.try_into().unwrap());
-    found.iter().take(limit).map(|specimen| specimen.id).collect()
+    let limit = query
+        .row_limit()
+        .map_or(usize::MAX, |rows| rows.try_into().unwrap());
+    found
+        .iter()
+        .take(limit)
+        .map(|specimen| specimen.id)
+        .collect()
 }
 
 fn failed(what: &str, query: &Query<Specimen>, detail: impl Debug) -> TestCaseError {
@@ -528,7 +613,11 @@ async fn stores() -> (TestDatabase, PgStore, SqliteStore) {
 
 fn number(variable: &str) -> Option<u64> {
     let value = env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable}={value} is no number")),
+    )
 }
 
 #[test]
@@ -567,7 +656,10 @@ fn differential_conditions_mean_the_same_everywhere() {
             let context = tenant(&first.to_string());
             let asked = runtime.block_on(async {
                 ask(&sqlite, "sqlite", &context, &specimens, &queries, &telling).await?;
-                ask(&postgres, "postgres", &context, &specimens, &queries, &telling).await
+                ask(
+                    &postgres, "postgres", &context, &specimens, &queries, &telling,
+                )
+                .await
             });
             match asked {
                 ControlFlow::Break(error) => Err(error),

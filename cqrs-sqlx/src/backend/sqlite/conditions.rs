@@ -184,7 +184,11 @@ mod tests {
             f64::NEG_INFINITY,
         ] {
             let [m, p, r] = factors(float);
-            assert_eq!((m * p * p * p * p * r).to_bits(), float.to_bits(), "{float:e}");
+            assert_eq!(
+                (m * p * p * p * p * r).to_bits(),
+                float.to_bits(),
+                "{float:e}"
+            );
             for factor in [p, r] {
                 assert!((1e-80..=1e100).contains(&factor), "{float:e}: {factor:e}");
             }
