@@ -1,7 +1,9 @@
 //! The complete example of the guide, compiled and run on SQLite in memory; and the checks that
-//! `guide.md` and the readme show no code that is not compiled here or in `guide_snippets.rs`.
+//! `guide.md`, `specification.md` and the readme show no code that is not compiled here or in the
+//! snippets.
 
 mod guide_snippets;
+mod specification_snippets;
 
 // user code
 use cqrs_core::{
@@ -125,11 +127,13 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 2] = [
+const SOURCES: [&str; 3] = [
     include_str!("guide_example.rs"),
     include_str!("guide_snippets.rs"),
+    include_str!("specification_snippets.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
+const SPECIFICATION: &str = include_str!("specification.md");
 const README: &str = include_str!("../README.md");
 
 /// The lines without what stands around them: the guide may indent in another way.
@@ -160,7 +164,7 @@ fn the_example_is_short_and_the_guide_says_how_short() {
 #[test]
 fn every_rust_block_is_compiled() {
     let sources = SOURCES.map(lines);
-    let blocks = [GUIDE, README].map(|page| page.split("```rust\n").skip(1));
+    let blocks = [GUIDE, SPECIFICATION, README].map(|page| page.split("```rust\n").skip(1));
     for block in blocks.into_iter().flatten() {
         let (block, _) = block.split_once("```\n").expect("the block ends");
         let wanted = lines(block);

@@ -52,8 +52,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// Makes a struct with named fields an aggregate root that is stored in a table.
 ///
 /// Emits `Entity` and `AggregateRoot`, a struct `<Name>Fields` of typed fields for conditions and
-/// orders, and the function `<Name>::fields()` that makes it. Fields stored as `json` or
-/// `flatten` have no typed field; the framework's `version` and audit columns have.
+/// orders, and the function `<Name>::fields()` that makes it. The framework's `version` and audit
+/// columns have typed fields too.
 ///
 /// | on the struct | meaning |
 /// |---|---|
@@ -289,7 +289,8 @@ pub fn derive_value_object(input: TokenStream) -> TokenStream {
 /// | nothing | all aggregates |
 /// | `status == RouteStatus::Ready && priority >= min` | the condition, first: `==`, `!=`, `<`, `<=`, `>`, `>=` with a field on the left and any expression on the right, where the method's parameters are in scope; joined by `&&`, `\|\|`, `!` and parentheses |
 /// | `urgent` | a field that is true |
-/// | `note.is_null()` | a method of the typed field |
+/// | `note.is_null()`, `name.starts_with(start)`, `stops.between(2, 5)`, `status.in_(among)` | a method of the typed field |
+/// | `depot.x > west`, `details.key("city").as_text() == city` | a column of a value object, a place in a JSON document |
 /// | `specification` | a parameter of type `Specification<A>`; also as a part of a condition |
 /// | `order_by(priority.desc(), created_at.asc())` | the order; then that of the key |
 /// | `limit(20)` | at most as many; only for a list |

@@ -317,3 +317,69 @@ impl<'d> Builder<'d> {
         key
     }
 }
+
+#[cfg(all(test, feature = "postgres", feature = "sqlite"))]
+mod tests {
+    use cqrs_core::{ReadModel, RequestContext};
+
+    use super::*;
+    use crate::backend::Backed;
+
+    #[derive(Debug, Clone, ReadModel)]
+    #[read_model(table = "plan")]
+    struct Plan {
+        #[read_model(key)]
+        id: i64,
+        city: String,
+        weight: f64,
+        details: serde_json::Value,
+    }
+
+    fn sql(condition: Specification<Plan>, dialect: &Dialect) -> String {
+        let context = RequestContext::system();
+        let select = count(&condition, context.scope(), dialect).unwrap();
+        let (_, condition) = select.sql.split_once(" WHERE ").unwrap();
+        condition.replace("\"plan\".", "")
+    }
+
+    #[test]
+    fn the_text_depends_on_the_shape_alone() {
+        let f = Plan::fields();
+        for dialect in [&crate::Postgres::DIALECT, &crate::Sqlite::DIALECT] {
+            let none = Vec::<f64>::new();
+            for (one, other) in [
+                (f.id.in_([1]), f.id.in_(0..100)),
+                (f.weight.in_([0.5]), f.weight.in_(none)),
+                (f.city.starts_with("a"), f.city.starts_with("\u{10ffff}")),
+                (f.city.like("%"), f.city.like("a_b")),
+                (
+                    f.details.key("a").as_text().eq("x"),
+                    f.details.index(0).key("\"; --").as_text().eq("y"),
+                ),
+            ] {
+                assert_eq!(sql(one, dialect), sql(other, dialect));
+            }
+        }
+    }
+
+    #[test]
+    fn each_database_has_its_words() {
+        let f = Plan::fields();
+        let condition = || {
+            f.id.in_([1])
+                & f.city.starts_with("G")
+                & (f.id.lt(2) | f.details.key("a").as_bool().eq(true))
+        };
+        assert_eq!(
+            sql(condition(), &crate::Postgres::DIALECT),
+            "((\"id\" = ANY($1) AND \"city\" COLLATE \"C\" LIKE $2) AND (\"id\" < $3 OR \
+             (jsonb_path_query_first(\"details\", $4::jsonpath, '{}', true)::bool) = $5))"
+        );
+        assert_eq!(
+            sql(condition(), &crate::Sqlite::DIALECT),
+            "((\"id\" IN (SELECT value FROM json_each($1)) AND \
+             (\"city\" COLLATE BINARY >= $2 AND \"city\" COLLATE BINARY < $3)) AND (\"id\" < $4 OR \
+             (CASE json_type(\"details\", $5) WHEN 'true' THEN 1 WHEN 'false' THEN 0 END) = $6))"
+        );
+    }
+}

@@ -287,7 +287,10 @@ mod tests {
     /// These never change: what is cached under them would be lost, or worse.
     #[test]
     fn keys_stay_as_they_are() {
-        assert_eq!(query().cache_key().to_string(), "a3c89ab265ac320123a7fd06a6bca21446eab49205759cd2fa1035693dbb8567");
+        assert_eq!(
+            query().cache_key().to_string(),
+            "a3c89ab265ac320123a7fd06a6bca21446eab49205759cd2fa1035693dbb8567"
+        );
         assert_eq!(
             Specification::<Parcel>::all().cache_key().to_string(),
             "9f2010a09593ef9c7b715cebfee0667f33c494d0587b4bf05e2660ed54289c3f"

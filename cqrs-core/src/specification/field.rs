@@ -226,9 +226,7 @@ impl<T, V, P: Place> Field<T, V, P> {
     pub fn is_not_null(self) -> Specification<T> {
         !self.is_null()
     }
-}
 
-impl<T, V: TextValue, P: Place> Field<T, V, P> {
     fn test(self, test: TextTest, text: impl Into<String>) -> Specification<T> {
         self.condition(|operand| {
             if operand.column_type() != ColumnType::Text {
@@ -255,28 +253,40 @@ impl<T, V: TextValue, P: Place> Field<T, V, P> {
     /// with a NUL character, or with one of U+FFFD to U+FFFF, which SQLite does not tell apart in
     /// patterns.
     #[must_use]
-    pub fn like(self, pattern: impl Into<String>) -> Specification<T> {
+    pub fn like(self, pattern: impl Into<String>) -> Specification<T>
+    where
+        V: TextValue,
+    {
         self.test(TextTest::Like, pattern)
     }
 
     /// Whether the text begins with `text`, in which no character is special; unknown where the
     /// field is NULL.
     #[must_use]
-    pub fn starts_with(self, text: impl Into<String>) -> Specification<T> {
+    pub fn starts_with(self, text: impl Into<String>) -> Specification<T>
+    where
+        V: TextValue,
+    {
         self.test(TextTest::StartsWith, text)
     }
 
     /// Whether the text ends with `text`, in which no character is special; unknown where the
     /// field is NULL.
     #[must_use]
-    pub fn ends_with(self, text: impl Into<String>) -> Specification<T> {
+    pub fn ends_with(self, text: impl Into<String>) -> Specification<T>
+    where
+        V: TextValue,
+    {
         self.test(TextTest::EndsWith, text)
     }
 
     /// Whether `text`, in which no character is special, is part of the text; unknown where the
     /// field is NULL.
     #[must_use]
-    pub fn contains(self, text: impl Into<String>) -> Specification<T> {
+    pub fn contains(self, text: impl Into<String>) -> Specification<T>
+    where
+        V: TextValue,
+    {
         self.test(TextTest::Contains, text)
     }
 }

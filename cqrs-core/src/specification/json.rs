@@ -32,10 +32,13 @@ impl<T, V> Field<T, AsJson<V>> {
     }
 }
 
-impl<T, V: JsonValue> Field<T, V> {
+impl<T, V> Field<T, V> {
     /// The document itself, as a place of its own.
     #[must_use]
-    pub fn document(self) -> JsonPath<T> {
+    pub fn document(self) -> JsonPath<T>
+    where
+        V: JsonValue,
+    {
         JsonPath {
             column: self.column(),
             steps: Vec::new(),
@@ -45,13 +48,19 @@ impl<T, V: JsonValue> Field<T, V> {
 
     /// The member of the document with this name. See [`JsonPath`].
     #[must_use]
-    pub fn key(self, key: impl Into<String>) -> JsonPath<T> {
+    pub fn key(self, key: impl Into<String>) -> JsonPath<T>
+    where
+        V: JsonValue,
+    {
         self.document().key(key)
     }
 
     /// The element of the document at this position, from 0. See [`JsonPath`].
     #[must_use]
-    pub fn index(self, index: usize) -> JsonPath<T> {
+    pub fn index(self, index: usize) -> JsonPath<T>
+    where
+        V: JsonValue,
+    {
         self.document().index(index)
     }
 }

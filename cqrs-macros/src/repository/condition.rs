@@ -60,7 +60,8 @@ impl Conditions<'_> {
                             quote!(#argument)
                         }
                     });
-                    quote!(#field.#method(#(#arguments),*))
+                    let span = Span::call_site().located_at(method.span());
+                    quote_spanned!(span=> #field.#method(#(#arguments),*))
                 }
                 None => TokenStream::new(),
             },
@@ -94,28 +95,30 @@ impl Conditions<'_> {
         let Some(field) = self.field(left) else {
             return TokenStream::new();
         };
-        let method = Ident::new(method, Span::call_site());
         let right = without_parentheses(right);
         let span = Span::call_site().located_at(syn::spanned::Spanned::span(right));
+        let method = Ident::new(method, span);
         let value = self.typed_value(&field, right);
         quote_spanned!(span=> #field.#method(#value))
     }
 
     /// A value to compare the field with: numbers without a type, also in an array, take its type.
     fn typed_value(&self, field: &TokenStream, value: &Expr) -> TokenStream {
-        if let Expr::Array(array) = value {
-            let elements = array
-                .elems
-                .iter()
-                .map(|value| self.typed_value(field, value));
-            return quote!([#(#elements),*]);
-        }
-        if !is_untyped_number(value) {
-            return quote!(#value);
-        }
-        let krate = self.krate;
         let span = Span::call_site().located_at(syn::spanned::Spanned::span(value));
-        quote_spanned!(span=> #krate::__private::value_of(#field, #value))
+        match value {
+            Expr::Array(array) => {
+                let elements = array
+                    .elems
+                    .iter()
+                    .map(|value| self.typed_value(field, value));
+                quote_spanned!(span=> [#(#elements),*])
+            }
+            value if is_untyped_number(value) => {
+                let krate = self.krate;
+                quote_spanned!(span=> #krate::__private::value_of(#field, #value))
+            }
+            value => quote!(#value),
+        }
     }
 
     /// The field on the left side of a comparison: `priority`, `depot.x`, or
