@@ -227,7 +227,7 @@ impl<'a> GenericFieldsStruct<'a> {
             .iter()
             .map(|field| field.declare(krate, vis, &owner_type));
         let idents: Vec<_> = self.fields.iter().map(|field| &field.ident).collect();
-        let names = idents.iter().map(|ident| ident.to_string());
+        let names = idents.iter().map(ToString::to_string);
         quote! {
             #[doc = #doc]
             #[allow(
