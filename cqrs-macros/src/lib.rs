@@ -208,6 +208,7 @@ pub fn derive_read_model(input: TokenStream) -> TokenStream {
 /// # Example
 ///
 /// ```
+/// use cqrs_core::mapping::Table;
 /// use cqrs_core::{Id, Record};
 ///
 /// struct Parcel;
@@ -220,8 +221,8 @@ pub fn derive_read_model(input: TokenStream) -> TokenStream {
 ///     kilograms: f64,
 /// }
 ///
-/// let fields = <ParcelRow as Record>::fields::<Parcel>();
-/// assert_eq!(fields.kilograms.column(), "weight_kg");
+/// let table = ParcelRow::describe(Table::builder("parcel")).build();
+/// assert_eq!(table.columns()[1].name(), "weight_kg");
 /// ```
 #[proc_macro_derive(Record, attributes(record, mapper))]
 pub fn derive_record(input: TokenStream) -> TokenStream {

@@ -27,7 +27,7 @@ const ENCODING: &[u8] = b"cqrs specification 1";
 ///
 /// ```
 /// # use cqrs_core::*;
-/// # #[derive(ReadModel)]
+/// # #[derive(Clone, ReadModel)]
 /// # #[read_model(table = "plan")]
 /// # struct Plan { #[read_model(key)] id: i64, priority: i32 }
 /// let f = Plan::fields();

@@ -131,7 +131,7 @@ impl Predicate {
 /// assert_eq!(urgent.describe(), r#"(priority >= 3 and city = "Graz") or not priority < 9"#);
 /// assert_eq!(urgent.shape(), "(priority >= ? and city = ?) or not priority < ?");
 /// # }
-/// # #[derive(ReadModel)]
+/// # #[derive(Clone, ReadModel)]
 /// # #[read_model(table = "plan")]
 /// # struct Plan { #[read_model(key)] id: i64, priority: i32, city: String }
 /// # example(Plan::fields().priority, Plan::fields().city);

@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn patterns_become_globs() {
-        assert_eq!(glob("a%_\\%[*?]"), "a*?\\*[[][*][?]]");
+        assert_eq!(glob(r"a%_\\%[*?]"), r"a*?\*[[][*][?]]");
     }
 
     #[test]
