@@ -2,6 +2,7 @@
 //! the pages show no code that is not compiled here or in the files beside.
 
 mod guide_snippets;
+mod specification_snippets;
 mod units_of_work;
 
 // user code
@@ -126,12 +127,14 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 3] = [
+const SOURCES: [&str; 4] = [
     include_str!("guide_example.rs"),
     include_str!("guide_snippets.rs"),
+    include_str!("specification_snippets.rs"),
     include_str!("units_of_work.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
+const SPECIFICATION: &str = include_str!("specification.md");
 const UNITS_OF_WORK: &str = include_str!("units-of-work.md");
 const README: &str = include_str!("../README.md");
 
@@ -163,7 +166,8 @@ fn the_example_is_short_and_the_guide_says_how_short() {
 #[test]
 fn every_rust_block_is_compiled() {
     let sources = SOURCES.map(lines);
-    let blocks = [GUIDE, UNITS_OF_WORK, README].map(|page| page.split("```rust\n").skip(1));
+    let blocks =
+        [GUIDE, SPECIFICATION, UNITS_OF_WORK, README].map(|page| page.split("```rust\n").skip(1));
     for block in blocks.into_iter().flatten() {
         let (block, _) = block.split_once("```\n").expect("the block ends");
         let wanted = lines(block);

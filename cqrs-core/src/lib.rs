@@ -160,8 +160,9 @@ pub use projection::{
 pub use read_model::{Owned, ReadModel, ReadModels, RowKey};
 pub use repository::Repository;
 pub use specification::{
-    Comparison, Cursor, Direction, Field, Order, Page, PageRequest, Paging, Predicate, Query,
-    SortKey, Specification,
+    CacheKey, Comparison, Cursor, Direction, Field, JsonLeaf, JsonPath, JsonPlace, JsonStep,
+    JsonValue, LikeToken, Operand, Order, Page, PageRequest, Paging, Place, Predicate, Query,
+    SortKey, Specification, TextTest, TextValue,
 };
 pub use store::{
     BatchError, BatchReceipt, BoxFuture, ItemWork, RetryPolicy, Store, StoreId, Work, WorkOnce,

@@ -6,7 +6,7 @@ pub use chrono::{DateTime, Utc};
 
 use crate::aggregate::{AggregateRoot, Root};
 use crate::mapping::{
-    ColumnError, ColumnValue, MappingError, RowCursor, RowMapper, RowSource, Value,
+    Column, ColumnError, ColumnValue, Entity, MappingError, RowCursor, RowMapper, RowSource, Value,
 };
 use crate::specification::Field;
 
@@ -129,7 +129,18 @@ pub fn rows<L: RowLimit>(limit: L) -> u64 {
     limit.rows()
 }
 
+/// The column of `T`'s table with the name that `prefix` and `name` make.
+#[must_use]
+pub fn column_of<T: Entity>(prefix: &str, name: &str) -> &'static str {
+    let is_it = |column: &&str| column.strip_prefix(prefix) == Some(name);
+    let mut columns = T::table().columns().iter().map(Column::name);
+    match columns.find(is_it) {
+        Some(column) => column,
+        None => unreachable!("a value object's column {prefix}{name} is in the table"),
+    }
+}
+
 /// A value of the field's type: a number without a type takes it.
-pub fn value_of<T, V>(_: Field<T, V>, value: V) -> V {
+pub fn value_of<T, V, P>(_: Field<T, V, P>, value: V) -> V {
     value
 }

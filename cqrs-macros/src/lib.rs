@@ -52,8 +52,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// Makes a struct with named fields an aggregate root that is stored in a table.
 ///
 /// Emits `Entity` and `AggregateRoot`, a struct `<Name>Fields` of typed fields for conditions and
-/// orders, and the function `<Name>::fields()` that makes it. Fields stored as `json` or
-/// `flatten` have no typed field; the framework's `version` and audit columns have.
+/// orders, and the function `<Name>::fields()` that makes it. The framework's `version` and audit
+/// columns have typed fields too.
 ///
 /// | on the struct | meaning |
 /// |---|---|
@@ -208,6 +208,7 @@ pub fn derive_read_model(input: TokenStream) -> TokenStream {
 /// # Example
 ///
 /// ```
+/// use cqrs_core::mapping::Table;
 /// use cqrs_core::{Id, Record};
 ///
 /// struct Parcel;
@@ -220,8 +221,8 @@ pub fn derive_read_model(input: TokenStream) -> TokenStream {
 ///     kilograms: f64,
 /// }
 ///
-/// let fields = <ParcelRow as Record>::fields::<Parcel>();
-/// assert_eq!(fields.kilograms.column(), "weight_kg");
+/// let table = ParcelRow::describe(Table::builder("parcel")).build();
+/// assert_eq!(table.columns()[1].name(), "weight_kg");
 /// ```
 #[proc_macro_derive(Record, attributes(record, mapper))]
 pub fn derive_record(input: TokenStream) -> TokenStream {
@@ -289,7 +290,8 @@ pub fn derive_value_object(input: TokenStream) -> TokenStream {
 /// | nothing | all aggregates |
 /// | `status == RouteStatus::Ready && priority >= min` | the condition, first: `==`, `!=`, `<`, `<=`, `>`, `>=` with a field on the left and any expression on the right, where the method's parameters are in scope; joined by `&&`, `\|\|`, `!` and parentheses |
 /// | `urgent` | a field that is true |
-/// | `note.is_null()` | a method of the typed field |
+/// | `note.is_null()`, `name.starts_with(start)`, `stops.between(2, 5)`, `status.in_(among)` | a method of the typed field |
+/// | `depot.x > west`, `details.key("city").as_text() == city` | a column of a value object, a place in a JSON document |
 /// | `specification` | a parameter of type `Specification<A>`; also as a part of a condition |
 /// | `order_by(priority.desc(), created_at.asc())` | the order; then that of the key |
 /// | `limit(20)` | at most as many; only for a list |

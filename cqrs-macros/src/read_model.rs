@@ -8,7 +8,7 @@ use crate::attribute::{crate_path, default_crate, emitted_at, entries, sql_name}
 use crate::entity::EntityImpl;
 use crate::errors::Errors;
 use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
-use crate::mapper::{FieldParts, FieldsStruct, MappedField, check_columns, named_fields};
+use crate::mapper::{FieldParts, FieldsStruct, MappedField, Names, check_columns, named_fields};
 use crate::symbol::{CRATE, KEY, READ_MODEL, TABLE, TENANT};
 
 /// The most fields that can make up a key.
@@ -140,7 +140,7 @@ fn emit(input: &DeriveInput, parsed: &Parsed, table: &str) -> TokenStream {
         fields: parsed
             .fields
             .iter()
-            .filter_map(|field| field.typed(krate))
+            .map(|field| field.typed(krate, Names::Whole))
             .collect(),
         record: None,
     };
@@ -221,7 +221,7 @@ fn stub(input: &DeriveInput, parsed: &Parsed) -> TokenStream {
         fields: parsed
             .fields
             .iter()
-            .filter_map(MappedField::typed_stub)
+            .filter_map(|field| field.typed_stub(&parsed.krate))
             .collect(),
         record: None,
     };

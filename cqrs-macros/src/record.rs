@@ -8,7 +8,7 @@ use crate::attribute::{crate_alone, entries};
 use crate::errors::Errors;
 use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
 use crate::mapper::{
-    FieldParts, MappedField, RecordFieldsStruct, TypedField, check_columns, named_fields,
+    FieldParts, GenericFieldsStruct, MappedField, Names, TypedField, check_columns, named_fields,
 };
 use crate::symbol::{KEY, RECORD};
 
@@ -79,11 +79,11 @@ fn emit(
     fields: &[MappedField],
     key: &MappedField,
 ) -> TokenStream {
-    let typed = fields_struct(
-        input,
-        krate,
-        fields.iter().filter_map(|field| field.typed(krate)),
-    );
+    let typed: Vec<TypedField> = fields
+        .iter()
+        .map(|field| field.typed(krate, Names::Whole))
+        .collect();
+    let typed = GenericFieldsStruct::new(input, krate, &typed);
     let functions = FieldParts::of(fields, krate).functions(krate);
     record_impl(&typed, key, &typed.construct(), &functions)
 }
@@ -98,26 +98,13 @@ fn stub(
     let Some(key) = key.filter(|_| input.generics.params.is_empty()) else {
         return TokenStream::new();
     };
-    let typed = fields_struct(
-        input,
-        krate,
-        fields.iter().filter_map(MappedField::typed_stub),
-    );
+    let typed: Vec<TypedField> = fields
+        .iter()
+        .filter_map(|field| field.typed_stub(krate))
+        .collect();
+    let typed = GenericFieldsStruct::new(input, krate, &typed);
     let functions = FieldParts::stub_functions(krate);
     record_impl(&typed, key, &quote!(::core::unreachable!()), &functions)
-}
-
-fn fields_struct<'a>(
-    input: &'a DeriveInput,
-    krate: &'a Path,
-    fields: impl Iterator<Item = TypedField>,
-) -> RecordFieldsStruct<'a> {
-    RecordFieldsStruct {
-        krate,
-        vis: &input.vis,
-        owner: &input.ident,
-        fields: fields.collect(),
-    }
 }
 
 /// The struct of typed fields, and the impl that names it.
@@ -127,7 +114,7 @@ fn fields_struct<'a>(
 ///     type Key = RoutePlanId;
 ///     type Fields<__T> = RoutePlanRowFields<__T>;
 ///
-///     fn fields<__T>() -> Self::Fields<__T> {
+///     fn fields<__T: ::cqrs_core::Entity>() -> Self::Fields<__T> {
 ///         RoutePlanRowFields { id: ::cqrs_core::Field::new("id"), priority: ::cqrs_core::Field::new("priority") }
 ///     }
 ///
@@ -135,12 +122,12 @@ fn fields_struct<'a>(
 /// }
 /// ```
 fn record_impl(
-    typed: &RecordFieldsStruct<'_>,
+    typed: &GenericFieldsStruct<'_>,
     key: &MappedField,
     construct: &TokenStream,
     functions: &TokenStream,
 ) -> TokenStream {
-    let RecordFieldsStruct { krate, owner, .. } = typed;
+    let GenericFieldsStruct { krate, owner, .. } = typed;
     let (fields_struct, fields_name) = (typed.emit(), typed.name());
     let key_type = &key.ty;
     quote! {
@@ -152,7 +139,7 @@ fn record_impl(
             type Key = #key_type;
             type Fields<__T> = #fields_name<__T>;
 
-            fn fields<__T>() -> Self::Fields<__T> {
+            fn fields<__T: #krate::Entity>() -> Self::Fields<__T> {
                 #construct
             }
 

@@ -7,12 +7,13 @@ pub(crate) use pages::PageSelect;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use cqrs_core::mapping::{Column, ColumnRole, ColumnType, MappingError, Table, Value};
+use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table, Value};
 use cqrs_core::{
-    Direction, Entity, Predicate, Query, Result, RowKey, SortKey, Specification, TenantScope,
+    Direction, Entity, Error, Operand, Predicate, Query, Result, RowKey, SortKey, Specification,
+    StoreErrorKind, TenantScope,
 };
 
-use crate::backend::{Dialect, Parameter};
+use crate::backend::{Dialect, Parameter, Parameters};
 use crate::statements::{Statements, list, qualified, quoted};
 
 /// A query with its parameters.
@@ -33,6 +34,7 @@ pub(crate) fn rows<T: Entity>(
 ) -> Result<Select> {
     let table = T::table();
     let columns = all_columns(table);
+    query.check()?;
     let mut builder = Builder::new(table, dialect, &columns);
     builder.conditions(query.specification(), scope)?;
     builder.order(&query.sort_keys(scope.tenant().is_none()));
@@ -40,7 +42,7 @@ pub(crate) fn rows<T: Entity>(
         builder.sql.push_str(" LIMIT ");
         builder.bind(Parameter::int(i64::try_from(limit).unwrap_or(i64::MAX)));
     }
-    Ok(builder.finish())
+    builder.finish()
 }
 
 /// How many rows a specification is true for.
@@ -50,8 +52,9 @@ pub(crate) fn count<T: Entity>(
     dialect: &Dialect,
 ) -> Result<Select> {
     let mut builder = Builder::new(T::table(), dialect, "count(*)");
+    specification.predicate().check(T::table())?;
     builder.conditions(specification, scope)?;
-    Ok(builder.finish())
+    builder.finish()
 }
 
 /// The row with this key. Its text is built once for each table; reads by key are what commands
@@ -115,8 +118,10 @@ struct Builder<'d> {
     table: &'static Table,
     dialect: &'d Dialect,
     sql: String,
-    parameters: Vec<Parameter>,
+    parameters: Parameters,
     has_condition: bool,
+    /// How many levels of the condition are open.
+    depth: usize,
 }
 
 impl<'d> Builder<'d> {
@@ -125,16 +130,24 @@ impl<'d> Builder<'d> {
             table,
             dialect,
             sql: format!("SELECT {what} FROM {}", quoted(table.name())),
-            parameters: Vec::new(),
+            parameters: Parameters::default(),
             has_condition: false,
+            depth: 0,
         }
     }
 
-    fn finish(self) -> Select {
-        Select {
-            sql: self.sql.into(),
-            parameters: self.parameters,
+    fn finish(self) -> Result<Select> {
+        let (count, most) = (self.parameters.0.len(), self.dialect.max_parameters);
+        if count > most {
+            return Err(Error::store(
+                StoreErrorKind::Usage,
+                format!("a query with {count} values, of {most} at most: a list is one with `in_`"),
+            ));
         }
+        Ok(Select {
+            sql: self.sql.into(),
+            parameters: self.parameters.0,
+        })
     }
 
     fn and(&mut self) {
@@ -147,8 +160,8 @@ impl<'d> Builder<'d> {
     }
 
     fn bind(&mut self, parameter: Parameter) {
-        self.parameters.push(parameter);
-        write!(self.sql, "${}", self.parameters.len()).expect("writing to a String cannot fail");
+        let number = self.parameters.add(parameter);
+        self.sql.push_str(&number);
     }
 
     /// The tenant, that the row lives, and the specification.
@@ -181,50 +194,91 @@ impl<'d> Builder<'d> {
         match predicate {
             Predicate::All => self.sql.push_str("1 = 1"),
             Predicate::Compare {
-                column,
-                column_type,
+                operand,
                 comparison,
                 value,
             } => {
-                let bytes = *column_type == ColumnType::Text && comparison.is_ordering();
-                self.sql.push_str(&qualified(self.table, column));
+                let column_type = operand.column_type();
+                let bytes = column_type == ColumnType::Text && comparison.is_ordering();
+                let operand = self.operand(operand);
+                self.sql.push_str(&operand);
                 if bytes {
                     self.sql.push_str(self.dialect.byte_order);
                 }
                 write!(self.sql, " {} ", comparison.operator())
                     .expect("writing to a String cannot fail");
-                self.bind(Parameter::new(*column_type, value.clone()));
+                self.bind(Parameter::new(column_type, value.clone()));
             }
-            Predicate::IsNull { column } => {
-                self.sql.push_str(&qualified(self.table, column));
+            Predicate::In { operand, values } => {
+                let column_type = operand.column_type();
+                let operand = self.operand(operand);
+                let list = Parameter::List(column_type, values.clone());
+                let list = self.parameters.add(list);
+                let sql = (self.dialect.in_list)(&operand, column_type, &list);
+                self.sql.push_str(&sql);
+            }
+            Predicate::Text {
+                operand,
+                test,
+                text,
+            } => {
+                let operand = self.operand(operand);
+                let sql = (self.dialect.text_test)(&operand, *test, text, &mut self.parameters);
+                self.sql.push_str(&sql);
+            }
+            Predicate::IsNull { operand } => {
+                let operand = self.operand(operand);
+                self.sql.push_str(&operand);
                 self.sql.push_str(" IS NULL");
             }
-            Predicate::And(a, b) => self.junction(a, " AND ", b)?,
-            Predicate::Or(a, b) => self.junction(a, " OR ", b)?,
-            Predicate::Not(a) => {
-                self.sql.push_str("NOT (");
-                self.predicate(a)?;
-                self.sql.push(')');
-            }
-            Predicate::Invalid { column, reason } => {
-                return Err(MappingError {
-                    table: self.table.name().to_owned(),
-                    column: (*column).to_owned(),
-                    reason: reason.clone(),
-                }
-                .into());
+            Predicate::And(terms) => self.list(terms, " AND ")?,
+            Predicate::Or(terms) => self.list(terms, " OR ")?,
+            Predicate::Not(inner) => {
+                self.sql.push_str("NOT ");
+                self.nested(|builder| builder.predicate(inner))?;
             }
             other => unreachable!("a predicate this backend does not know: {other:?}"),
         }
         Ok(())
     }
 
-    fn junction(&mut self, a: &Predicate, word: &str, b: &Predicate) -> Result<()> {
+    fn operand(&mut self, operand: &Operand) -> String {
+        let column = qualified(self.table, operand.column());
+        match operand.json() {
+            Some(place) => (self.dialect.json)(&column, place, &mut self.parameters),
+            None => column,
+        }
+    }
+
+    /// A list as a balanced tree: databases parse a flat one into a tree as deep as it is long,
+    /// and limit the depth.
+    fn list(&mut self, terms: &[Predicate], word: &str) -> Result<()> {
+        if let [term] = terms {
+            return self.predicate(term);
+        }
+        let (left, right) = terms.split_at(terms.len().div_ceil(2));
+        self.nested(|builder| {
+            builder.list(left, word)?;
+            builder.sql.push_str(word);
+            builder.list(right, word)
+        })
+    }
+
+    /// What `write` writes, in parentheses.
+    fn nested(&mut self, write: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        // SQLite has 1000 levels, of which an operand needs some; the stack of Postgres has more.
+        const MAX_DEPTH: usize = 900;
+        if self.depth == MAX_DEPTH {
+            return Err(Error::store(
+                StoreErrorKind::Usage,
+                "a condition too deep and too wide for the database: use `in_` for a list of values",
+            ));
+        }
+        self.depth += 1;
         self.sql.push('(');
-        self.predicate(a)?;
-        self.sql.push_str(word);
-        self.predicate(b)?;
+        write(self)?;
         self.sql.push(')');
+        self.depth -= 1;
         Ok(())
     }
 
@@ -257,5 +311,71 @@ impl<'d> Builder<'d> {
             key.push_str(nulls);
         }
         key
+    }
+}
+
+#[cfg(all(test, feature = "postgres", feature = "sqlite"))]
+mod tests {
+    use cqrs_core::{ReadModel, RequestContext};
+
+    use super::*;
+    use crate::backend::Backed;
+
+    #[derive(Debug, Clone, ReadModel)]
+    #[read_model(table = "plan")]
+    struct Plan {
+        #[read_model(key)]
+        id: i64,
+        city: String,
+        weight: f64,
+        details: serde_json::Value,
+    }
+
+    fn sql(condition: Specification<Plan>, dialect: &Dialect) -> String {
+        let context = RequestContext::system();
+        let select = count(&condition, context.scope(), dialect).expect("a good condition");
+        let (_, condition) = select.sql.split_once(" WHERE ").expect("a condition");
+        condition.replace("\"plan\".", "")
+    }
+
+    #[test]
+    fn the_text_depends_on_the_shape_alone() {
+        let f = Plan::fields();
+        for dialect in [&crate::Postgres::DIALECT, &crate::Sqlite::DIALECT] {
+            let none = Vec::<f64>::new();
+            for (one, other) in [
+                (f.id.in_([1]), f.id.in_(0..100)),
+                (f.weight.in_([0.5]), f.weight.in_(none)),
+                (f.city.starts_with("a"), f.city.starts_with("\u{10ffff}")),
+                (f.city.like("%"), f.city.like("a_b")),
+                (
+                    f.details.key("a").as_text().eq("x"),
+                    f.details.index(0).key("\"; --").as_text().eq("y"),
+                ),
+            ] {
+                assert_eq!(sql(one, dialect), sql(other, dialect));
+            }
+        }
+    }
+
+    #[test]
+    fn each_database_has_its_words() {
+        let f = Plan::fields();
+        let condition = || {
+            f.id.in_([1])
+                & f.city.starts_with("G")
+                & (f.id.lt(2) | f.details.key("a").as_bool().eq(true))
+        };
+        assert_eq!(
+            sql(condition(), &crate::Postgres::DIALECT),
+            "((\"id\" = ANY($1) AND \"city\" COLLATE \"C\" LIKE $2) AND (\"id\" < $3 OR \
+             (jsonb_path_query_first(\"details\", $4::jsonpath, '{}', true)::bool) = $5))"
+        );
+        assert_eq!(
+            sql(condition(), &crate::Sqlite::DIALECT),
+            "((\"id\" IN (SELECT value FROM json_each($1)) AND \
+             (\"city\" COLLATE BINARY >= $2 AND \"city\" COLLATE BINARY < $3)) AND (\"id\" < $4 OR \
+             (CASE json_type(\"details\", $5) WHEN 'true' THEN 1 WHEN 'false' THEN 0 END) = $6))"
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Finders: conditions, orders, limits.
 
 use super::Harness;
-use super::fixtures::{Class, Grams, Parcel, Status};
+use super::fixtures::{Class, Grams, Parcel, Point, Status};
 use super::support::{Bench, assert_refused, begin, err, north, ok, south, time};
+use crate::error::Error;
 use crate::repository::Repository;
 use crate::specification::{Query, Specification};
 use crate::unit_of_work::UnitOfWork;
@@ -129,6 +130,215 @@ pub async fn conditions_combine<H: Harness>(h: &H) {
         deep = !(deep & Specification::all());
     }
     assert_eq!(set(&bench, deep).await, "a");
+    let mut nested = f.label.eq("a");
+    for _ in 0..50 {
+        nested = !(nested & f.label.ne("b"));
+    }
+    assert_eq!(set(&bench, nested).await, "ab");
+}
+
+/// Thousands of conditions that are joined are no deep condition; one that is nested too deep is
+/// refused.
+pub async fn many_conditions_are_joined<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    parcels(&bench, &["a", "b", "c"], |parcel, index| {
+        parcel.priority = i32::try_from(index).unwrap_or(0) * 4_999;
+    })
+    .await;
+    let f = Parcel::fields();
+    let any = (1..10_000).map(|priority| f.priority.eq(priority));
+    assert_eq!(set(&bench, Specification::any_of(any)).await, "bc");
+    let all = (1..5_000).map(|priority| f.priority.ne(priority));
+    assert_eq!(set(&bench, Specification::all_of(all)).await, "ac");
+    assert_eq!(set(&bench, Specification::any_of([])).await, "");
+    assert_eq!(set(&bench, Specification::all_of([])).await, "abc");
+    let mut deep = f.label.eq("a");
+    for _ in 0..51 {
+        deep = !(deep & f.label.ne("b"));
+    }
+    let mut uow = bench.unit_of_work(&north());
+    let error = err(uow.repository::<Parcel>().query(deep.into()).await);
+    assert!(matches!(error, Error::Mapping(_)), "{error:?}");
+}
+
+/// A list finds what is equal to one of its values, of every type; an empty one is false, also for
+/// NULL.
+pub async fn a_list_finds_what_is_in_it<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let floats = [5e-324, f64::MAX, f64::NEG_INFINITY];
+    let uuid = |n: usize| uuid::Uuid::from_u128(n as u128);
+    parcels(&bench, &["a", "b", "c"], |parcel, index| {
+        parcel.status = [Status::Waiting, Status::Moving, Status::Arrived][index];
+        parcel.rank = [None, Some(1), Some(2)][index];
+        parcel.note = [None, Some("'"), Some("\"é😀")][index].map(str::to_owned);
+        parcel.amount = [i64::MIN, 0, i64::MAX][index];
+        parcel.ratio = floats[index];
+        parcel.factor = 0.1;
+        parcel.fragile = index == 1;
+        parcel.seen = [None, Some(time(0)), Some(time(1))][index];
+        parcel.reference = uuid(index);
+        parcel.seal = [vec![], vec![0], vec![0, 255]][index].clone();
+    })
+    .await;
+    let f = Parcel::fields();
+    let day = Parcel::silent("").day;
+    let none = Vec::<i32>::new;
+    let cases: Vec<(Specification<Parcel>, &str)> = vec![
+        (f.status.in_([Status::Waiting, Status::Arrived]), "ac"),
+        (f.rank.in_([2, 3]), "c"),
+        (!f.rank.in_([2, 3]), "b"),
+        (f.rank.in_(none()), ""),
+        (!f.rank.in_(none()), "abc"),
+        (f.note.in_(["'", "\"é😀"]), "bc"),
+        (f.amount.in_([i64::MIN, i64::MAX]), "ac"),
+        (f.ratio.in_(floats), "abc"),
+        (f.ratio.in_([0.0, 1e-323]), ""),
+        (f.factor.in_([0.1_f32]), "abc"),
+        (f.fragile.in_([true]), "b"),
+        (f.seen.in_([time(1)]), "c"),
+        (f.day.in_([day]), "abc"),
+        (f.reference.in_([uuid(0), uuid(2)]), "ac"),
+        (f.seal.in_([vec![], vec![0, 255]]), "ac"),
+        (f.id.in_(Vec::<crate::Id<Parcel>>::new()), ""),
+    ];
+    for (specification, expected) in cases {
+        let text = format!("{specification}");
+        assert_eq!(set(&bench, specification).await, expected, "{text}");
+    }
+}
+
+/// A range includes its ends; an empty one finds nothing, and NULL is in none.
+pub async fn a_range_includes_its_ends<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    parcels(&bench, &["a", "b", "c", "d"], |parcel, index| {
+        parcel.rank = [None, Some(1), Some(2), Some(3)][index];
+    })
+    .await;
+    let f = Parcel::fields();
+    for (specification, expected) in [
+        (f.rank.between(1, 2), "bc"),
+        (!f.rank.between(1, 2), "d"),
+        (f.rank.between(2, 2), "c"),
+        (f.rank.between(2, 1), ""),
+        (!f.rank.between(2, 1), "bcd"),
+        (f.label.between("b", "c"), "bc"),
+        (f.rank.is_not_null(), "bcd"),
+    ] {
+        let text = format!("{specification}");
+        assert_eq!(set(&bench, specification).await, expected, "{text}");
+    }
+}
+
+/// Text is tested character by character, with its case; only `like` knows special characters.
+pub async fn text_is_tested_exactly<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let notes = [
+        None,
+        Some("Graz"),
+        Some("50%_\\*[?]"),
+        Some("é😀\u{ffff}"),
+        Some(""),
+    ];
+    parcels(&bench, &["a", "b", "c", "d", "e"], |parcel, index| {
+        parcel.note = notes[index].map(str::to_owned);
+    })
+    .await;
+    let note = Parcel::fields().note;
+    for (specification, expected) in [
+        (note.like("%"), "bcde"),
+        (!note.like("%a%"), "cde"),
+        (note.like("G__z"), "b"),
+        (note.like("g%"), ""),
+        (note.like("é_%"), "d"),
+        (note.like("___"), "d"),
+        (note.like("%\\%\\_\\\\*[%"), "c"),
+        (note.like(""), "e"),
+        (note.starts_with("Gr"), "b"),
+        (note.starts_with("gr"), ""),
+        (note.starts_with("50%"), "c"),
+        (note.starts_with("5_"), ""),
+        (note.starts_with(""), "bcde"),
+        (note.ends_with("?]"), "c"),
+        (note.ends_with("\u{ffff}"), "d"),
+        (note.ends_with("\u{fffe}"), ""),
+        (note.ends_with(""), "bcde"),
+        (note.contains("😀"), "d"),
+        (note.contains("\\*["), "c"),
+        (note.contains("%z"), ""),
+        (note.contains(""), "bcde"),
+        (!note.contains("a"), "cde"),
+    ] {
+        let text = format!("{specification}");
+        assert_eq!(set(&bench, specification).await, expected, "{text}");
+    }
+}
+
+/// Conditions look into JSON documents; what is not there, or of another kind, is NULL.
+pub async fn json_is_looked_into<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let documents = [
+        serde_json::json!({"n": 1, "t": "x", "b": true, "l": [1, [2]], "": {"a.b\"[0]": "k"}}),
+        serde_json::json!({"n": 1.0, "t": null, "b": "true", "l": {"0": 1}}),
+        serde_json::json!({"n": "1", "t": "1", "b": false}),
+        serde_json::json!([9_007_199_254_740_993_i64, 0.5, "x"]),
+        serde_json::json!("x"),
+    ];
+    parcels(&bench, &["a", "b", "c", "d", "e"], |parcel, index| {
+        parcel.details = documents[index].clone();
+        parcel.tags = vec![parcel.label.clone()];
+    })
+    .await;
+    let f = Parcel::fields();
+    let key = |key: &str| f.details.key(key);
+    for (specification, expected) in [
+        (key("n").as_i64().eq(1), "ab"),
+        (key("n").as_f64().le(1.5), "ab"),
+        (key("n").as_text().eq("1"), "c"),
+        (key("n").as_i64().is_null(), "cde"),
+        (!key("n").as_i64().ne(1), "ab"),
+        (key("t").as_text().in_(["x", "1"]), "ac"),
+        (key("t").as_text().starts_with("x"), "a"),
+        (key("t").as_text().is_null(), "bde"),
+        (key("t").exists(), "abc"),
+        (key("t").is_json_null(), "b"),
+        (!key("t").is_json_null(), "acde"),
+        (key("b").as_bool().eq(true), "a"),
+        (key("b").as_bool().in_([true, false]), "ac"),
+        (key("l").index(0).as_i64().eq(1), "a"),
+        (key("l").key("0").as_i64().eq(1), "b"),
+        (key("l").index(1).index(0).as_i64().between(2, 3), "a"),
+        (key("").key("a.b\"[0]").as_text().eq("k"), "a"),
+        (f.details.index(0).exists(), "d"),
+        (f.details.index(0).as_i64().is_null(), "abcde"),
+        (f.details.index(1).as_f64().eq(0.5), "d"),
+        (f.details.index(1).as_i64().is_not_null(), ""),
+        (f.details.index(2).as_text().gt("w"), "d"),
+        (f.details.index(9).exists(), ""),
+        (f.details.document().as_text().eq("x"), "e"),
+        (f.tags.index(0).as_text().le("b"), "ab"),
+    ] {
+        let text = format!("{specification}");
+        assert_eq!(set(&bench, specification).await, expected, "{text}");
+    }
+}
+
+/// Conditions reach the columns of value objects.
+pub async fn value_objects_are_compared_by_column<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    parcels(&bench, &["a", "b"], |parcel, index| {
+        parcel.depot.x = [1.0, 2.0][index];
+        parcel.sender = [None, Some(Point { x: 3.0, y: 4.0 })][index];
+    })
+    .await;
+    let f = Parcel::fields();
+    for (specification, expected) in [
+        (f.depot.x.gt(1.5), "b"),
+        (f.sender.y.eq(4.0), "b"),
+        (f.sender.x.is_null(), "a"),
+    ] {
+        let text = format!("{specification}");
+        assert_eq!(set(&bench, specification).await, expected, "{text}");
+    }
 }
 
 /// A comparison with NULL is unknown, and so is its opposite: neither finds the row.
@@ -281,6 +491,14 @@ pub async fn a_condition_that_no_column_can_hold_is_refused<H: Harness>(h: &H) {
         (f.ratio.eq(f64::NAN), "ratio"),
         (f.label.eq("a\0"), "label"),
         (f.total.lt(u64::MAX), "total"),
+        (f.ratio.in_([0.0, f64::NAN]), "ratio"),
+        (f.total.between(0_u64, u64::MAX), "total"),
+        (f.label.like("a\\"), "label"),
+        (f.label.contains("\0"), "label"),
+        (f.details.eq(serde_json::json!(1)), "details"),
+        (f.details.key("\0").exists(), "details"),
+        (f.details.document().as_i64().lt(i64::MAX), "details"),
+        (f.details.document().as_f64().gt(1e-99), "details"),
         (
             f.fragile.eq(true) & !(f.due.gt(chrono::DateTime::<chrono::Utc>::MAX_UTC)),
             "due",
@@ -294,4 +512,8 @@ pub async fn a_condition_that_no_column_can_hold_is_refused<H: Harness>(h: &H) {
         let error = err(repository.count(specification).await);
         assert_refused(&error, "conformance_parcel", column);
     }
+    let by_json = Query::all().order_by(f.details.asc());
+    let mut uow = bench.unit_of_work(&north());
+    let error = err(uow.repository::<Parcel>().query(by_json).await);
+    assert_refused(&error, "conformance_parcel", "details");
 }

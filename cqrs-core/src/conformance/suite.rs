@@ -90,6 +90,12 @@ macro_rules! __conformance_rules {
             finders {
                 conditions_on_every_type
                 conditions_combine
+                many_conditions_are_joined
+                a_list_finds_what_is_in_it
+                a_range_includes_its_ends
+                text_is_tested_exactly
+                json_is_looked_into
+                value_objects_are_compared_by_column
                 null_is_unknown
                 text_compares_by_bytes
                 an_order_places_null_last

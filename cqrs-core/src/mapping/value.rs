@@ -127,8 +127,9 @@ impl Value {
     /// Brings the value to what every backend can hold, or says why that is impossible.
     ///
     /// Times are cut to microseconds, the resolution of Postgres. Refused are NaN (SQLite would
-    /// store NULL), text with a NUL character (Postgres refuses it), and years outside 0 to 9999
-    /// (where SQLite's text order would differ from the order of time).
+    /// store NULL), text with a NUL character (Postgres refuses it), years outside 0 to 9999
+    /// (where SQLite's text order would differ from the order of time), and JSON that nests deeper
+    /// than 127 levels (which `serde_json` does not read).
     ///
     /// # Errors
     ///
@@ -144,6 +145,11 @@ impl Value {
             Self::Json(ref text) if has_nul_escape(text) => Err(ColumnError::invalid(
                 "JSON with a NUL character in a string cannot be stored",
             )),
+            Self::Json(ref text) if json_depth(text) > MAX_JSON_DEPTH => {
+                Err(ColumnError::invalid(format!(
+                    "JSON that nests deeper than {MAX_JSON_DEPTH} levels could not be read again"
+                )))
+            }
             Self::Timestamp(time) => {
                 check_year(time.year())?;
                 Ok(Self::Timestamp(time.trunc_subsecs(6)))
@@ -186,6 +192,29 @@ fn has_nul_escape(json: &str) -> bool {
     })
 }
 
+/// How deep `serde_json` reads.
+const MAX_JSON_DEPTH: usize = 127;
+
+/// How deep arrays and objects nest in JSON text.
+fn json_depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string) = (0_usize, 0, false);
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            // Whatever it escapes is no end of the string.
+            b'\\' => drop(bytes.next()),
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 fn check_year(year: i32) -> Result<(), ColumnError> {
     if (0..=9999).contains(&year) {
         Ok(())
@@ -218,6 +247,25 @@ mod tests {
     fn a_backslash_before_u0000_is_no_nul() {
         let text = serde_json::to_string("a\\u0000b").unwrap();
         assert!(Value::Json(text).checked().is_ok());
+    }
+
+    #[test]
+    fn json_is_stored_as_deep_as_it_can_be_read() {
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for (text, is_stored) in [
+            (nested(127), true),
+            (nested(128), false),
+            (format!(r#""\"{}""#, "[".repeat(200)), true),
+            (format!("[{}]", vec!["[]"; 200].join(",")), true),
+        ] {
+            let is_read = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+            assert_eq!(is_read, is_stored, "{text}");
+            assert_eq!(
+                Value::Json(text.clone()).checked().is_ok(),
+                is_stored,
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -15,10 +15,16 @@ use super::{
     note = "derive `ValueObject` for it, on a struct with named fields"
 )]
 pub trait ValueObject: Sized {
+    /// The typed fields of its columns in the table of a `T`.
+    type Fields<T>;
+
     /// How many columns it fills.
     const COLUMNS: usize;
     /// Whether the group as a whole may be absent.
     const NULLABLE: bool = false;
+
+    /// The typed fields, of columns whose names begin with `prefix`.
+    fn fields<T: Entity>(prefix: &str) -> Self::Fields<T>;
 
     /// Adds its columns to a table.
     fn describe(table: TableBuilder) -> TableBuilder;
@@ -40,12 +46,17 @@ pub trait ValueObject: Sized {
 
 /// `None` is stored as NULL in every column of the group. A `Some` whose own columns are all NULL
 /// would read back as `None` and is refused when written.
-impl<T: ValueObject> ValueObject for Option<T> {
-    const COLUMNS: usize = T::COLUMNS;
+impl<V: ValueObject> ValueObject for Option<V> {
+    type Fields<T> = V::Fields<T>;
+    const COLUMNS: usize = V::COLUMNS;
     const NULLABLE: bool = true;
 
+    fn fields<T: Entity>(prefix: &str) -> V::Fields<T> {
+        V::fields(prefix)
+    }
+
     fn describe(table: TableBuilder) -> TableBuilder {
-        T::describe(table)
+        V::describe(table)
     }
 
     fn write(&self, row: &mut RowWriter) -> Result<(), MappingError> {
@@ -61,17 +72,17 @@ impl<T: ValueObject> ValueObject for Option<T> {
                 Ok(())
             }
             None => {
-                row.put_nulls(T::COLUMNS);
+                row.put_nulls(V::COLUMNS);
                 Ok(())
             }
         }
     }
 
     fn read<R: RowSource + ?Sized>(row: &mut RowCursor<'_, R>) -> Result<Self, MappingError> {
-        if row.skip_if_null(T::COLUMNS)? {
+        if row.skip_if_null(V::COLUMNS)? {
             return Ok(None);
         }
-        T::read(row).map(Some)
+        V::read(row).map(Some)
     }
 }
 
@@ -90,7 +101,7 @@ pub trait Record: Sized + Send + Sync + 'static {
     type Fields<T>;
 
     /// The typed fields.
-    fn fields<T>() -> Self::Fields<T>;
+    fn fields<T: Entity>() -> Self::Fields<T>;
 
     /// Adds its columns to a table.
     fn describe(table: TableBuilder) -> TableBuilder;

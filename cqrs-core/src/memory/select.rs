@@ -4,8 +4,8 @@ use super::overlay::is_alive;
 use super::state::Row;
 use crate::context::TenantScope;
 use crate::error::Result;
-use crate::mapping::{Entity, MappingError, RowCursor, Table, ValueRow};
-use crate::specification::{Page, Paging, Predicate, Query, Specification};
+use crate::mapping::{Entity, RowCursor, Table, ValueRow};
+use crate::specification::{Page, Paging, Query, Specification};
 
 /// Whether a row of this table exists within the scope.
 pub(super) fn is_within(scope: &TenantScope, table: &Table, row: &ValueRow) -> bool {
@@ -27,26 +27,22 @@ pub(super) fn filter<'r, T: Entity>(
     scope: &TenantScope,
     rows: impl Iterator<Item = &'r Row>,
 ) -> Result<Vec<Row>> {
-    check(specification.predicate(), T::table())?;
-    let mut found = Vec::new();
-    for row in rows.filter(|row| is_within(scope, T::table(), row)) {
-        if specification
-            .predicate()
-            .evaluate(T::table(), row.values())?
-            == Some(true)
-        {
-            found.push(Row::clone(row));
-        }
-    }
-    Ok(found)
+    let (table, predicate) = (T::table(), specification.predicate());
+    predicate.check(table)?;
+    Ok(rows
+        .filter(|row| is_within(scope, table, row))
+        .filter(|row| predicate.truth(table, row.values()) == Some(true))
+        .cloned()
+        .collect())
 }
 
 /// Orders rows, cuts them to the limit, and reads them.
 ///
 /// # Errors
 ///
-/// Where a row does not fit its type.
+/// Where a row does not fit its type, or the order is by what has none.
 pub(super) fn read_in_order<T: Entity>(query: &Query<T>, mut rows: Vec<Row>) -> Result<Vec<T>> {
+    query.check()?;
     rows.sort_by(|a, b| query.compare_rows(a.values(), b.values()));
     let limit = query
         .row_limit()
@@ -85,21 +81,4 @@ pub(super) fn read_page<T: Entity>(
 /// Where the row does not fit its type.
 pub(super) fn read<T: Entity>(row: &ValueRow) -> Result<T> {
     Ok(T::read_row(&mut RowCursor::new(T::table(), row))?)
-}
-
-fn check(predicate: &Predicate, table: &Table) -> Result<()> {
-    match predicate {
-        Predicate::And(a, b) | Predicate::Or(a, b) => {
-            check(a, table)?;
-            check(b, table)
-        }
-        Predicate::Not(inner) => check(inner, table),
-        Predicate::Invalid { column, reason } => Err(MappingError {
-            table: table.name().to_owned(),
-            column: (*column).to_owned(),
-            reason: reason.clone(),
-        }
-        .into()),
-        Predicate::All | Predicate::Compare { .. } | Predicate::IsNull { .. } => Ok(()),
-    }
 }

@@ -1,9 +1,10 @@
 //! Evaluation in memory.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::{Comparison, Direction, Predicate, Query, SortKey, Specification};
-use crate::mapping::{ColumnRole, Entity, MappingError, Table, Value};
+use super::{Comparison, Direction, Operand, Order, Predicate, Query, SortKey, Specification};
+use crate::mapping::{ColumnError, ColumnRole, ColumnType, Entity, MappingError, Table, Value};
 
 impl<T: Entity> Specification<T> {
     /// Whether it is true for this value, by the same mapping that stores it.
@@ -23,39 +24,81 @@ impl Predicate {
     ///
     /// # Errors
     ///
-    /// [`MappingError`] where a value of the condition cannot be stored.
+    /// As [`check`](Self::check).
     pub fn evaluate(&self, table: &Table, row: &[Value]) -> Result<Option<bool>, MappingError> {
-        Ok(match self {
+        self.check(table)?;
+        Ok(self.truth(table, row))
+    }
+
+    /// Refuses a condition of which a part is invalid, whether or not it matters for any row.
+    ///
+    /// # Errors
+    ///
+    /// [`MappingError`] where a value of the condition cannot be stored.
+    pub fn check(&self, table: &Table) -> Result<(), MappingError> {
+        match self {
+            Self::And(terms) | Self::Or(terms) => {
+                terms.iter().try_for_each(|term| term.check(table))
+            }
+            Self::Not(inner) => inner.check(table),
+            Self::Invalid { column, reason } => Err(MappingError {
+                table: table.name().to_owned(),
+                column: (*column).to_owned(),
+                reason: reason.clone(),
+            }),
+            Self::All
+            | Self::Compare { .. }
+            | Self::In { .. }
+            | Self::Text { .. }
+            | Self::IsNull { .. } => Ok(()),
+        }
+    }
+
+    /// The truth of a condition that was checked; `None` is unknown.
+    pub(crate) fn truth(&self, table: &Table, row: &[Value]) -> Option<bool> {
+        match self {
             Self::All => Some(true),
             Self::Compare {
-                column,
+                operand,
                 comparison,
                 value,
-                ..
-            } => value_of(table, row, column)
+            } => operand_value(table, row, operand)
                 .compare(value)
                 .map(|ordering| comparison.holds(ordering)),
-            Self::IsNull { column } => Some(value_of(table, row, column).is_null()),
-            Self::And(a, b) => match (a.evaluate(table, row)?, b.evaluate(table, row)?) {
-                (Some(false), _) | (_, Some(false)) => Some(false),
-                (Some(true), Some(true)) => Some(true),
-                _ => None,
-            },
-            Self::Or(a, b) => match (a.evaluate(table, row)?, b.evaluate(table, row)?) {
-                (Some(true), _) | (_, Some(true)) => Some(true),
-                (Some(false), Some(false)) => Some(false),
-                _ => None,
-            },
-            Self::Not(a) => a.evaluate(table, row)?.map(|truth| !truth),
-            Self::Invalid { column, reason } => {
-                return Err(MappingError {
-                    table: table.name().to_owned(),
-                    column: (*column).to_owned(),
-                    reason: reason.clone(),
-                });
+            Self::In { values, .. } if values.is_empty() => Some(false),
+            Self::In { operand, values } => {
+                let found = operand_value(table, row, operand);
+                let is_found = |value| found.compare(value).is_some_and(Ordering::is_eq);
+                (!found.is_null()).then(|| values.iter().any(is_found))
             }
-        })
+            Self::Text {
+                operand,
+                test,
+                text,
+            } => match &*operand_value(table, row, operand) {
+                Value::Text(found) => Some(test.holds(found, text)),
+                _ => None,
+            },
+            Self::IsNull { operand } => Some(operand_value(table, row, operand).is_null()),
+            Self::And(terms) => all_are(true, terms, table, row),
+            Self::Or(terms) => all_are(false, terms, table, row),
+            Self::Not(inner) => inner.truth(table, row).map(|truth| !truth),
+            Self::Invalid { .. } => None,
+        }
     }
+}
+
+/// `truth` if all terms have it, the opposite if one has that, else unknown.
+fn all_are(truth: bool, terms: &[Predicate], table: &Table, row: &[Value]) -> Option<bool> {
+    let mut all = Some(truth);
+    for term in terms {
+        match term.truth(table, row) {
+            Some(found) if found == truth => {}
+            None => all = None,
+            opposite => return opposite,
+        }
+    }
+    all
 }
 
 impl Comparison {
@@ -78,7 +121,40 @@ fn value_of<'r>(table: &Table, row: &'r [Value], column: &str) -> &'r Value {
         .unwrap_or(&Value::Null)
 }
 
+fn operand_value<'r>(table: &Table, row: &'r [Value], operand: &Operand) -> Cow<'r, Value> {
+    let value = value_of(table, row, operand.column());
+    match (operand.json(), value) {
+        (None, value) => Cow::Borrowed(value),
+        (Some(place), Value::Json(document)) => Cow::Owned(place.read(document)),
+        (Some(_), _) => Cow::Owned(Value::Null),
+    }
+}
+
 impl<T: Entity> Query<T> {
+    /// Refuses a query whose condition is invalid, or whose order is by JSON documents, which
+    /// databases sort differently.
+    ///
+    /// # Errors
+    ///
+    /// [`MappingError`] with the column.
+    pub fn check(&self) -> Result<(), MappingError> {
+        let table = T::table();
+        self.specification().predicate().check(table)?;
+        let is_json = |order: &&Order<T>| {
+            table.columns().iter().any(|column| {
+                column.name() == order.column() && column.column_type() == ColumnType::Json
+            })
+        };
+        match self.order().iter().find(is_json) {
+            Some(order) => Err(MappingError {
+                table: table.name().to_owned(),
+                column: order.column().to_owned(),
+                reason: ColumnError::invalid("JSON documents have no order"),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// The order of two rows of `T`'s table: by the query's keys, then by the key of the table and
     /// the tenant.
     #[must_use]

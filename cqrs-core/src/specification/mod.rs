@@ -1,15 +1,24 @@
 //! Conditions over the fields of an aggregate or a read model: one typed tree, evaluated in
 //! memory and compiled to SQL, with the same answer.
 
+mod cache_key;
 mod cursor;
+mod describe;
 mod evaluate;
 mod field;
+mod json;
+mod operand;
 mod page;
 mod predicate;
 mod query;
+mod text;
 
+pub use cache_key::CacheKey;
 pub use cursor::Cursor;
-pub use field::Field;
+pub use field::{Field, Place};
+pub use json::{JsonPath, JsonValue};
+pub use operand::{JsonLeaf, JsonPlace, JsonStep, Operand};
 pub use page::{Page, PageRequest, Paging};
 pub use predicate::{Comparison, Predicate, Specification};
 pub use query::{Direction, Order, Query, SortKey};
+pub use text::{LikeToken, TextTest, TextValue};

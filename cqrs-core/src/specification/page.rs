@@ -6,7 +6,7 @@ use super::cursor::{Cursor, order_id};
 use super::evaluate::null_last;
 use super::{Direction, Query, SortKey};
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::mapping::{Column, ColumnType, Entity, Table, Value};
+use crate::mapping::{Column, Entity, Table, Value};
 
 /// Which page of a query is wanted.
 ///
@@ -113,12 +113,13 @@ impl Paging {
     /// # Errors
     ///
     /// A [`Usage`](StoreErrorKind::Usage) error where the page has no rows, where the query has a
-    /// limit of its own or is ordered by JSON, and where the cursor is of another query.
+    /// limit of its own, and where the cursor is of another query; those of [`Query::check`].
     pub fn new<T: Entity>(
         query: &Query<T>,
         request: PageRequest,
         across_tenants: bool,
     ) -> Result<Self> {
+        query.check()?;
         let table = T::table();
         let keys = query.sort_keys(across_tenants);
         let columns = || keys.iter().map(|key| &table.columns()[key.index]);
@@ -127,9 +128,6 @@ impl Paging {
         }
         if query.row_limit().is_some() {
             return Err(usage("a page has a size, so its query has no limit"));
-        }
-        if columns().any(|column| column.column_type() == ColumnType::Json) {
-            return Err(usage("pages are not ordered by JSON"));
         }
         if let Start::After(cursor) = &request.start {
             let fits = cursor.order() == order_id(table, &keys)

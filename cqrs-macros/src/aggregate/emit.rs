@@ -8,7 +8,7 @@ use super::parse::Parsed;
 use super::{Framework, Model, Shape};
 use crate::attribute::emitted_at;
 use crate::entity::EntityImpl;
-use crate::mapper::{FieldParts, FieldsStruct, MappedField, TypedField};
+use crate::mapper::{FieldParts, FieldsStruct, Names, TypedField};
 use crate::types;
 
 pub(super) fn emit(model: &Model) -> TokenStream {
@@ -16,7 +16,9 @@ pub(super) fn emit(model: &Model) -> TokenStream {
     let mut typed = Vec::new();
     let mut record = None;
     match &model.shape {
-        Shape::Fields(fields) => typed.extend(fields.iter().filter_map(|field| field.typed(krate))),
+        Shape::Fields(fields) => {
+            typed.extend(fields.iter().map(|field| field.typed(krate, Names::Whole)));
+        }
         Shape::Row(row) => record = Some(row),
     }
     typed.extend(model.framework.typed(krate));
@@ -177,7 +179,7 @@ pub(super) fn stub(parsed: &Parsed) -> TokenStream {
     let mut typed: Vec<TypedField> = parsed
         .fields
         .iter()
-        .filter_map(MappedField::typed_stub)
+        .filter_map(|field| field.typed_stub(krate))
         .collect();
     for field in framework.typed(krate) {
         if !typed.iter().any(|other| other.ident == field.ident) {

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{Path, Type};
 
-use super::{Codec, Kind, MappedField, TypedField};
+use super::{Codec, Kind, MappedField, TypedField, TypedKind};
 use crate::attribute::emitted_at;
 use crate::types;
 
@@ -144,59 +144,78 @@ impl MappedField {
         }
     }
 
-    /// The typed field that conditions use; `None` where there is no single comparable column.
-    pub(crate) fn typed(&self, krate: &Path) -> Option<TypedField> {
-        let Kind::Column { name, codec } = &self.kind else {
-            return None;
+    /// The typed field that conditions use.
+    pub(crate) fn typed(&self, krate: &Path, names: Names) -> TypedField {
+        let span = emitted_at(&self.ty);
+        let kind = match &self.kind {
+            Kind::Flatten { prefix } => TypedKind::Group {
+                ty: self.ty.clone(),
+                prefix: match names {
+                    Names::Whole => quote!(#prefix),
+                    Names::Prefixed => quote!(&::std::format!("{}{}", __prefix, #prefix)),
+                },
+            },
+            Kind::Column { name, codec } => {
+                let column = match names {
+                    Names::Whole => quote!(#name),
+                    Names::Prefixed => quote!(#krate::__private::column_of::<__T>(__prefix, #name)),
+                };
+                let new = match codec {
+                    Codec::Text => quote_spanned!(span=> #krate::Field::encoded(
+                        #column,
+                        #krate::mapping::ColumnType::Text,
+                        #krate::mapping::encode_text,
+                    )),
+                    Codec::Json => quote_spanned!(span=> #krate::Field::json(#column)),
+                    _ => quote_spanned!(span=> #krate::Field::new(#column)),
+                };
+                TypedKind::Column {
+                    name: name.value(),
+                    value: self.condition_type(codec, krate),
+                    new,
+                }
+            }
         };
+        TypedField {
+            ident: self.ident.clone(),
+            kind,
+        }
+    }
+
+    /// What a condition compares the column with.
+    fn condition_type(&self, codec: &Codec, krate: &Path) -> TokenStream {
         let span = emitted_at(&self.ty);
         let (inner, _) = self.coded_type();
-        let (value, new) = match codec {
-            Codec::Plain => (
-                quote!(#inner),
-                quote_spanned!(span=> #krate::Field::new(#name)),
-            ),
-            Codec::With { column_type, .. } => (
-                {
-                    let plain = types::option(column_type).unwrap_or(column_type);
-                    quote!(#plain)
-                },
-                quote_spanned!(span=> #krate::Field::new(#name)),
-            ),
-            Codec::Text => (
-                quote!(#inner),
-                quote_spanned!(span=> #krate::Field::encoded(
-                    #name,
-                    #krate::mapping::ColumnType::Text,
-                    #krate::mapping::encode_text,
-                )),
-            ),
-            Codec::Json => return None,
-        };
-        Some(TypedField {
-            ident: self.ident.clone(),
-            column: name.value(),
-            value,
-            new,
-        })
+        match codec {
+            Codec::Plain | Codec::Text => quote!(#inner),
+            Codec::Json => quote_spanned!(span=> #krate::mapping::AsJson<#inner>),
+            Codec::With { column_type, .. } => types::option(column_type)
+                .unwrap_or(column_type)
+                .to_token_stream(),
+        }
     }
 
     /// The typed field for a stub: it asks nothing of the field's type.
-    pub(crate) fn typed_stub(&self) -> Option<TypedField> {
+    pub(crate) fn typed_stub(&self, krate: &Path) -> Option<TypedField> {
         let Kind::Column { name, codec } = &self.kind else {
             return None;
         };
-        let (inner, _) = self.coded_type();
-        let value = match codec {
-            Codec::Json => return None,
-            Codec::With { column_type, .. } => column_type.to_token_stream(),
-            Codec::Plain | Codec::Text => inner.to_token_stream(),
-        };
         Some(TypedField {
             ident: self.ident.clone(),
-            column: name.value(),
-            value,
-            new: quote!(::core::unreachable!()),
+            kind: TypedKind::Column {
+                name: name.value(),
+                value: self.condition_type(codec, krate),
+                new: quote!(::core::unreachable!()),
+            },
         })
     }
+}
+
+/// How the columns of typed fields are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// By the names that the fields give.
+    Whole,
+    /// With `__prefix`, a variable, in front, in the table of `__T`.
+    Prefixed,
 }

@@ -1,49 +1,76 @@
-//! The struct of typed fields beside an aggregate, a read model or a row struct.
+//! The struct of typed fields beside an aggregate, a read model, a row struct or a value object.
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Ident, Path, Type, Visibility};
+use quote::{format_ident, quote, quote_spanned};
+use syn::{DeriveInput, Ident, Path, Type, Visibility};
 
 use crate::attribute::emitted_at;
 
 /// One typed field.
 pub(crate) struct TypedField {
     pub(crate) ident: Ident,
-    pub(crate) column: String,
-    /// The type of its values.
-    pub(crate) value: TokenStream,
-    /// An expression that makes it.
-    pub(crate) new: TokenStream,
+    pub(crate) kind: TypedKind,
+}
+
+/// What a typed field stands for.
+pub(crate) enum TypedKind {
+    /// One column.
+    Column {
+        name: String,
+        /// The type of its values.
+        value: TokenStream,
+        /// An expression that makes it.
+        new: TokenStream,
+    },
+    /// The columns of a value object.
+    Group {
+        ty: Type,
+        /// An expression for what stands in front of its columns' names.
+        prefix: TokenStream,
+    },
 }
 
 impl TypedField {
-    /// The field of a column that the framework keeps.
+    /// The typed field of a column that the framework keeps.
     pub(crate) fn framework(name: &str, value: TokenStream, krate: &Path) -> Self {
         Self {
             ident: format_ident!("{name}"),
-            column: name.to_owned(),
-            value,
-            new: quote!(#krate::Field::new(#name)),
+            kind: TypedKind::Column {
+                name: name.to_owned(),
+                value,
+                new: quote!(#krate::Field::new(#name)),
+            },
         }
     }
 
-    /// Its line in a struct of typed fields.
-    fn declare(&self, krate: &Path, vis: &Visibility, owner: &impl ToTokens) -> TokenStream {
-        let Self {
-            ident,
-            column,
-            value,
-            ..
-        } = self;
-        let doc = format!("The field in column `{column}`.");
+    /// Its declaration in a struct of the typed fields of `owner`.
+    fn declare(&self, krate: &Path, vis: &Visibility, owner: &TokenStream) -> TokenStream {
+        let ident = &self.ident;
+        let (doc, ty) = match &self.kind {
+            TypedKind::Column { name, value, .. } => (
+                format!("The field in column `{name}`."),
+                quote!(#krate::Field<#owner, #value>),
+            ),
+            TypedKind::Group { ty, .. } => {
+                let span = emitted_at(ty);
+                let fields = quote_spanned!(span=> <#ty as #krate::ValueObject>::Fields<#owner>);
+                (format!("The fields of `{ident}`."), fields)
+            }
+        };
         let span = ident.span().resolved_at(proc_macro2::Span::call_site());
-        quote_spanned!(span=> #[doc = #doc] #vis #ident: #krate::Field<#owner, #value>,)
+        quote_spanned!(span=> #[doc = #doc] #vis #ident: #ty,)
     }
 
-    /// Its line in the expression that makes the struct.
-    fn construct(&self) -> TokenStream {
-        let Self { ident, new, .. } = self;
-        quote!(#ident: #new,)
+    /// Its part of an expression that makes such a struct.
+    fn construct(&self, krate: &Path, owner: &TokenStream) -> TokenStream {
+        let ident = &self.ident;
+        match &self.kind {
+            TypedKind::Column { new, .. } => quote!(#ident: #new,),
+            TypedKind::Group { ty, prefix } => {
+                let span = emitted_at(ty);
+                quote_spanned!(span=> #ident: <#ty as #krate::ValueObject>::fields::<#owner>(#prefix),)
+            }
+        }
     }
 }
 
@@ -105,10 +132,11 @@ impl FieldsStruct<'_> {
         let name = self.name();
         let doc = format!("The typed fields of [`{owner}`], for conditions and orders.");
         let allowed = allowed();
+        let owner_type = quote!(#owner);
         let fields = self
             .fields
             .iter()
-            .map(|field| field.declare(krate, vis, owner));
+            .map(|field| field.declare(krate, vis, &owner_type));
         let record = self.record.map(|record| {
             let span = emitted_at(record);
             quote_spanned!(span=> __record: <#record as #krate::Record>::Fields<#owner>,)
@@ -153,7 +181,11 @@ impl FieldsStruct<'_> {
     pub(crate) fn construct(&self) -> TokenStream {
         let Self { krate, owner, .. } = self;
         let name = self.name();
-        let fields = self.fields.iter().map(TypedField::construct);
+        let owner_type = quote!(#owner);
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| field.construct(krate, &owner_type));
         let record = self.record.map(|record| {
             let span = emitted_at(record);
             quote_spanned!(span=> __record: <#record as #krate::Record>::fields::<#owner>(),)
@@ -162,15 +194,25 @@ impl FieldsStruct<'_> {
     }
 }
 
-/// The struct of typed fields of a row struct, which are the fields of whatever is stored in it.
-pub(crate) struct RecordFieldsStruct<'a> {
+/// What is needed to emit the struct of typed fields of whatever holds the columns of `owner`: a
+/// row struct, or a value object.
+pub(crate) struct GenericFieldsStruct<'a> {
     pub(crate) krate: &'a Path,
-    pub(crate) vis: &'a Visibility,
+    vis: &'a Visibility,
     pub(crate) owner: &'a Ident,
-    pub(crate) fields: Vec<TypedField>,
+    fields: &'a [TypedField],
 }
 
-impl RecordFieldsStruct<'_> {
+impl<'a> GenericFieldsStruct<'a> {
+    pub(crate) fn new(input: &'a DeriveInput, krate: &'a Path, fields: &'a [TypedField]) -> Self {
+        Self {
+            krate,
+            vis: &input.vis,
+            owner: &input.ident,
+            fields,
+        }
+    }
+
     pub(crate) fn name(&self) -> Ident {
         fields_name(self.owner)
     }
@@ -193,11 +235,11 @@ impl RecordFieldsStruct<'_> {
             "The typed fields of what is stored as [`{owner}`], for conditions and orders."
         );
         let allowed = allowed();
-        let stored = format_ident!("__T");
+        let owner_type = quote!(__T);
         let fields = self
             .fields
             .iter()
-            .map(|field| field.declare(krate, vis, &stored));
+            .map(|field| field.declare(krate, vis, &owner_type));
         let idents: Vec<_> = self.fields.iter().map(|field| &field.ident).collect();
         let names = idents.iter().map(ToString::to_string);
         quote! {
@@ -226,10 +268,14 @@ impl RecordFieldsStruct<'_> {
         }
     }
 
-    /// The body of `Record::fields`.
+    /// An expression that makes it, for an entity `__T`.
     pub(crate) fn construct(&self) -> TokenStream {
         let name = self.name();
-        let fields = self.fields.iter().map(TypedField::construct);
+        let owner_type = quote!(__T);
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| field.construct(self.krate, &owner_type));
         quote!(#name { #(#fields)* })
     }
 }

@@ -7,7 +7,8 @@ mod parse;
 mod parts;
 
 pub(crate) use check::check_columns;
-pub(crate) use fields_struct::{FieldsStruct, RecordFieldsStruct, TypedField};
+pub(crate) use emit::Names;
+pub(crate) use fields_struct::{FieldsStruct, GenericFieldsStruct, TypedField, TypedKind};
 pub(crate) use parse::named_fields;
 pub(crate) use parts::FieldParts;
 

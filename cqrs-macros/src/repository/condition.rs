@@ -10,6 +10,9 @@ use crate::symbol::SPECIFICATION;
 
 const OPERAND: &str = "a condition compares fields: write `priority >= min`, join with `&&`, `||` and `!`, or ask `note.is_null()`";
 
+/// The methods of a typed field whose arguments are values of its type.
+const COMPARING: [&str; 8] = ["eq", "ne", "lt", "le", "gt", "ge", "between", "in_"];
+
 /// Translates conditions; `specifications` are the parameters that are one already.
 pub(super) struct Conditions<'a> {
     pub(super) krate: &'a Path,
@@ -49,9 +52,21 @@ impl Conditions<'_> {
             },
             Expr::MethodCall(call) => match self.field(&call.receiver) {
                 Some(field) => {
-                    let (method, arguments) = (&call.method, &call.args);
-                    quote!(#field.#method(#arguments))
+                    let method = &call.method;
+                    let arguments = call.args.iter().map(|argument| {
+                        if COMPARING.iter().any(|name| method == name) {
+                            self.typed_value(&field, argument)
+                        } else {
+                            quote!(#argument)
+                        }
+                    });
+                    let span = Span::call_site().located_at(method.span());
+                    quote_spanned!(span=> #field.#method(#(#arguments),*))
                 }
+                None => TokenStream::new(),
+            },
+            Expr::Field(_) => match self.field(expression) {
+                Some(field) => quote!(#field.eq(true)),
                 None => TokenStream::new(),
             },
             Expr::Path(path) => match single_ident(&path.path) {
@@ -80,22 +95,51 @@ impl Conditions<'_> {
         let Some(field) = self.field(left) else {
             return TokenStream::new();
         };
-        let method = Ident::new(method, Span::call_site());
         let right = without_parentheses(right);
         let span = Span::call_site().located_at(syn::spanned::Spanned::span(right));
-        if is_untyped_number(right) {
-            let krate = self.krate;
-            return quote_spanned!(span=> #field.#method(#krate::__private::value_of(#field, #right)));
-        }
-        quote_spanned!(span=> #field.#method(#right))
+        let method = Ident::new(method, span);
+        let value = self.typed_value(&field, right);
+        quote_spanned!(span=> #field.#method(#value))
     }
 
-    /// The field on the left side of a comparison.
+    /// A value to compare the field with: numbers without a type, also in an array, take its type.
+    fn typed_value(&self, field: &TokenStream, value: &Expr) -> TokenStream {
+        let span = Span::call_site().located_at(syn::spanned::Spanned::span(value));
+        match value {
+            Expr::Array(array) => {
+                let elements = array
+                    .elems
+                    .iter()
+                    .map(|value| self.typed_value(field, value));
+                quote_spanned!(span=> [#(#elements),*])
+            }
+            value if is_untyped_number(value) => {
+                let krate = self.krate;
+                quote_spanned!(span=> #krate::__private::value_of(#field, #value))
+            }
+            value => quote!(#value),
+        }
+    }
+
+    /// The field on the left side of a comparison: `priority`, `depot.x`, or
+    /// `details.key("city").as_text()`.
     fn field(&mut self, expression: &Expr) -> Option<TokenStream> {
-        if let Expr::Path(path) = without_parentheses(expression)
-            && let Some(name) = single_ident(&path.path)
-        {
-            return Some(typed_field(name));
+        match without_parentheses(expression) {
+            Expr::Path(path) => {
+                if let Some(name) = single_ident(&path.path).filter(|name| *name != "self") {
+                    return Some(typed_field(name));
+                }
+            }
+            Expr::Field(field) => {
+                let member = &field.member;
+                return self.field(&field.base).map(|base| quote!(#base.#member));
+            }
+            Expr::MethodCall(call) => {
+                let (method, arguments) = (&call.method, &call.args);
+                let receiver = self.field(&call.receiver);
+                return receiver.map(|receiver| quote!(#receiver.#method(#arguments)));
+            }
+            _ => {}
         }
         self.refuse(expression, "the left side is a field of the aggregate: write `priority >= min`, with the value on the right");
         None

@@ -6,7 +6,10 @@ use syn::{DeriveInput, Fields, Ident, Path};
 
 use crate::attribute::emitted_at;
 use crate::errors::Errors;
-use crate::mapper::{FieldParts, Kind, MappedField, check_columns, named_fields};
+use crate::mapper::{
+    FieldParts, GenericFieldsStruct, Kind, MappedField, Names, TypedField, check_columns,
+    named_fields,
+};
 
 pub(super) fn expand(
     input: &DeriveInput,
@@ -19,17 +22,34 @@ pub(super) fn expand(
         .map(|(ident, field)| MappedField::parse(&input.ident, ident, field, false, errors))
         .collect();
     check_columns(&fields, errors);
-    emit(&input.ident, krate, &fields)
+    emit(input, krate, &fields)
 }
 
 /// ```text
 /// impl ::cqrs_core::ValueObject for GeoPoint {
+///     type Fields<__T> = GeoPointFields<__T>;
 ///     const COLUMNS: usize = 1 + 1 + <Precision as ::cqrs_core::ValueObject>::COLUMNS;
+///
+///     fn fields<__T: ::cqrs_core::Entity>(__prefix: &str) -> Self::Fields<__T> {
+///         GeoPointFields {
+///             x: ::cqrs_core::Field::new(::cqrs_core::__private::column_of::<__T>(__prefix, "x")),
+///             y: ::cqrs_core::Field::new(::cqrs_core::__private::column_of::<__T>(__prefix, "y")),
+///             precision: <Precision as ::cqrs_core::ValueObject>::fields::<__T>(&format!("{}{}", __prefix, "precision_")),
+///         }
+///     }
 ///
 ///     // and the functions of `FieldParts`
 /// }
 /// ```
-fn emit(ident: &Ident, krate: &Path, fields: &[MappedField]) -> TokenStream {
+fn emit(input: &DeriveInput, krate: &Path, fields: &[MappedField]) -> TokenStream {
+    let ident = &input.ident;
+    let typed: Vec<TypedField> = fields
+        .iter()
+        .map(|field| field.typed(krate, Names::Prefixed))
+        .collect();
+    let generic = GenericFieldsStruct::new(input, krate, &typed);
+    let (fields_struct, fields_name, construct) =
+        (generic.emit(), generic.name(), generic.construct());
     let functions = FieldParts::of(fields, krate).functions(krate);
     let columns = fields.iter().map(|field| match &field.kind {
         Kind::Column { .. } => quote!(1),
@@ -40,10 +60,18 @@ fn emit(ident: &Ident, krate: &Path, fields: &[MappedField]) -> TokenStream {
         }
     });
     quote! {
+        #fields_struct
+
         #[automatically_derived]
-        #[allow(deprecated)]
+        #[allow(deprecated, private_interfaces)]
         impl #krate::ValueObject for #ident {
+            type Fields<__T> = #fields_name<__T>;
             const COLUMNS: ::core::primitive::usize = #(#columns)+*;
+
+            #[allow(unused_variables)]
+            fn fields<__T: #krate::Entity>(__prefix: &::core::primitive::str) -> Self::Fields<__T> {
+                #construct
+            }
 
             #functions
         }
@@ -55,7 +83,10 @@ pub(super) fn stub(ident: &Ident, krate: &Path) -> TokenStream {
     quote! {
         #[automatically_derived]
         impl #krate::ValueObject for #ident {
+            type Fields<__T> = ();
             const COLUMNS: ::core::primitive::usize = 0;
+
+            fn fields<__T: #krate::Entity>(_: &::core::primitive::str) -> Self::Fields<__T> {}
 
             #functions
         }

@@ -52,6 +52,8 @@ pub(super) fn expand(
 ///     }
 /// }
 /// ```
+///
+/// A newtype of `String` is a `TextValue` too.
 fn emit(input: &DeriveInput, krate: &Path, inner: &Type) -> TokenStream {
     let ident = &input.ident;
     let span = emitted_at(inner);
@@ -61,7 +63,12 @@ fn emit(input: &DeriveInput, krate: &Path, inner: &Type) -> TokenStream {
         !#column::NULLABLE,
         "a newtype is never NULL: wrap the plain type, and make the fields that use it an `Option`"
     ););
+    let text = types::last_segment(inner)
+        .filter(|last| last.ident == "String")
+        .map(|_| quote!(#[automatically_derived] impl #krate::TextValue for #ident {}));
     quote! {
+        #text
+
         #[automatically_derived]
         impl #krate::ColumnValue for #ident {
             const TYPE: #krate::mapping::ColumnType = #column::TYPE;

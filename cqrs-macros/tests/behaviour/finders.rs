@@ -33,10 +33,51 @@ struct RoutePlan {
     urgent: bool,
     stops: u16,
     load: f32,
+    #[mapper(flatten)]
+    depot: Depot,
+    #[mapper(flatten)]
+    spare: Option<Depot>,
+    #[mapper(json)]
+    tags: Vec<String>,
+    details: serde_json::Value,
 }
+
+#[derive(Debug, Clone, ValueObject)]
+struct Depot {
+    city: City,
+    open: bool,
+    #[mapper(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, ValueObject)]
+struct Place {
+    floor: i16,
+}
+
+#[derive(Debug, Clone, ValueObject)]
+struct City(String);
 
 #[repository]
 trait RoutePlans: Repository<RoutePlan> {
+    #[find(driver.starts_with(start) || driver.like("%\\_"))]
+    async fn count_by_driver(&mut self, start: &str) -> Result<u64>;
+
+    #[find(stops.between(1, 2 + 1) && status.in_(among))]
+    async fn count_among(&mut self, among: Vec<RouteStatus>) -> Result<u64>;
+
+    #[find(stops.in_([3, 4]) && !load.in_([0.5, -1.5]))]
+    async fn count_listed(&mut self) -> Result<u64>;
+
+    #[find(depot.open && depot.city.contains("ra") && depot.place.floor >= 1)]
+    async fn count_open(&mut self) -> Result<u64>;
+
+    #[find(spare.city.is_not_null() && spare.place.floor == -1)]
+    async fn count_spare(&mut self) -> Result<u64>;
+
+    #[find(tags.index(0).as_text() == tag && details.key("sizes").index(1).as_i64() > 2)]
+    async fn count_by_json(&mut self, tag: &str) -> Result<u64>;
+
     /// Those to drive next.
     #[find(
         status == RouteStatus::Ready && (priority >= min || urgent),
@@ -146,6 +187,16 @@ impl Repository<RoutePlan> for Shelf {
     }
 }
 
+fn depot(floor: i32) -> Depot {
+    Depot {
+        city: City("Graz".to_owned()),
+        open: floor != 3,
+        place: Place {
+            floor: i16::try_from(floor).expect("a low one"),
+        },
+    }
+}
+
 fn shelf() -> Shelf {
     let plan = |priority, status, urgent, driver: Option<&str>| RoutePlan {
         id: Id::new(),
@@ -156,6 +207,10 @@ fn shelf() -> Shelf {
         urgent,
         stops: 3,
         load: 0.5,
+        depot: depot(priority),
+        spare: (priority == 1).then(|| depot(-1)),
+        tags: vec![format!("tag {priority}")],
+        details: serde_json::json!({"sizes": [priority, priority + 1]}),
     };
     Shelf(vec![
         plan(1, RouteStatus::Ready, true, None),
@@ -224,6 +279,26 @@ fn a_number_counts_and_a_truth_value_tests() {
     assert_eq!(run(shelf().count_by_numbers()), 6);
     assert!(run(shelf().has_calm()));
     assert!(!run(Shelf(Vec::new()).has_calm()));
+}
+
+#[test]
+fn conditions_test_text_ranges_and_lists() {
+    let ready = vec![RouteStatus::Ready];
+    assert_eq!(run(shelf().count_by_driver("M")), 1);
+    assert_eq!(run(shelf().count_among(ready)), 5);
+    assert_eq!(run(shelf().count_among(Vec::new())), 0);
+    assert_eq!(run(shelf().count_listed()), 0);
+}
+
+#[test]
+fn conditions_look_into_value_objects_and_json() {
+    assert_eq!(run(shelf().count_open()), 5);
+    assert_eq!(run(shelf().count_spare()), 1);
+    assert_eq!(run(shelf().count_by_json("tag 2")), 1);
+    assert_eq!(run(shelf().count_by_json("tag 1")), 0);
+    let f = RoutePlan::fields();
+    assert_eq!(f.depot.place.floor.column(), "depot_place_floor");
+    assert_eq!(f.spare.city.column(), "spare_city");
 }
 
 #[test]

@@ -21,25 +21,28 @@ use std::sync::Arc;
 
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, RowSource, Table, Value};
 use cqrs_core::staging::{Operation, StagedWrite};
-use cqrs_core::{Error, Metadata, Owned, Position, ReadModel, Result, RowAddress};
+use cqrs_core::{
+    Error, JsonPlace, Metadata, Owned, Position, ReadModel, Result, RowAddress, TextTest,
+};
 use uuid::Uuid;
 
 use crate::connections::Connect;
 use crate::statements::Statements;
 use crate::verify::LiveColumn;
 
-/// One value bound to a statement.
+/// What is bound to one place of a statement, with the type of its values, which NULL and an empty
+/// list do not tell.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Parameter {
-    /// Its type, which NULL does not tell.
-    pub(crate) column_type: ColumnType,
-    /// Its value.
-    pub(crate) value: Value,
+pub(crate) enum Parameter {
+    /// One value.
+    One(ColumnType, Value),
+    /// A list of values.
+    List(ColumnType, Vec<Value>),
 }
 
 impl Parameter {
     pub(crate) fn new(column_type: ColumnType, value: Value) -> Self {
-        Self { column_type, value }
+        Self::One(column_type, value)
     }
 
     pub(crate) fn text(text: impl Into<String>) -> Self {
@@ -48,6 +51,18 @@ impl Parameter {
 
     pub(crate) fn int(value: i64) -> Self {
         Self::new(ColumnType::Int64, Value::Int(value))
+    }
+}
+
+/// The parameters of a statement, in the order of their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Parameters(pub(crate) Vec<Parameter>);
+
+impl Parameters {
+    /// Adds one and returns how the statement refers to it: `$1`.
+    pub(crate) fn add(&mut self, parameter: Parameter) -> String {
+        self.0.push(parameter);
+        format!("${}", self.0.len())
     }
 }
 
@@ -67,6 +82,15 @@ pub(crate) struct Dialect {
     pub(crate) claim: &'static str,
     /// The time now, of the database.
     pub(crate) now: &'static str,
+    /// Whether an operand of this type is in the list that a parameter holds.
+    pub(crate) in_list: fn(operand: &str, column_type: ColumnType, list: &str) -> String,
+    /// A test of an operand that is text.
+    pub(crate) text_test:
+        fn(operand: &str, test: TextTest, text: &str, parameters: &mut Parameters) -> String,
+    /// What a place in the document of a column holds; NULL where it is of another kind.
+    pub(crate) json: fn(column: &str, place: &JsonPlace, parameters: &mut Parameters) -> String,
+    /// The most parameters of one statement.
+    pub(crate) max_parameters: usize,
 }
 
 /// What became of a commit.

@@ -47,7 +47,7 @@ impl PageSelect {
                 i64::try_from(paging.skip()).unwrap_or(i64::MAX),
             ));
         }
-        let rows = builder.finish();
+        let rows = builder.finish()?;
         Ok(Self {
             paging,
             rows,

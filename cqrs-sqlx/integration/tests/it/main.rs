@@ -16,5 +16,7 @@ mod migrations;
 mod oracle;
 mod projector;
 mod refused;
+mod specification;
+mod specification_differential;
 mod statement_count;
 mod units_of_work;

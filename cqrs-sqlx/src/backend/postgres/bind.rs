@@ -45,7 +45,10 @@ pub(super) fn add(
 
 /// Binds one parameter.
 pub(super) fn add_parameter(arguments: &mut PgArguments, parameter: &Parameter) -> Result<()> {
-    add(arguments, parameter.column_type, &parameter.value)
+    match parameter {
+        Parameter::One(column_type, value) => add(arguments, *column_type, value),
+        Parameter::List(column_type, values) => add_column(arguments, *column_type, values.iter()),
+    }
 }
 
 /// Binds the values of one column as an array.

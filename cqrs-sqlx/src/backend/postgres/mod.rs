@@ -1,6 +1,7 @@
 //! Postgres.
 
 mod bind;
+mod conditions;
 mod error;
 mod events;
 mod horizon;
@@ -102,6 +103,11 @@ impl Backed for Postgres {
         byte_order: " COLLATE \"C\"",
         claim: " FOR UPDATE SKIP LOCKED",
         now: "clock_timestamp()",
+        in_list: conditions::in_list,
+        text_test: conditions::text_test,
+        json: conditions::json,
+        // Their number is sent in 16 bits.
+        max_parameters: 65_535,
     };
 
     fn raw(session: &mut Session) -> &mut PgConnection {

@@ -5,6 +5,7 @@ use cqrs_core::mapping::{ColumnType, Value};
 use cqrs_core::{Error, Result, StoreErrorKind};
 use sqlx::sqlite::SqliteArguments;
 
+use super::conditions;
 use crate::backend::Parameter;
 use crate::backend::bind::bind;
 
@@ -12,7 +13,10 @@ use crate::backend::bind::bind;
 pub(super) fn arguments(parameters: &[Parameter]) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     for parameter in parameters {
-        add(&mut arguments, parameter.column_type, &parameter.value)?;
+        match parameter {
+            Parameter::One(column_type, value) => add(&mut arguments, *column_type, value)?,
+            Parameter::List(_, values) => bind(&mut arguments, conditions::list_json(values))?,
+        }
     }
     Ok(arguments)
 }

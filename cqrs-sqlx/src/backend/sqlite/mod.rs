@@ -1,6 +1,7 @@
 //! SQLite.
 
 mod bind;
+mod conditions;
 mod connection;
 mod error;
 #[cfg(test)]
@@ -92,6 +93,11 @@ impl Backed for Sqlite {
         claim: "",
         // Of the same width as every other time.
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
+        in_list: conditions::in_list,
+        text_test: conditions::text_test,
+        json: conditions::json,
+        // SQLITE_MAX_VARIABLE_NUMBER
+        max_parameters: 32_766,
     };
 
     fn raw(connection: &mut SqliteConnection) -> &mut SqliteConnection {

@@ -1,0 +1,69 @@
+//! Conditions in the words of Postgres.
+
+use std::fmt::Write;
+
+use cqrs_core::mapping::ColumnType;
+use cqrs_core::{JsonLeaf, JsonPlace, JsonStep, TextTest};
+
+use crate::backend::{Parameter, Parameters};
+
+/// One array, so that the text does not depend on the length of the list.
+pub(super) fn in_list(operand: &str, _: ColumnType, list: &str) -> String {
+    format!("{operand} = ANY({list})")
+}
+
+/// Every test is a pattern, whose escape character is `\` here as it is in Postgres, whatever the
+/// settings. The planner turns the beginning of a pattern into a range of an index with the `C`
+/// collation, as it plans a statement anew for its values as long as that pays.
+pub(super) fn text_test(
+    operand: &str,
+    test: TextTest,
+    text: &str,
+    parameters: &mut Parameters,
+) -> String {
+    let pattern = parameters.add(Parameter::text(test.like_pattern(text)));
+    format!("{operand} COLLATE \"C\" LIKE {pattern}")
+}
+
+/// The path is a value, and the filter behind it lets only what the leaf reads pass, so that no
+/// cast can fail. It is strict, as else `$[0]` of what is no array would be the thing itself; being
+/// silent makes NULL of what is missing.
+pub(super) fn json(column: &str, place: &JsonPlace, parameters: &mut Parameters) -> String {
+    let path = parameters.add(Parameter::text(path(place)));
+    let found = format!("jsonb_path_query_first({column}, {path}::jsonpath, '{{}}', true)");
+    match place.leaf() {
+        JsonLeaf::Text => format!("({found} #>> '{{}}')"),
+        JsonLeaf::Integer => format!("({found}::int8)"),
+        JsonLeaf::Float => format!("({found}::float8)"),
+        JsonLeaf::Bool => format!("({found}::bool)"),
+        _ => found,
+    }
+}
+
+/// `strict $."sizes"[0] ? (@.type() == "string")`.
+fn path(place: &JsonPlace) -> String {
+    let mut path = "strict $".to_owned();
+    for step in place.steps() {
+        match step {
+            JsonStep::Index(index) => write!(path, "[{index}]"),
+            // The escapes of a string are those of JSON.
+            JsonStep::Key(key) => write!(path, ".{}", serde_json::json!(key)),
+            other => unreachable!("a step this backend does not know: {other:?}"),
+        }
+        .expect("writing to a String cannot fail");
+    }
+    path.push_str(match place.leaf() {
+        JsonLeaf::Null => " ? (@ == null)",
+        JsonLeaf::Text => " ? (@.type() == \"string\")",
+        JsonLeaf::Integer => {
+            " ? (@.type() == \"number\" && @.abs() <= 9007199254740991 && @ % 1 == 0)"
+        }
+        JsonLeaf::Float => {
+            " ? (@.type() == \"number\" && @.abs() <= 9007199254740991 \
+              && (@ == 0 || @.abs() >= 1e-80))"
+        }
+        JsonLeaf::Bool => " ? (@.type() == \"boolean\")",
+        _ => "",
+    });
+    path
+}
