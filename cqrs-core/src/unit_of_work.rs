@@ -105,8 +105,8 @@ pub trait UnitOfWork: Send + 'static {
     ///
     /// # Cancel safety
     ///
-    /// Where the future is dropped before it is ready, the savepoint stays open and the unit of
-    /// work can only be rolled back.
+    /// Where the future is dropped before it is ready, the unit of work can only be rolled back:
+    /// its commit is a [`Usage`](crate::StoreErrorKind::Usage) error, and writes nothing.
     fn savepoint<'s, T, F>(&'s mut self, work: F) -> BoxFuture<'s, Result<T>>
     where
         Self: Sized,

@@ -22,6 +22,9 @@ pub(crate) trait Connect: Send + Sync + 'static {
     /// Opens one.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection>> + Send;
 
+    /// Whether it is in no transaction, as far as it knows.
+    fn is_idle(connection: &Self::Connection) -> bool;
+
     /// Repairs one that was left in the middle of a statement or transaction; `None` where it is
     /// better closed.
     fn repair(
@@ -222,7 +225,7 @@ impl<C: Connect> Drop for Connection<C> {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        if self.clean {
+        if self.clean && C::is_idle(&connection) {
             self.shared.give_back(connection, true);
             return;
         }

@@ -25,15 +25,22 @@ impl Lent {
         }
     }
 
-    /// Looks whether the transaction is still open, where that is not known.
+    /// Looks whether the transaction is still open, where that is not known: whether `depth`
+    /// transactions and savepoints are, and the database has one too. sqlx ends the innermost by
+    /// itself when the future of a nested `begin` is dropped.
     ///
     /// # Errors
     ///
     /// `Usage` where it is over: what followed would be outside of any.
-    pub(crate) async fn look<B: Backend>(&mut self, connection: &mut B::Connection) -> Result<()> {
+    pub(crate) async fn look<B: Backend>(
+        &mut self,
+        connection: &mut B::Connection,
+        depth: usize,
+    ) -> Result<()> {
         if *self == Self::Unseen {
             *self = Self::Ended;
-            if B::is_in_transaction(connection).await? {
+            // In this order: what is counted is right when what was sent before is answered.
+            if B::is_in_transaction(connection).await? && B::depth(connection) == depth {
                 *self = Self::Open;
             }
         }
@@ -47,6 +54,7 @@ impl Lent {
 fn ended() -> Error {
     Error::store(
         StoreErrorKind::Usage,
-        "SQL of the application has ended the transaction that it ran in, as `OR ROLLBACK` does",
+        "SQL of the application has ended the transaction that it ran in, as `OR ROLLBACK` does, or \
+         left one open within it",
     )
 }

@@ -185,3 +185,17 @@ pub async fn a_unit_of_work_records_one_key<H: Harness>(h: &H) {
     let one = ok(uow.recorded(&key("one")).await);
     assert_eq!(one.map(|receipt| receipt.output), Some("1".to_owned()));
 }
+
+/// An output that JSON does not give back is refused, since its repetition could not be answered.
+pub async fn an_output_comes_back_from_json<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let refused = bench
+        .store
+        .execute_once(&system(), &key("nan"), async |uow| {
+            uow.save(Counter::new(1))?;
+            Ok(f64::NAN)
+        })
+        .await;
+    assert_usage(&err(refused));
+    assert_eq!(bench.log().await.len(), 0);
+}

@@ -151,6 +151,7 @@ macro_rules! __conformance_rules {
                 a_key_answers_its_request_alone
                 the_later_of_two_returns_the_receipt_of_the_earlier
                 a_unit_of_work_records_one_key
+                an_output_comes_back_from_json
             }
             batches {
                 batches_commit_every_so_many_items

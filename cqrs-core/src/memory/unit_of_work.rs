@@ -210,6 +210,7 @@ impl UnitOfWork for InMemoryUnitOfWork {
 
     async fn commit(mut self) -> Result<CommitReceipt> {
         self.check_writable()?;
+        self.check_usable()?;
         Hooks::run_before(&mut self, Self::hooks).await?;
         self.check_usable()?;
         if !self.savepoints.is_empty() {

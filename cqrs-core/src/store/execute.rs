@@ -10,7 +10,7 @@ use super::nesting;
 use super::work::{ItemWork, Work};
 use super::{BoxFuture, Store};
 use crate::context::RequestContext;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::idempotency::IdempotencyKey;
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 
@@ -139,10 +139,19 @@ where
             return first.into_receipt(self.key).map(Outcome::Done);
         }
         let output = self.command.work.run(unit_of_work).await?;
-        let text = serde_json::to_string(&output).map_err(Error::other)?;
+        let text = serde_json::to_string(&output).map_err(unreadable)?;
+        // NaN is written as null, for one: better no commit than one that can never be answered.
+        serde_json::from_str::<T>(&text).map_err(unreadable)?;
         unit_of_work.record(self.key, text)?;
         Ok(Outcome::Commit(output))
     }
+}
+
+fn unreadable(cause: serde_json::Error) -> Error {
+    let message = "the output of a command with an idempotency key does not come back from JSON";
+    StoreError::new(StoreErrorKind::Usage, message)
+        .with_source(cause)
+        .into()
 }
 
 /// Work on some items, which are committed together.

@@ -136,7 +136,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// As [`execute`](Self::execute); a [`Usage`](crate::StoreErrorKind::Usage) error where the
-    /// key is tied to [another request](IdempotencyKey::for_request).
+    /// key is tied to [another request](IdempotencyKey::for_request), and where the output does
+    /// not come back from its JSON: nothing is committed then.
     ///
     /// # Cancel safety
     ///
@@ -178,7 +179,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// The error of the batch that failed, with what was committed before: the items after those
-    /// are to be tried again. A [`Usage`](crate::StoreErrorKind::Usage) error for a size of 0.
+    /// are to be tried again. After [`OutcomeUnknown`](crate::StoreErrorKind::OutcomeUnknown) the
+    /// batch that failed may be committed too: look before you go on. A [`Usage`](crate::StoreErrorKind::Usage) error for a size of 0.
     ///
     /// # Cancel safety
     ///
@@ -238,7 +240,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// The error of `work`; as in [`execute`](Self::execute) it is run again where that
-    /// [is retryable](Error::is_retryable).
+    /// [is retryable](Error::is_retryable). Hooks around the commit do not run, since there is
+    /// none.
     fn read<'s, T, F>(&'s self, context: &'s RequestContext, work: F) -> BoxFuture<'s, Result<T>>
     where
         T: Send + 's,

@@ -242,6 +242,9 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// The process of the server that works for this connection.
     fn process(connection: &Self::Connection) -> Process;
 
+    /// How many transactions and savepoints sqlx counts on the connection.
+    fn depth(connection: &Self::Connection) -> usize;
+
     /// Whether the transaction that was begun is still open, after SQL of the application ran in it.
     /// `true` also where the database refuses every statement that follows in one that failed.
     ///

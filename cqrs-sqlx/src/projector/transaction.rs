@@ -50,7 +50,7 @@ impl<B: Backend> SqlTransaction<B> {
     /// What a statement of the framework needs.
     async fn seen(&mut self) -> Result<(&mut B::Connection, &Statements)> {
         let connection = self.connection.get();
-        self.lent.look::<B>(connection).await?;
+        self.lent.look::<B>(connection, 1).await?;
         Ok((connection, &self.shared.statements))
     }
 

@@ -153,22 +153,19 @@ impl<B: Backend> SqlUnitOfWork<B> {
     /// A statement that fails takes its transaction with it, or what came after its savepoint.
     async fn after_read<T>(&mut self, result: Result<T>) -> Result<T> {
         match result {
-            Err(cause @ Error::Store(_)) => Err(self.after_failure(cause).await),
+            Err(cause @ Error::Store(_)) => {
+                let state = std::mem::replace(&mut self.state, State::Failed);
+                let State::Open(transaction) = state else {
+                    self.state = state;
+                    return Err(cause);
+                };
+                match self.settle(transaction, Err(cause)).await {
+                    Ok(()) => Err(failed()),
+                    Err(cause) => Err(cause),
+                }
+            }
             result => result,
         }
-    }
-
-    async fn after_failure(&mut self, cause: Error) -> Error {
-        let state = std::mem::replace(&mut self.state, State::Failed);
-        let State::Open(transaction) = state else {
-            self.state = state;
-            return cause;
-        };
-        let (afterwards, cause) = transaction.after_failure(&self.shared, cause).await;
-        if let Afterwards::Keep(transaction) = afterwards {
-            self.state = State::Open(transaction);
-        }
-        cause
     }
 
     /// Where a read takes place, after what is staged was sent.
@@ -203,14 +200,34 @@ impl<B: Backend> SqlUnitOfWork<B> {
                 .send(&self.shared, writes, self.context.metadata())
                 .await;
         }
-        self.state = State::Open(transaction);
-        if let Err(cause) = done {
-            return Err(self.after_failure(cause).await);
-        }
+        self.settle(transaction, done).await?;
         match &mut self.state {
             State::Open(transaction) => Ok(transaction),
             State::Idle | State::Failed => Err(failed()),
         }
+    }
+
+    /// Takes the transaction out, opened, for a step after which it is [settled](Self::settle): a
+    /// future that is dropped in between leaves the unit of work failed.
+    async fn take_open(&mut self) -> Result<Transaction<B>> {
+        self.open().await?;
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Open(transaction) => Ok(transaction),
+            State::Idle | State::Failed => Err(failed()),
+        }
+    }
+
+    /// Puts the transaction back after a step, if there is still one.
+    async fn settle(&mut self, transaction: Transaction<B>, step: Result<()>) -> Result<()> {
+        let Err(cause) = step else {
+            self.state = State::Open(transaction);
+            return Ok(());
+        };
+        let (afterwards, cause) = transaction.after_failure(&self.shared, cause).await;
+        if let Afterwards::Keep(transaction) = afterwards {
+            self.state = State::Open(transaction);
+        }
+        Err(cause)
     }
 
     /// Writes everything and commits.
@@ -222,23 +239,23 @@ impl<B: Backend> SqlUnitOfWork<B> {
             let writes = self.staged.take();
             return lost::commit(&self.shared, &writes, self.context.metadata()).await;
         }
-        let record = self.record.take();
-        let scope = self.context.scope().clone();
-        let transaction = self.open().await?;
-        if let Some((key, output)) = record
-            && let Err(cause) = transaction.record(&scope, &key, output).await
-        {
-            return Err(self.after_failure(cause).await);
+        let mut transaction = self.take_open().await?;
+        if let Some((key, output)) = self.record.take() {
+            let scope = self.context.scope();
+            if let Err(cause) = transaction.record(scope, &key, output).await {
+                let (_, cause) = transaction.after_failure(&self.shared, cause).await;
+                return Err(cause);
+            }
         }
-        let State::Open(transaction) = self.state else {
-            return Err(failed());
-        };
         transaction.commit(&self.shared).await
     }
 
     /// Whether it may be committed, after the hooks before the commit.
     async fn prepare(&mut self) -> Result<()> {
         self.check_writable()?;
+        if matches!(self.state, State::Failed) {
+            return Err(failed());
+        }
         Hooks::run_before(self, Self::hooks).await?;
         match &self.state {
             State::Open(transaction) if transaction.has_savepoint() => Err(Error::open_savepoint()),
@@ -292,35 +309,32 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
             hooks: self.hooks.mark(),
             record: self.record.clone(),
         };
-        if let Err(cause) = self.open().await?.begin_savepoint(outside).await {
-            return Err(self.after_failure(cause).await);
-        }
-        Ok(())
+        let mut transaction = self.take_open().await?;
+        let begun = transaction.begin_savepoint(outside).await;
+        self.settle(transaction, begun).await
     }
 
     async fn release_savepoint(&mut self) -> Result<()> {
-        if let Err(cause) = self.open().await?.release_savepoint().await {
-            return Err(self.after_failure(cause).await);
-        }
-        Ok(())
+        let mut transaction = self.take_open().await?;
+        let released = transaction.release_savepoint().await;
+        self.settle(transaction, released).await
     }
 
     async fn roll_back_savepoint(&mut self) -> Result<()> {
         self.staged.take();
-        let State::Open(transaction) = &mut self.state else {
+        let state = std::mem::replace(&mut self.state, State::Failed);
+        let State::Open(mut transaction) = state else {
+            self.state = state;
             return Err(failed());
         };
         match transaction.roll_back_savepoint().await {
             Ok(outside) => {
                 self.hooks.forget_after(outside.hooks);
                 self.record = outside.record;
+                self.state = State::Open(transaction);
                 Ok(())
             }
             Err(cause) => {
-                let State::Open(transaction) = std::mem::replace(&mut self.state, State::Failed)
-                else {
-                    return Err(cause);
-                };
                 transaction.roll_back(&self.shared).await;
                 Err(cause)
             }

@@ -88,6 +88,11 @@ impl<B: Backend> Transaction<B> {
         &mut self.connection
     }
 
+    /// How many transactions and savepoints must be open.
+    fn depth(&self) -> usize {
+        1 + self.savepoints.len()
+    }
+
     /// The connection, for SQL of the user.
     pub(super) fn lend(&mut self) -> &mut B::Raw {
         self.lent.lend();
@@ -96,7 +101,8 @@ impl<B: Backend> Transaction<B> {
 
     /// Looks at the transaction where it was lent.
     pub(super) async fn look(&mut self) -> Result<()> {
-        self.lent.look::<B>(self.connection.get()).await
+        let depth = self.depth();
+        self.lent.look::<B>(self.connection.get(), depth).await
     }
 
     /// Sends writes.
@@ -130,6 +136,11 @@ impl<B: Backend> Transaction<B> {
         shared: &Shared<B>,
         cause: Error,
     ) -> (Afterwards<B>, Error) {
+        let whole = B::depth(self.connection.get()) == self.depth() && self.lent != Lent::Ended;
+        if !whole {
+            // Nobody knows what it is in the middle of: it is repaired or closed.
+            return (Afterwards::Over, cause);
+        }
         if self.has_savepoint() && !is_unavailable(&cause) {
             self.spoiled = true;
             return (Afterwards::Keep(self), cause);
@@ -155,8 +166,12 @@ impl<B: Backend> Transaction<B> {
     }
 
     pub(super) async fn roll_back_savepoint(&mut self) -> Result<Outside> {
-        let savepoint = self.savepoints.pop().ok_or_else(Error::no_savepoint)?;
+        let whole = B::depth(self.connection.get()) == self.depth();
+        if !self.has_savepoint() || !whole {
+            return Err(Error::no_savepoint());
+        }
         B::roll_back_savepoint(self.connection.get()).await?;
+        let savepoint = self.savepoints.pop().ok_or_else(Error::no_savepoint)?;
         self.sent.truncate(savepoint.sent);
         self.written = savepoint.written;
         self.spoiled = false;
@@ -165,6 +180,10 @@ impl<B: Backend> Transaction<B> {
 
     /// Commits.
     pub(super) async fn commit(mut self, shared: &Shared<B>) -> Result<Written> {
+        // The commit of a savepoint would look like one of the transaction.
+        if B::depth(self.connection.get()) != 1 {
+            return Err(Error::open_savepoint());
+        }
         let process = B::process(self.connection.get());
         // Asking also finds out whether a statement of the user failed and nobody said so: the
         // database would answer the commit of such a transaction with a silent rollback.

@@ -12,13 +12,17 @@ use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::stores::tenant;
 use cqrs_sqlx::{SqlStore, SqlUnitOfWork, StoreOptions};
 use tokio::sync::Barrier;
+use uuid::Uuid;
 
-use crate::each::{Fresh, Kind, kind, on_each};
+use crate::each::{Fresh, Kind, kind, on_each, poll_up_to};
 
 on_each!(
     own_sql_that_fails_in_a_savepoint_is_undone,
     own_sql_whose_failure_is_swallowed_spoils_no_more_than_its_savepoint,
-    a_savepoint_of_a_dropped_future_is_rolled_back_with_the_rest,
+    an_open_savepoint_is_rolled_back_with_the_rest,
+    a_savepoint_is_dropped_at_each_await,
+    a_nested_transaction_of_the_users_is_dropped_at_each_await,
+    a_transaction_that_own_sql_ends_is_not_committed,
     own_sql_that_writes_is_refused_where_only_reading_is_meant,
     commands_that_are_repeated_at_once_are_done_once,
     receipts_are_kept_until_they_are_forgotten,
@@ -101,7 +105,7 @@ async fn own_sql_whose_failure_is_swallowed_spoils_no_more_than_its_savepoint<K:
     assert_eq!(own, K::either(0, 1));
 }
 
-async fn a_savepoint_of_a_dropped_future_is_rolled_back_with_the_rest<K: Kind>() {
+async fn an_open_savepoint_is_rolled_back_with_the_rest<K: Kind>() {
     let (fresh, store) = with_own_table::<K>().await;
     for depth in 1..4 {
         let mut uow = store.unit_of_work(&tenant("north"));
@@ -122,6 +126,160 @@ async fn a_savepoint_of_a_dropped_future_is_rolled_back_with_the_rest<K: Kind>()
     }
     assert_eq!(fresh.number("SELECT count(*) FROM parcel").await, 3);
     assert_eq!(fresh.number("SELECT count(*) FROM cqrs_event").await, 3);
+}
+
+/// The log holds what the receipts of all commands say, in their order; a command that comes next
+/// works, and its rows are there.
+struct Ledger<K: Kind> {
+    fresh: Fresh<K>,
+    store: SqlStore<K>,
+    events: Vec<Uuid>,
+}
+
+impl<K: Kind> Ledger<K> {
+    async fn new() -> Self {
+        let (fresh, store) = with_own_table::<K>().await;
+        Self {
+            fresh,
+            store,
+            events: Vec::new(),
+        }
+    }
+
+    async fn check(&mut self, committed: cqrs_core::Result<CommitReceipt>, name: &str) {
+        let north = tenant("north");
+        let next = self
+            .store
+            .execute(&north, async |uow| uow.save(Parcel::register("next")))
+            .await
+            .unwrap_or_else(|error| panic!("after {name}: {error:?}"));
+        let system = RequestContext::system();
+        let log = self.store.events(&system, Position::START, u32::MAX).await;
+        let log: Vec<_> = log.unwrap().iter().map(Envelope::event_id).collect();
+        let receipts = committed.iter().chain([&next]);
+        self.events.extend(receipts.flat_map(CommitReceipt::events));
+        assert_eq!(log, self.events, "{name}");
+        let rows = self.fresh.number("SELECT count(*) FROM parcel").await;
+        assert_eq!(rows, i64::try_from(log.len()).unwrap(), "{name}");
+    }
+}
+
+/// Drops a savepoint, alone or within another, at its first, second, third await and so on, and
+/// goes on as if nothing had happened.
+async fn a_savepoint_is_dropped_at_each_await<K: Kind>() {
+    let mut ledger = Ledger::<K>::new().await;
+    let mut dropped = 0;
+    for (fails, within) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut completed = 0;
+        for limit in 0.. {
+            let name = format!("fails: {fails}, within: {within}, dropped at await {limit}");
+            let inside = async |uow: &mut SqlUnitOfWork<K>| {
+                let parcel = Parcel::register("inside");
+                let id = domain::id(&parcel);
+                uow.save(parcel)?;
+                let _: Parcel = uow.get(id).await?;
+                match fails {
+                    true => Err(Error::other("undone")),
+                    false => Ok(()),
+                }
+            };
+            let mut uow = ledger.store.unit_of_work(&tenant("north"));
+            uow.save(Parcel::register("before")).unwrap();
+            let outcome = if within {
+                let outer = uow.savepoint(async |uow| {
+                    let inner = poll_up_to(limit, uow.savepoint(async |uow| inside(uow).await));
+                    Ok(inner.await)
+                });
+                outer.await.unwrap_or(None)
+            } else {
+                poll_up_to(limit, uow.savepoint(async |uow| inside(uow).await)).await
+            };
+            let _ = uow.save(Parcel::register("after"));
+            let committed = uow.commit().await;
+            match &outcome {
+                None => {
+                    dropped += 1;
+                    assert!(committed.is_err(), "{name}: {committed:?}");
+                }
+                Some(outcome) => {
+                    completed += 1;
+                    assert_eq!(outcome.is_err(), fails, "{name}: {outcome:?}");
+                    let receipt = committed.as_ref().unwrap();
+                    assert_eq!(receipt.events().len(), if fails { 2 } else { 3 }, "{name}");
+                }
+            }
+            ledger.check(committed, &name).await;
+            if completed == 3 {
+                break;
+            }
+        }
+    }
+    assert!(dropped > 0, "nothing was dropped");
+}
+
+/// sqlx ends the innermost transaction when the future of a nested `begin` is dropped, and that is
+/// the unit of work's.
+async fn a_nested_transaction_of_the_users_is_dropped_at_each_await<K: Kind>() {
+    let mut ledger = Ledger::<K>::new().await;
+    for (keep, within) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut completed = 0;
+        for limit in 0.. {
+            let name = format!("keep: {keep}, within: {within}, dropped at await {limit}");
+            let nested = async |uow: &mut SqlUnitOfWork<K>| {
+                uow.save(Parcel::register("sent"))?;
+                let connection = uow.connection().await?;
+                let sql = format!("INSERT INTO own VALUES ({limit})");
+                let nested = poll_up_to(limit, K::nested(connection, sql, keep)).await;
+                uow.save(Parcel::register("saved"))?;
+                Ok(nested.is_some())
+            };
+            let mut uow = ledger.store.unit_of_work(&tenant("north"));
+            uow.save(Parcel::register("before")).unwrap();
+            let is_complete = if within {
+                let savepoint = uow.savepoint(async |uow| nested(uow).await);
+                savepoint.await.unwrap_or(false)
+            } else {
+                nested(&mut uow).await.unwrap_or(false)
+            };
+            let _ = uow.save(Parcel::register("after"));
+            let committed = uow.commit().await;
+            if is_complete {
+                completed += 1;
+                assert_eq!(committed.as_ref().unwrap().events().len(), 4, "{name}");
+            }
+            ledger.check(committed, &name).await;
+            ledger.fresh.run("DELETE FROM own").await;
+            if completed == 3 {
+                break;
+            }
+        }
+    }
+}
+
+async fn a_transaction_that_own_sql_ends_is_not_committed<K: Kind>() {
+    let mut ledger = Ledger::<K>::new().await;
+    for within in [false, true] {
+        let ending = async |uow: &mut SqlUnitOfWork<K>| {
+            uow.save(Parcel::register("sent"))?;
+            let connection = uow.connection().await?;
+            K::run_on(connection, "ROLLBACK".to_owned())
+                .await
+                .map_err(Error::other)?;
+            uow.save(Parcel::register("saved"))
+        };
+        let mut uow = ledger.store.unit_of_work(&tenant("north"));
+        uow.save(Parcel::register("before")).unwrap();
+        if within {
+            let ended = uow.savepoint(async |uow| ending(uow).await).await;
+            assert!(ended.is_err());
+        } else {
+            ending(&mut uow).await.unwrap();
+        }
+        let _ = uow.save(Parcel::register("after"));
+        let committed = uow.commit().await;
+        assert!(committed.is_err(), "within: {within}");
+        ledger.check(committed, "a rollback of the user's").await;
+    }
 }
 
 async fn own_sql_that_writes_is_refused_where_only_reading_is_meant<K: Kind>() {

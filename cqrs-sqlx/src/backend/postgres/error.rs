@@ -123,6 +123,17 @@ fn hint(database: &dyn DatabaseError) -> &'static str {
     }
 }
 
+/// Whether a refused savepoint tells of a transaction: of one that has failed, or of none.
+pub(super) fn in_transaction(cause: &sqlx::Error) -> Option<bool> {
+    match cause.as_database_error()?.code()?.as_ref() {
+        // in_failed_sql_transaction
+        "25P02" => Some(true),
+        // no_active_sql_transaction
+        "25P01" => Some(false),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use cqrs_core::mapping::Table;

@@ -89,6 +89,10 @@ impl Connect for Postgres {
             .map_err(|cause| error(cause, "connecting to the database"))
     }
 
+    fn is_idle(session: &Session) -> bool {
+        transaction::depth::<sqlx::Postgres>(&session.connection) == 0
+    }
+
     /// The server rolls back and ends when the socket closes.
     async fn repair(&self, _: Session) -> Option<Session> {
         None
@@ -232,9 +236,18 @@ impl Backed for Postgres {
         session.process.clone()
     }
 
-    /// No statement ends it but those that say so.
-    async fn is_in_transaction(_: &mut Session) -> Result<bool> {
-        Ok(true)
+    fn depth(session: &Session) -> usize {
+        transaction::depth::<sqlx::Postgres>(&session.connection)
+    }
+
+    /// There are savepoints in transactions alone.
+    async fn is_in_transaction(session: &mut Session) -> Result<bool> {
+        let look = sqlx::raw_sql("SAVEPOINT cqrs_look; RELEASE SAVEPOINT cqrs_look");
+        match look.execute(&mut session.connection).await {
+            Ok(_) => Ok(true),
+            Err(cause) => error::in_transaction(&cause)
+                .ok_or_else(|| error(cause, "looking for the transaction")),
+        }
     }
 
     async fn transaction_id(session: &mut Session) -> Result<Option<String>> {

@@ -207,7 +207,7 @@ fn written(writes: &[&StagedWrite], position: Option<Position>) -> Written {
 
 /// The writes of each table and operation, in the order in which the first of each was staged.
 /// Within one they are in the order of their ids, so that units of work that meet on the same
-/// aggregates lock them in the same order and do not deadlock.
+/// aggregates with the same operations lock them in the same order and do not deadlock.
 fn groups(writes: &[StagedWrite]) -> Vec<Vec<&StagedWrite>> {
     let mut groups: Vec<Vec<&StagedWrite>> = Vec::new();
     for write in writes {

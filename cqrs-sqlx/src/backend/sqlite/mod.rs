@@ -77,6 +77,10 @@ impl Connect for Sqlite {
         connection::open(&self.options).await
     }
 
+    fn is_idle(connection: &SqliteConnection) -> bool {
+        transaction::depth::<sqlx::Sqlite>(connection) == 0
+    }
+
     async fn repair(&self, connection: SqliteConnection) -> Option<SqliteConnection> {
         connection::repair(connection).await
     }
@@ -207,6 +211,10 @@ impl Backed for Sqlite {
             id: 0,
             started: String::new(),
         }
+    }
+
+    fn depth(connection: &SqliteConnection) -> usize {
+        transaction::depth::<sqlx::Sqlite>(connection)
     }
 
     async fn is_in_transaction(connection: &mut SqliteConnection) -> Result<bool> {
