@@ -159,10 +159,8 @@ impl<B: Backend> SqlUnitOfWork<B> {
                     self.state = state;
                     return Err(cause);
                 };
-                match self.settle(transaction, Err(cause)).await {
-                    Ok(()) => Err(failed()),
-                    Err(cause) => Err(cause),
-                }
+                self.settle(transaction, Err(cause)).await?;
+                Err(failed())
             }
             result => result,
         }
