@@ -61,18 +61,18 @@ pub(crate) async fn page<B: Backend, T: Entity>(
             })
         });
         let keys = keys.collect::<Result<Vec<Value>, _>>()?;
-        let total = match paging.wants_total() {
-            true => row.read_i64(table.columns().len()).map_err(Error::other)?,
-            false => None,
+        let total = match &select.count {
+            Some(_) => row.read_i64(table.columns().len()).map_err(Error::other)?,
+            None => None,
         };
         Ok(((item, keys), total))
     })
     .await?;
-    let total = match (paging.wants_total(), found.first()) {
-        (false, _) => None,
-        (true, Some((_, total))) => total.and_then(|total| u64::try_from(total).ok()),
+    let total = match (&select.count, found.first()) {
+        (None, _) => None,
+        (Some(_), Some((_, total))) => total.and_then(|total| u64::try_from(total).ok()),
         // Behind the last row there is none that could carry the total.
-        (true, None) => Some(count(place, &select.count).await?),
+        (Some(select), None) => Some(count(place, select).await?),
     };
     let items = found.into_iter().map(|(item, _)| item).collect();
     Ok(paging.page(items, total))

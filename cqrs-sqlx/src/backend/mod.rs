@@ -3,6 +3,8 @@
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod bind;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod json_path;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

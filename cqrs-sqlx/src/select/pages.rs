@@ -13,8 +13,8 @@ pub(crate) struct PageSelect {
     pub(crate) paging: Paging,
     /// The rows with all columns of the table, and the total after them where it is wanted.
     pub(crate) rows: Select,
-    /// The total alone.
-    pub(crate) count: Select,
+    /// The total alone, where it is wanted.
+    pub(crate) count: Option<Select>,
 }
 
 impl PageSelect {
@@ -25,9 +25,12 @@ impl PageSelect {
         dialect: &Dialect,
     ) -> Result<Self> {
         let paging = Paging::new(query, request, scope.tenant().is_none())?;
-        let count = count(query.specification(), scope, dialect)?;
+        let count = match paging.wants_total() {
+            true => Some(count(query.specification(), scope, dialect)?),
+            false => None,
+        };
         let mut columns = all_columns(T::table());
-        if paging.wants_total() {
+        if let Some(count) = &count {
             // Its conditions come first and have the same parameters as those of the rows.
             columns = format!("{columns}, ({})", count.sql);
         }

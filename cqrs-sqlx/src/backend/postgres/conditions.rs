@@ -1,11 +1,9 @@
 //! Conditions in the words of Postgres.
 
-use std::fmt::Write;
-
 use cqrs_core::mapping::ColumnType;
-use cqrs_core::{JsonLeaf, JsonPlace, JsonStep, TextTest};
+use cqrs_core::{JsonLeaf, JsonPlace, TextTest};
 
-use crate::backend::{Parameter, Parameters};
+use crate::backend::{Parameter, Parameters, json_path};
 
 /// One array, so that the text does not depend on the length of the list.
 pub(super) fn in_list(operand: &str, _: ColumnType, list: &str) -> String {
@@ -42,16 +40,7 @@ pub(super) fn json(column: &str, place: &JsonPlace, parameters: &mut Parameters)
 
 /// `strict $."sizes"[0] ? (@.type() == "string")`.
 fn path(place: &JsonPlace) -> String {
-    let mut path = "strict $".to_owned();
-    for step in place.steps() {
-        match step {
-            JsonStep::Index(index) => write!(path, "[{index}]"),
-            // The escapes of a string are those of JSON.
-            JsonStep::Key(key) => write!(path, ".{}", serde_json::json!(key)),
-            other => unreachable!("a step this backend does not know: {other:?}"),
-        }
-        .expect("writing to a String cannot fail");
-    }
+    let mut path = format!("strict {}", json_path::steps(place));
     path.push_str(match place.leaf() {
         JsonLeaf::Null => " ? (@ == null)",
         JsonLeaf::Text => " ? (@.type() == \"string\")",

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use cqrs_core::mapping::{ColumnType, Value};
-use cqrs_core::{JsonLeaf, JsonPlace, JsonStep, LikeToken, TextTest};
+use cqrs_core::{JsonLeaf, JsonPlace, LikeToken, TextTest};
 
 use super::bind::timestamp;
-use crate::backend::{Parameter, Parameters};
+use crate::backend::{Parameter, Parameters, json_path};
 
 /// The list is one JSON array, so that the text does not depend on its length. See [`list_json`].
 pub(super) fn in_list(operand: &str, column_type: ColumnType, list: &str) -> String {
@@ -127,7 +127,7 @@ fn end_of_prefix(prefix: &str) -> Parameter {
 /// `json_type` and `json_extract` say what is there without ever failing; documents are valid, as
 /// the framework writes them.
 pub(super) fn json(column: &str, place: &JsonPlace, parameters: &mut Parameters) -> String {
-    let path = parameters.add(Parameter::text(path(place)));
+    let path = parameters.add(Parameter::text(json_path::steps(place)));
     let kind = format!("json_type({column}, {path})");
     let found = format!("json_extract({column}, {path})");
     let is_number = format!("{kind} IN ('integer', 'real')");
@@ -146,21 +146,6 @@ pub(super) fn json(column: &str, place: &JsonPlace, parameters: &mut Parameters)
         JsonLeaf::Bool => format!("(CASE {kind} WHEN 'true' THEN 1 WHEN 'false' THEN 0 END)"),
         _ => kind,
     }
-}
-
-/// `$."sizes"[0]`.
-fn path(place: &JsonPlace) -> String {
-    let mut path = "$".to_owned();
-    for step in place.steps() {
-        match step {
-            JsonStep::Index(index) => write!(path, "[{index}]"),
-            // The escapes of a key are those of JSON.
-            JsonStep::Key(key) => write!(path, ".{}", serde_json::json!(key)),
-            other => unreachable!("a step this backend does not know: {other:?}"),
-        }
-        .expect("writing to a String cannot fail");
-    }
-    path
 }
 
 #[cfg(test)]
