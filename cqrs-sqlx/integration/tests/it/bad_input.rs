@@ -10,8 +10,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use cqrs_core::{
-    Aggregate, DomainEvent, Entity, Error, Id, Projection, Repository, RequestContext, Result,
-    Root, Store, StoreErrorKind, UnitOfWork, ValueObject,
+    Aggregate, DomainEvent, Entity, Error, Id, RequestContext, Result, Root, Store, StoreErrorKind,
+    UnitOfWork, ValueObject,
 };
 use cqrs_integration::stores;
 use cqrs_sqlx::SqlStore;

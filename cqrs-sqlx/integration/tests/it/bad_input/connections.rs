@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use cqrs_core::{Error, Id, Repository, Store, StoreErrorKind, UnitOfWork};
+use cqrs_core::{Error, Id, Store, StoreErrorKind, UnitOfWork};
 use cqrs_integration::domain::{self, Parcel, Parcels};
 use cqrs_integration::stores;
 use cqrs_sqlx::{PgStore, SqliteStore, StoreOptions};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cqrs_core::{Entity, Error, Repository, Store, StoreErrorKind, UnitOfWork};
+use cqrs_core::{Entity, Error, Store, StoreErrorKind, UnitOfWork};
 use cqrs_integration::domain::{self, Parcel, Parcels};
 use cqrs_integration::stores;
 use cqrs_sqlx::SqlStore;

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use cqrs_core::{
-    Envelope, Error, Position, Projection, ProjectionTransaction, RawPayload, Repository, Result,
-    Store,
+    Envelope, Error, Position, Projection, ProjectionTransaction, RawPayload, Result, Store,
 };
 use cqrs_integration::domain::{Parcel, ParcelViews};
 use cqrs_sqlx::{SqlStore, SubscriptionFailure, SubscriptionState};

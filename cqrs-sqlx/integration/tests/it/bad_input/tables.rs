@@ -2,7 +2,7 @@
 
 use cqrs_core::{
     Entity, Error, Id, Position, Query, Repository, RequestContext, Store, StoreErrorKind,
-    UnitOfWork, ValueObject,
+    UnitOfWork,
 };
 use cqrs_integration::domain::{self, Parcel, ParcelViews, Parcels};
 use cqrs_integration::stores;
