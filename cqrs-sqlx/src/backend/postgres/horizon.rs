@@ -38,8 +38,11 @@
 //! A restart ends every holder except the prepared transactions, and gives those another id, whose
 //! first part is -1. Such an id that was not there before may be any of the holders that seem to
 //! have gone, so it is added to all of the candidates that wait.
+//!
+//! [`model`](super::model) checks this code, with the writers and the readers around it, in every
+//! interleaving of a few of them.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use cqrs_core::Position;
 use sqlx::{PgConnection, Row};
@@ -59,20 +62,20 @@ const LOOK: &str = "SELECT last_value, is_called FROM cqrs_event_position;
       AND granted";
 
 /// What is known of the horizon, from one look to the next.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct PgHorizon {
     position: i64,
     /// Oldest first, so by ascending position.
     pending: Vec<Candidate>,
     /// The prepared transactions that outlived a restart.
-    recovered: HashSet<String>,
+    recovered: BTreeSet<String>,
 }
 
 /// A position that becomes the horizon when its holders have ended.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Candidate {
     position: i64,
-    holders: HashSet<String>,
+    holders: BTreeSet<String>,
 }
 
 /// Looks once. What is known changes only when the whole answer has arrived, so the future may be
@@ -97,7 +100,7 @@ pub(super) async fn look(
 
 impl PgHorizon {
     /// Takes in what one look found: the last position drawn, and who holds the lock.
-    fn observe(&mut self, drawn: i64, holders: HashSet<String>) -> Horizon {
+    pub(super) fn observe(&mut self, drawn: i64, holders: BTreeSet<String>) -> Horizon {
         if drawn < self.highest() {
             // The server lost history: it was restored, or replaced by one that lagged behind. What
             // was known is not known of this one.
@@ -125,8 +128,8 @@ impl PgHorizon {
             .map_or(self.position, |candidate| candidate.position)
     }
 
-    fn forget_ended(&mut self, holders: &HashSet<String>) {
-        let recovered: HashSet<String> = holders
+    fn forget_ended(&mut self, holders: &BTreeSet<String>) {
+        let recovered: BTreeSet<String> = holders
             .iter()
             .filter(|holder| is_recovered(holder))
             .cloned()
@@ -140,7 +143,7 @@ impl PgHorizon {
         self.recovered = recovered;
     }
 
-    fn take_resolved(&mut self, holders: &HashSet<String>, drawn: i64) {
+    fn take_resolved(&mut self, holders: &BTreeSet<String>, drawn: i64) {
         if holders.is_empty() {
             self.pending.clear();
             self.position = drawn;
@@ -177,7 +180,7 @@ fn is_recovered(holder: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn holders(names: &[&str]) -> HashSet<String> {
+    fn holders(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 

@@ -6,6 +6,8 @@ mod error;
 mod events;
 mod horizon;
 mod lost;
+#[cfg(test)]
+mod model;
 mod row;
 mod rows;
 mod schema;
