@@ -224,6 +224,21 @@ impl RequestContext {
         self
     }
 
+    /// The span of work in this context: its `work`, the `tenant` and the `actor`. Work across all
+    /// tenants says so with `system = true`, one level above the other.
+    ///
+    /// For authors of backends: units of work, read models and reads of the log run in it.
+    #[must_use]
+    pub fn span(&self, work: &'static str) -> tracing::Span {
+        let actor = self.actor();
+        match &self.scope {
+            TenantScope::Tenant(tenant) => {
+                tracing::debug_span!("cqrs", work, tenant = tenant.as_str(), actor)
+            }
+            TenantScope::System => tracing::info_span!("cqrs", work, system = true, actor),
+        }
+    }
+
     /// Whose rows are within reach.
     #[must_use]
     pub fn scope(&self) -> &TenantScope {

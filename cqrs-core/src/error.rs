@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::context::InvalidTenantId;
 use crate::envelope::{AggregateIdError, Position};
@@ -122,11 +123,13 @@ pub enum Error {
 }
 
 /// A failure of the store below.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StoreError {
     kind: StoreErrorKind,
     message: String,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    /// Whether it stands for an earlier error that is worth a retry.
+    repeats: bool,
 }
 
 /// What kind of failure a [`StoreError`] is.
@@ -166,6 +169,7 @@ impl StoreError {
             kind,
             message: message.into(),
             source: None,
+            repeats: false,
         }
     }
 
@@ -175,7 +179,14 @@ impl StoreError {
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// Adds an earlier error of the framework, and is worth a retry where that is.
+    pub(crate) fn caused_by(mut self, cause: &Arc<Error>) -> Self {
+        self.repeats = cause.is_retryable();
+        self.source = Some(Arc::clone(cause) as Arc<dyn std::error::Error + Send + Sync>);
         self
     }
 
@@ -268,7 +279,8 @@ impl Error {
     }
 
     /// Whether running the whole command again may succeed, and is safe since nothing of it was
-    /// committed: a stale version, contention, a lost connection.
+    /// committed: a stale version, contention, a lost connection; and the use of a unit of work
+    /// that one of these has spent.
     ///
     /// A full pool is not among them: who waited for a connection in vain has waited long enough,
     /// and may hold it himself.
@@ -276,10 +288,13 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Conflict { .. } => true,
-            Self::Store(error) => matches!(
-                error.kind,
-                StoreErrorKind::Unavailable | StoreErrorKind::Contention
-            ),
+            Self::Store(error) => {
+                error.repeats
+                    || matches!(
+                        error.kind,
+                        StoreErrorKind::Unavailable | StoreErrorKind::Contention
+                    )
+            }
             _ => false,
         }
     }

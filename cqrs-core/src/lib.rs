@@ -136,6 +136,7 @@ mod projection;
 mod read_model;
 mod repository;
 mod specification;
+mod spent;
 pub mod staging;
 mod store;
 mod unit_of_work;
@@ -164,6 +165,7 @@ pub use specification::{
     JsonValue, LikeToken, Operand, Order, Page, PageRequest, Paging, Place, Predicate, Query,
     SortKey, Specification, TextTest, TextValue,
 };
+pub use spent::Spent;
 pub use store::{
     BatchError, BatchReceipt, BoxFuture, ItemWork, RetryPolicy, Store, StoreId, Work, WorkOnce,
 };

@@ -220,6 +220,19 @@ impl StagedWrite {
         }
     }
 
+    /// The error of a write that is stale because the unit of work itself has written the newer
+    /// version. No retry would help: the work would do the same again.
+    #[must_use]
+    pub fn saved_before(&self) -> Error {
+        Error::store(
+            StoreErrorKind::Usage,
+            format!(
+                "{} {} was saved before in this unit of work: load it again to change it further",
+                self.aggregate_type, self.aggregate_id
+            ),
+        )
+    }
+
     /// Whether this column keeps the value it has in the store when a row is replaced.
     #[must_use]
     pub fn keeps(role: ColumnRole) -> bool {

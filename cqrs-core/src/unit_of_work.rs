@@ -122,7 +122,7 @@ pub trait UnitOfWork: Send + 'static {
             let Err(error) = result else { return result };
             match self.roll_back_savepoint().await {
                 // The unit of work is lost, and the caller must not take it for the work's error.
-                Err(lost) if lost.is_retryable() => Err(lost),
+                Err(lost) if lost.is_retryable() && !error.is_retryable() => Err(lost),
                 _ => Err(error),
             }
         })

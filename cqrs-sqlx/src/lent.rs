@@ -2,7 +2,7 @@
 
 use cqrs_core::{Error, Result, StoreErrorKind};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Mark};
 
 /// What is known of a transaction since its connection was lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +37,20 @@ impl Lent {
         connection: &mut B::Connection,
         depth: usize,
     ) -> Result<()> {
+        self.look_for::<B>(connection, depth, &mut None).await
+    }
+
+    /// As [`look`](Self::look), and also whether it is still the one that was marked.
+    pub(crate) async fn look_for<B: Backend>(
+        &mut self,
+        connection: &mut B::Connection,
+        depth: usize,
+        mark: &mut Option<Mark>,
+    ) -> Result<()> {
         if *self == Self::Unseen {
             *self = Self::Ended;
             // In this order: what is counted is right when what was sent before is answered.
-            if B::is_in_transaction(connection).await? && B::depth(connection) == depth {
+            if B::is_in_transaction(connection, mark).await? && B::depth(connection) == depth {
                 *self = Self::Open;
             }
         }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use cqrs_core::{
-    Page, PageRequest, Query, ReadModel, ReadModels, Result, Specification, TenantScope,
+    Page, PageRequest, Query, ReadModel, ReadModels, RequestContext, Result, Specification,
+    TenantScope,
 };
+use tracing::{Instrument, Span};
 
 use crate::backend::Backend;
 use crate::reads::{self, Place};
@@ -19,34 +21,44 @@ use crate::store::Shared;
 pub struct SqlReadModels<B: Backend> {
     shared: Arc<Shared<B>>,
     scope: TenantScope,
+    span: Span,
 }
 
 impl<B: Backend> SqlReadModels<B> {
-    pub(crate) fn new(shared: Arc<Shared<B>>, scope: TenantScope) -> Self {
-        Self { shared, scope }
+    pub(crate) fn new(shared: Arc<Shared<B>>, context: &RequestContext) -> Self {
+        Self {
+            shared,
+            scope: context.scope().clone(),
+            span: context.span("read models"),
+        }
     }
 }
 
 impl<B: Backend> ReadModels for SqlReadModels<B> {
     async fn find<R: ReadModel>(&self, key: R::Key) -> Result<Option<R>> {
         let select = select::by_key::<R>(&self.shared.statements, &key, &self.scope, &B::DIALECT)?;
-        Ok(reads::entities(Place::Alone(&self.shared), &select)
-            .await?
-            .pop())
+        let found = reads::entities(Place::Alone(&self.shared), &select);
+        Ok(found.instrument(self.span.clone()).await?.pop())
     }
 
     async fn query<R: ReadModel>(&self, query: Query<R>) -> Result<Vec<R>> {
         let select = select::rows(&query, &self.scope, &B::DIALECT)?;
-        reads::entities(Place::Alone(&self.shared), &select).await
+        reads::entities(Place::Alone(&self.shared), &select)
+            .instrument(self.span.clone())
+            .await
     }
 
     async fn page<R: ReadModel>(&self, query: Query<R>, request: PageRequest) -> Result<Page<R>> {
         let select = PageSelect::new(&query, request, &self.scope, &B::DIALECT)?;
-        reads::page(Place::Alone(&self.shared), &select).await
+        reads::page(Place::Alone(&self.shared), &select)
+            .instrument(self.span.clone())
+            .await
     }
 
     async fn count<R: ReadModel>(&self, specification: Specification<R>) -> Result<u64> {
         let select = select::count(&specification, &self.scope, &B::DIALECT)?;
-        reads::count(Place::Alone(&self.shared), &select).await
+        reads::count(Place::Alone(&self.shared), &select)
+            .instrument(self.span.clone())
+            .await
     }
 }

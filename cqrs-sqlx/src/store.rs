@@ -11,6 +11,7 @@ use cqrs_core::{
     Clock, CommitReceipt, Envelope, Position, RawPayload, RequestContext, Result, RetryPolicy,
     Store, StoreId, SystemClock,
 };
+use tracing::Instrument;
 
 use crate::backend::Backend;
 use crate::connections::Connections;
@@ -223,7 +224,9 @@ impl<B: Backend> SqlStore<B> {
         after: Position,
         limit: u32,
     ) -> Result<Vec<Envelope<RawPayload>>> {
-        crate::reads::events(&self.shared, context.scope(), after, limit).await
+        crate::reads::events(&self.shared, context.scope(), after, limit)
+            .instrument(context.span("log"))
+            .await
     }
 
     /// Sets up a projector: which projections it runs, and how.
@@ -288,7 +291,7 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn read_models(&self, context: &RequestContext) -> SqlReadModels<B> {
-        SqlReadModels::new(Arc::clone(&self.shared), context.scope().clone())
+        SqlReadModels::new(Arc::clone(&self.shared), context)
     }
 
     fn retry_policy(&self) -> RetryPolicy {

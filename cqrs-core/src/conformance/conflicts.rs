@@ -85,6 +85,48 @@ pub async fn a_stale_removal_is_a_conflict<H: Harness>(h: &H) {
     assert_eq!(bench.log().await.len(), 4);
 }
 
+/// A save that is stale because the unit of work has written the newer version itself is no
+/// conflict: it would come again with every retry. It does not count what is unchanged, nor what
+/// others have written.
+pub async fn a_stale_save_of_its_own_is_wrong_use<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let mut first = bench.counter(1).await;
+    let mut second = first.clone();
+    let unchanged = bench.counter(2).await;
+    let mut changed = unchanged.clone();
+    first.add(1);
+    second.add(2);
+    changed.add(1);
+    let mut uow = bench.unit_of_work(&system());
+    ok(uow.save(first.clone()));
+    ok(uow.save(unchanged));
+    let _: Counter = ok(uow.get(1).await);
+    ok(uow.save(changed));
+    let _: Counter = ok(uow.get(2).await);
+    ok(uow.save(second.clone()));
+    let error = err(uow.get::<Counter>(1).await);
+    assert_usage(&error);
+    assert!(!error.is_retryable());
+    assert!(error.to_string().contains("saved before"), "{error}");
+    let error = err(uow.commit().await);
+    assert_usage(&error);
+    assert!(!error.is_retryable());
+    assert_eq!(bench.log().await.len(), 2);
+
+    // In the commit, too.
+    let mut uow = bench.unit_of_work(&system());
+    ok(uow.save(first.clone()));
+    let _: Counter = ok(uow.get(1).await);
+    ok(uow.save(second.clone()));
+    let error = err(uow.commit().await);
+    assert_usage(&error);
+    assert!(!error.is_retryable());
+
+    bench.save(&system(), first).await;
+    let error = err(bench.try_save(&system(), second).await);
+    assert_conflict::<Counter>(&error, &1, 1, 2);
+}
+
 /// A second copy of an aggregate is refused when it is staged; the first stays staged.
 pub async fn an_aggregate_is_staged_once<H: Harness>(h: &H) {
     let bench = begin(h).await;

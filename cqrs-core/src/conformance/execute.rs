@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Harness;
 use super::fixtures::{Counter, LabelUse, Parcel};
 use super::support::{
-    ATTEMPTS, Bench, assert_already_exists, assert_conflict, assert_not_found, begin, err, north,
-    ok, system,
+    ATTEMPTS, Bench, assert_already_exists, assert_conflict, assert_not_found, assert_usage, begin,
+    err, north, ok, system,
 };
 use crate::error::{DomainError, Error, Result};
 use crate::handler::{CommandHandler, QueryHandler};
@@ -88,6 +88,51 @@ pub async fn a_conflict_runs_the_work_again<H: Harness>(h: &H) {
     let counter: Counter = bench.load(&system(), 1).await;
     assert_eq!((counter.value, counter.root.version()), (121, 4));
     assert_eq!(bench.log().await.len(), 4);
+}
+
+/// A conflict spends its unit of work, also where the work does not pass it on: the commit is a
+/// usage error with the conflict as its source, and the work runs again.
+pub async fn a_conflict_that_the_work_swallows_runs_it_again<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    bench.counter(1).await;
+    let runs = AtomicU32::new(0);
+    let store = &bench.store;
+    let receipt = ok(store
+        .execute(&system(), async |uow| {
+            let run = runs.fetch_add(1, Ordering::Relaxed) + 1;
+            let mut counter: Counter = uow.get(1).await?;
+            if run == 1 {
+                add(store, 1, 10).await?;
+            }
+            counter.add(100);
+            uow.save(counter)?;
+            let mut counters = uow.repository::<Counter>();
+            let counted = counters.count(Specification::all()).await;
+            assert_eq!(counted.is_err(), run == 1);
+            Ok(run)
+        })
+        .await);
+    assert_eq!(receipt.into_output(), 2);
+    let counter: Counter = bench.load(&system(), 1).await;
+    assert_eq!((counter.value, counter.root.version()), (111, 3));
+
+    let mut stale = counter.clone();
+    add(store, 1, 1)
+        .await
+        .unwrap_or_else(|error| panic!("{error:?}"));
+    stale.add(5);
+    let mut uow = bench.unit_of_work(&system());
+    ok(uow.save(stale));
+    let first = err(uow.get::<Counter>(1).await);
+    let second = err(uow.get::<Counter>(1).await);
+    let last = err(uow.commit().await);
+    assert_conflict::<Counter>(&first, &1, 3, 4);
+    for spent in [second, last] {
+        assert_usage(&spent);
+        assert!(spent.is_retryable());
+        let source = std::error::Error::source(&spent).map(ToString::to_string);
+        assert_eq!(source, Some(first.to_string()));
+    }
 }
 
 /// Work that always meets a conflict runs as often as the policy says, and returns the last one.

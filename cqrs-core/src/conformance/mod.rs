@@ -76,6 +76,7 @@ pub mod savepoints;
 mod suite;
 mod support;
 pub mod tenants;
+mod trace;
 pub mod unit_of_work;
 
 pub use harness::{Harness, Setup};

@@ -48,6 +48,7 @@ macro_rules! __conformance_rules {
                 a_stale_save_without_an_event_is_a_conflict
                 a_stale_unchanged_save_is_a_conflict
                 a_stale_removal_is_a_conflict
+                a_stale_save_of_its_own_is_wrong_use
                 an_aggregate_is_staged_once
                 no_update_is_lost
                 many_writers_lose_no_update
@@ -77,6 +78,7 @@ macro_rules! __conformance_rules {
                 a_root_made_for_another_tenant_is_refused
                 aggregates_without_tenant_are_everyones
                 a_tenant_may_have_any_name
+                work_across_tenants_is_visible_in_the_trace
             }
             audit {
                 creation_is_stamped
@@ -162,6 +164,7 @@ macro_rules! __conformance_rules {
             execute {
                 the_output_comes_with_the_receipt
                 a_conflict_runs_the_work_again
+                a_conflict_that_the_work_swallows_runs_it_again
                 retries_end
                 an_error_of_the_domain_is_not_retried
                 what_is_not_retryable_is_not_retried

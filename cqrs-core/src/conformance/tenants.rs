@@ -3,10 +3,12 @@
 use super::Harness;
 use super::fixtures::{Counter, Locker, Parcel};
 use super::support::{Bench, assert_not_found, begin, err, north, ok, south, system, tenant};
+use super::trace::Recorded;
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::repository::Repository;
 use crate::specification::{Query, Specification};
+use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
 
 async fn labels<H: Harness>(bench: &Bench<'_, H>, context: &RequestContext) -> Vec<String> {
@@ -189,4 +191,34 @@ pub async fn a_tenant_may_have_any_name<H: Harness>(h: &H) {
         assert_eq!(own, [name]);
     }
     assert_eq!(labels(&bench, &system()).await.len(), names.len());
+}
+
+/// Work across all tenants says so in its span, and who does it; other work says for which tenant.
+pub async fn work_across_tenants_is_visible_in_the_trace<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let recorded = Recorded::start();
+    drop(bench.unit_of_work(&system()));
+    drop(bench.store.read_only(&system()));
+    drop(bench.store.read_models(&system()));
+    assert_eq!(
+        recorded.take(),
+        [
+            "INFO work=\"unit of work\" system=true actor=\"root\"",
+            "INFO work=\"unit of work\" system=true actor=\"root\"",
+            "INFO work=\"read models\" system=true actor=\"root\"",
+        ]
+    );
+    drop(bench.unit_of_work(&north()));
+    drop(
+        bench
+            .store
+            .read_models(&RequestContext::tenant(tenant("south"))),
+    );
+    assert_eq!(
+        recorded.take(),
+        [
+            "DEBUG work=\"unit of work\" tenant=\"north\" actor=\"ann\"",
+            "DEBUG work=\"read models\" tenant=\"south\"",
+        ]
+    );
 }

@@ -55,7 +55,8 @@ impl Overlay {
     ///
     /// # Errors
     ///
-    /// `AlreadyExists`, `NotFound` or `Conflict`; nothing is applied then.
+    /// `AlreadyExists`, `NotFound`, `Conflict`, or `Usage` where this overlay holds the newer
+    /// version; nothing is applied then.
     pub(super) fn write(&mut self, state: &State, write: &StagedWrite) -> Result<bool> {
         let key = Key::new(vec![write.key.clone()]);
         let table = write.table.name();
@@ -75,7 +76,11 @@ impl Overlay {
                 .ok_or_else(|| write.not_found())?;
             let found = version(write.table, current.values());
             if found != write.expected_version {
-                return Err(write.conflict(found));
+                let own = self.rows.get(table);
+                return Err(match own.is_some_and(|rows| rows.contains_key(&key)) {
+                    true => write.saved_before(),
+                    false => write.conflict(found),
+                });
             }
             match change(write, current.values()) {
                 Change::Nothing => return Ok(false),

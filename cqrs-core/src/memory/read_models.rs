@@ -19,20 +19,27 @@ use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 pub struct InMemoryReadModels {
     shared: Arc<Shared>,
     context: RequestContext,
+    span: tracing::Span,
 }
 
 impl InMemoryReadModels {
     pub(super) fn new(shared: Arc<Shared>, context: RequestContext) -> Self {
-        Self { shared, context }
+        Self {
+            shared,
+            span: context.span("read models"),
+            context,
+        }
     }
 
     fn filter<R: ReadModel>(&self, specification: &Specification<R>) -> Result<Vec<Row>> {
+        let _entered = self.span.enter();
         let state = self.shared.lock();
         let rows = state.read_table(R::table())?;
         select::filter(specification, self.context.scope(), rows.values())
     }
 
     fn find_row(&self, table: &Table, key: Key) -> Result<Option<Row>> {
+        let _entered = self.span.enter();
         let state = self.shared.lock();
         let rows = state.read_table(table)?;
         Ok(match (table.is_tenant(), self.context.scope()) {

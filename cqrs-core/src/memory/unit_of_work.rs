@@ -9,11 +9,12 @@ use super::select;
 use super::state::{ReceiptKey, Row, Shared, State};
 use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result};
 use crate::hooks::{Hooks, HooksMark};
 use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::mapping::Table;
 use crate::specification::Specification;
+use crate::spent::Spent;
 use crate::staging::{StagedWrite, StagedWrites};
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 
@@ -24,16 +25,18 @@ use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 /// write again against what is then current.
 ///
 /// Where a read fails because something staged before cannot be written, the unit of work is
-/// spent: all it answers from then on is a [`Usage`](StoreErrorKind::Usage) error.
+/// spent: all it answers from then on is a [`Usage`](crate::StoreErrorKind::Usage) error with that
+/// failure as its source.
 #[derive(Debug)]
 pub struct InMemoryUnitOfWork {
     shared: Arc<Shared>,
     context: RequestContext,
+    span: tracing::Span,
     staged: StagedWrites,
     /// The writes that are in the overlay.
     flushed: Vec<StagedWrite>,
     overlay: Overlay,
-    failed: bool,
+    failed: Option<Spent>,
     access: Access,
     savepoints: Vec<Savepoint>,
     hooks: Hooks<Self>,
@@ -59,11 +62,12 @@ impl InMemoryUnitOfWork {
     pub(super) fn new(shared: Arc<Shared>, context: RequestContext) -> Self {
         Self {
             shared,
+            span: context.span("unit of work"),
             context,
             staged: StagedWrites::default(),
             flushed: Vec::new(),
             overlay: Overlay::default(),
-            failed: false,
+            failed: None,
             access: Access::Write,
             savepoints: Vec::new(),
             hooks: Hooks::default(),
@@ -119,6 +123,7 @@ impl InMemoryUnitOfWork {
         read: impl FnOnce(&State, &Overlay, &RequestContext) -> Result<T>,
     ) -> Result<T> {
         self.check_usable()?;
+        let _entered = self.span.enter();
         let state = self.shared.lock();
         if let Access::Read(snapshot) = &mut self.access {
             let snapshot = snapshot.get_or_insert_with(|| Box::new(state.snapshot()));
@@ -126,7 +131,7 @@ impl InMemoryUnitOfWork {
         }
         for write in self.staged.take() {
             if let Err(error) = self.overlay.write(&state, &write) {
-                self.failed = true;
+                self.failed = Some(Spent::by(&error));
                 return Err(error);
             }
             self.flushed.push(write);
@@ -135,13 +140,10 @@ impl InMemoryUnitOfWork {
     }
 
     fn check_usable(&self) -> Result<()> {
-        if self.failed {
-            return Err(Error::store(
-                StoreErrorKind::Usage,
-                "the unit of work failed before: begin a new one",
-            ));
+        match &self.failed {
+            Some(spent) => Err(spent.error()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -158,6 +160,7 @@ impl InMemoryUnitOfWork {
 
     /// Checks every write against what is current, and applies them all or none.
     fn apply(&mut self) -> Result<CommitReceipt> {
+        let _entered = self.span.enter();
         let mut state = self.shared.lock();
         // The overlay of the reads is not good enough: others may have committed since.
         let mut overlay = Overlay::default();
@@ -245,7 +248,7 @@ impl UnitOfWork for InMemoryUnitOfWork {
         self.overlay = savepoint.overlay;
         self.hooks.forget_after(savepoint.hooks);
         self.record = savepoint.record;
-        self.failed = false;
+        self.failed = None;
         Ok(())
     }
 

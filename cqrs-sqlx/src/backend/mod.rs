@@ -95,6 +95,10 @@ pub(crate) struct Dialect {
     pub(crate) max_parameters: usize,
 }
 
+/// By what an open transaction is told from one that was begun after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark(pub(crate) String);
+
 /// What became of a commit.
 #[cfg_attr(
     not(feature = "postgres"),
@@ -247,12 +251,20 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// How many transactions and savepoints sqlx counts on the connection.
     fn depth(connection: &Self::Connection) -> usize;
 
-    /// Whether the transaction that was begun is still open, after SQL of the application ran in it.
-    /// `true` also where the database refuses every statement that follows in one that failed.
+    /// Marks the open transaction, in which something was written, before SQL of the application
+    /// runs in it: that may end the transaction and begin another.
+    fn mark(connection: &mut Self::Connection)
+    -> impl Future<Output = Result<Option<Mark>>> + Send;
+
+    /// Whether the transaction that was begun, and where there is a mark the one that was marked,
+    /// is still open, after SQL of the application ran in it. `true` also where the database
+    /// refuses every statement that follows in one that failed. A mark that is good for one look
+    /// is taken out.
     ///
     /// After `false` the transaction is rolled back as every other.
     fn is_in_transaction(
         connection: &mut Self::Connection,
+        mark: &mut Option<Mark>,
     ) -> impl Future<Output = Result<bool>> + Send;
 
     /// The id that the database gave the open transaction; `None` where it wrote nothing yet, or

@@ -9,8 +9,9 @@ use chrono::{DateTime, Utc};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
     AggregateRoot, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Page, RecordedReceipt,
-    RequestContext, Result, StoreErrorKind, TenantScope, UnitOfWork,
+    RequestContext, Result, Spent, TenantScope, UnitOfWork,
 };
+use tracing::{Instrument, Span};
 
 use self::transaction::{Afterwards, Outside, Transaction};
 use crate::backend::{Backend, Written};
@@ -38,6 +39,7 @@ use crate::store::Shared;
 pub struct SqlUnitOfWork<B: Backend> {
     shared: Arc<Shared<B>>,
     context: RequestContext,
+    span: Span,
     access: Access,
     staged: StagedWrites,
     state: State<B>,
@@ -57,16 +59,14 @@ enum State<B: Backend> {
     /// A transaction is open.
     Open(Transaction<B>),
     /// A statement of the transaction failed, and everything was rolled back.
-    Failed,
+    Failed(Spent),
 }
 
 impl<B: Backend> SqlUnitOfWork<B> {
     pub(crate) fn new(shared: Arc<Shared<B>>, context: RequestContext) -> Self {
-        if *context.scope() == TenantScope::System {
-            tracing::debug!(actor = context.actor(), "unit of work across all tenants");
-        }
         Self {
             shared,
+            span: context.span("unit of work"),
             context,
             access: Access::Write,
             staged: StagedWrites::default(),
@@ -119,8 +119,9 @@ impl<B: Backend> SqlUnitOfWork<B> {
     /// Pass the errors of your statements on. Where you do not, Postgres refuses all that follows,
     /// and the commit too. SQLite undoes the statement alone, unless it was told to roll back with
     /// it (`OR ROLLBACK`, `RAISE(ROLLBACK, ...)`): then nothing that was saved is written, and the
-    /// unit of work fails with a [`Usage`](StoreErrorKind::Usage) error; but SQL of yours that runs
-    /// before it finds out is in no transaction.
+    /// unit of work fails with a [`Usage`](cqrs_core::StoreErrorKind::Usage) error; but SQL of yours
+    /// that runs before it finds out is in no transaction. So it does where your SQL ends the
+    /// transaction, also if it begins another.
     ///
     /// In a [read-only](cqrs_core::Store::read_only) unit of work the database refuses what
     /// writes.
@@ -129,39 +130,60 @@ impl<B: Backend> SqlUnitOfWork<B> {
     ///
     /// As [`commit`](UnitOfWork::commit); after one the unit of work cannot be used any more.
     pub async fn connection(&mut self) -> Result<&mut B::Raw> {
-        Ok(self.open().await?.lend())
+        let span = self.span.clone();
+        let marked = async {
+            let mut transaction = self.take_open().await?;
+            let marked = transaction.mark().await;
+            self.settle(transaction, marked).await
+        };
+        marked.instrument(span).await?;
+        match &mut self.state {
+            State::Open(transaction) => Ok(transaction.lend()),
+            State::Idle => Err(Spent::default().error()),
+            State::Failed(spent) => Err(spent.error()),
+        }
     }
 
     /// The entities that a select finds.
     pub(crate) async fn entities<T: Entity>(&mut self, select: &Select) -> Result<Vec<T>> {
-        let found = reads::entities(self.place().await?, select).await;
-        self.after_read(found).await
+        let span = self.span.clone();
+        let read = async {
+            let found = reads::entities(self.place().await?, select).await;
+            self.after_read(found).await
+        };
+        read.instrument(span).await
     }
 
     /// The page that a select reads.
     pub(crate) async fn page<T: Entity>(&mut self, select: &PageSelect) -> Result<Page<T>> {
-        let page = reads::page(self.place().await?, select).await;
-        self.after_read(page).await
+        let span = self.span.clone();
+        let read = async {
+            let page = reads::page(self.place().await?, select).await;
+            self.after_read(page).await
+        };
+        read.instrument(span).await
     }
 
     /// The number that a select counts.
     pub(crate) async fn count(&mut self, select: &Select) -> Result<u64> {
-        let counted = reads::count(self.place().await?, select).await;
-        self.after_read(counted).await
+        let span = self.span.clone();
+        let read = async {
+            let counted = reads::count(self.place().await?, select).await;
+            self.after_read(counted).await
+        };
+        read.instrument(span).await
     }
 
     /// A statement that fails takes its transaction with it, or what came after its savepoint.
     async fn after_read<T>(&mut self, result: Result<T>) -> Result<T> {
         match result {
-            Err(cause @ Error::Store(_)) => {
-                let state = std::mem::replace(&mut self.state, State::Failed);
-                let State::Open(transaction) = state else {
+            Err(cause @ Error::Store(_)) => match self.take() {
+                State::Open(transaction) => Err(self.fail(transaction, cause).await),
+                state => {
                     self.state = state;
-                    return Err(cause);
-                };
-                self.settle(transaction, Err(cause)).await?;
-                Err(failed())
-            }
+                    Err(cause)
+                }
+            },
             result => result,
         }
     }
@@ -179,17 +201,25 @@ impl<B: Backend> SqlUnitOfWork<B> {
     /// staged.
     async fn open(&mut self) -> Result<&mut Transaction<B>> {
         // Until this is through, a dropped future or an error leaves the unit of work failed.
-        let mut transaction = match std::mem::replace(&mut self.state, State::Failed) {
-            State::Open(transaction) if !transaction.is_usable() => {
-                self.state = State::Open(transaction);
-                return Err(failed());
+        let mut transaction = match self.take() {
+            State::Open(transaction) => match transaction.spoiled().map(Spent::error) {
+                Some(error) => {
+                    self.state = State::Open(transaction);
+                    return Err(error);
+                }
+                None => transaction,
+            },
+            State::Idle => {
+                let begun = match self.access {
+                    Access::Read => Transaction::begin_reading(&self.shared).await,
+                    Access::Write => Transaction::begin(&self.shared).await,
+                };
+                begun.inspect_err(|cause| self.state = State::Failed(Spent::by(cause)))?
             }
-            State::Open(transaction) => transaction,
-            State::Idle if self.access == Access::Read => {
-                Transaction::begin_reading(&self.shared).await?
+            State::Failed(spent) => {
+                self.state = State::Failed(spent.clone());
+                return Err(spent.error());
             }
-            State::Idle => Transaction::begin(&self.shared).await?,
-            State::Failed => return Err(failed()),
         };
         let mut done = transaction.look().await;
         if done.is_ok() && !self.staged.is_empty() {
@@ -201,31 +231,47 @@ impl<B: Backend> SqlUnitOfWork<B> {
         self.settle(transaction, done).await?;
         match &mut self.state {
             State::Open(transaction) => Ok(transaction),
-            State::Idle | State::Failed => Err(failed()),
+            State::Idle => Err(Spent::default().error()),
+            State::Failed(spent) => Err(spent.error()),
         }
+    }
+
+    /// Takes the state out; a future that is dropped before it is put back leaves the unit of work
+    /// failed.
+    fn take(&mut self) -> State<B> {
+        std::mem::replace(&mut self.state, State::Failed(Spent::default()))
     }
 
     /// Takes the transaction out, opened, for a step after which it is [settled](Self::settle): a
     /// future that is dropped in between leaves the unit of work failed.
     async fn take_open(&mut self) -> Result<Transaction<B>> {
         self.open().await?;
-        match std::mem::replace(&mut self.state, State::Failed) {
+        match self.take() {
             State::Open(transaction) => Ok(transaction),
-            State::Idle | State::Failed => Err(failed()),
+            State::Idle => Err(Spent::default().error()),
+            State::Failed(spent) => Err(spent.error()),
         }
     }
 
     /// Puts the transaction back after a step, if there is still one.
     async fn settle(&mut self, transaction: Transaction<B>, step: Result<()>) -> Result<()> {
-        let Err(cause) = step else {
-            self.state = State::Open(transaction);
-            return Ok(());
-        };
-        let (afterwards, cause) = transaction.after_failure(&self.shared, cause).await;
-        if let Afterwards::Keep(transaction) = afterwards {
-            self.state = State::Open(transaction);
+        match step {
+            Ok(()) => {
+                self.state = State::Open(transaction);
+                Ok(())
+            }
+            Err(cause) => Err(self.fail(transaction, cause).await),
         }
-        Err(cause)
+    }
+
+    /// Deals with a step that failed, and returns why.
+    async fn fail(&mut self, transaction: Transaction<B>, cause: Error) -> Error {
+        let (afterwards, cause) = transaction.after_failure(&self.shared, cause).await;
+        self.state = match afterwards {
+            Afterwards::Keep(transaction) => State::Open(transaction),
+            Afterwards::Over => State::Failed(Spent::by(&cause)),
+        };
+        cause
     }
 
     /// Writes everything and commits.
@@ -251,8 +297,8 @@ impl<B: Backend> SqlUnitOfWork<B> {
     /// Whether it may be committed, after the hooks before the commit.
     async fn prepare(&mut self) -> Result<()> {
         self.check_writable()?;
-        if matches!(self.state, State::Failed) {
-            return Err(failed());
+        if let State::Failed(spent) = &self.state {
+            return Err(spent.error());
         }
         Hooks::run_before(self, Self::hooks).await?;
         match &self.state {
@@ -260,13 +306,6 @@ impl<B: Backend> SqlUnitOfWork<B> {
             _ => Ok(()),
         }
     }
-}
-
-fn failed() -> Error {
-    Error::store(
-        StoreErrorKind::Usage,
-        "the unit of work failed before and was rolled back; begin a new one",
-    )
 }
 
 impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
@@ -281,19 +320,23 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
     }
 
     async fn commit(mut self) -> Result<CommitReceipt> {
-        if let Err(error) = self.prepare().await {
-            self.rollback().await;
-            return Err(error);
-        }
-        let shared = Arc::clone(&self.shared);
-        let hooks = std::mem::take(&mut self.hooks);
-        let written = self.write().await?;
-        if written.position.is_some() {
-            shared.committed.signal();
-        }
-        let receipt = CommitReceipt::new(written.events, written.position);
-        hooks.run_after(&receipt);
-        Ok(receipt)
+        let span = self.span.clone();
+        let commit = async move {
+            if let Err(error) = self.prepare().await {
+                self.rollback().await;
+                return Err(error);
+            }
+            let shared = Arc::clone(&self.shared);
+            let hooks = std::mem::take(&mut self.hooks);
+            let written = self.write().await?;
+            if written.position.is_some() {
+                shared.committed.signal();
+            }
+            let receipt = CommitReceipt::new(written.events, written.position);
+            hooks.run_after(&receipt);
+            Ok(receipt)
+        };
+        commit.instrument(span).await
     }
 
     async fn rollback(self) {
@@ -320,10 +363,16 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
 
     async fn roll_back_savepoint(&mut self) -> Result<()> {
         self.staged.take();
-        let state = std::mem::replace(&mut self.state, State::Failed);
-        let State::Open(mut transaction) = state else {
-            self.state = state;
-            return Err(failed());
+        let mut transaction = match self.take() {
+            State::Open(transaction) => transaction,
+            State::Idle => {
+                self.state = State::Idle;
+                return Err(Error::no_savepoint());
+            }
+            State::Failed(spent) => {
+                self.state = State::Failed(spent.clone());
+                return Err(spent.error());
+            }
         };
         match transaction.roll_back_savepoint().await {
             Ok(outside) => {
@@ -334,6 +383,7 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
             }
             Err(cause) => {
                 transaction.roll_back(&self.shared).await;
+                self.state = State::Failed(Spent::by(&cause));
                 Err(cause)
             }
         }

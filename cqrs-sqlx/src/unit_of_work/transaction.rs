@@ -1,10 +1,10 @@
 //! The open transaction of a unit of work.
 
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{Error, HooksMark, IdempotencyKey, Metadata, Result, TenantScope};
+use cqrs_core::{Error, HooksMark, IdempotencyKey, Metadata, Result, Spent, TenantScope};
 
 use super::lost::{broken, resolve};
-use crate::backend::{Backend, Proof, Written};
+use crate::backend::{Backend, Mark, Proof, Written};
 use crate::connections::{Connection, Connections};
 use crate::lent::Lent;
 use crate::reads::is_unavailable;
@@ -18,10 +18,12 @@ pub(super) struct Transaction<B: Backend> {
     written: Written,
     /// Whether SQL of the user may have run in it, and failed.
     lent: Lent,
+    /// What tells it from another that SQL of the user has begun, since it wrote something.
+    mark: Option<Mark>,
     savepoints: Vec<Savepoint>,
-    /// Whether a statement failed since the innermost savepoint, so that nothing works until that
-    /// is rolled back.
-    spoiled: bool,
+    /// The statement that failed since the innermost savepoint: nothing works until that is rolled
+    /// back.
+    spoiled: Option<Spent>,
 }
 
 struct Savepoint {
@@ -71,13 +73,14 @@ impl<B: Backend> Transaction<B> {
             sent: Vec::new(),
             written: Written::default(),
             lent: Lent::Never,
+            mark: None,
             savepoints: Vec::new(),
-            spoiled: false,
+            spoiled: None,
         }
     }
 
-    pub(super) fn is_usable(&self) -> bool {
-        !self.spoiled
+    pub(super) fn spoiled(&self) -> Option<&Spent> {
+        self.spoiled.as_ref()
     }
 
     pub(super) fn has_savepoint(&self) -> bool {
@@ -93,6 +96,15 @@ impl<B: Backend> Transaction<B> {
         1 + self.savepoints.len()
     }
 
+    /// Gets ready to be lent. What was written must not be taken for committed where SQL of the
+    /// user rolls back and begins anew.
+    pub(super) async fn mark(&mut self) -> Result<()> {
+        if self.mark.is_none() && !self.written.events.is_empty() {
+            self.mark = B::mark(self.connection.get()).await?;
+        }
+        Ok(())
+    }
+
     /// The connection, for SQL of the user.
     pub(super) fn lend(&mut self) -> &mut B::Raw {
         self.lent.lend();
@@ -102,7 +114,9 @@ impl<B: Backend> Transaction<B> {
     /// Looks at the transaction where it was lent.
     pub(super) async fn look(&mut self) -> Result<()> {
         let depth = self.depth();
-        self.lent.look::<B>(self.connection.get(), depth).await
+        self.lent
+            .look_for::<B>(self.connection.get(), depth, &mut self.mark)
+            .await
     }
 
     /// Sends writes.
@@ -113,11 +127,35 @@ impl<B: Backend> Transaction<B> {
         metadata: &Metadata,
     ) -> Result<()> {
         let connection = self.connection.get();
-        let new = B::apply_writes(connection, &shared.statements, &writes, metadata).await?;
+        let new = B::apply_writes(connection, &shared.statements, &writes, metadata)
+            .await
+            .map_err(|cause| self.own_conflict(cause))?;
         self.written.events.extend(new.events);
         self.written.position = self.written.position.max(new.position);
         self.sent.extend(writes);
         Ok(())
+    }
+
+    /// A conflict with a version that this transaction has written is an error of the work.
+    fn own_conflict(&self, cause: Error) -> Error {
+        let Error::Conflict {
+            aggregate,
+            id,
+            found,
+            ..
+        } = &cause
+        else {
+            return cause;
+        };
+        let own = self.sent.iter().find(|write| {
+            // One that turned out to change nothing has written no event.
+            let is_written = || self.written.events.contains(&write.events[0].event_id);
+            write.aggregate_type == *aggregate
+                && write.aggregate_id == *id
+                && write.new_version == *found
+                && is_written()
+        });
+        own.map_or(cause, StagedWrite::saved_before)
     }
 
     /// Records the receipt of the commit.
@@ -142,7 +180,7 @@ impl<B: Backend> Transaction<B> {
             return (Afterwards::Over, cause);
         }
         if self.has_savepoint() && !is_unavailable(&cause) {
-            self.spoiled = true;
+            self.spoiled = Some(Spent::by(&cause));
             return (Afterwards::Keep(self), cause);
         }
         let cause = broken(shared, self.connection, cause).await;
@@ -174,7 +212,9 @@ impl<B: Backend> Transaction<B> {
         let savepoint = self.savepoints.pop().ok_or_else(Error::no_savepoint)?;
         self.sent.truncate(savepoint.sent);
         self.written = savepoint.written;
-        self.spoiled = false;
+        self.spoiled = None;
+        // One that was made within the savepoint may be gone with it.
+        self.mark = None;
         Ok(savepoint.outside)
     }
 

@@ -9,6 +9,7 @@ mod bad_input;
 mod cancellation;
 mod concurrency;
 mod conformance;
+mod deadlocks;
 mod each;
 mod isolation;
 mod lost_connection;

@@ -23,6 +23,7 @@ on_each!(
     a_savepoint_is_dropped_at_each_await,
     a_nested_transaction_of_the_users_is_dropped_at_each_await,
     a_transaction_that_own_sql_ends_is_not_committed,
+    a_transaction_that_own_sql_replaces_is_not_committed,
     own_sql_that_writes_is_refused_where_only_reading_is_meant,
     commands_that_are_repeated_at_once_are_done_once,
     receipts_are_kept_until_they_are_forgotten,
@@ -280,6 +281,61 @@ async fn a_transaction_that_own_sql_ends_is_not_committed<K: Kind>() {
         assert!(committed.is_err(), "within: {within}");
         ledger.check(committed, "a rollback of the user's").await;
     }
+}
+
+/// `ROLLBACK; BEGIN` leaves a transaction open: another one, without what was sent before.
+async fn a_transaction_that_own_sql_replaces_is_not_committed<K: Kind>() {
+    let mut ledger = Ledger::<K>::new().await;
+    for (within, between) in [
+        (false, ""),
+        (true, ""),
+        (false, "INSERT INTO own VALUES (3);"),
+        (true, "INSERT INTO own VALUES (3);"),
+    ] {
+        let replace = format!(
+            "ROLLBACK; {}; {between}",
+            K::either("BEGIN", "BEGIN IMMEDIATE")
+        );
+        let replacing = async |uow: &mut SqlUnitOfWork<K>| {
+            uow.save(Parcel::register("sent"))?;
+            insert_own(uow).await?;
+            let connection = uow.connection().await?;
+            K::run_on(connection, replace.clone())
+                .await
+                .map_err(Error::other)?;
+            uow.save(Parcel::register("saved"))
+        };
+        let mut uow = ledger.store.unit_of_work(&tenant("north"));
+        uow.save(Parcel::register("before")).unwrap();
+        if within {
+            let ended = uow.savepoint(async |uow| replacing(uow).await).await;
+            assert!(ended.is_err());
+        } else {
+            replacing(&mut uow).await.unwrap();
+        }
+        let _ = uow.save(Parcel::register("after"));
+        let committed = uow.commit().await;
+        let error = committed.as_ref().unwrap_err();
+        assert_eq!(*kind(error), cqrs_core::StoreErrorKind::Usage, "{error}");
+        assert!(!error.is_retryable(), "{error}");
+        ledger.check(committed, "a transaction replaced").await;
+    }
+    assert_eq!(ledger.fresh.number("SELECT count(*) FROM own").await, 0);
+
+    // Nothing of the framework was in it: nothing is lost.
+    let mut uow = ledger.store.unit_of_work(&tenant("north"));
+    let replace = K::either("ROLLBACK; BEGIN", "ROLLBACK; BEGIN IMMEDIATE").to_owned();
+    K::run_on(uow.connection().await.unwrap(), replace)
+        .await
+        .unwrap();
+    uow.save(Parcel::register("first")).unwrap();
+    insert_own(&mut uow).await.unwrap();
+    uow.save(Parcel::register("second")).unwrap();
+    let committed = uow.commit().await;
+    assert_eq!(committed.as_ref().unwrap().events().len(), 2);
+    ledger
+        .check(committed, "an empty transaction replaced")
+        .await;
 }
 
 async fn own_sql_that_writes_is_refused_where_only_reading_is_meant<K: Kind>() {

@@ -27,8 +27,8 @@ use self::row::PgSource;
 use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, transaction,
-    url,
+    Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof, Written,
+    transaction, url,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -242,13 +242,30 @@ impl Backed for Postgres {
         transaction::depth::<sqlx::Postgres>(&session.connection)
     }
 
+    /// The server never gives an id twice.
+    async fn mark(session: &mut Session) -> Result<Option<Mark>> {
+        Ok(Self::transaction_id(session).await?.map(Mark))
+    }
+
     /// There are savepoints in transactions alone.
-    async fn is_in_transaction(session: &mut Session) -> Result<bool> {
-        let look = sqlx::raw_sql("SAVEPOINT cqrs_look; RELEASE SAVEPOINT cqrs_look");
-        match look.execute(&mut session.connection).await {
-            Ok(_) => Ok(true),
-            Err(cause) => error::in_transaction(&cause)
-                .ok_or_else(|| error(cause, "looking for the transaction")),
+    async fn is_in_transaction(session: &mut Session, mark: &mut Option<Mark>) -> Result<bool> {
+        let look = sqlx::raw_sql(
+            "SAVEPOINT cqrs_look; RELEASE SAVEPOINT cqrs_look;
+             SELECT pg_current_xact_id_if_assigned()::text",
+        );
+        let doing = "looking for the transaction";
+        match look.fetch_all(&mut session.connection).await {
+            Ok(rows) => {
+                let id = rows.first().map(|row| row.try_get::<Option<String>, _>(0));
+                let id = id
+                    .transpose()
+                    .map_err(|cause| error(cause, doing))?
+                    .flatten();
+                Ok(mark
+                    .as_ref()
+                    .is_none_or(|mark| Some(&mark.0) == id.as_ref()))
+            }
+            Err(cause) => error::in_transaction(&cause).ok_or_else(|| error(cause, doing)),
         }
     }
 

@@ -13,9 +13,9 @@
 //! ```
 //!
 //! Several aggregates are one transaction: one statement for each table and operation, with
-//! arrays, and one for all events. A statement that changes several rows locks them first, in the
-//! order of their ids.
+//! arrays, and one for all events. Rows are locked in one order, by table and id.
 
+mod groups;
 mod guard;
 mod sql;
 
@@ -158,7 +158,11 @@ pub(super) async fn apply(
     metadata: &Metadata,
 ) -> Outcome<Written> {
     let mut unchanged: Vec<&StagedWrite> = Vec::new();
-    for group in groups(writes) {
+    let groups = groups::of(writes);
+    for rows in groups::locked_first(&groups) {
+        lock(session, statements, &rows).await?;
+    }
+    for group in groups {
         let left = apply_group(session, statements, &group).await?;
         explain(session, statements, &left).await?;
         unchanged.extend(left);
@@ -205,24 +209,27 @@ fn written(writes: &[&StagedWrite], position: Option<Position>) -> Written {
     }
 }
 
-/// The writes of each table and operation, in the order in which the first of each was staged.
-/// Within one they are in the order of their ids, so that units of work that meet on the same
-/// aggregates with the same operations lock them in the same order and do not deadlock.
-fn groups(writes: &[StagedWrite]) -> Vec<Vec<&StagedWrite>> {
-    let mut groups: Vec<Vec<&StagedWrite>> = Vec::new();
-    for write in writes {
-        let group = groups.iter_mut().find(|group| {
-            std::ptr::eq(group[0].table, write.table) && group[0].operation == write.operation
-        });
-        match group {
-            Some(group) => group.push(write),
-            None => groups.push(vec![write]),
-        }
-    }
-    for group in &mut groups {
-        group.sort_by(|a, b| a.aggregate_id.cmp(&b.aggregate_id));
-    }
-    groups
+/// Locks the rows of these writes of one table, in their order.
+async fn lock(
+    session: &mut Session,
+    statements: &Statements,
+    writes: &[&StagedWrite],
+) -> Outcome<()> {
+    let table = writes[0].table;
+    let deletes = writes.iter().any(|write| groups::deletes(write));
+    let shape = if deletes {
+        "lock rows to delete"
+    } else {
+        "lock rows"
+    };
+    let text = statements.get(table, shape, || sql::lock(table, deletes));
+    let mut arguments = PgArguments::default();
+    guard::bind_arrays(&mut arguments, writes, Guard::AnyVersion)?;
+    query(&text, arguments)
+        .execute(&mut session.connection)
+        .await
+        .map(drop)
+        .map_err(|cause| failure(cause, writes))
 }
 
 /// Writes the rows of a group; returns the writes that changed no row.

@@ -8,7 +8,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode};
 use sqlx::{ConnectOptions, Connection as _, Database, SqlStr, Sqlite};
 use sqlx_core::transaction::{TransactionManager, begin_ansi_transaction_sql};
 
-use super::error::{commit_error, error, is_no_transaction, is_second_transaction};
+use super::error::{
+    commit_error, error, is_no_savepoint, is_no_transaction, is_second_transaction,
+};
 use crate::backend::transaction;
 
 /// How long the switch of a new database to its write-ahead log is tried.
@@ -94,6 +96,24 @@ pub(super) async fn is_in_transaction(connection: &mut SqliteConnection) -> Resu
     match sqlx::raw_sql("BEGIN").execute(connection).await {
         Ok(_) => Ok(false),
         Err(cause) if is_second_transaction(&cause) => Ok(true),
+        Err(cause) => Err(error(cause, "looking for the transaction")),
+    }
+}
+
+/// Sets the savepoint that [`release_mark`] looks for.
+pub(super) async fn mark(connection: &mut SqliteConnection) -> Result<()> {
+    sqlx::raw_sql("SAVEPOINT cqrs_mark")
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|cause| error(cause, "marking the transaction"))
+}
+
+/// Forgets the mark; `false` where it went with its transaction.
+pub(super) async fn release_mark(connection: &mut SqliteConnection) -> Result<bool> {
+    match sqlx::raw_sql("RELEASE cqrs_mark").execute(connection).await {
+        Ok(_) => Ok(true),
+        Err(cause) if is_no_savepoint(&cause) => Ok(false),
         Err(cause) => Err(error(cause, "looking for the transaction")),
     }
 }

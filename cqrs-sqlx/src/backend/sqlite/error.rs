@@ -79,6 +79,11 @@ pub(super) fn is_no_transaction(cause: &sqlx::Error) -> bool {
     says(cause, "no transaction is active") || says(cause, "no such savepoint")
 }
 
+/// Whether a savepoint could not be released because it is not there.
+pub(super) fn is_no_savepoint(cause: &sqlx::Error) -> bool {
+    says(cause, "no such savepoint")
+}
+
 /// Whether a transaction could not be begun because one is open.
 pub(super) fn is_second_transaction(cause: &sqlx::Error) -> bool {
     says(cause, "within a transaction")

@@ -27,8 +27,8 @@ use self::row::SqliteSource;
 use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Parameter, Process, Proof, Written, transaction,
-    url,
+    Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof, Written,
+    transaction, url,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -217,8 +217,21 @@ impl Backed for Sqlite {
         transaction::depth::<sqlx::Sqlite>(connection)
     }
 
-    async fn is_in_transaction(connection: &mut SqliteConnection) -> Result<bool> {
-        connection::is_in_transaction(connection).await
+    /// Transactions have no ids here. A savepoint goes with the transaction that it was set in.
+    async fn mark(connection: &mut SqliteConnection) -> Result<Option<Mark>> {
+        connection::mark(connection).await?;
+        Ok(Some(Mark(String::new())))
+    }
+
+    async fn is_in_transaction(
+        connection: &mut SqliteConnection,
+        mark: &mut Option<Mark>,
+    ) -> Result<bool> {
+        let marked = mark.take().is_some();
+        if marked && connection::release_mark(connection).await? {
+            return Ok(true);
+        }
+        Ok(connection::is_in_transaction(connection).await? && !marked)
     }
 
     /// No commit is ever lost, so none needs to be recognised.

@@ -146,7 +146,7 @@ pub(super) fn many(table: &'static Table, operation: Operation, several_rows: bo
     }
     let deletes = operation == Operation::Remove && columns.is_empty();
     if several_rows {
-        let lock = if deletes { "UPDATE" } else { "NO KEY UPDATE" };
+        let lock = lock_strength(deletes);
         source = format!(
             "(SELECT g.* FROM {name} AS t JOIN {source} ON {guard} \
              ORDER BY g.ordinality FOR {lock} OF t) AS g"
@@ -163,6 +163,22 @@ pub(super) fn many(table: &'static Table, operation: Operation, several_rows: bo
             .map(|(_, column)| format!("{} = {}", quoted(column.name()), value(column))),
     );
     format!("UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} RETURNING g.ordinality")
+}
+
+/// Locks the rows that the guards in the first parameters let through, whatever their version, in
+/// the order in which they are bound.
+pub(super) fn lock(table: &Table, deletes: bool) -> String {
+    format!(
+        "SELECT 1 FROM {} AS t JOIN {} ON {} ORDER BY g.ordinality FOR {} OF t",
+        quoted(table.name()),
+        guard::unnested(table, Guard::AnyVersion),
+        guard::sql_of_arrays(table, Guard::AnyVersion),
+        lock_strength(deletes),
+    )
+}
+
+const fn lock_strength(deletes: bool) -> &'static str {
+    if deletes { "UPDATE" } else { "NO KEY UPDATE" }
 }
 
 /// Whether any of these columns differs from its new value.
