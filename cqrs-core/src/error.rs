@@ -117,6 +117,16 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A projection that runs [inline](crate::Store::inline) failed, so nothing was committed.
+    /// The predicates answer for its cause.
+    #[error("the inline projection {name:?} failed")]
+    Projection {
+        /// The projection's name.
+        name: String,
+        /// Why it failed.
+        #[source]
+        cause: Box<Error>,
+    },
     /// Another error of a handler or projection.
     #[error("{0}")]
     Other(Box<dyn std::error::Error + Send + Sync>),
@@ -262,6 +272,7 @@ impl Error {
     pub fn domain<E: DomainError>(&self) -> Option<&E> {
         match self {
             Self::Domain(error) => (error.as_ref() as &dyn Any).downcast_ref(),
+            Self::Projection { cause, .. } => cause.domain(),
             _ => None,
         }
     }
@@ -295,6 +306,7 @@ impl Error {
                         StoreErrorKind::Unavailable | StoreErrorKind::Contention
                     )
             }
+            Self::Projection { cause, .. } => cause.is_retryable(),
             _ => false,
         }
     }

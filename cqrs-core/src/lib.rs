@@ -125,6 +125,7 @@ mod handler;
 mod hooks;
 mod id;
 mod idempotency;
+mod inline;
 pub mod mapping;
 pub mod memory;
 
@@ -152,6 +153,7 @@ pub use handler::{CommandHandler, QueryHandler};
 pub use hooks::{Hooks, HooksMark};
 pub use id::{AggregateId, Id, ParseIdError};
 pub use idempotency::{IdempotencyKey, RecordedReceipt};
+pub use inline::{Inline, InlineProjections, SubscribedName};
 pub use mapping::{ColumnValue, Entity, Record, ValueObject};
 pub use memory::InMemoryStore;
 pub use payload::{ContentHash, PayloadError, canonical_json};

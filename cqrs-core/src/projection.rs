@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 
+use sha2::{Digest, Sha256};
+
 use crate::context::TenantId;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::event::EventSet;
-use crate::mapping::{Entity, Value};
+use crate::mapping::{Entity, Table, Value};
 use crate::read_model::{Owned, ReadModel, RowKey};
+use crate::specification::encode_value;
 use crate::store::BoxFuture;
 
 /// A consumer of the log that writes rows in the transaction of its own checkpoint, so that it
@@ -146,6 +149,23 @@ impl RowAddress {
     #[must_use]
     pub fn key(&self) -> &[Value] {
         &self.key
+    }
+
+    /// A number for this place in a table: equal places have the same number, in every process.
+    /// For authors of backends, who lock by it.
+    #[must_use]
+    pub fn digest(&self, table: &Table) -> [u8; 32] {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let tenant = self.tenant().map_or(Value::Null, |own| text(own.as_str()));
+        let mut bytes = Vec::new();
+        for value in [&text(table.name()), &tenant].into_iter().chain(&self.key) {
+            match value {
+                // The databases take the two zeros for one key.
+                Value::Float(value) => encode_value(&Value::Float(value + 0.0), &mut bytes),
+                value => encode_value(value, &mut bytes),
+            }
+        }
+        Sha256::digest(bytes).into()
     }
 
     /// A text that is equal exactly where addresses are.
@@ -345,6 +365,13 @@ impl<T: Send + 'static> Subscription<T> {
     #[must_use]
     pub fn aggregate_types(&self) -> Option<&'static [&'static str]> {
         self.aggregate_types
+    }
+
+    /// Whether it reads the events of this aggregate type.
+    #[must_use]
+    pub fn reads(&self, aggregate_type: &str) -> bool {
+        self.aggregate_types
+            .is_none_or(|types| types.contains(&aggregate_type))
     }
 
     /// Decodes a page and applies it.

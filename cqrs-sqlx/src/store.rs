@@ -8,14 +8,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::Table;
 use cqrs_core::{
-    Clock, CommitReceipt, Envelope, Position, RawPayload, RequestContext, Result, RetryPolicy,
-    Store, StoreId, SystemClock,
+    Clock, CommitReceipt, Envelope, InlineProjections, Position, Projection, RawPayload,
+    RequestContext, Result, RetryPolicy, Store, StoreId, SystemClock,
 };
 use tracing::Instrument;
 
 use crate::backend::Backend;
 use crate::connections::Connections;
-use crate::projector::{Progress, ProjectorBuilder, SubscriptionStatus, Wake};
+use crate::projector::{Progress, ProjectorBuilder, SqlTransaction, SubscriptionStatus, Wake};
 use crate::read_models::SqlReadModels;
 use crate::statements::Statements;
 use crate::unit_of_work::SqlUnitOfWork;
@@ -39,6 +39,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) committed: Wake,
     /// Where the subscriptions stand that projectors of this store run.
     pub(crate) advanced: Progress,
+    /// The projections that run in the transaction of each commit.
+    pub(crate) inline: InlineProjections<SqlTransaction<B>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) retry: RetryPolicy,
     pub(crate) wait_timeout: Duration,
@@ -150,6 +152,7 @@ impl<B: Backend> SqlStore<B> {
                 statements: Statements::default(),
                 committed: Wake::default(),
                 advanced: Progress::default(),
+                inline: InlineProjections::default(),
                 clock: options.clock,
                 retry: options.retry,
                 wait_timeout: options.wait_timeout,
@@ -277,6 +280,7 @@ impl<B: Backend> SqlStore<B> {
 impl<B: Backend> Store for SqlStore<B> {
     type UnitOfWork = SqlUnitOfWork<B>;
     type ReadModels = SqlReadModels<B>;
+    type Transaction = SqlTransaction<B>;
 
     fn id(&self) -> StoreId {
         self.shared.id
@@ -292,6 +296,10 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn read_models(&self, context: &RequestContext) -> SqlReadModels<B> {
         SqlReadModels::new(Arc::clone(&self.shared), context)
+    }
+
+    fn inline<P: Projection<SqlTransaction<B>>>(&self, projection: P) -> Result<()> {
+        self.shared.inline.add(projection)
     }
 
     fn retry_policy(&self) -> RetryPolicy {
@@ -310,6 +318,9 @@ impl<B: Backend> Store for SqlStore<B> {
         let Some(position) = receipt.position() else {
             return Ok(());
         };
+        if self.shared.inline.current().contains(subscription) {
+            return Ok(());
+        }
         crate::projector::wait_for(
             &self.shared,
             position,

@@ -20,7 +20,10 @@ use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
 
 /// What a projection makes of the whole log: the oracle.
-async fn fold<H: Harness, P: RowProjection>(bench: &Bench<'_, H>, projection: P) -> Vec<P::Row> {
+pub(super) async fn fold<H: Harness, P: RowProjection>(
+    bench: &Bench<'_, H>,
+    projection: P,
+) -> Vec<P::Row> {
     let mut rows: BTreeMap<String, Option<P::Row>> = BTreeMap::new();
     for raw in bench.log().await {
         let is_wanted =
@@ -42,7 +45,7 @@ async fn fold<H: Harness, P: RowProjection>(bench: &Bench<'_, H>, projection: P)
 }
 
 /// The values of all rows, in an order of their own.
-fn sorted<R: ReadModel>(rows: Vec<R>) -> Vec<String> {
+pub(super) fn sorted<R: ReadModel>(rows: Vec<R>) -> Vec<String> {
     let mut values: Vec<String> = rows
         .iter()
         .map(|row| format!("{:?}", ok(row.to_row())))
@@ -51,7 +54,10 @@ fn sorted<R: ReadModel>(rows: Vec<R>) -> Vec<String> {
     values
 }
 
-async fn all<H: Harness, R: ReadModel>(bench: &Bench<'_, H>, context: &RequestContext) -> Vec<R> {
+pub(super) async fn all<H: Harness, R: ReadModel>(
+    bench: &Bench<'_, H>,
+    context: &RequestContext,
+) -> Vec<R> {
     ok(bench.store.read_models(context).query(Query::all()).await)
 }
 

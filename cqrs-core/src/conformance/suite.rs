@@ -184,6 +184,15 @@ macro_rules! __conformance_rules {
                 an_unknown_subscription_is_a_usage_error
                 an_event_that_cannot_be_read_halts_its_subscription
             }
+            inline {
+                inline_rows_are_there_after_the_commit
+                inline_events_are_those_of_the_log
+                a_failing_inline_projection_commits_nothing
+                a_conflict_leaves_no_inline_row
+                inline_projections_see_what_is_committed
+                a_projection_runs_one_way
+                many_writers_fold_into_few_inline_rows
+            }
         }
     };
 }

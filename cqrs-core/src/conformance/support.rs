@@ -1,6 +1,8 @@
 //! What the rules share.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
@@ -152,6 +154,20 @@ impl<H: Harness> Bench<'_, H> {
     pub(super) async fn project(&self) {
         self.harness.project(&self.store).await;
     }
+}
+
+/// Runs futures side by side in this task.
+pub(super) async fn join_all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
+    let mut running: Vec<_> = futures.map(Box::pin).collect();
+    poll_fn(|context| {
+        running.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if running.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// The start of the suite's time, and `seconds` later.

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::key::Key;
 use super::overlay::Overlay;
 use super::subscriptions::Entry;
+use super::transaction::InMemoryTransaction;
+use super::turn::Turn;
 use crate::clock::Clock;
 use crate::context::{Metadata, TenantId};
 use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
 use crate::idempotency::RecordedReceipt;
+use crate::inline::InlineProjections;
 use crate::mapping::{Table, ValueRow};
 use crate::staging::StagedWrite;
 use crate::store::{RetryPolicy, StoreId};
@@ -28,6 +31,9 @@ pub(super) struct Shared {
     pub(super) id: StoreId,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retry_policy: RetryPolicy,
+    pub(super) inline: Arc<InlineProjections<InMemoryTransaction>>,
+    /// Whose turn it is to commit with inline projections.
+    pub(super) commits: Turn,
     pub(super) state: Arc<Mutex<State>>,
 }
 
@@ -96,39 +102,50 @@ impl State {
         }
     }
 
-    /// Appends the events of a write, and returns the position of the last.
-    pub(super) fn append(
-        &mut self,
-        write: StagedWrite,
+    /// The events of writes as the log will hold them if they come next.
+    pub(super) fn next_events(
+        &self,
+        writes: &[StagedWrite],
         metadata: &Metadata,
         clock: &dyn Clock,
-    ) -> Position {
+    ) -> Vec<Envelope<RawPayload>> {
         let recorded_at = clock.now();
-        self.schemas.insert(write.table.name(), write.table);
-        self.streams
-            .entry(write.aggregate_type)
-            .or_default()
-            .insert(write.aggregate_id.clone(), write.new_version);
-        for event in write.events {
-            let header = EventHeader {
-                position: next_position(self.log.len()),
-                event_id: event.event_id,
-                tenant: write.tenant.clone(),
-                aggregate_type: write.aggregate_type.to_owned(),
-                aggregate_id: write.aggregate_id.clone(),
-                aggregate_version: event.aggregate_version,
-                event_type: event.event_type.to_owned(),
-                schema_version: event.schema_version,
-                schema_id: None,
-                metadata: metadata.clone(),
-                content_hash: event.content_hash,
-                occurred_at: event.occurred_at,
-                recorded_at,
-            };
-            self.log
-                .push(Envelope::new(header, RawPayload::new(event.payload)));
+        let events = writes
+            .iter()
+            .flat_map(|write| write.events.iter().map(move |event| (write, event)));
+        events
+            .zip(self.log.len()..)
+            .map(|((write, event), index)| {
+                let header = EventHeader {
+                    position: next_position(index),
+                    event_id: event.event_id,
+                    tenant: write.tenant.clone(),
+                    aggregate_type: write.aggregate_type.to_owned(),
+                    aggregate_id: write.aggregate_id.clone(),
+                    aggregate_version: event.aggregate_version,
+                    event_type: event.event_type.to_owned(),
+                    schema_version: event.schema_version,
+                    schema_id: None,
+                    metadata: metadata.clone(),
+                    content_hash: event.content_hash,
+                    occurred_at: event.occurred_at,
+                    recorded_at,
+                };
+                Envelope::new(header, RawPayload::new(event.payload.as_str()))
+            })
+            .collect()
+    }
+
+    /// Appends the events of writes.
+    pub(super) fn append(&mut self, writes: &[StagedWrite], events: Vec<Envelope<RawPayload>>) {
+        for write in writes {
+            self.schemas.insert(write.table.name(), write.table);
+            self.streams
+                .entry(write.aggregate_type)
+                .or_default()
+                .insert(write.aggregate_id.clone(), write.new_version);
         }
-        self.end()
+        self.log.extend(events);
     }
 
     /// The position of the last event.

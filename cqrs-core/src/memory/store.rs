@@ -7,6 +7,7 @@ use super::read_models::InMemoryReadModels;
 use super::state::Shared;
 use super::subscriptions::{self, SubscriptionStatus};
 use super::transaction::InMemoryTransaction;
+use super::turn::Turn;
 use super::unit_of_work::InMemoryUnitOfWork;
 use crate::clock::{Clock, SystemClock};
 use crate::context::RequestContext;
@@ -74,6 +75,8 @@ impl InMemoryStore {
                 id: StoreId::unique(),
                 clock: Arc::new(SystemClock),
                 retry_policy: RetryPolicy::default(),
+                inline: Arc::default(),
+                commits: Turn::default(),
                 state: Arc::default(),
             }),
         }
@@ -103,7 +106,8 @@ impl InMemoryStore {
     ///
     /// # Errors
     ///
-    /// [`Usage`](crate::StoreErrorKind::Usage) where there is a subscription of its name.
+    /// [`Usage`](crate::StoreErrorKind::Usage) where there is a subscription of its name, or an
+    /// [inline](Store::inline) projection.
     pub fn subscribe(&self, projection: impl Projection<InMemoryTransaction>) -> Result<()> {
         self.shared.subscribe(Subscription::new(projection))
     }
@@ -176,6 +180,7 @@ impl Default for InMemoryStore {
 impl Store for InMemoryStore {
     type UnitOfWork = InMemoryUnitOfWork;
     type ReadModels = InMemoryReadModels;
+    type Transaction = InMemoryTransaction;
 
     fn id(&self) -> StoreId {
         self.shared.id
@@ -193,6 +198,10 @@ impl Store for InMemoryStore {
         InMemoryReadModels::new(Arc::clone(&self.shared), context.clone())
     }
 
+    fn inline<P: Projection<InMemoryTransaction>>(&self, projection: P) -> Result<()> {
+        self.shared.inline.add(projection)
+    }
+
     fn retry_policy(&self) -> RetryPolicy {
         self.shared.retry_policy
     }
@@ -207,6 +216,9 @@ impl Store for InMemoryStore {
         let Some(position) = receipt.position() else {
             return Ok(());
         };
+        if self.shared.inline.current().contains(subscription) {
+            return Ok(());
+        }
         if self.shared.has_passed(subscription, position)? {
             return Ok(());
         }

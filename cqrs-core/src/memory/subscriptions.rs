@@ -8,6 +8,7 @@ use super::transaction::InMemoryTransaction;
 use super::turn::Turn;
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::inline::SubscribedName;
 use crate::projection::Subscription;
 
 const PAGE: usize = 100;
@@ -20,6 +21,8 @@ pub(super) struct Entry {
     turn: Turn,
     position: Position,
     halted: Option<SubscriptionHalted>,
+    // Held for its drop: no inline projection may have the name meanwhile.
+    _name: SubscribedName,
 }
 
 /// How far a subscription is, and whether it goes on.
@@ -91,9 +94,10 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// `Usage` where its name is taken.
+    /// `Usage` where its name is taken, also by an inline projection.
     pub(super) fn subscribe(&self, subscription: Subscription<InMemoryTransaction>) -> Result<()> {
         let name = subscription.name().to_owned();
+        let subscribed = self.inline.subscribe(&name)?;
         let mut state = self.lock();
         if state.subscriptions.contains_key(&name) {
             return Err(Error::store(
@@ -106,6 +110,7 @@ impl Shared {
             turn: Turn::default(),
             position: Position::START,
             halted: None,
+            _name: subscribed,
         };
         state.subscriptions.insert(name, entry);
         Ok(())

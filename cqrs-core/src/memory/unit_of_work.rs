@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
+use super::commit::{Commit, Record};
 use super::key::Key;
 use super::overlay::Overlay;
 use super::repository::InMemoryRepository;
 use super::select;
 use super::state::{ReceiptKey, Row, Shared, State};
+use super::transaction::InMemoryTransaction;
 use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
 use crate::error::{Error, Result};
 use crate::hooks::{Hooks, HooksMark};
 use crate::idempotency::{IdempotencyKey, RecordedReceipt};
+use crate::inline::Inline;
 use crate::mapping::Table;
 use crate::specification::Specification;
 use crate::spent::Spent;
@@ -32,6 +37,7 @@ pub struct InMemoryUnitOfWork {
     shared: Arc<Shared>,
     context: RequestContext,
     span: tracing::Span,
+    inline: Inline<InMemoryTransaction>,
     staged: StagedWrites,
     /// The writes that are in the overlay.
     flushed: Vec<StagedWrite>,
@@ -61,6 +67,7 @@ struct Savepoint {
 impl InMemoryUnitOfWork {
     pub(super) fn new(shared: Arc<Shared>, context: RequestContext) -> Self {
         Self {
+            inline: shared.inline.current(),
             shared,
             span: context.span("unit of work"),
             context,
@@ -153,50 +160,28 @@ impl InMemoryUnitOfWork {
         }
     }
 
+    /// Commits what is staged.
+    async fn write(mut self) -> Result<CommitReceipt> {
+        let mut writes = std::mem::take(&mut self.flushed);
+        writes.extend(self.staged.take());
+        let record = self.record.take();
+        let record = record.map(|(key, output)| Record {
+            place: self.receipt_key(&key),
+            key,
+            output,
+        });
+        let commit = Commit {
+            shared: self.shared,
+            metadata: self.context.metadata().clone(),
+            writes,
+            record,
+        };
+        commit.run(&self.inline).instrument(self.span).await
+    }
+
     fn receipt_key(&self, key: &IdempotencyKey) -> ReceiptKey {
         let tenant = self.context.scope().tenant().cloned();
         (tenant, key.as_str().to_owned())
-    }
-
-    /// Checks every write against what is current, and applies them all or none.
-    fn apply(&mut self) -> Result<CommitReceipt> {
-        let _entered = self.span.enter();
-        let mut state = self.shared.lock();
-        // The overlay of the reads is not good enough: others may have committed since.
-        let mut overlay = Overlay::default();
-        let mut writes = std::mem::take(&mut self.flushed);
-        writes.extend(self.staged.take());
-        let mut written = Vec::with_capacity(writes.len());
-        for write in writes {
-            if overlay.write(&state, &write)? {
-                written.push(write);
-            }
-        }
-        let record = self.record.take();
-        let record = record.map(|(key, output)| (self.receipt_key(&key), key, output));
-        if let Some((place, key, _)) = &record
-            && state.receipts.contains_key(place)
-        {
-            return Err(key.taken());
-        }
-        state.apply(overlay);
-        let mut events = Vec::new();
-        let mut position = None;
-        for write in written {
-            events.extend(write.events.iter().map(|event| event.event_id));
-            position =
-                Some(state.append(write, self.context.metadata(), self.shared.clock.as_ref()));
-        }
-        if let Some((place, key, output)) = record {
-            let receipt = RecordedReceipt {
-                fingerprint: key.fingerprint().copied(),
-                output,
-                events: events.clone(),
-                position,
-            };
-            state.receipts.insert(place, receipt);
-        }
-        Ok(CommitReceipt::new(events, position))
     }
 }
 
@@ -219,8 +204,9 @@ impl UnitOfWork for InMemoryUnitOfWork {
         if !self.savepoints.is_empty() {
             return Err(Error::open_savepoint());
         }
-        let receipt = self.apply()?;
-        self.hooks.run_after(&receipt);
+        let hooks = std::mem::take(&mut self.hooks);
+        let receipt = self.write().await?;
+        hooks.run_after(&receipt);
         Ok(receipt)
     }
 

@@ -64,7 +64,7 @@ impl fmt::Display for Cursor {
         let mut bytes = vec![VERSION];
         bytes.extend(self.order);
         for value in &self.values {
-            write(value, &mut bytes);
+            encode_value(value, &mut bytes);
         }
         bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -105,7 +105,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// A tag and the value; what has no fixed length has its length before it.
-fn write(value: &Value, bytes: &mut Vec<u8>) {
+pub(crate) fn encode_value(value: &Value, bytes: &mut Vec<u8>) {
     let mut put = |tag: u8, content: &[u8]| {
         bytes.push(tag);
         bytes.extend(content);
@@ -120,7 +120,6 @@ fn write(value: &Value, bytes: &mut Vec<u8>) {
         Value::Uuid(value) => put(6, value.as_bytes()),
         Value::Timestamp(value) => put(7, &value.timestamp_micros().to_be_bytes()),
         Value::Date(value) => put(8, &value.num_days_from_ce().to_be_bytes()),
-        // Nothing is ordered by JSON.
         Value::Json(value) => put(9, &with_length(value.as_bytes())),
     }
 }
@@ -138,12 +137,17 @@ fn read_all(bytes: &[u8]) -> Option<Cursor> {
     }
     let mut values = Vec::new();
     while !rest.is_empty() {
-        values.push(read(&mut rest)?.checked().ok()?);
+        values.push(decode_value(&mut rest)?.checked().ok()?);
+        if matches!(values.last(), Some(Value::Json(_))) {
+            // Nothing is ordered by JSON.
+            return None;
+        }
     }
     Some(Cursor::new(*order, values))
 }
 
-fn read(bytes: &mut &[u8]) -> Option<Value> {
+/// What [`encode_value`] wrote, taken off the front.
+pub(crate) fn decode_value(bytes: &mut &[u8]) -> Option<Value> {
     fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
         let (taken, rest) = bytes.split_first_chunk()?;
         *bytes = rest;
@@ -170,6 +174,7 @@ fn read(bytes: &mut &[u8]) -> Option<Value> {
         8 => Value::Date(NaiveDate::from_num_days_from_ce_opt(i32::from_be_bytes(
             take(bytes)?,
         ))?),
+        9 => Value::Json(String::from_utf8(take_long(bytes)?).ok()?),
         _ => return None,
     })
 }

@@ -15,6 +15,7 @@ mod text;
 
 pub use cache_key::CacheKey;
 pub use cursor::Cursor;
+pub(crate) use cursor::encode_value;
 pub use field::{Field, Place};
 pub use json::{JsonPath, JsonValue};
 pub use operand::{JsonLeaf, JsonPlace, JsonStep, Operand};

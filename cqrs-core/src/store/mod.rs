@@ -23,6 +23,7 @@ use crate::context::RequestContext;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::handler::{CommandHandler, QueryHandler};
 use crate::idempotency::IdempotencyKey;
+use crate::projection::{Projection, ProjectionTransaction, RowProjection, Rows};
 use crate::read_model::ReadModels;
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 
@@ -34,6 +35,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     type UnitOfWork: UnitOfWork;
     /// Its read models.
     type ReadModels: ReadModels;
+    /// What its projections write in.
+    type Transaction: ProjectionTransaction;
 
     /// Which store it is.
     fn id(&self) -> StoreId;
@@ -49,6 +52,37 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The read models within the context's tenant scope. No I/O.
     fn read_models(&self, context: &RequestContext) -> Self::ReadModels;
 
+    /// Runs a projection in the transaction of each commit, from the next unit of work on: its rows
+    /// are there when the commit returns, and where it fails, nothing is committed.
+    ///
+    /// The same projection can run with a projector instead. Here it has no checkpoint and no
+    /// retries of its own: it sees the events of each commit of every process that has registered
+    /// it, once, with their real positions, after everything that the unit of work has sent and
+    /// after the hooks before the commit. What was committed before, or by a process that has not
+    /// registered it, it does not see.
+    ///
+    /// # Transaction
+    ///
+    /// That of the commit. Rows are locked before they are loaded, also those that do not exist
+    /// yet, so two commits that fold into one row do so one after the other. Several projections
+    /// run in the order of their names. A commit of aggregates whose events none of them reads
+    /// costs what it costs without them.
+    ///
+    /// # Errors
+    ///
+    /// A [`Usage`](crate::StoreErrorKind::Usage) error where a projection of this name is
+    /// registered already, inline or with a projector that runs.
+    fn inline<P: Projection<Self::Transaction>>(&self, projection: P) -> Result<()>;
+
+    /// Runs a projection by rows [inline](Self::inline).
+    ///
+    /// # Errors
+    ///
+    /// As [`inline`](Self::inline).
+    fn inline_rows<P: RowProjection>(&self, projection: P) -> Result<()> {
+        self.inline(Rows(projection))
+    }
+
     /// How [`execute`](Self::execute) retries.
     fn retry_policy(&self) -> RetryPolicy;
 
@@ -56,7 +90,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn pause(&self, delay: Duration) -> impl Future<Output = ()> + Send;
 
     /// Waits until a subscription has applied everything that the receipt's commit wrote: read
-    /// your own write. Returns at once where the commit wrote nothing.
+    /// your own write. Returns at once where the commit wrote nothing, and where the projection
+    /// runs [inline](Self::inline).
     ///
     /// # Errors
     ///

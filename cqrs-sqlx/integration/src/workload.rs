@@ -200,20 +200,36 @@ impl Workload {
             "the log holds what receipts named, and nothing else"
         );
 
-        let expected = fold(&log);
-        let views: Vec<ParcelView> = store
-            .read_models(&system)
-            .query(cqrs_core::Query::all())
-            .await
-            .expect("the views are read");
-        let found: BTreeMap<String, ParcelView> = views
-            .into_iter()
-            .map(|view| (view.id.to_string(), view))
-            .collect();
-        assert_eq!(found.len(), expected.len());
-        for (id, view) in &expected {
-            assert_eq!(found.get(id), Some(view), "parcel {id}");
-        }
+        check_views(store, &log).await;
+    }
+
+    /// Checks the read model alone.
+    ///
+    /// # Panics
+    ///
+    /// Where it is not a fold of the log.
+    pub async fn check_views<B: Backend>(store: &SqlStore<B>) {
+        let system = RequestContext::system();
+        let log = store.events(&system, Position::START, u32::MAX).await;
+        check_views(store, &log.expect("the log is read")).await;
+    }
+}
+
+async fn check_views<B: Backend>(store: &SqlStore<B>, log: &[Envelope<RawPayload>]) {
+    let system = RequestContext::system();
+    let expected = fold(log);
+    let views: Vec<ParcelView> = store
+        .read_models(&system)
+        .query(cqrs_core::Query::all())
+        .await
+        .expect("the views are read");
+    let found: BTreeMap<String, ParcelView> = views
+        .into_iter()
+        .map(|view| (view.id.to_string(), view))
+        .collect();
+    assert_eq!(found.len(), expected.len());
+    for (id, view) in &expected {
+        assert_eq!(found.get(id), Some(view), "parcel {id}");
     }
 }
 

@@ -24,7 +24,8 @@ use std::sync::Arc;
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, RowSource, Table, Value};
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{
-    Error, JsonPlace, Metadata, Owned, Position, ReadModel, Result, RowAddress, TextTest,
+    Envelope, Error, JsonPlace, Metadata, Owned, Position, RawPayload, ReadModel, Result,
+    RowAddress, TextTest,
 };
 use uuid::Uuid;
 
@@ -82,6 +83,9 @@ pub(crate) struct Dialect {
     pub(crate) byte_order: &'static str,
     /// After the statement that claims a subscription's checkpoint.
     pub(crate) claim: &'static str,
+    /// Locks the rows of a table that have the numbers of a list, until the transaction ends; they
+    /// need not exist. Empty where a transaction that writes has the database for itself.
+    pub(crate) lock_rows: &'static str,
     /// The time now, of the database.
     pub(crate) now: &'static str,
     /// Whether an operand of this type is in the list that a parameter holds.
@@ -115,13 +119,24 @@ pub(crate) enum Committed {
 }
 
 /// What was written to the log.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Written {
     /// The ids of the events, in the order in which they were staged. Those of saves that turned
     /// out to change nothing are not among them.
     pub(crate) events: Vec<Uuid>,
     /// The highest position; `None` where nothing was written.
     pub(crate) position: Option<Position>,
+    /// The events as the log holds them, where [`Returned::Events`] was asked for.
+    pub(crate) envelopes: Vec<Envelope<RawPayload>>,
+}
+
+/// What a write to the log brings back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Returned {
+    /// The position of each event.
+    Positions,
+    /// Each event as the log holds it.
+    Events,
 }
 
 /// By what a commit is recognised after its connection broke.
@@ -243,6 +258,7 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         statements: &Statements,
         writes: &[StagedWrite],
         metadata: &Metadata,
+        returned: Returned,
     ) -> impl Future<Output = Result<Written>> + Send;
 
     /// The process of the server that works for this connection.

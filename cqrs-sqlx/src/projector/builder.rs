@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cqrs_core::{
     Error, EventBus, Position, Projection, Relay, Result, RowProjection, Rows, StoreErrorKind,
-    Subscription,
+    SubscribedName, Subscription,
 };
 use tokio::sync::watch;
 
@@ -96,7 +96,7 @@ impl<B: Backend> ProjectorBuilder<B> {
     /// # Errors
     ///
     /// A [`Usage`](StoreErrorKind::Usage) error where two subscriptions have one name, or a name is
-    /// empty or not fit for a database; [`Store`](Error::Store) where the store fails.
+    /// empty, not fit for a database, or that of an [inline](cqrs_core::Store::inline) projection; [`Store`](Error::Store) where the store fails.
     ///
     /// # Panics
     ///
@@ -106,13 +106,17 @@ impl<B: Backend> ProjectorBuilder<B> {
     ///
     /// When the future is dropped, nothing runs; subscriptions may have been registered.
     pub async fn start(self) -> Result<ProjectorHandle> {
+        let names = Arc::new(self.names()?);
         let workers = self.workers().await?;
         let pace = Pace::new(self.polling);
         let horizon = watch::Sender::new(Position::START);
         Ok(ProjectorHandle::spawn(|tasks| {
             for worker in workers {
-                let horizon = horizon.subscribe();
-                tasks.spawn(|stopping| subscription::run(worker, horizon, self.polling, stopping));
+                let (horizon, names) = (horizon.subscribe(), Arc::clone(&names));
+                tasks.spawn(|stopping| async move {
+                    subscription::run(worker, horizon, self.polling, stopping).await;
+                    drop(names);
+                });
             }
             tasks.spawn(|stopping| horizon::run(self.shared, horizon, pace, stopping));
         }))
@@ -134,15 +138,22 @@ impl<B: Backend> ProjectorBuilder<B> {
     ///
     /// When the future is dropped, the page under way is rolled back.
     pub async fn run_until_idle(&self) -> Result<u64> {
+        let _names = self.names()?;
         let mut workers = self.workers().await?;
         idle::run(&self.shared, &mut workers).await
     }
 
-    async fn workers(&self) -> Result<Vec<Worker<B>>> {
+    /// Takes the names of the subscriptions, as long as they run.
+    fn names(&self) -> Result<Vec<SubscribedName>> {
         let mut names = HashSet::new();
         for subscription in &self.subscriptions {
             check_name(subscription.name(), &mut names)?;
         }
+        let subscribe = |one: &Arc<Subscription<_>>| self.shared.inline.subscribe(one.name());
+        self.subscriptions.iter().map(subscribe).collect()
+    }
+
+    async fn workers(&self) -> Result<Vec<Worker<B>>> {
         let mut workers = Vec::with_capacity(self.subscriptions.len());
         for subscription in &self.subscriptions {
             checkpoint::ensure(&self.shared, subscription.name()).await?;

@@ -1,20 +1,21 @@
 //! The transaction of one page.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use cqrs_core::mapping::Value;
+use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::{Entity, Owned, ProjectionTransaction, ReadModel, Result, RowAddress};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Parameter};
 use crate::connections::Connection;
 use crate::lent::Lent;
 use crate::statements::Statements;
 use crate::store::Shared;
 
 /// The transaction that a projection writes in: what it writes is committed together with the
-/// checkpoint, or not at all.
+/// checkpoint, or not at all; where it runs [inline](cqrs_core::Store::inline), together with the
+/// unit of work.
 ///
 /// Rows of read models go through [`ProjectionTransaction`], for SQL of your own there is
 /// [`connection`](Self::connection).
@@ -26,7 +27,16 @@ pub struct SqlTransaction<B: Backend> {
     shared: Arc<Shared<B>>,
     connection: Connection<B>,
     lent: Lent,
+    /// The rows that are locked; `None` where nobody else writes rows of this projection.
+    locked: Option<HashSet<RowLock>>,
 }
+
+/// The numbers of a table and of a row of it. Rows share numbers, so that a commit that changes
+/// very many rows does not need more locks than the server has room for.
+type RowLock = (i32, i32);
+
+/// How many numbers the rows of a table share.
+const ROW_NUMBERS: u16 = 1024;
 
 impl<B: Backend> SqlTransaction<B> {
     /// Takes a connection on which a transaction is open.
@@ -35,7 +45,24 @@ impl<B: Backend> SqlTransaction<B> {
             shared,
             connection,
             lent: Lent::Never,
+            locked: None,
         }
+    }
+
+    /// Takes the connection of a unit of work that is about to commit. Other commits may write to
+    /// the same rows, so these are locked.
+    pub(crate) fn inline(shared: Arc<Shared<B>>, connection: Connection<B>, lent: Lent) -> Self {
+        Self {
+            shared,
+            connection,
+            lent,
+            locked: Some(HashSet::new()),
+        }
+    }
+
+    /// The connection, and what is known of the transaction on it.
+    pub(crate) fn into_parts(self) -> (Connection<B>, Lent) {
+        (self.connection, self.lent)
     }
 
     pub(super) fn into_connection(self) -> Connection<B> {
@@ -43,7 +70,7 @@ impl<B: Backend> SqlTransaction<B> {
     }
 
     /// The connection below, for a statement of the framework: in the transaction, or an error.
-    pub(super) async fn connection_below(&mut self) -> Result<&mut B::Connection> {
+    pub(crate) async fn connection_below(&mut self) -> Result<&mut B::Connection> {
         Ok(self.seen().await?.0)
     }
 
@@ -52,6 +79,38 @@ impl<B: Backend> SqlTransaction<B> {
         let connection = self.connection.get();
         self.lent.look::<B>(connection, 1).await?;
         Ok((connection, &self.shared.statements))
+    }
+
+    /// Locks rows before they are read or written, also those that do not exist.
+    async fn lock<R: ReadModel>(&mut self, addresses: &[RowAddress]) -> Result<()> {
+        let sql = B::DIALECT.lock_rows;
+        let Some(locked) = &mut self.locked else {
+            return Ok(());
+        };
+        if sql.is_empty() {
+            return Ok(());
+        }
+        // Sorted: whoever locks several rows locks them in the same order.
+        let mut rows = BTreeSet::new();
+        let mut table = 0;
+        for address in addresses {
+            let lock = row_lock(R::table(), address);
+            if locked.insert(lock) {
+                rows.insert(lock.1);
+                table = lock.0;
+            }
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let rows = rows.into_iter().map(|row| Value::Int(row.into()));
+        let parameters = [
+            Parameter::new(ColumnType::Int32, Value::Int(table.into())),
+            Parameter::List(ColumnType::Int32, rows.collect()),
+        ];
+        let connection = self.connection_below().await?;
+        let locked = B::execute(connection, &sql.into(), &parameters).await;
+        self.after(locked).map(drop)
     }
 
     /// A statement that fails may take its transaction with it, and the projection may go on.
@@ -65,8 +124,12 @@ impl<B: Backend> SqlTransaction<B> {
     /// sqlx's connection (`PgConnection`, `SqliteConnection`), in the transaction.
     ///
     /// Begin nested transactions with sqlx's `begin`; they are savepoints. Do not end the outer
-    /// one: the projector commits it together with the checkpoint, and that is what makes each
-    /// event count once.
+    /// one: the projector, or the unit of work, commits it together with the rest, and that is what
+    /// makes each event count once.
+    ///
+    /// Rows that SQL of your own writes [inline](cqrs_core::Store::inline) are not locked for it:
+    /// other commits may write them at the same time. One statement that counts
+    /// (`INSERT ... ON CONFLICT DO UPDATE SET n = t.n + 1`) needs no lock.
     ///
     /// Pass the errors of your statements on. Where one has taken the transaction with it, the page
     /// fails also if you do not.
@@ -81,6 +144,7 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
         if addresses.is_empty() {
             return Ok(Vec::new());
         }
+        self.lock::<R>(addresses).await?;
         let (connection, statements) = self.seen().await?;
         let loaded = B::load_rows(connection, statements, addresses).await;
         self.after(loaded)
@@ -90,6 +154,11 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
         if rows.is_empty() {
             return Ok(());
         }
+        let addresses = rows
+            .iter()
+            .map(Owned::address)
+            .collect::<Result<Vec<_>>>()?;
+        self.lock::<R>(&addresses).await?;
         let (table, rows) = (<R as Entity>::table(), last_of_each(rows)?);
         let (connection, statements) = self.seen().await?;
         let written = B::upsert_rows(connection, statements, table, rows).await;
@@ -100,11 +169,23 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
         if addresses.is_empty() {
             return Ok(());
         }
+        self.lock::<R>(addresses).await?;
         let (connection, statements) = self.seen().await?;
         let table = <R as Entity>::table();
         let deleted = B::delete_rows(connection, statements, table, addresses).await;
         self.after(deleted)
     }
+}
+
+/// The same in every process, as whoever writes to the table must use it.
+fn row_lock(table: &Table, address: &RowAddress) -> RowLock {
+    // FNV-1a.
+    let name = table.name().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    let [.., high, low] = address.digest(table);
+    let row = u16::from_be_bytes([high, low]) % ROW_NUMBERS;
+    (name.cast_signed(), row.into())
 }
 
 /// The values of the rows; of several with one address the last, since one statement may not

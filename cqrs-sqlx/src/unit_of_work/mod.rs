@@ -8,13 +8,14 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
-    AggregateRoot, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Page, RecordedReceipt,
-    RequestContext, Result, Spent, TenantScope, UnitOfWork,
+    AggregateRoot, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Inline, Page,
+    RecordedReceipt, RequestContext, Result, Spent, TenantScope, UnitOfWork,
 };
 use tracing::{Instrument, Span};
 
 use self::transaction::{Afterwards, Outside, Transaction};
 use crate::backend::{Backend, Written};
+use crate::projector::SqlTransaction;
 use crate::reads::{self, Place};
 use crate::receipts;
 use crate::repository::SqlRepository;
@@ -45,6 +46,7 @@ pub struct SqlUnitOfWork<B: Backend> {
     state: State<B>,
     hooks: Hooks<Self>,
     record: Option<(IdempotencyKey, String)>,
+    projections: Inline<SqlTransaction<B>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,7 @@ enum State<B: Backend> {
 
 impl<B: Backend> SqlUnitOfWork<B> {
     pub(crate) fn new(shared: Arc<Shared<B>>, context: RequestContext) -> Self {
+        let projections = shared.inline.current();
         Self {
             shared,
             span: context.span("unit of work"),
@@ -73,6 +76,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
             state: State::Idle,
             hooks: Hooks::default(),
             record: None,
+            projections,
         }
     }
 
@@ -225,7 +229,12 @@ impl<B: Backend> SqlUnitOfWork<B> {
         if done.is_ok() && !self.staged.is_empty() {
             let writes = self.staged.take();
             done = transaction
-                .send(&self.shared, writes, self.context.metadata())
+                .send(
+                    &self.shared,
+                    writes,
+                    self.context.metadata(),
+                    &self.projections,
+                )
                 .await;
         }
         self.settle(transaction, done).await?;
@@ -276,14 +285,16 @@ impl<B: Backend> SqlUnitOfWork<B> {
 
     /// Writes everything and commits.
     async fn write(mut self) -> Result<Written> {
-        if matches!(self.state, State::Idle) && self.record.is_none() {
+        let alone = !self.projections.reads(self.staged.as_slice());
+        if matches!(self.state, State::Idle) && self.record.is_none() && alone {
             if self.staged.is_empty() {
                 return Ok(Written::default());
             }
             let writes = self.staged.take();
             return lost::commit(&self.shared, &writes, self.context.metadata()).await;
         }
-        let mut transaction = self.take_open().await?;
+        let transaction = self.take_open().await?;
+        let mut transaction = transaction.project(&self.shared, &self.projections).await?;
         if let Some((key, output)) = self.record.take() {
             let scope = self.context.scope();
             if let Err(cause) = transaction.record(scope, &key, output).await {

@@ -1,12 +1,15 @@
 //! The open transaction of a unit of work.
 
+use std::sync::Arc;
+
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{Error, HooksMark, IdempotencyKey, Metadata, Result, Spent, TenantScope};
+use cqrs_core::{Error, HooksMark, IdempotencyKey, Inline, Metadata, Result, Spent, TenantScope};
 
 use super::lost::{broken, resolve};
-use crate::backend::{Backend, Mark, Proof, Written};
+use crate::backend::{Backend, Mark, Proof, Returned, Written};
 use crate::connections::{Connection, Connections};
 use crate::lent::Lent;
+use crate::projector::SqlTransaction;
 use crate::reads::is_unavailable;
 use crate::receipts;
 use crate::store::Shared;
@@ -125,12 +128,19 @@ impl<B: Backend> Transaction<B> {
         shared: &Shared<B>,
         writes: Vec<StagedWrite>,
         metadata: &Metadata,
+        projections: &Inline<SqlTransaction<B>>,
     ) -> Result<()> {
         let connection = self.connection.get();
-        let new = B::apply_writes(connection, &shared.statements, &writes, metadata)
+        let returned = if projections.reads(&writes) {
+            Returned::Events
+        } else {
+            Returned::Positions
+        };
+        let new = B::apply_writes(connection, &shared.statements, &writes, metadata, returned)
             .await
             .map_err(|cause| self.own_conflict(cause))?;
         self.written.events.extend(new.events);
+        self.written.envelopes.extend(new.envelopes);
         self.written.position = self.written.position.max(new.position);
         self.sent.extend(writes);
         Ok(())
@@ -156,6 +166,40 @@ impl<B: Backend> Transaction<B> {
                 && is_written()
         });
         own.map_or(cause, StagedWrite::saved_before)
+    }
+
+    /// Applies the events that were written to the inline projections.
+    pub(super) async fn project(
+        mut self,
+        shared: &Arc<Shared<B>>,
+        projections: &Inline<SqlTransaction<B>>,
+    ) -> Result<Self> {
+        let events = std::mem::take(&mut self.written.envelopes);
+        if events.is_empty() {
+            return Ok(self);
+        }
+        let mut transaction =
+            SqlTransaction::inline(Arc::clone(shared), self.connection, self.lent);
+        let mut applied = projections.apply(&events, &mut transaction).await;
+        if applied.is_ok() {
+            // SQL of a projection may have ended the transaction.
+            applied = transaction.connection_below().await.map(drop);
+        }
+        let (connection, lent) = transaction.into_parts();
+        let projected = Self {
+            connection,
+            lent,
+            ..self
+        };
+        match applied {
+            Ok(()) => Ok(projected),
+            Err(Error::Projection { name, cause }) => {
+                let (_, cause) = projected.after_failure(shared, *cause).await;
+                let cause = Box::new(cause);
+                Err(Error::Projection { name, cause })
+            }
+            Err(cause) => Err(projected.after_failure(shared, cause).await.1),
+        }
     }
 
     /// Records the receipt of the commit.

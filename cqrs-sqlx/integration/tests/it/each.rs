@@ -83,6 +83,9 @@ pub(crate) trait Kind: Backend {
     /// Waits until nobody but the caller is connected.
     fn deserted(url: &str) -> impl Future<Output = ()> + Send;
 
+    /// Checks that no transaction was ended to break a deadlock.
+    fn assert_no_deadlock(url: &str) -> impl Future<Output = ()> + Send;
+
     /// A UUID in SQL.
     fn uuid(uuid: Uuid) -> String;
 
@@ -183,6 +186,11 @@ impl Kind for Postgres {
         }
     }
 
+    async fn assert_no_deadlock(url: &str) {
+        let sql = "SELECT deadlocks::text FROM pg_stat_database WHERE datname = current_database()";
+        assert_eq!(Self::texts(url, sql.to_owned()).await, ["0"]);
+    }
+
     fn uuid(uuid: Uuid) -> String {
         format!("'{uuid}'::uuid")
     }
@@ -228,6 +236,9 @@ impl Kind for Sqlite {
             .await
             .unwrap();
     }
+
+    /// There is one lock.
+    async fn assert_no_deadlock(_: &str) {}
 
     fn uuid(uuid: Uuid) -> String {
         format!("x'{}'", uuid.simple())

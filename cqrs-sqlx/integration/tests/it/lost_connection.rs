@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cqrs_core::{Error, IdempotencyKey, RequestContext, Result, Store, UnitOfWork};
 use cqrs_integration::database::TestDatabase;
-use cqrs_integration::domain::{self, Parcel, ParcelId};
+use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_integration::wire::{Cut, Direction, WireProxy};
+use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{PgStore, PgUnitOfWork, StoreOptions};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
@@ -24,10 +25,20 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// One whose commits fold into a read model.
+    async fn inline() -> Self {
+        Self::with(|store| store.inline_rows(ParcelViews).unwrap()).await
+    }
+
+    async fn with(set_up: fn(&PgStore)) -> Self {
         let database = TestDatabase::create().await;
         stores::postgres(database.url()).await.close();
         let proxy = WireProxy::start(database.url()).await;
         let store = stores::postgres_with(proxy.url(), StoreOptions::default()).await;
+        set_up(&store);
         let context = stores::tenant("north");
         let parcel = Parcel::register("known");
         let known = domain::id(&parcel);
@@ -166,10 +177,13 @@ async fn cut(fixture: &Fixture, command: Command, cut: Cut) -> bool {
 
 /// Cuts at message 0, 1, 2 and so on, until there is no such message.
 async fn cut_at_each(direction: Direction, make: fn(Direction, usize) -> Cut) {
-    let fixture = Fixture::new().await;
+    cut_all(&Fixture::new().await, direction, make).await;
+}
+
+async fn cut_all(fixture: &Fixture, direction: Direction, make: fn(Direction, usize) -> Cut) {
     for command in COMMANDS {
         let mut message = 0;
-        while cut(&fixture, command, make(direction, message)).await {
+        while cut(fixture, command, make(direction, message)).await {
             message += 1;
         }
         assert!(
@@ -177,6 +191,18 @@ async fn cut_at_each(direction: Direction, make: fn(Direction, usize) -> Cut) {
             "{command:?}: only {message} messages were cut"
         );
     }
+}
+
+/// The inline rows have each event of the log once, whatever was cut.
+#[tokio::test]
+async fn inline_rows_are_committed_with_their_events() {
+    let fixture = Fixture::inline().await;
+    for direction in [Direction::FromClient, Direction::FromServer] {
+        for make in [Cut::before, Cut::after] {
+            cut_all(&fixture, direction, make).await;
+        }
+    }
+    Workload::check_views(&fixture.store).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod concurrency;
 mod conformance;
 mod deadlocks;
 mod each;
+mod inline;
 mod isolation;
 mod lost_connection;
 mod migrations;

@@ -172,5 +172,6 @@ async fn events(
             .filter(|id| found.iter().any(|(other, _)| other == id))
             .collect(),
         position: Some(Position(highest)),
+        envelopes: Vec::new(),
     }))
 }

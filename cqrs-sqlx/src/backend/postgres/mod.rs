@@ -27,8 +27,8 @@ use self::row::PgSource;
 use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof, Written,
-    transaction, url,
+    Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof, Returned,
+    Written, transaction, url,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -108,6 +108,8 @@ impl Backed for Postgres {
     const DIALECT: Dialect = Dialect {
         byte_order: " COLLATE \"C\"",
         claim: " FOR UPDATE SKIP LOCKED",
+        // In the order of the list, which is the same for everyone.
+        lock_rows: "SELECT pg_advisory_xact_lock($1, k) FROM unnest($2::int4[]) AS k",
         now: "clock_timestamp()",
         in_list: conditions::in_list,
         text_test: conditions::text_test,
@@ -228,8 +230,9 @@ impl Backed for Postgres {
         statements: &Statements,
         writes: &[StagedWrite],
         metadata: &Metadata,
+        returned: Returned,
     ) -> Result<Written> {
-        write::apply(session, statements, writes, metadata)
+        write::apply(session, statements, writes, metadata, returned)
             .await
             .map_err(write::Failure::into_error)
     }

@@ -20,15 +20,17 @@ mod guard;
 mod sql;
 
 use cqrs_core::staging::{Operation, StagedWrite};
-use cqrs_core::{Error, Metadata, Position};
+use cqrs_core::{Envelope, Error, Metadata, Position};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
 
 use self::guard::Guard;
 use super::events::{self, ORIGIN};
+use super::row::PgSource;
 use super::{Session, bind, error};
 use crate::backend::bind::query;
-use crate::backend::{Backed, Committed, Written, version_column, written_columns};
+use crate::backend::{Backed, Committed, Returned, Written, version_column, written_columns};
+use crate::log::{EVENT_COLUMNS, read_event};
 use crate::statements::{Statements, quoted};
 
 /// Why a write failed.
@@ -74,7 +76,7 @@ pub(super) async fn commit(
     metadata: &Metadata,
 ) -> Committed {
     let outcome = match writes {
-        [write] => commit_one(session, statements, write, metadata).await,
+        [write] => write_one(session, statements, write, metadata, Returned::Positions).await,
         writes => commit_several(session, statements, writes, metadata).await,
     };
     match outcome {
@@ -95,7 +97,7 @@ async fn commit_several(
     super::transaction::begin::<sqlx::Postgres>(&mut session.connection, Some(begin))
         .await
         .map_err(|cause| failure(cause, &all))?;
-    match apply(session, statements, writes, metadata).await {
+    match apply(session, statements, writes, metadata, Returned::Positions).await {
         Ok(written) => {
             super::transaction::commit::<sqlx::Postgres>(&mut session.connection)
                 .await
@@ -111,16 +113,19 @@ async fn commit_several(
     }
 }
 
-async fn commit_one(
+/// Changes one row and appends its events, in one statement.
+async fn write_one(
     session: &mut Session,
     statements: &Statements,
     write: &StagedWrite,
     metadata: &Metadata,
+    returned: Returned,
 ) -> Outcome<Written> {
     let table = write.table;
     let several = write.events.len() > 1;
-    let text = statements.get(table, sql::shape_of_one(write.operation, several), || {
-        sql::one(table, write.operation, several)
+    let shape = sql::shape_of_one(write.operation, several, returned);
+    let text = statements.get(table, shape, || {
+        sql::one(table, write.operation, several, returned)
     });
 
     let mut arguments = PgArguments::default();
@@ -141,13 +146,11 @@ async fn commit_one(
         .fetch_all(&mut session.connection)
         .await
         .map_err(|cause| failure(cause, &[write]))?;
-    match highest(&rows).map_err(|cause| failure(cause, &[write]))? {
-        None => {
-            explain(session, statements, &[write]).await?;
-            Ok(Written::default())
-        }
-        position => Ok(written(&[write], position)),
+    if rows.is_empty() {
+        explain(session, statements, &[write]).await?;
+        return Ok(Written::default());
     }
+    written(&[write], rows, returned)
 }
 
 /// Applies writes within a transaction.
@@ -156,7 +159,11 @@ pub(super) async fn apply(
     statements: &Statements,
     writes: &[StagedWrite],
     metadata: &Metadata,
+    returned: Returned,
 ) -> Outcome<Written> {
+    if let [write] = writes {
+        return write_one(session, statements, write, metadata, returned).await;
+    }
     let mut unchanged: Vec<&StagedWrite> = Vec::new();
     let groups = groups::of(writes);
     for rows in groups::locked_first(&groups) {
@@ -177,12 +184,16 @@ pub(super) async fn apply(
 
     let first = ORIGIN + 1;
     let origin = sql::placeholders(1, ORIGIN);
-    let text = statements.get(writes[0].table, "events", || {
+    let (shape, columns) = match returned {
+        Returned::Positions => ("events", "position"),
+        Returned::Events => ("events, returned", EVENT_COLUMNS),
+    };
+    let text = statements.get(writes[0].table, shape, || {
         format!(
             "INSERT INTO cqrs_event ({}) SELECT {origin}, e.tenant_id, e.aggregate_type, \
              e.aggregate_id, e.event_id, e.aggregate_version, e.event_type, e.schema_version, \
              e.payload::json, e.content_hash, e.occurred_at FROM {} ORDER BY e.ordinality \
-             RETURNING position",
+             RETURNING {columns}",
             events::COLUMNS,
             events::unnested(first, true),
         )
@@ -194,19 +205,25 @@ pub(super) async fn apply(
         .fetch_all(&mut session.connection)
         .await
         .map_err(|cause| failure(cause, &changed))?;
-    let position = highest(&rows).map_err(|cause| failure(cause, &changed))?;
-    Ok(written(&changed, position))
+    written(&changed, rows, returned)
 }
 
-fn written(writes: &[&StagedWrite], position: Option<Position>) -> Written {
-    Written {
-        events: writes
-            .iter()
-            .flat_map(|write| &write.events)
-            .map(|event| event.event_id)
-            .collect(),
-        position,
+/// What writes have written, from the rows that their events returned.
+fn written(writes: &[&StagedWrite], rows: Vec<PgRow>, returned: Returned) -> Outcome<Written> {
+    let position = highest(&rows).map_err(|cause| failure(cause, writes))?;
+    let mut envelopes = Vec::new();
+    if returned == Returned::Events {
+        for row in rows {
+            envelopes.push(read_event(&PgSource(row))?);
+        }
+        envelopes.sort_by_key(Envelope::position);
     }
+    let events = writes.iter().flat_map(|write| &write.events);
+    Ok(Written {
+        events: events.map(|event| event.event_id).collect(),
+        position,
+        envelopes,
+    })
 }
 
 /// Locks the rows of these writes of one table, in their order.

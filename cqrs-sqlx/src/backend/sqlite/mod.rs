@@ -27,8 +27,8 @@ use self::row::SqliteSource;
 use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof, Written,
-    transaction, url,
+    Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof, Returned,
+    Written, transaction, url,
 };
 use crate::connections::Connect;
 use crate::statements::Statements;
@@ -95,6 +95,7 @@ impl Backed for Sqlite {
         byte_order: " COLLATE BINARY",
         // There is one writer at a time, so whoever reads in a transaction has claimed it.
         claim: "",
+        lock_rows: "",
         // Of the same width as every other time.
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
         in_list: conditions::in_list,
@@ -201,8 +202,9 @@ impl Backed for Sqlite {
         statements: &Statements,
         writes: &[StagedWrite],
         metadata: &Metadata,
+        returned: Returned,
     ) -> Result<Written> {
-        write::apply(connection, statements, writes, metadata).await
+        write::apply(connection, statements, writes, metadata, returned).await
     }
 
     /// The database is part of this process: there is no other that could outlive a connection.

@@ -8,14 +8,16 @@ use std::fmt::Write;
 
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
 use cqrs_core::staging::{NewEvent, Operation, StagedWrite};
-use cqrs_core::{Metadata, Position, Result, TenantId};
+use cqrs_core::{Envelope, Metadata, Position, RawPayload, Result, TenantId};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
 
-use super::error::write_error;
+use super::error::{error, write_error};
+use super::row::SqliteSource;
 use super::{bind, connection};
 use crate::backend::bind::{bind, query};
-use crate::backend::{Committed, Written, version_column, written_columns};
+use crate::backend::{Committed, Returned, Written, version_column, written_columns};
+use crate::log::{EVENT_COLUMNS, read_event};
 use crate::statements::{Statements, list, names, qualified, quoted};
 
 const INSERT_EVENT: &str = "INSERT INTO cqrs_event (correlation_id, causation_id, actor, \
@@ -33,7 +35,15 @@ pub(super) async fn commit(
     if let Err(error) = connection::begin(connection).await {
         return Committed::Refused(error);
     }
-    let outcome = match apply(connection, statements, writes, metadata).await {
+    let outcome = match apply(
+        connection,
+        statements,
+        writes,
+        metadata,
+        Returned::Positions,
+    )
+    .await
+    {
         Ok(written) => connection::commit(connection).await.map(|()| written),
         Err(error) => Err(error),
     };
@@ -55,8 +65,10 @@ pub(super) async fn apply(
     statements: &Statements,
     writes: &[StagedWrite],
     metadata: &Metadata,
+    returned: Returned,
 ) -> Result<Written> {
     let mut written = Written::default();
+    let mut first = None;
     for write in writes {
         if !write_row(connection, statements, write).await? {
             continue;
@@ -65,9 +77,34 @@ pub(super) async fn apply(
             let position = append(connection, write, event, metadata).await?;
             written.events.push(event.event_id);
             written.position = written.position.max(Some(position));
+            first.get_or_insert(position);
         }
     }
+    if let (Returned::Events, Some(first), Some(last)) = (returned, first, written.position) {
+        written.envelopes = appended(connection, first, last).await?;
+    }
     Ok(written)
+}
+
+/// The events from one position to another. Between two of one transaction are no others.
+async fn appended(
+    connection: &mut SqliteConnection,
+    first: Position,
+    last: Position,
+) -> Result<Vec<Envelope<RawPayload>>> {
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS} FROM cqrs_event WHERE position BETWEEN $1 AND $2 ORDER BY position"
+    );
+    let mut arguments = SqliteArguments::default();
+    bind(&mut arguments, first.0)?;
+    bind(&mut arguments, last.0)?;
+    let rows = query(&sql.into(), arguments)
+        .fetch_all(connection)
+        .await
+        .map_err(|cause| error(cause, "reading the events of the transaction"))?;
+    rows.into_iter()
+        .map(|row| read_event(&SqliteSource(row)))
+        .collect()
 }
 
 /// Writes the row; whether there was anything to change.

@@ -6,18 +6,31 @@ use cqrs_core::staging::Operation;
 use super::guard::{self, Guard};
 use crate::backend::postgres::bind;
 use crate::backend::postgres::events::{self, ORIGIN, STREAM};
-use crate::backend::written_columns;
+use crate::backend::{Returned, written_columns};
+use crate::log::EVENT_COLUMNS;
 use crate::statements::{list, quoted};
 
-pub(super) fn shape_of_one(operation: Operation, several_events: bool) -> &'static str {
-    match (operation, several_events) {
-        (Operation::Insert, false) => "insert one, one event",
-        (Operation::Insert, true) => "insert one, events",
-        (Operation::Update, false) => "update one, one event",
-        (Operation::Update, true) => "update one, events",
-        (Operation::UpdateIfChanged, _) => "update one if changed",
-        (Operation::Remove, false) => "remove one, one event",
-        (Operation::Remove, true) => "remove one, events",
+pub(super) fn shape_of_one(
+    operation: Operation,
+    several_events: bool,
+    returned: Returned,
+) -> &'static str {
+    use Operation::{Insert, Remove, Update, UpdateIfChanged};
+    match (returned, operation, several_events) {
+        (Returned::Positions, Insert, false) => "insert one, one event",
+        (Returned::Positions, Insert, true) => "insert one, events",
+        (Returned::Positions, Update, false) => "update one, one event",
+        (Returned::Positions, Update, true) => "update one, events",
+        (Returned::Positions, UpdateIfChanged, _) => "update one if changed",
+        (Returned::Positions, Remove, false) => "remove one, one event",
+        (Returned::Positions, Remove, true) => "remove one, events",
+        (Returned::Events, Insert, false) => "insert one, one event, returned",
+        (Returned::Events, Insert, true) => "insert one, events, returned",
+        (Returned::Events, Update, false) => "update one, one event, returned",
+        (Returned::Events, Update, true) => "update one, events, returned",
+        (Returned::Events, UpdateIfChanged, _) => "update one if changed, returned",
+        (Returned::Events, Remove, false) => "remove one, one event, returned",
+        (Returned::Events, Remove, true) => "remove one, events, returned",
     }
 }
 
@@ -33,7 +46,16 @@ pub(super) fn shape_of_many(operation: Operation, several_rows: bool) -> &'stati
     }
 }
 
-pub(super) fn one(table: &'static Table, operation: Operation, several_events: bool) -> String {
+pub(super) fn one(
+    table: &'static Table,
+    operation: Operation,
+    several_events: bool,
+    returned: Returned,
+) -> String {
+    let returning = match returned {
+        Returned::Positions => "position",
+        Returned::Events => EVENT_COLUMNS,
+    };
     let columns: Vec<_> = written_columns(table, operation).collect();
     let name = quoted(table.name());
     let value = |position: usize, column: &Column| {
@@ -86,14 +108,14 @@ pub(super) fn one(table: &'static Table, operation: Operation, several_events: b
             "WITH changed AS ({change}) INSERT INTO cqrs_event ({log}) SELECT {origin}, \
              e.event_id, e.aggregate_version, e.event_type, e.schema_version, e.payload::json, \
              e.content_hash, e.occurred_at FROM changed, {} ORDER BY e.ordinality \
-             RETURNING position",
+             RETURNING {returning}",
             events::unnested(first, false),
         )
     } else {
         let event = placeholders(first, 4);
         format!(
             "WITH changed AS ({change}) INSERT INTO cqrs_event ({log}) SELECT {origin}, {event}, \
-             ${}::json, ${}, ${} FROM changed RETURNING position",
+             ${}::json, ${}, ${} FROM changed RETURNING {returning}",
             first + 4,
             first + 5,
             first + 6,
