@@ -367,14 +367,26 @@ async fn writes_join_the_users_transaction() {
     Sqlite::begin(&mut connection).await.unwrap();
     let mut savepoint = connection.begin().await.unwrap();
     let writes = [insert_plan("north", "a")];
-    apply(&mut savepoint, &statements, &writes, &metadata())
-        .await
-        .unwrap();
+    apply(
+        &mut savepoint,
+        &statements,
+        &writes,
+        &metadata(),
+        Returned::Positions,
+    )
+    .await
+    .unwrap();
     savepoint.rollback().await.unwrap();
     let writes = [insert_plan("north", "b")];
-    apply(&mut connection, &statements, &writes, &metadata())
-        .await
-        .unwrap();
+    apply(
+        &mut connection,
+        &statements,
+        &writes,
+        &metadata(),
+        Returned::Positions,
+    )
+    .await
+    .unwrap();
     Sqlite::commit(&mut connection).await.unwrap();
     assert_eq!(count(&mut connection, "plan").await, 1);
     assert_eq!(count(&mut connection, "cqrs_event").await, 1);
