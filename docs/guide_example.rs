@@ -1,6 +1,7 @@
 //! The complete example of the guide, compiled and run on SQLite in memory; and the checks that
 //! the pages show no code that is not compiled here or in the files beside.
 
+mod finders;
 mod guide_snippets;
 mod specification_snippets;
 mod units_of_work;
@@ -127,13 +128,15 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     include_str!("guide_example.rs"),
+    include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
     include_str!("specification_snippets.rs"),
     include_str!("units_of_work.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
+const FINDERS: &str = include_str!("finders.md");
 const SPECIFICATION: &str = include_str!("specification.md");
 const UNITS_OF_WORK: &str = include_str!("units-of-work.md");
 const README: &str = include_str!("../README.md");
@@ -166,8 +169,8 @@ fn the_example_is_short_and_the_guide_says_how_short() {
 #[test]
 fn every_rust_block_is_compiled() {
     let sources = SOURCES.map(lines);
-    let blocks =
-        [GUIDE, SPECIFICATION, UNITS_OF_WORK, README].map(|page| page.split("```rust\n").skip(1));
+    let blocks = [GUIDE, FINDERS, SPECIFICATION, UNITS_OF_WORK, README]
+        .map(|page| page.split("```rust\n").skip(1));
     for block in blocks.into_iter().flatten() {
         let (block, _) = block.split_once("```\n").expect("the block ends");
         let wanted = lines(block);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use cqrs_core::mapping::RowMapper;
 use cqrs_core::{
     Aggregate, CommandHandler, DomainError, DomainEvent, Entity, Envelope, Error, EventBus, Id,
-    InMemoryStore, ManualClock, PageRequest, Projection, Query, QueryHandler, RawPayload,
-    ReadModels, Record, Repository, RequestContext, Result, Root, RowProjection, Specification,
-    Store, StoreErrorKind, TenantId, UnitOfWork, ValueObject,
+    InMemoryStore, ManualClock, Projection, Query, QueryHandler, RawPayload, ReadModels, Record,
+    Repository, RequestContext, Result, Root, RowProjection, Specification, Store, StoreErrorKind,
+    TenantId, UnitOfWork, ValueObject,
 };
 use cqrs_sqlx::{
     PgStore, ProjectorHandle, SqlTransaction, Sqlite, SqliteStore, StoreOptions, SubscriptionState,
@@ -222,33 +222,6 @@ async fn tenants_and_finders() -> AnyResult {
         .execute(&ctx, async |uow| ship(uow, Id::new()).await)
         .await;
     assert_eq!(error.map_err(|error| http_status(&error)).err(), Some(404));
-    Ok(())
-}
-
-#[tokio::test]
-async fn pages() -> AnyResult {
-    let store = in_memory_sqlite().await?;
-    let ctx = north();
-    let projector = store.projector().rows(OrderList);
-    for customer in ["Ben", "Ada", "Cem"] {
-        store
-            .execute(&ctx, async |uow| uow.save(Order::place(customer)))
-            .await?;
-    }
-    projector.run_until_idle().await?;
-    let mut customers = Vec::new();
-
-    let mut request = PageRequest::first(2).with_total();
-    loop {
-        let query = Query::all().order_by(OrderRow::fields().customer.asc());
-        let page = store.read_models(&ctx).page(query, request).await?;
-        assert_eq!(page.total, Some(3));
-        customers.extend(page.items.into_iter().map(|row| row.customer));
-        let Some(next) = page.next else { break };
-        let sent_to_the_client = next.to_string();
-        request = PageRequest::after(sent_to_the_client.parse()?, 2).with_total();
-    }
-    assert_eq!(customers, ["Ada", "Ben", "Cem"]);
     Ok(())
 }
 

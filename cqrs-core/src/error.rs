@@ -63,6 +63,14 @@ pub enum Error {
         /// Its id.
         id: String,
     },
+    /// There are several where one was expected.
+    #[error("there is more than one {entity} where {condition}")]
+    NotUnique {
+        /// The aggregate's type, or the table of the read model.
+        entity: &'static str,
+        /// What was asked for.
+        condition: String,
+    },
     /// The aggregate was changed since it was loaded.
     #[error("{aggregate} {id} is at version {found}, the change was made on version {expected}")]
     Conflict {
@@ -243,6 +251,12 @@ impl Error {
     #[must_use]
     pub fn read_only() -> Self {
         Self::usage("the unit of work is read-only")
+    }
+
+    /// The error of a lock where it would not last: outside of a unit of work that writes.
+    #[must_use]
+    pub fn needs_writing_unit() -> Self {
+        Self::usage("rows are locked in a unit of work that writes: a lock would not last here")
     }
 
     /// The error of a commit while a savepoint is open.

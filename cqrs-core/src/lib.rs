@@ -160,12 +160,12 @@ pub use payload::{ContentHash, PayloadError, canonical_json};
 pub use projection::{
     Projection, ProjectionTransaction, RowAddress, RowProjection, Rows, Subscription,
 };
-pub use read_model::{Owned, ReadModel, ReadModels, RowKey};
+pub use read_model::{Owned, ReadModel, ReadModelRepository, ReadModels, RowKey};
 pub use repository::Repository;
 pub use specification::{
     CacheKey, Comparison, Cursor, Direction, Field, JsonLeaf, JsonPath, JsonPlace, JsonStep,
     JsonValue, LikeToken, Operand, Order, Page, PageRequest, Paging, Place, Predicate, Query,
-    SortKey, Specification, TextTest, TextValue,
+    RowLock, SortKey, Specification, TextTest, TextValue,
 };
 pub use spent::Spent;
 pub use store::{

@@ -5,6 +5,7 @@ use std::future::Future;
 use crate::context::TenantId;
 use crate::error::Result;
 use crate::mapping::{ColumnError, ColumnValue, Entity, Value};
+use crate::repository::{at_most_one, none_found};
 use crate::specification::{Page, PageRequest, Query, Specification};
 
 /// A row of a read table.
@@ -75,8 +76,39 @@ pub trait ReadModels: Send + Sync {
     ///
     /// # Errors
     ///
-    /// As [`find`](Self::find).
+    /// As [`find`](Self::find); a [`Usage`](crate::StoreErrorKind::Usage) error, before any I/O, of
+    /// a query that [locks](Query::lock).
     fn query<R: ReadModel>(&self, query: Query<R>) -> impl Future<Output = Result<Vec<R>>> + Send;
+
+    /// The one row that a query selects, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query); [`NotUnique`](crate::Error::NotUnique) where there is a second.
+    fn find_one<R: ReadModel>(
+        &self,
+        query: Query<R>,
+    ) -> impl Future<Output = Result<Option<R>>> + Send {
+        async move {
+            let condition = query.specification().clone();
+            let found = self.query(query.expecting_one()?).await?;
+            at_most_one(R::table().name(), &condition, found)
+        }
+    }
+
+    /// The one row that a query selects.
+    ///
+    /// # Errors
+    ///
+    /// As [`find_one`](Self::find_one); [`NotFound`](crate::Error::NotFound) where there is none, with
+    /// the name of the table as the type and the condition in place of the id.
+    fn get_one<R: ReadModel>(&self, query: Query<R>) -> impl Future<Output = Result<R>> + Send {
+        async move {
+            let condition = query.specification().clone();
+            let found = self.find_one(query).await?;
+            found.ok_or_else(|| none_found(R::table().name(), &condition))
+        }
+    }
 
     /// A page of the rows that a query selects.
     ///
@@ -99,7 +131,29 @@ pub trait ReadModels: Send + Sync {
         &self,
         specification: Specification<R>,
     ) -> impl Future<Output = Result<u64>> + Send;
+
+    /// Whether the specification is true for any row.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    fn exists<R: ReadModel>(
+        &self,
+        specification: Specification<R>,
+    ) -> impl Future<Output = Result<bool>> + Send;
 }
+
+/// The read models of one type, to be extended with finders that carry meaning: see
+/// [`#[repository]`](macro@crate::repository).
+///
+/// Whatever reads read models is one for each type of them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not read read models",
+    note = "ask `store.read_models(&context)`"
+)]
+pub trait ReadModelRepository<R: ReadModel>: ReadModels {}
+
+impl<R: ReadModel, M: ReadModels + ?Sized> ReadModelRepository<R> for M {}
 
 /// A row of a read table, with the tenant that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]

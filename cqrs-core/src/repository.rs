@@ -10,7 +10,8 @@ use crate::specification::{Page, PageRequest, Query, Specification};
 /// soft-deleted.
 ///
 /// Domain repositories extend it with finders that carry meaning: see
-/// [`#[repository]`](macro@crate::repository).
+/// [`#[repository]`](macro@crate::repository). For a query of which one row is expected,
+/// [`find_one`](Self::find_one) and [`get_one`](Self::get_one) say so.
 pub trait Repository<A: AggregateRoot>: Send {
     /// Loads an aggregate, if it exists.
     ///
@@ -25,10 +26,47 @@ pub trait Repository<A: AggregateRoot>: Send {
     ///
     /// Sees what the unit of work has staged.
     ///
+    /// # Transaction
+    ///
+    /// A query that [locks](Query::lock) opens the transaction of the unit of work.
+    ///
     /// # Errors
     ///
-    /// As [`find`](Self::find).
+    /// As [`find`](Self::find); a [`Usage`](crate::StoreErrorKind::Usage) error, before any I/O, of
+    /// a query that locks in a [read-only](crate::Store::read_only) unit of work.
     fn query(&mut self, query: Query<A>) -> impl Future<Output = Result<Vec<A>>> + Send;
+
+    /// Loads the one aggregate that a query selects, if there is one.
+    ///
+    /// Sees what the unit of work has staged.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query); [`Error::NotUnique`] where there is a second, and a
+    /// [`Usage`](crate::StoreErrorKind::Usage) error of a query that skips what is locked.
+    fn find_one(&mut self, query: Query<A>) -> impl Future<Output = Result<Option<A>>> + Send {
+        async move {
+            let condition = query.specification().clone();
+            let found = self.query(query.expecting_one()?).await?;
+            at_most_one(A::TYPE, &condition, found)
+        }
+    }
+
+    /// Loads the one aggregate that a query selects.
+    ///
+    /// Sees what the unit of work has staged.
+    ///
+    /// # Errors
+    ///
+    /// As [`find_one`](Self::find_one); [`Error::NotFound`] where there is none, with the
+    /// condition in place of the id.
+    fn get_one(&mut self, query: Query<A>) -> impl Future<Output = Result<A>> + Send {
+        async move {
+            let condition = query.specification().clone();
+            let found = self.find_one(query).await?;
+            found.ok_or_else(|| none_found(A::TYPE, &condition))
+        }
+    }
 
     /// Loads a page of the aggregates that a query selects.
     ///
@@ -53,6 +91,16 @@ pub trait Repository<A: AggregateRoot>: Send {
         &mut self,
         specification: Specification<A>,
     ) -> impl Future<Output = Result<u64>> + Send;
+
+    /// Whether the specification is true for any aggregate. Loads none.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    fn exists(
+        &mut self,
+        specification: Specification<A>,
+    ) -> impl Future<Output = Result<bool>> + Send;
 
     /// Stages the aggregate to be written when the unit of work commits: inserted if it is new,
     /// else replaced if it is still at the version at which it was loaded. No I/O.
@@ -90,19 +138,25 @@ pub trait Repository<A: AggregateRoot>: Send {
             })
         }
     }
+}
 
-    /// Whether the specification is true for any aggregate.
-    ///
-    /// # Errors
-    ///
-    /// As [`find`](Self::find).
-    fn exists(
-        &mut self,
-        specification: Specification<A>,
-    ) -> impl Future<Output = Result<bool>> + Send {
-        async move {
-            let found = self.query(Query::filter(specification).limit(1)).await?;
-            Ok(!found.is_empty())
-        }
+/// The one that was found, if any.
+pub(crate) fn at_most_one<T>(
+    entity: &'static str,
+    condition: &Specification<T>,
+    mut found: Vec<T>,
+) -> Result<Option<T>> {
+    if found.len() > 1 {
+        let condition = condition.describe();
+        return Err(Error::NotUnique { entity, condition });
+    }
+    Ok(found.pop())
+}
+
+/// The error of a condition that nothing fulfils.
+pub(crate) fn none_found<T>(aggregate: &'static str, condition: &Specification<T>) -> Error {
+    Error::NotFound {
+        aggregate,
+        id: format!("where {condition}"),
     }
 }

@@ -279,15 +279,15 @@ pub fn derive_value_object(input: TokenStream) -> TokenStream {
     value_object::expand(&parse_macro_input!(input as DeriveInput)).into()
 }
 
-/// Makes a trait the repository of one aggregate, with finders that carry meaning.
+/// Makes a trait the repository of one aggregate or read model, with finders that carry meaning.
 ///
 /// The trait extends `Repository<A>` and nothing else. Every `Repository<A>` gets it, on every
-/// store. A finder is an `async fn` with `&mut self` and `#[find(...)]`; its future is `Send`.
-/// Methods with a body stay as they are, and an async one gets a future that is `Send`.
+/// store. A finder is an `async fn` with `&mut self` and `#[find(...)]`; its future is `Send`. For
+/// a read model it extends `ReadModelRepository<R>`, and its finders take `&self`. Methods with a body stay as they are, and an async one gets a future that is `Send`.
 ///
 /// | in `#[find(...)]` | meaning |
 /// |---|---|
-/// | nothing | all aggregates |
+/// | nothing | all |
 /// | `status == RouteStatus::Ready && priority >= min` | the condition, first: `==`, `!=`, `<`, `<=`, `>`, `>=` with a field on the left and any expression on the right, where the method's parameters are in scope; joined by `&&`, `\|\|`, `!` and parentheses |
 /// | `urgent` | a field that is true |
 /// | `note.is_null()`, `name.starts_with(start)`, `stops.between(2, 5)`, `status.in_(among)` | a method of the typed field |
@@ -295,6 +295,11 @@ pub fn derive_value_object(input: TokenStream) -> TokenStream {
 /// | `specification` | a parameter of type `Specification<A>`; also as a part of a condition |
 /// | `order_by(priority.desc(), created_at.asc())` | the order; then that of the key |
 /// | `limit(20)` | at most as many; only for a list |
+/// | `one` | one row is expected: a second is the error `NotUnique` |
+/// | `lock` | what is found is locked until the unit of work ends; not for read models |
+/// | `lock, skip_locked` | the same, without the rows that others have locked |
+///
+/// A field named `one`, `lock` or `skip_locked` is asked for with a comparison: `lock == true`.
 ///
 /// A parameter named `limit`, of an unsigned type, is a limit too; with both, the smaller one.
 ///
@@ -302,7 +307,8 @@ pub fn derive_value_object(input: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `Result<Vec<A>>` | for all |
 /// | `Result<Page<A>>` | for a page; a parameter of type `PageRequest` says which |
-/// | `Result<Option<A>>` | for the first of the order |
+/// | `Result<Option<A>>` | for the first of the order; with `one`, for the only one |
+/// | `Result<A>`, with `one` | for the only one; `NotFound` where there is none |
 /// | `Result<u64>` | how many there are |
 /// | `Result<bool>` | whether there is any |
 ///

@@ -42,6 +42,7 @@ impl<B: Backend> ReadModels for SqlReadModels<B> {
     }
 
     async fn query<R: ReadModel>(&self, query: Query<R>) -> Result<Vec<R>> {
+        query.check_lock_free()?;
         let select = select::rows(&query, &self.scope, &B::DIALECT)?;
         reads::entities(Place::Alone(&self.shared), &select)
             .instrument(self.span.clone())
@@ -60,5 +61,10 @@ impl<B: Backend> ReadModels for SqlReadModels<B> {
         reads::count(Place::Alone(&self.shared), &select)
             .instrument(self.span.clone())
             .await
+    }
+
+    async fn exists<R: ReadModel>(&self, specification: Specification<R>) -> Result<bool> {
+        let select = select::exists(&specification, &self.scope, &B::DIALECT)?;
+        reads::exists(Place::Alone(&self.shared), &select).await
     }
 }

@@ -88,6 +88,15 @@ pub(crate) async fn count<B: Backend>(place: Place<'_, B>, select: &Select) -> R
     Ok(counts.into_iter().sum())
 }
 
+/// Whether a select finds anything.
+pub(crate) async fn exists<B: Backend>(place: Place<'_, B>, select: &Select) -> Result<bool> {
+    let found = rows(place, select, None, |row: &B::Row| {
+        row.read_bool(0).map_err(Error::other)
+    })
+    .await?;
+    Ok(found.contains(&Some(true)))
+}
+
 /// Outside of a transaction an idle connection may have died unnoticed. The read is then repeated
 /// on a new one, since nothing depends on it yet.
 pub(crate) async fn rows<B: Backend, T: Send>(

@@ -14,7 +14,7 @@ use crate::unit_of_work::SqlUnitOfWork;
 /// # Transaction
 ///
 /// Reads run outside of a transaction as long as the unit of work has sent nothing, else in its
-/// transaction.
+/// transaction. A query that [locks](Query::lock) opens that.
 pub struct SqlRepository<'u, B: Backend, A> {
     unit_of_work: &'u mut SqlUnitOfWork<B>,
     of: PhantomData<fn() -> A>,
@@ -38,6 +38,9 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
 
     async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
         let select = select::rows(&query, self.unit_of_work.scope(), &B::DIALECT)?;
+        if query.row_lock().is_some() {
+            self.unit_of_work.hold_locks().await?;
+        }
         self.unit_of_work.entities(&select).await
     }
 
@@ -49,6 +52,11 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     async fn count(&mut self, specification: Specification<A>) -> Result<u64> {
         let select = select::count(&specification, self.unit_of_work.scope(), &B::DIALECT)?;
         self.unit_of_work.count(&select).await
+    }
+
+    async fn exists(&mut self, specification: Specification<A>) -> Result<bool> {
+        let select = select::exists(&specification, self.unit_of_work.scope(), &B::DIALECT)?;
+        self.unit_of_work.exists(&select).await
     }
 
     fn save(&mut self, aggregate: A) -> Result<()> {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table, Value};
 use cqrs_core::{
-    Direction, Entity, Error, Operand, Predicate, Query, Result, RowKey, SortKey, Specification,
-    StoreErrorKind, TenantScope,
+    Direction, Entity, Error, Operand, Predicate, Query, Result, RowKey, RowLock, SortKey,
+    Specification, StoreErrorKind, TenantScope,
 };
 
 use crate::backend::{Dialect, Parameter, Parameters};
@@ -42,6 +42,14 @@ pub(crate) fn rows<T: Entity>(
         builder.sql.push_str(" LIMIT ");
         builder.bind(Parameter::int(i64::try_from(limit).unwrap_or(i64::MAX)));
     }
+    match query.row_lock() {
+        Some(RowLock::Wait) => builder.sql.push_str(dialect.lock),
+        Some(RowLock::SkipLocked) => {
+            builder.sql.push_str(dialect.lock);
+            builder.sql.push_str(dialect.skip_locked);
+        }
+        None => {}
+    }
     builder.finish()
 }
 
@@ -54,6 +62,20 @@ pub(crate) fn count<T: Entity>(
     let mut builder = Builder::new(T::table(), dialect, "count(*)");
     specification.predicate().check(T::table())?;
     builder.conditions(specification, scope)?;
+    builder.finish()
+}
+
+/// Whether a specification is true for any row.
+pub(crate) fn exists<T: Entity>(
+    specification: &Specification<T>,
+    scope: &TenantScope,
+    dialect: &Dialect,
+) -> Result<Select> {
+    let mut builder = Builder::new(T::table(), dialect, "1");
+    specification.predicate().check(T::table())?;
+    builder.sql.insert_str(0, "SELECT EXISTS (");
+    builder.conditions(specification, scope)?;
+    builder.sql.push(')');
     builder.finish()
 }
 

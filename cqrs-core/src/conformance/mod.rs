@@ -73,6 +73,7 @@ pub mod pages;
 pub mod projections;
 mod random;
 pub mod reading;
+pub mod repositories;
 pub mod savepoints;
 mod suite;
 mod support;

@@ -106,6 +106,15 @@ macro_rules! __conformance_rules {
                 count_and_exists
                 a_condition_that_no_column_can_hold_is_refused
             }
+            repositories {
+                one_row_is_expected
+                existence_and_count_are_declared
+                finders_take_a_specification
+                what_is_locked_can_be_changed
+                a_queue_is_worked_off
+                a_lock_that_would_not_last_is_refused
+                read_models_have_repositories
+            }
             agreement {
                 random_conditions_find_what_they_are_true_for
             }

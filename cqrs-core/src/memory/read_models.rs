@@ -62,6 +62,7 @@ impl ReadModels for InMemoryReadModels {
     }
 
     async fn query<R: ReadModel>(&self, query: Query<R>) -> Result<Vec<R>> {
+        query.check_lock_free()?;
         let rows = self.filter(query.specification())?;
         select::read_in_order(&query, rows)
     }
@@ -75,5 +76,9 @@ impl ReadModels for InMemoryReadModels {
 
     async fn count<R: ReadModel>(&self, specification: Specification<R>) -> Result<u64> {
         Ok(self.filter(&specification)?.len() as u64)
+    }
+
+    async fn exists<R: ReadModel>(&self, specification: Specification<R>) -> Result<bool> {
+        Ok(!self.filter(&specification)?.is_empty())
     }
 }

@@ -45,6 +45,9 @@ impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
     }
 
     async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
+        if query.row_lock().is_some() {
+            self.unit_of_work.check_locking()?;
+        }
         let rows = self.unit_of_work.filter_rows(query.specification())?;
         select::read_in_order(&query, rows)
     }
@@ -58,6 +61,10 @@ impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
 
     async fn count(&mut self, specification: Specification<A>) -> Result<u64> {
         Ok(self.unit_of_work.filter_rows(&specification)?.len() as u64)
+    }
+
+    async fn exists(&mut self, specification: Specification<A>) -> Result<bool> {
+        Ok(!self.unit_of_work.filter_rows(&specification)?.is_empty())
     }
 
     fn save(&mut self, aggregate: A) -> Result<()> {

@@ -179,6 +179,13 @@ impl InMemoryUnitOfWork {
         commit.run(&self.inline).instrument(self.span).await
     }
 
+    /// Whether rows could be locked. None are: nobody waits in memory, and the versions tell who
+    /// came second.
+    pub(super) fn check_locking(&self) -> Result<()> {
+        self.check_writable()
+            .map_err(|_| Error::needs_writing_unit())
+    }
+
     fn receipt_key(&self, key: &IdempotencyKey) -> ReceiptKey {
         let tenant = self.context.scope().tenant().cloned();
         (tenant, key.as_str().to_owned())

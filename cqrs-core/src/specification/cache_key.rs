@@ -6,7 +6,8 @@ use chrono::Datelike;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Comparison, Direction, JsonLeaf, JsonStep, Operand, Predicate, Query, Specification, TextTest,
+    Comparison, Direction, JsonLeaf, JsonStep, Operand, Predicate, Query, RowLock, Specification,
+    TextTest,
 };
 use crate::mapping::{Entity, Value};
 
@@ -71,7 +72,7 @@ impl<T: Entity> Specification<T> {
 }
 
 impl<T: Entity> Query<T> {
-    /// The key of this query on `T`'s table: of its condition, its order and its limit.
+    /// The key of this query on `T`'s table: of its condition, its order, its limit and its lock.
     #[must_use]
     pub fn cache_key(&self) -> CacheKey {
         let mut encoder = Encoder::new::<T>(b'q');
@@ -86,6 +87,12 @@ impl<T: Entity> Query<T> {
         }
         encoder.tag(self.row_limit().is_some().into());
         encoder.number(self.row_limit().unwrap_or_default());
+        if let Some(lock) = self.row_lock() {
+            encoder.tag(match lock {
+                RowLock::Wait => 1,
+                RowLock::SkipLocked => 2,
+            });
+        }
         encoder.finish()
     }
 }

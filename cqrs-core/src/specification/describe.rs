@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use super::{Comparison, Direction, JsonLeaf, JsonStep, Operand, Predicate, Query, Specification};
+use super::{
+    Comparison, Direction, JsonLeaf, JsonStep, Operand, Predicate, Query, RowLock, Specification,
+};
 use crate::mapping::Value;
 
 /// Writes a tree; with `?` in place of each value where there are none to be shown.
@@ -191,8 +193,12 @@ impl<T> Display for Query<T> {
                 f.write_str(" desc")?;
             }
         }
-        match self.row_limit() {
-            Some(rows) => write!(f, " limit {rows}"),
+        if let Some(rows) = self.row_limit() {
+            write!(f, " limit {rows}")?;
+        }
+        match self.row_lock() {
+            Some(RowLock::Wait) => f.write_str(" lock"),
+            Some(RowLock::SkipLocked) => f.write_str(" lock skip locked"),
             None => Ok(()),
         }
     }

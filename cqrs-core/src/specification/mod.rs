@@ -21,5 +21,5 @@ pub use json::{JsonPath, JsonValue};
 pub use operand::{JsonLeaf, JsonPlace, JsonStep, Operand};
 pub use page::{Page, PageRequest, Paging};
 pub use predicate::{Comparison, Predicate, Specification};
-pub use query::{Direction, Order, Query, SortKey};
+pub use query::{Direction, Order, Query, RowLock, SortKey};
 pub use text::{LikeToken, TextTest, TextValue};

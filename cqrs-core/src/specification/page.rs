@@ -113,7 +113,8 @@ impl Paging {
     /// # Errors
     ///
     /// A [`Usage`](StoreErrorKind::Usage) error where the page has no rows, where the query has a
-    /// limit of its own, and where the cursor is of another query; those of [`Query::check`].
+    /// limit of its own or locks its rows, and where the cursor is of another query; those of
+    /// [`Query::check`].
     pub fn new<T: Entity>(
         query: &Query<T>,
         request: PageRequest,
@@ -128,6 +129,9 @@ impl Paging {
         }
         if query.row_limit().is_some() {
             return Err(usage("a page has a size, so its query has no limit"));
+        }
+        if query.row_lock().is_some() {
+            return Err(usage("a page locks no rows: query with a limit"));
         }
         if let Start::After(cursor) = &request.start {
             let fits = cursor.order() == order_id(table, &keys)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::Specification;
+use crate::error::{Error, Result, StoreErrorKind};
 
 /// From small to large, or the reverse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +22,15 @@ pub struct SortKey {
     pub index: usize,
     /// The direction.
     pub direction: Direction,
+}
+
+/// How a query locks the rows that it finds, until the unit of work ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RowLock {
+    /// Waits for rows that others have locked.
+    Wait,
+    /// Leaves out the rows that others have locked.
+    SkipLocked,
 }
 
 /// One key of an order.
@@ -83,6 +93,7 @@ pub struct Query<T> {
     specification: Specification<T>,
     order: Vec<Order<T>>,
     limit: Option<u64>,
+    lock: Option<RowLock>,
 }
 
 impl<T> Query<T> {
@@ -99,6 +110,7 @@ impl<T> Query<T> {
             specification,
             order: Vec::new(),
             limit: None,
+            lock: None,
         }
     }
 
@@ -113,6 +125,34 @@ impl<T> Query<T> {
     #[must_use]
     pub const fn limit(mut self, rows: u64) -> Self {
         self.limit = Some(rows);
+        self
+    }
+
+    /// Locks the rows that it finds until the unit of work ends: others that lock or change them
+    /// wait, and what is read here is the latest that was committed.
+    ///
+    /// # Transaction
+    ///
+    /// It opens the transaction of the unit of work, which must be one that writes.
+    ///
+    /// A row that changed while the query waited for it is judged again by the condition, and
+    /// keeps its place in the order. On SQLite the lock is that of the whole database. In memory
+    /// nobody waits: of two that change one aggregate, one is told of a
+    /// [`Conflict`](crate::Error::Conflict).
+    #[must_use]
+    pub const fn lock(mut self) -> Self {
+        self.lock = Some(RowLock::Wait);
+        self
+    }
+
+    /// As [`lock`](Self::lock), but leaves out the rows that others have locked instead of waiting
+    /// for them: for workers that share a queue.
+    ///
+    /// Where a lock is that of the whole database, as on SQLite, there is nothing to leave out: it
+    /// waits.
+    #[must_use]
+    pub const fn skip_locked(mut self) -> Self {
+        self.lock = Some(RowLock::SkipLocked);
         self
     }
 
@@ -133,6 +173,37 @@ impl<T> Query<T> {
     pub fn row_limit(&self) -> Option<u64> {
         self.limit
     }
+
+    /// How it locks what it finds.
+    #[must_use]
+    pub const fn row_lock(&self) -> Option<RowLock> {
+        self.lock
+    }
+
+    /// Checks that it locks nothing, for authors of backends: outside of a unit of work that
+    /// writes no lock would last.
+    ///
+    /// # Errors
+    ///
+    /// A [`Usage`](StoreErrorKind::Usage) error.
+    pub fn check_lock_free(&self) -> Result<()> {
+        match self.lock {
+            None => Ok(()),
+            Some(_) => Err(Error::needs_writing_unit()),
+        }
+    }
+
+    /// The query for one row of which there should be no second: with one row more, to see.
+    pub(crate) fn expecting_one(self) -> Result<Self> {
+        if self.lock == Some(RowLock::SkipLocked) {
+            return Err(Error::store(
+                StoreErrorKind::Usage,
+                "whether there is one row cannot be told among rows that are skipped: use `lock`",
+            ));
+        }
+        let limit = self.limit.unwrap_or(2).min(2);
+        Ok(self.limit(limit))
+    }
 }
 
 impl<T> From<Specification<T>> for Query<T> {
@@ -147,6 +218,7 @@ impl<T> Clone for Query<T> {
             specification: self.specification.clone(),
             order: self.order.clone(),
             limit: self.limit,
+            lock: self.lock,
         }
     }
 }
@@ -157,6 +229,7 @@ impl<T> fmt::Debug for Query<T> {
             .field("specification", &self.specification)
             .field("order", &self.order)
             .field("limit", &self.limit)
+            .field("lock", &self.lock)
             .finish()
     }
 }

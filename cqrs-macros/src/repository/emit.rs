@@ -5,8 +5,8 @@ use quote::{quote, quote_spanned};
 use syn::{ReturnType, Signature, TraitItem, TraitItemFn};
 
 use super::condition::{fields_variable, typed_field};
-use super::finder::{Answer, Finder, Rows};
-use super::{Method, Model};
+use super::finder::{Answer, Finder, Lock, Rows};
+use super::{Kind, Method, Model};
 use crate::attribute::emitted_at;
 
 /// Every repository has the finders, so they are provided methods and the impl is empty.
@@ -107,9 +107,7 @@ fn desugared(signature: &Signature) -> Signature {
 /// }
 /// ```
 fn emit_finder(finder: &Finder, model: &Model) -> TokenStream {
-    let Model {
-        krate, aggregate, ..
-    } = model;
+    let Model { krate, entity, .. } = model;
     let Some(answer) = finder.answer else {
         return TokenStream::new();
     };
@@ -125,7 +123,7 @@ fn emit_finder(finder: &Finder, model: &Model) -> TokenStream {
         .map(|receiver| receiver.self_token);
 
     let let_fields = (finder.condition.is_some() || !finder.order.is_empty())
-        .then(|| quote!(let #fields = <#aggregate as #krate::Entity>::fields();));
+        .then(|| quote!(let #fields = <#entity as #krate::Entity>::fields();));
     let condition = match &finder.condition {
         Some(condition) => condition.clone(),
         None => quote!(#krate::Specification::all()),
@@ -140,28 +138,54 @@ fn emit_finder(finder: &Finder, model: &Model) -> TokenStream {
         Answer::Page => TokenStream::new(),
         _ => emit_limit(finder, model),
     };
+    let lock = finder.lock.map(|lock| match lock {
+        Lock::Wait => quote!(.lock()),
+        Lock::Skip => quote!(.skip_locked()),
+    });
     let let_query = quote! {
-        let #query = #krate::Query::<#aggregate>::filter(#specification) #(#order)* #limit;
+        let #query = #krate::Query::<#entity>::filter(#specification) #(#order)* #limit #lock;
     };
-    let repository = quote!(#krate::Repository::<#aggregate>);
-    let ask = match answer {
-        Answer::List => quote!(#let_query #repository::query(#this, #query).await),
-        Answer::Page => {
-            let page = &finder.page;
-            quote!(#let_query #repository::page(#this, #query, #page).await)
+    let function = |name| {
+        let name = syn::Ident::new(name, Span::call_site());
+        match model.kind {
+            Kind::Aggregate => quote!(#krate::Repository::<#entity>::#name),
+            Kind::ReadModel => quote!(#krate::ReadModels::#name::<#entity>),
         }
-        Answer::First => quote! {
-            #let_query
-            #repository::query(#this, #query)
-                .await
-                .map(|__found| ::core::iter::IntoIterator::into_iter(__found).next())
-        },
-        Answer::Count => quote!(#repository::count(#this, #specification).await),
-        Answer::Exists => quote!(#repository::exists(#this, #specification).await),
+    };
+    let ask = match answer {
+        Answer::Page => {
+            let (function, page) = (function("page"), &finder.page);
+            quote!(#let_query #function(#this, #query, #page).await)
+        }
+        Answer::First => {
+            let function = function("query");
+            quote! {
+                #let_query
+                #function(#this, #query)
+                    .await
+                    .map(|__found| ::core::iter::IntoIterator::into_iter(__found).next())
+            }
+        }
+        Answer::List | Answer::AtMostOne | Answer::One => {
+            let function = function(match answer {
+                Answer::AtMostOne => "find_one",
+                Answer::One => "get_one",
+                _ => "query",
+            });
+            quote!(#let_query #function(#this, #query).await)
+        }
+        Answer::Count | Answer::Exists => {
+            let function = function(if answer == Answer::Count {
+                "count"
+            } else {
+                "exists"
+            });
+            quote!(#function(#this, #specification).await)
+        }
     };
     let body = quote!({
         #let_fields
-        let #specification: #krate::Specification<#aggregate> = #condition;
+        let #specification: #krate::Specification<#entity> = #condition;
         #ask
     });
     emit_method(&finder.method, &body)

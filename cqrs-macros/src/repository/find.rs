@@ -5,7 +5,7 @@ use syn::{Attribute, Expr, Ident, Meta, Token};
 
 use super::parse::single_ident;
 use crate::errors::Errors;
-use crate::symbol::{LIMIT, ORDER_BY};
+use crate::symbol::{LIMIT, LOCK, ONE, ORDER_BY, SKIP_LOCKED};
 
 /// What `#[find(...)]` says, in Rust expressions.
 #[derive(Default)]
@@ -13,6 +13,30 @@ pub(super) struct Find {
     pub(super) condition: Option<Expr>,
     pub(super) order: Vec<OrderKey>,
     pub(super) limit: Option<(Ident, Expr)>,
+    pub(super) flags: Flags,
+}
+
+/// The words that stand alone.
+#[derive(Default)]
+pub(super) struct Flags {
+    /// One row is expected; a second is an error.
+    pub(super) one: Option<Ident>,
+    /// What is found is locked.
+    pub(super) lock: Option<Ident>,
+    /// What others have locked is left out.
+    pub(super) skip_locked: Option<Ident>,
+}
+
+impl Flags {
+    /// The flag of this name.
+    fn of(&mut self, name: &Ident) -> Option<&mut Option<Ident>> {
+        match name.to_string().as_str() {
+            ONE => Some(&mut self.one),
+            LOCK => Some(&mut self.lock),
+            SKIP_LOCKED => Some(&mut self.skip_locked),
+            _ => None,
+        }
+    }
 }
 
 /// `priority.desc()`.
@@ -32,6 +56,14 @@ impl Find {
             return find;
         };
         for argument in arguments {
+            if let Some(name) = word(&argument)
+                && let Some(flag) = find.flags.of(name)
+            {
+                if flag.replace(name.clone()).is_some() {
+                    errors.report(name, format!("`{name}` is given twice: keep one"));
+                }
+                continue;
+            }
             match clause(&argument) {
                 Some((name, clause)) if name == ORDER_BY => {
                     if !find.order.is_empty() {
@@ -61,6 +93,14 @@ impl Find {
             }
         }
         find
+    }
+}
+
+/// An argument that is one word.
+fn word(argument: &Expr) -> Option<&Ident> {
+    match argument {
+        Expr::Path(path) if path.qself.is_none() => single_ident(&path.path),
+        _ => None,
     }
 }
 

@@ -3,13 +3,14 @@
 use proc_macro2::TokenStream;
 use syn::{Attribute, Expr, FnArg, Ident, Pat, Path, ReturnType, TraitItemFn, Type};
 
+use super::Kind;
 use super::condition::{Conditions, is_untyped_number};
-use super::find::{Find, OrderKey};
+use super::find::{Find, Flags, OrderKey};
 use crate::errors::Errors;
 use crate::symbol::LIMIT;
 use crate::types;
 
-const RETURNS: &str = "a finder returns `Result<Vec<A>>` for all, `Result<Page<A>>` for a page, `Result<Option<A>>` for the first, `Result<u64>` for how many, or `Result<bool>` for whether there is any";
+const RETURNS: &str = "a finder returns `Result<Vec<A>>` for all, `Result<Page<A>>` for a page, `Result<Option<A>>` for the first, `Result<u64>` for how many, or `Result<bool>` for whether there is any; with `one`, `Result<A>` or `Result<Option<A>>`";
 
 pub(super) struct Finder {
     pub(super) method: TraitItemFn,
@@ -20,6 +21,14 @@ pub(super) struct Finder {
     /// The parameter that says which page.
     pub(super) page: Option<Ident>,
     pub(super) answer: Option<Answer>,
+    pub(super) lock: Option<Lock>,
+}
+
+/// How rows are locked.
+#[derive(Clone, Copy)]
+pub(super) enum Lock {
+    Wait,
+    Skip,
 }
 
 /// A limit on the number of rows.
@@ -37,6 +46,10 @@ pub(super) enum Answer {
     List,
     Page,
     First,
+    /// The only one, if there is one.
+    AtMostOne,
+    /// The only one.
+    One,
     Count,
     Exists,
 }
@@ -45,6 +58,7 @@ impl Finder {
     pub(super) fn parse(
         attribute: &Attribute,
         method: TraitItemFn,
+        kind: Kind,
         krate: &Path,
         errors: &mut Errors,
     ) -> Self {
@@ -52,6 +66,7 @@ impl Finder {
             condition,
             order,
             limit,
+            flags,
         } = Find::parse(attribute, errors);
         let parameters = parameters(&method);
         let specifications: Vec<Ident> = parameters
@@ -69,7 +84,7 @@ impl Finder {
             }
             .translate(&condition)
         });
-        let answer = answer(&method.sig.output);
+        let answer = answer(&method.sig.output, flags.one.is_some());
         if answer.is_none() {
             match &method.sig.output {
                 ReturnType::Type(_, ty) => errors.report(ty, RETURNS),
@@ -85,6 +100,13 @@ impl Finder {
             parameter,
             errors,
         );
+        if let (Kind::ReadModel, Some(lock)) = (kind, &flags.lock) {
+            errors.report(
+                lock,
+                "read models are not locked: they are read outside of a transaction, and the lock would not last",
+            );
+        }
+        let lock = lock(answer, &flags, errors);
         let mut limits = Vec::new();
         limits.extend(limit.map(|(_, rows)| Rows::of(rows)));
         limits.extend(parameter.map(|(name, ty)| Rows::Parameter((*name).clone(), (*ty).clone())));
@@ -94,12 +116,58 @@ impl Finder {
             limits,
             page,
             answer,
+            lock,
             method,
         }
     }
 }
 
-/// A count and a test of existence have no order, and only a list has a limit.
+/// How the finder locks what it finds:
+///
+/// - rows that are loaded can be locked, and not those of a page
+/// - `skip_locked` goes with `lock`, and not with `one`
+/// - `one` asks for an aggregate or an option of one
+fn lock(answer: Option<Answer>, flags: &Flags, errors: &mut Errors) -> Option<Lock> {
+    let one = flags.one.as_ref();
+    if let Some(one) = one
+        && !matches!(answer, Some(Answer::AtMostOne | Answer::One) | None)
+    {
+        errors.report(
+            one,
+            "`one` is for a finder that returns `Result<A>` or `Result<Option<A>>`: remove it",
+        );
+    }
+    if let (Some(skip), None) = (&flags.skip_locked, &flags.lock) {
+        errors.report(
+            skip,
+            "`skip_locked` says how to lock: write `lock, skip_locked`",
+        );
+    }
+    if let (Some(skip), Some(_)) = (&flags.skip_locked, one) {
+        errors.report(
+            skip,
+            "whether there is one row cannot be told among rows that are skipped: remove `one` or `skip_locked`",
+        );
+    }
+    let lock = flags.lock.as_ref()?;
+    match answer {
+        Some(Answer::Count | Answer::Exists) => errors.report(
+            lock,
+            "a finder that returns `u64` or `bool` loads no rows to lock: remove `lock`",
+        ),
+        Some(Answer::Page) => errors.report(
+            lock,
+            "a page locks no rows: return `Result<Vec<A>>`, with a limit",
+        ),
+        _ => {}
+    }
+    Some(match flags.skip_locked {
+        Some(_) => Lock::Skip,
+        None => Lock::Wait,
+    })
+}
+
+/// A count, a test of existence and one row have no order, and only a list has a limit.
 fn check_answer(
     answer: Option<Answer>,
     order: &[OrderKey],
@@ -107,12 +175,18 @@ fn check_answer(
     parameter: Option<&(&Ident, &Type)>,
     errors: &mut Errors,
 ) {
-    let unordered = matches!(answer, Some(Answer::Count | Answer::Exists));
-    if let Some(key) = order.first().filter(|_| unordered) {
-        errors.report(
-            &key.field,
-            "a finder that returns `u64` or `bool` has no order: remove `order_by`",
-        );
+    if let Some(key) = order.first() {
+        match answer {
+            Some(Answer::Count | Answer::Exists) => errors.report(
+                &key.field,
+                "a finder that returns `u64` or `bool` has no order: remove `order_by`",
+            ),
+            Some(Answer::AtMostOne | Answer::One) => errors.report(
+                &key.field,
+                "one row has no order: remove `order_by`, or `one` for the first of several",
+            ),
+            _ => {}
+        }
     }
     if !matches!(answer, Some(Answer::List) | None) {
         for name in limit.into_iter().chain(parameter.map(|(name, _)| *name)) {
@@ -170,8 +244,8 @@ fn parameters(method: &TraitItemFn) -> Vec<(&Ident, &Type)> {
         .collect()
 }
 
-/// What is asked for, by the spelling of the return type.
-fn answer(output: &ReturnType) -> Option<Answer> {
+/// What is asked for, by the spelling of the return type; `one` is what else the finder says.
+fn answer(output: &ReturnType, one: bool) -> Option<Answer> {
     let ReturnType::Type(_, ty) = output else {
         return None;
     };
@@ -181,9 +255,11 @@ fn answer(output: &ReturnType) -> Option<Answer> {
     match last.ident.to_string().as_str() {
         "Vec" if has_argument => Some(Answer::List),
         "Page" if has_argument => Some(Answer::Page),
+        "Option" if has_argument && one => Some(Answer::AtMostOne),
         "Option" if has_argument => Some(Answer::First),
         "u64" => Some(Answer::Count),
         "bool" => Some(Answer::Exists),
+        _ if one && !has_argument => Some(Answer::One),
         _ => None,
     }
 }

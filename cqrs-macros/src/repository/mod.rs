@@ -23,10 +23,19 @@ struct Model {
     vis: Visibility,
     ident: Ident,
     krate: Path,
+    kind: Kind,
     /// `Repository<RoutePlan>` as written.
     supertrait: Path,
-    aggregate: Type,
+    /// The aggregate or read model.
+    entity: Type,
     methods: Vec<Method>,
+}
+
+/// What it is a repository of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Aggregate,
+    ReadModel,
 }
 
 enum Method {

@@ -6,13 +6,12 @@ use syn::{
 };
 
 use super::finder::Finder;
-use super::{Method, Model};
+use super::{Kind, Method, Model};
 use crate::errors::Errors;
 use crate::symbol::FIND;
 use crate::types;
 
-const SUPERTRAIT: &str =
-    "a repository extends that of one aggregate: write `trait RoutePlans: Repository<RoutePlan>`";
+const SUPERTRAIT: &str = "a repository extends that of one aggregate: write `trait RoutePlans: Repository<RoutePlan>`, or `ReadModelRepository<...>` for a read model";
 
 /// Reads the trait; `None` where it cannot be told which aggregate it is about.
 pub(super) fn parse(item: ItemTrait, krate: Path, errors: &mut Errors) -> Option<Model> {
@@ -25,11 +24,11 @@ pub(super) fn parse(item: ItemTrait, krate: Path, errors: &mut Errors) -> Option
     if let Some(token) = &item.unsafety {
         errors.report(token, "a repository trait is not unsafe: remove this");
     }
-    let (supertrait, aggregate) = supertrait(&item, errors)?;
+    let (kind, supertrait, entity) = supertrait(&item, errors)?;
     let mut methods = Vec::new();
     for item in item.items {
         match item {
-            TraitItem::Fn(method) => methods.extend(parse_method(method, &krate, errors)),
+            TraitItem::Fn(method) => methods.extend(parse_method(method, kind, &krate, errors)),
             other => errors.report(
                 other,
                 "a repository trait has finders only: write this outside of it",
@@ -41,30 +40,25 @@ pub(super) fn parse(item: ItemTrait, krate: Path, errors: &mut Errors) -> Option
         vis: item.vis,
         ident: item.ident,
         krate,
+        kind,
         supertrait,
-        aggregate,
+        entity,
         methods,
     })
 }
 
-/// The one supertrait, `Repository<A>`.
-fn supertrait(item: &ItemTrait, errors: &mut Errors) -> Option<(Path, Type)> {
+/// The one supertrait, `Repository<A>` or `ReadModelRepository<R>`.
+fn supertrait(item: &ItemTrait, errors: &mut Errors) -> Option<(Kind, Path, Type)> {
     let mut found = None;
     for bound in &item.supertraits {
-        let aggregate = match bound {
-            TypeParamBound::Trait(bound) => bound
-                .path
-                .segments
-                .last()
-                .filter(|segment| segment.ident == "Repository")
-                .and_then(types::first_argument)
-                .map(|aggregate| (bound.path.clone(), aggregate.clone())),
+        let read = match bound {
+            TypeParamBound::Trait(bound) => repository(&bound.path),
             _ => None,
         };
-        if aggregate.is_none() || found.is_some() {
+        if read.is_none() || found.is_some() {
             errors.report(bound, format!("{SUPERTRAIT}, and nothing else"));
         }
-        found = found.or(aggregate);
+        found = found.or(read);
     }
     if item.supertraits.is_empty() {
         errors.report(&item.ident, SUPERTRAIT);
@@ -72,11 +66,27 @@ fn supertrait(item: &ItemTrait, errors: &mut Errors) -> Option<(Path, Type)> {
     found
 }
 
+fn repository(path: &Path) -> Option<(Kind, Path, Type)> {
+    let last = path.segments.last()?;
+    let kind = match last.ident.to_string().as_str() {
+        "Repository" => Kind::Aggregate,
+        "ReadModelRepository" => Kind::ReadModel,
+        _ => return None,
+    };
+    types::first_argument(last).map(|entity| (kind, path.clone(), entity.clone()))
+}
+
 /// The rules of a method:
 ///
 /// - `#[find]` or a body, not both
-/// - a finder is `async fn` with `&mut self`, and has lifetime parameters at most
-fn parse_method(mut method: TraitItemFn, krate: &Path, errors: &mut Errors) -> Option<Method> {
+/// - a finder is `async fn` with `&mut self`, or `&self` for read models, and has lifetime
+///   parameters at most
+fn parse_method(
+    mut method: TraitItemFn,
+    kind: Kind,
+    krate: &Path,
+    errors: &mut Errors,
+) -> Option<Method> {
     let (finds, attributes): (Vec<_>, Vec<_>) = std::mem::take(&mut method.attrs)
         .into_iter()
         .partition(|attribute| attribute.path().is_ident(FIND));
@@ -90,7 +100,7 @@ fn parse_method(mut method: TraitItemFn, krate: &Path, errors: &mut Errors) -> O
             );
         }
         if method.sig.asyncness.is_some() {
-            check_self(&method, errors);
+            check_self(&method, kind, errors);
         }
         return Some(Method::Written(Box::new(TraitItem::Fn(method))));
     };
@@ -112,22 +122,24 @@ fn parse_method(mut method: TraitItemFn, krate: &Path, errors: &mut Errors) -> O
             "a finder waits for the database: write `async fn`",
         );
     }
-    check_self(&method, errors);
+    check_self(&method, kind, errors);
     check_parameters(&method.sig.generics, errors);
-    let finder = Finder::parse(&find, method, krate, errors);
+    let finder = Finder::parse(&find, method, kind, krate, errors);
     Some(Method::Found(Box::new(finder)))
 }
 
-fn check_self(method: &TraitItemFn, errors: &mut Errors) {
-    let is_mut_self = method
-        .sig
-        .receiver()
-        .is_some_and(|receiver| matches!(receiver.kind, ReceiverKind::Reference(_, _, Some(_))));
-    if is_mut_self {
-        return;
-    }
-    let message =
-        "a finder takes `&mut self`: it reads through the unit of work, one statement at a time";
+fn check_self(method: &TraitItemFn, kind: Kind, errors: &mut Errors) {
+    let receiver = method.sig.receiver().map(|receiver| &receiver.kind);
+    let message = match (kind, receiver) {
+        (Kind::Aggregate, Some(ReceiverKind::Reference(_, _, Some(_))))
+        | (Kind::ReadModel, Some(ReceiverKind::Reference(_, _, None))) => return,
+        (Kind::Aggregate, _) => {
+            "a finder takes `&mut self`: it reads through the unit of work, one statement at a time"
+        }
+        (Kind::ReadModel, _) => {
+            "a finder of read models takes `&self`: each read is a statement of its own"
+        }
+    };
     match method.sig.receiver() {
         Some(receiver) => errors.report(receiver, message),
         None => errors.report(&method.sig.ident, message),

@@ -178,6 +178,10 @@ impl Repository<RoutePlan> for Shelf {
         Ok(u64::try_from(found.len()).expect("a few"))
     }
 
+    async fn exists(&mut self, specification: Specification<RoutePlan>) -> Result<bool> {
+        Ok(self.count(specification).await? > 0)
+    }
+
     fn save(&mut self, _: RoutePlan) -> Result<()> {
         Ok(())
     }

@@ -94,6 +94,26 @@ pub trait Parcels: Repository<Parcel> {
     /// The heaviest first.
     #[find(delivered == false, order_by(grams.desc()))]
     async fn find_open(&mut self, limit: u32) -> Result<Vec<Parcel>>;
+
+    /// The next to deliver that nobody works on, locked.
+    #[find(!delivered, order_by(label.asc()), lock, skip_locked)]
+    async fn take_open(&mut self) -> Result<Option<Parcel>>;
+
+    /// The next to deliver, locked.
+    #[find(!delivered, order_by(label.asc()), lock)]
+    async fn lock_open(&mut self) -> Result<Option<Parcel>>;
+
+    /// How many there are to deliver.
+    #[find(!delivered)]
+    async fn count_open(&mut self) -> Result<u64>;
+
+    /// Whether there is any to deliver.
+    #[find(!delivered)]
+    async fn exists_open(&mut self) -> Result<bool>;
+
+    /// The one with a label.
+    #[find(label == label, one)]
+    async fn get_labelled(&mut self, label: &str) -> Result<Parcel>;
 }
 
 /// What a reader sees of a parcel. Counts and a running hash tell whether each event was applied,
@@ -164,4 +184,10 @@ pub fn tables() -> [&'static Table; 2] {
 #[must_use]
 pub fn id(parcel: &Parcel) -> ParcelId {
     *parcel.id()
+}
+
+/// The version at which a parcel was loaded.
+#[must_use]
+pub fn version(parcel: &Parcel) -> u64 {
+    parcel.root.version()
 }

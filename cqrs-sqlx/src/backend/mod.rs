@@ -86,6 +86,10 @@ pub(crate) struct Dialect {
     /// Locks the rows of a table that have the numbers of a list, until the transaction ends; they
     /// need not exist. Empty where a transaction that writes has the database for itself.
     pub(crate) lock_rows: &'static str,
+    /// After a query whose rows are locked until the transaction ends.
+    pub(crate) lock: &'static str,
+    /// After that, where rows that others have locked are left out.
+    pub(crate) skip_locked: &'static str,
     /// The time now, of the database.
     pub(crate) now: &'static str,
     /// Whether an operand of this type is in the list that a parameter holds.

@@ -28,7 +28,8 @@ use crate::store::Shared;
 /// # Transaction
 ///
 /// It opens a transaction only when it must send something before the commit: when a read follows
-/// a staged write, for a savepoint, or when [`connection`](Self::connection) is asked for. Until
+/// a staged write, for a query that [locks](cqrs_core::Query::lock), for a savepoint, or when
+/// [`connection`](Self::connection) is asked for. Until
 /// then it holds no connection, and its reads are statements of their own; the version guard makes
 /// that safe. One that [only reads](cqrs_core::Store::read_only) opens its transaction with the
 /// first read.
@@ -176,6 +177,19 @@ impl<B: Backend> SqlUnitOfWork<B> {
             self.after_read(counted).await
         };
         read.instrument(span).await
+    }
+
+    /// Whether a select finds anything.
+    pub(crate) async fn exists(&mut self, select: &Select) -> Result<bool> {
+        let exists = reads::exists(self.place().await?, select).await;
+        self.after_read(exists).await
+    }
+
+    /// Opens the transaction, in which locks last.
+    pub(crate) async fn hold_locks(&mut self) -> Result<()> {
+        self.check_writable()
+            .map_err(|_| Error::needs_writing_unit())?;
+        self.open().await.map(drop)
     }
 
     /// A statement that fails takes its transaction with it, or what came after its savepoint.

@@ -27,6 +27,8 @@ pub(super) struct Transaction<B: Backend> {
     /// The statement that failed since the innermost savepoint: nothing works until that is rolled
     /// back.
     spoiled: Option<Spent>,
+    /// Whether the receipt of the commit is among what was written.
+    recorded: bool,
 }
 
 struct Savepoint {
@@ -79,6 +81,7 @@ impl<B: Backend> Transaction<B> {
             mark: None,
             savepoints: Vec::new(),
             spoiled: None,
+            recorded: false,
         }
     }
 
@@ -209,6 +212,7 @@ impl<B: Backend> Transaction<B> {
         key: &IdempotencyKey,
         output: String,
     ) -> Result<()> {
+        self.recorded = true;
         receipts::insert::<B>(self.connection.get(), scope, key, output, &self.written).await
     }
 
@@ -262,6 +266,12 @@ impl<B: Backend> Transaction<B> {
         Ok(savepoint.outside)
     }
 
+    /// Whether the framework has written in it: one that has only read, or locked, has nothing to
+    /// prove.
+    fn has_written(&self) -> bool {
+        self.recorded || !self.sent.is_empty()
+    }
+
     /// Commits.
     pub(super) async fn commit(mut self, shared: &Shared<B>) -> Result<Written> {
         // The commit of a savepoint would look like one of the transaction.
@@ -271,7 +281,8 @@ impl<B: Backend> Transaction<B> {
         let process = B::process(self.connection.get());
         // Asking also finds out whether a statement of the user failed and nobody said so: the
         // database would answer the commit of such a transaction with a silent rollback.
-        let transaction = if self.lent != Lent::Never || self.written.events.is_empty() {
+        let without_events = self.written.events.is_empty() && self.has_written();
+        let transaction = if self.lent != Lent::Never || without_events {
             match B::transaction_id(self.connection.get()).await {
                 Ok(transaction) => transaction,
                 Err(cause) => return Err(broken(shared, self.connection, cause).await),

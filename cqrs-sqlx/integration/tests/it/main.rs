@@ -13,6 +13,7 @@ mod deadlocks;
 mod each;
 mod inline;
 mod isolation;
+mod locks;
 mod lost_connection;
 mod migrations;
 mod oracle;

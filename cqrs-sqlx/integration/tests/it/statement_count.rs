@@ -132,3 +132,54 @@ async fn a_unit_of_work_without_changes_sends_nothing() {
     assert_eq!(receipt.into_output(), 7);
     assert_eq!(proxy.counts().since(&before).statements, 0);
 }
+
+#[tokio::test]
+async fn asking_whether_there_is_any_is_one_statement() {
+    let (_database, proxy, store) = counted().await;
+    let mut uow = store.unit_of_work(&stores::tenant("north"));
+    let before = proxy.counts();
+    assert!(!uow.repository::<Parcel>().exists_open().await.unwrap());
+    let sent = proxy.statements_since(&before);
+    assert_eq!(proxy.counts().since(&before).statements, 1, "{sent:#?}");
+}
+
+#[tokio::test]
+async fn a_lock_costs_the_transaction_that_it_lasts_in() {
+    let (_database, proxy, store) = counted().await;
+    let context = stores::tenant("north");
+    store
+        .execute(&context, async |uow| uow.save(Parcel::register("a")))
+        .await
+        .unwrap();
+    let before = proxy.counts();
+    let mut uow = store.unit_of_work(&context);
+    let mut parcel = uow
+        .repository::<Parcel>()
+        .lock_open()
+        .await
+        .unwrap()
+        .unwrap();
+    let sent = proxy.statements_since(&before);
+    let cost = proxy.counts().since(&before).statements;
+    assert_eq!(cost, 2, "BEGIN and SELECT: {sent:#?}");
+    parcel.weigh(1);
+    uow.save(parcel).unwrap();
+    let _ = uow.commit().await.unwrap();
+    let sent = proxy.statements_since(&before);
+    let cost = proxy.counts().since(&before).statements;
+    assert_eq!(cost, 4, "and the write, and COMMIT: {sent:#?}");
+
+    let before = proxy.counts();
+    let mut uow = store.unit_of_work(&context);
+    assert!(
+        uow.repository::<Parcel>()
+            .take_open()
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let _ = uow.commit().await.unwrap();
+    let sent = proxy.statements_since(&before);
+    let cost = proxy.counts().since(&before).statements;
+    assert_eq!(cost, 3, "nothing was written: {sent:#?}");
+}

@@ -110,6 +110,8 @@ impl Backed for Postgres {
         claim: " FOR UPDATE SKIP LOCKED",
         // In the order of the list, which is the same for everyone.
         lock_rows: "SELECT pg_advisory_xact_lock($1, k) FROM unnest($2::int4[]) AS k",
+        lock: " FOR UPDATE",
+        skip_locked: " SKIP LOCKED",
         now: "clock_timestamp()",
         in_list: conditions::in_list,
         text_test: conditions::text_test,

@@ -96,6 +96,9 @@ impl Backed for Sqlite {
         // There is one writer at a time, so whoever reads in a transaction has claimed it.
         claim: "",
         lock_rows: "",
+        // A transaction that writes has the lock of the whole database from its beginning.
+        lock: "",
+        skip_locked: "",
         // Of the same width as every other time.
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
         in_list: conditions::in_list,

@@ -1,0 +1,24 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Id, ReadModel, ReadModelRepository, Result, repository};
+use support::*;
+
+#[derive(Debug, Clone, ReadModel)]
+#[read_model(table = "route_row", tenant)]
+struct RouteRow {
+    #[read_model(key)]
+    id: Id<RoutePlan>,
+    priority: i32,
+}
+
+#[repository]
+trait RouteRows: ReadModelRepository<RouteRow> {
+    #[find]
+    async fn a(&mut self) -> Result<Vec<RouteRow>>;
+
+    #[find]
+    async fn b(self) -> Result<Vec<RouteRow>>;
+}
+
+fn main() {}
