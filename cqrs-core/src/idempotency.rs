@@ -33,13 +33,34 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
+    /// What the keys of messages in inboxes begin with.
+    pub const INBOX: &'static str = "cqrs.inbox/";
+
+    /// A key that no client can make up.
+    pub(crate) fn of_framework(key: String) -> Self {
+        Self {
+            key,
+            fingerprint: None,
+        }
+    }
+
     /// The key with this text.
     ///
     /// # Errors
     ///
-    /// A [`Usage`](StoreErrorKind::Usage) error unless it is 1 to 255 bytes without NUL.
+    /// A [`Usage`](StoreErrorKind::Usage) error unless it is 1 to 255 bytes without NUL, and
+    /// where it begins with `cqrs.inbox/`: a client could make a message look processed.
     pub fn new(key: impl Into<String>) -> Result<Self> {
         let key = key.into();
+        if key.starts_with(Self::INBOX) {
+            return Err(Error::store(
+                StoreErrorKind::Usage,
+                format!(
+                    "{key:?} is no idempotency key: `{}` is for inboxes",
+                    Self::INBOX
+                ),
+            ));
+        }
         if !(1..=255).contains(&key.len()) || key.contains('\0') {
             return Err(Error::store(
                 StoreErrorKind::Usage,

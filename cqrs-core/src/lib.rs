@@ -169,7 +169,8 @@ pub use specification::{
 };
 pub use spent::Spent;
 pub use store::{
-    BatchError, BatchReceipt, BoxFuture, ItemWork, RetryPolicy, Store, StoreId, Work, WorkOnce,
+    BatchError, BatchReceipt, BoxFuture, Delivery, Inbox, ItemWork, RetryPolicy, Store, StoreId,
+    Work, WorkOnce,
 };
 pub use unit_of_work::{CommitReceipt, UnitOfWork};
 

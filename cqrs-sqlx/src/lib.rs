@@ -75,7 +75,9 @@
 )]
 
 mod backend;
+mod commits;
 mod connections;
+mod health;
 mod lent;
 mod log;
 mod projector;
@@ -83,6 +85,7 @@ mod read_models;
 mod reads;
 mod receipts;
 mod repository;
+mod retention;
 mod select;
 mod statements;
 mod store;
@@ -94,12 +97,14 @@ pub use backend::Backend;
 pub use backend::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub use backend::sqlite::Sqlite;
+pub use health::HorizonHolder;
 pub use projector::{
     ProjectorBuilder, ProjectorHandle, SqlTransaction, Stopped, SubscriptionFailure,
     SubscriptionState, SubscriptionStatus,
 };
 pub use read_models::SqlReadModels;
 pub use repository::SqlRepository;
+pub use retention::{Removed, Retention};
 pub use store::{SqlStore, StoreOptions};
 pub use unit_of_work::SqlUnitOfWork;
 pub use verify::SchemaMismatch;

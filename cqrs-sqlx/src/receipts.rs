@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Value};
 use cqrs_core::{
-    ContentHash, Error, IdempotencyKey, Position, RecordedReceipt, Result, StoreErrorKind,
+    ContentHash, Error, IdempotencyKey, Inbox, Position, RecordedReceipt, Result, StoreErrorKind,
     TenantScope,
 };
 use uuid::Uuid;
@@ -101,12 +101,37 @@ pub(crate) async fn insert<B: Backend>(
     }
 }
 
-/// Forgets the receipts recorded before a time; how many there were.
+/// Forgets the receipts recorded before a time, but not those of messages; how many there were.
 pub(crate) async fn delete<B: Backend>(
     connection: &mut B::Connection,
     before: DateTime<Utc>,
 ) -> Result<u64> {
-    let sql = "DELETE FROM cqrs_receipt WHERE recorded_at < $1".into();
+    let sql = "DELETE FROM cqrs_receipt WHERE recorded_at < $1 \
+               AND NOT (idempotency_key >= $2 AND idempotency_key < $3)"
+        .into();
     let before = Parameter::new(ColumnType::Timestamp, Value::Timestamp(before));
-    B::execute(connection, &sql, &[before]).await
+    let [from, to] = range_of(IdempotencyKey::INBOX);
+    B::execute(connection, &sql, &[before, from, to]).await
+}
+
+/// Forgets the messages of an inbox that were processed before a time, in all tenants; how many
+/// there were.
+pub(crate) async fn delete_messages<B: Backend>(
+    connection: &mut B::Connection,
+    inbox: &Inbox,
+    before: DateTime<Utc>,
+) -> Result<u64> {
+    let sql = "DELETE FROM cqrs_receipt WHERE recorded_at < $1 \
+               AND idempotency_key >= $2 AND idempotency_key < $3"
+        .into();
+    let before = Parameter::new(ColumnType::Timestamp, Value::Timestamp(before));
+    let [from, to] = range_of(&inbox.key_prefix());
+    B::execute(connection, &sql, &[before, from, to]).await
+}
+
+/// The keys that begin with a prefix, which ends with `/`: up to the one that ends with the next
+/// character. The column compares by bytes.
+fn range_of(prefix: &str) -> [Parameter; 2] {
+    let end = format!("{}0", prefix.trim_end_matches('/'));
+    [Parameter::text(prefix), Parameter::text(end)]
 }

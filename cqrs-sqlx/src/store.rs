@@ -8,15 +8,18 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::Table;
 use cqrs_core::{
-    Clock, CommitReceipt, Envelope, InlineProjections, Position, Projection, RawPayload,
-    RequestContext, Result, RetryPolicy, Store, StoreId, SystemClock,
+    Clock, CommitReceipt, Envelope, EventBus, Inbox, InlineProjections, Position, Projection,
+    RawPayload, RequestContext, Result, RetryPolicy, Store, StoreId, SystemClock,
 };
 use tracing::Instrument;
 
 use crate::backend::Backend;
+use crate::commits::Commits;
 use crate::connections::Connections;
-use crate::projector::{Progress, ProjectorBuilder, SqlTransaction, SubscriptionStatus, Wake};
+use crate::health::HorizonHolder;
+use crate::projector::{Progress, ProjectorBuilder, SqlTransaction, SubscriptionStatus, Watching};
 use crate::read_models::SqlReadModels;
+use crate::retention::{Removed, Retention};
 use crate::statements::Statements;
 use crate::unit_of_work::SqlUnitOfWork;
 
@@ -36,7 +39,9 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) readers: Connections<B>,
     pub(crate) statements: Statements,
     /// Signalled after each commit that wrote events.
-    pub(crate) committed: Wake,
+    pub(crate) committed: Commits<B>,
+    /// The horizon task, while a projector runs.
+    pub(crate) watching: Watching,
     /// Where the subscriptions stand that projectors of this store run.
     pub(crate) advanced: Progress,
     /// The projections that run in the transaction of each commit.
@@ -65,11 +70,12 @@ pub struct StoreOptions {
     pub(crate) wait_timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) retry: RetryPolicy,
+    pub(crate) notifications: bool,
 }
 
 impl Default for StoreOptions {
     /// Ten connections, 30 seconds to get one, 30 seconds to wait for a projection, the system's
-    /// clock, and the default [`RetryPolicy`].
+    /// clock, the default [`RetryPolicy`], and notifications.
     fn default() -> Self {
         Self {
             max_connections: 10,
@@ -77,6 +83,7 @@ impl Default for StoreOptions {
             wait_timeout: Duration::from_secs(30),
             clock: Arc::new(SystemClock),
             retry: RetryPolicy::default(),
+            notifications: true,
         }
     }
 }
@@ -118,6 +125,21 @@ impl StoreOptions {
         self.retry = policy;
         self
     }
+
+    /// Whether the store tells other processes that it has committed, and listens to them; it does
+    /// unless told.
+    ///
+    /// On Postgres that is `NOTIFY` and `LISTEN`, on one more connection of a process that commits
+    /// and on one more of a process with projectors. A commit is told of after it, never in its
+    /// transaction, at once where commits are few and every few milliseconds where they are many.
+    /// Nothing relies on it: without it, and where it does not work (a connection pooler in
+    /// transaction mode), the projectors of other processes find events by polling. On SQLite
+    /// there is no such thing, and they always do.
+    #[must_use]
+    pub fn notifications(mut self, notifications: bool) -> Self {
+        self.notifications = notifications;
+        self
+    }
 }
 
 impl<B: Backend> Clone for SqlStore<B> {
@@ -141,6 +163,7 @@ impl<B: Backend> SqlStore<B> {
         backend: B,
         writers: Connections<B>,
         readers: Connections<B>,
+        notifier: Option<Connections<B>>,
         options: StoreOptions,
     ) -> Self {
         Self {
@@ -150,7 +173,8 @@ impl<B: Backend> SqlStore<B> {
                 writers,
                 readers,
                 statements: Statements::default(),
-                committed: Wake::default(),
+                committed: Commits::new(notifier),
+                watching: Watching::default(),
                 advanced: Progress::default(),
                 inline: InlineProjections::default(),
                 clock: options.clock,
@@ -269,11 +293,88 @@ impl<B: Backend> SqlStore<B> {
         Ok(forgotten)
     }
 
+    /// Forgets the messages of an inbox that were processed before a time, by the database's clock
+    /// and in all tenants, and returns how many there were. A message that is delivered once more
+    /// after that is processed again, so keep them for longer than the sender tries.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the store fails.
+    pub async fn forget_messages(&self, inbox: &Inbox, before: DateTime<Utc>) -> Result<u64> {
+        let mut connection = self.shared.writers.acquire().await?;
+        let forgotten =
+            crate::receipts::delete_messages::<B>(connection.begin_work(), inbox, before).await?;
+        connection.end_work();
+        Ok(forgotten)
+    }
+
+    /// Removes old events from the log, those of the context's tenants, as far as a policy lets
+    /// them go and no subscription needs them.
+    ///
+    /// # Transaction
+    ///
+    /// Each batch is a transaction of its own. While one runs, consumers wait for it as for any
+    /// writer, which is why batches are small.
+    ///
+    /// # Errors
+    ///
+    /// A [`Usage`](cqrs_core::StoreErrorKind::Usage) error for an age below an hour;
+    /// [`Store`](cqrs_core::Error::Store) where the store fails. Batches before the one that failed
+    /// are removed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whole batches are removed, or not.
+    pub async fn remove_events(
+        &self,
+        context: &RequestContext,
+        retention: &Retention,
+    ) -> Result<Removed> {
+        self.archive_events(context, retention, &crate::retention::Nowhere)
+            .await
+    }
+
+    /// As [`remove_events`](Self::remove_events), and hands each batch to an archive before it is
+    /// removed: at least once, in the order of the log.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove_events`](Self::remove_events), and those of the archive: what it has not taken
+    /// stays.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`remove_events`](Self::remove_events); a batch that the archive has got may still be
+    /// there, and is handed to it again.
+    pub async fn archive_events(
+        &self,
+        context: &RequestContext,
+        retention: &Retention,
+        archive: &impl EventBus,
+    ) -> Result<Removed> {
+        crate::retention::run(&self.shared, context, retention, archive).await
+    }
+
+    /// The transactions that hold the horizon of the log, the oldest first: what is written after
+    /// one of them began reaches no consumer before it has ended. None on SQLite, where nobody
+    /// can.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the store fails.
+    pub async fn horizon_holders(&self) -> Result<Vec<HorizonHolder>> {
+        let mut connection = self.shared.readers.acquire().await?;
+        let holders = B::holders(connection.begin_work()).await?;
+        connection.end_work();
+        Ok(holders)
+    }
+
     /// Closes the store's connections. Those in use are closed when their work ends; new work
     /// fails.
     pub fn close(&self) {
         self.shared.writers.close();
         self.shared.readers.close();
+        self.shared.committed.close();
     }
 }
 

@@ -67,6 +67,7 @@ pub mod fixtures;
 mod harness;
 pub mod idempotency;
 pub mod identity;
+pub mod inbox;
 pub mod inline;
 pub mod log;
 pub mod pages;

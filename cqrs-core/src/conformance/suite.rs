@@ -164,6 +164,13 @@ macro_rules! __conformance_rules {
                 a_unit_of_work_records_one_key
                 an_output_comes_back_from_json
             }
+            inbox {
+                a_message_is_processed_once
+                messages_belong_to_their_consumer_and_tenant
+                a_failed_message_is_processed_again
+                the_later_of_two_deliveries_does_nothing
+                an_id_that_does_not_fit_is_refused
+            }
             batches {
                 batches_commit_every_so_many_items
                 a_failed_batch_says_what_was_committed

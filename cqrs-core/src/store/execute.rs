@@ -89,6 +89,15 @@ impl<F, T> Command<F, T> {
     }
 }
 
+impl<F, T> Command<F, T> {
+    pub(super) fn run<'u, U>(&mut self, unit_of_work: &'u mut U) -> F::Future
+    where
+        F: Work<'u, U, T>,
+    {
+        self.work.run(unit_of_work)
+    }
+}
+
 impl<U, F, T> Attempt<U> for Command<F, T>
 where
     U: UnitOfWork,

@@ -2,11 +2,13 @@
 
 mod batches;
 mod execute;
+mod inbox;
 mod nesting;
 mod retry;
 mod work;
 
 pub use batches::{BatchError, BatchReceipt};
+pub use inbox::{Delivery, Inbox};
 pub use nesting::StoreId;
 pub use retry::RetryPolicy;
 pub use work::{ItemWork, Work, WorkOnce};

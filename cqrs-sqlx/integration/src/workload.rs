@@ -187,11 +187,23 @@ impl Workload {
     ///
     /// Where an event was lost, skipped, applied twice or out of order.
     pub async fn check<B: Backend>(&self, store: &SqlStore<B>) {
+        self.check_with(store, Vec::new()).await;
+    }
+
+    /// As [`check`](Self::check), where some events have left the log.
+    ///
+    /// # Panics
+    ///
+    /// As [`check`](Self::check).
+    pub async fn check_with<B: Backend>(
+        &self,
+        store: &SqlStore<B>,
+        mut log: Vec<Envelope<RawPayload>>,
+    ) {
         let system = RequestContext::system();
-        let log = store
-            .events(&system, Position::START, u32::MAX)
-            .await
-            .expect("the log is read");
+        let left = store.events(&system, Position::START, u32::MAX).await;
+        log.extend(left.expect("the log is read"));
+        log.sort_by_key(Envelope::position);
         let logged: BTreeSet<Uuid> = log.iter().map(Envelope::event_id).collect();
         assert_eq!(logged.len(), log.len(), "every event is in the log once");
         let reported = self.reported.lock().expect("no writer panicked").clone();

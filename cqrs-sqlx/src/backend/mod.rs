@@ -20,6 +20,7 @@ mod url;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, RowSource, Table, Value};
 use cqrs_core::staging::{Operation, StagedWrite};
@@ -30,6 +31,7 @@ use cqrs_core::{
 use uuid::Uuid;
 
 use crate::connections::Connect;
+use crate::health::HorizonHolder;
 use crate::statements::Statements;
 use crate::verify::LiveColumn;
 
@@ -185,6 +187,11 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     type Row: RowSource;
     /// What the horizon remembers from one look to the next.
     type Horizon: Default + Send;
+    /// What hears of the commits of other processes.
+    type Listener: Send;
+
+    /// How often to look for events that nothing told of, while something happens.
+    const POLL_INTERVAL: Duration;
 
     /// Its words.
     const DIALECT: Dialect;
@@ -307,6 +314,22 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         connection: &mut Self::Connection,
         known: &mut Self::Horizon,
     ) -> impl Future<Output = Result<Horizon>> + Send;
+
+    /// The transactions that hold the horizon, the oldest first.
+    fn holders(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Vec<HorizonHolder>>> + Send;
+
+    /// Tells who [listens](Self::listen) in other processes that events were committed. Not within
+    /// a transaction.
+    fn notify(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// Begins to listen, on a connection of its own.
+    fn listen(&self) -> impl Future<Output = Result<Self::Listener>> + Send;
+
+    /// Waits until there is something to hear, or something may have been missed; the process of
+    /// the server that told of it, where one did.
+    fn heard(listener: &mut Self::Listener) -> impl Future<Output = Result<Option<i32>>> + Send;
 
     /// Loads read rows. See [`cqrs_core::ProjectionTransaction::load`].
     fn load_rows<R: ReadModel>(

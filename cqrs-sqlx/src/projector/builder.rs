@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cqrs_core::{
-    Error, EventBus, Position, Projection, Relay, Result, RowProjection, Rows, StoreErrorKind,
+    Error, EventBus, Projection, Relay, Result, RowProjection, Rows, StoreErrorKind,
     SubscribedName, Subscription,
 };
-use tokio::sync::watch;
 
 use super::handle::ProjectorHandle;
-use super::pace::{Pace, Polling, RetryDelays};
+use super::pace::{Polling, RetryDelays};
 use super::pass::Worker;
 use super::transaction::SqlTransaction;
 use super::{checkpoint, horizon, idle, subscription};
@@ -39,7 +38,7 @@ impl<B: Backend> ProjectorBuilder<B> {
             shared: Arc::clone(store.shared()),
             subscriptions: Vec::new(),
             page_size: 1000,
-            polling: Polling::default(),
+            polling: Polling::new(B::POLL_INTERVAL),
             delays: RetryDelays::default(),
         }
     }
@@ -68,12 +67,15 @@ impl<B: Backend> ProjectorBuilder<B> {
         self
     }
 
-    /// How soon events are noticed that another process wrote; 100 ms unless told.
+    /// How often to look for events that nothing told of; 100 ms unless told, and 10 ms on SQLite.
     ///
-    /// Commits of this process wake the projector at once. For those of others it looks at the
-    /// log this often while something happens; the longer nothing does, the longer it waits, up to
-    /// ten times as long. So an idle system costs one small query a second, and an event that
-    /// comes after a quiet time is late by a second at most.
+    /// Commits of this process wake the projector at once, and those of others do on Postgres,
+    /// with [notifications](crate::StoreOptions::notifications). Whatever was missed is found by
+    /// looking at the log this often while something happens; the longer nothing does, the longer
+    /// it waits, up to ten times as long. So an idle system costs one small query a second, and an
+    /// event that comes after a quiet time, and that nothing told of, is late by a second at most.
+    ///
+    /// The projectors of one store look together, as often as the most impatient of them asks.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.polling = Polling::new(interval);
         self
@@ -108,17 +110,16 @@ impl<B: Backend> ProjectorBuilder<B> {
     pub async fn start(self) -> Result<ProjectorHandle> {
         let names = Arc::new(self.names()?);
         let workers = self.workers().await?;
-        let pace = Pace::new(self.polling);
-        let horizon = watch::Sender::new(Position::START);
+        let follower = horizon::follow(&self.shared, self.polling);
         Ok(ProjectorHandle::spawn(|tasks| {
             for worker in workers {
-                let (horizon, names) = (horizon.subscribe(), Arc::clone(&names));
+                let (follower, names) = (follower.clone(), Arc::clone(&names));
                 tasks.spawn(|stopping| async move {
-                    subscription::run(worker, horizon, self.polling, stopping).await;
-                    drop(names);
+                    subscription::run(worker, follower.horizon(), self.polling, stopping).await;
+                    // The whole of it, or the block would hold what it uses alone.
+                    drop((follower, names));
                 });
             }
-            tasks.spawn(|stopping| horizon::run(self.shared, horizon, pace, stopping));
         }))
     }
 

@@ -1,15 +1,18 @@
-//! The horizon task: one for all subscriptions of a projector.
+//! The horizon task: one for all projectors of a store.
 
-use std::sync::Arc;
+use std::fmt;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use cqrs_core::{Position, Result};
+use futures_util::future::{Either, select};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::errors::is_closed;
-use super::handle::Stopping;
-use super::pace::Pace;
+use super::pace::{Backoff, Pace, Polling};
 use super::queries;
 use crate::backend::{Backend, Horizon};
 use crate::reads::is_unavailable;
@@ -17,16 +20,77 @@ use crate::store::Shared;
 
 /// Commits may be signalled faster than looking makes sense.
 const SHORTEST_GAP: Duration = Duration::from_millis(1);
+/// The pauses before it listens again, after it could not.
+const FIRST_DEAF: Duration = Duration::from_millis(100);
+const LONGEST_DEAF: Duration = Duration::from_secs(30);
 
-/// Looks at the log, again and again.
-pub(super) async fn run<B: Backend>(
+/// The horizon task of a store, while anyone follows it.
+#[derive(Default)]
+pub(crate) struct Watching(Mutex<Weak<Task>>);
+
+/// A running task. It ends when the last who follows it has gone.
+struct Task {
+    horizon: watch::Receiver<Position>,
+    /// How often to look, at the wish of the most impatient.
+    polling: watch::Sender<Polling>,
+    looking: JoinHandle<()>,
+}
+
+/// Follows the horizon.
+#[derive(Clone)]
+pub(super) struct Follower {
+    task: Arc<Task>,
+}
+
+impl Follower {
+    /// Where the horizon is, from now on.
+    pub(super) fn horizon(&self) -> watch::Receiver<Position> {
+        self.task.horizon.clone()
+    }
+}
+
+/// Follows the horizon of a store; starts looking for it where nobody does yet.
+pub(super) fn follow<B: Backend>(shared: &Arc<Shared<B>>, polling: Polling) -> Follower {
+    let mut watching = shared
+        .watching
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    // One whose runtime is gone looks no more.
+    let running = watching
+        .upgrade()
+        .filter(|task| !task.looking.is_finished());
+    let task = running.unwrap_or_else(|| {
+        let (tell, horizon) = watch::channel(Position::START);
+        let (polls, polling) = watch::channel(polling);
+        tokio::spawn(listen(Arc::clone(shared), polls.subscribe()));
+        let task = Arc::new(Task {
+            horizon,
+            polling: polls,
+            looking: tokio::spawn(look_again_and_again(Arc::clone(shared), tell, polling)),
+        });
+        *watching = Arc::downgrade(&task);
+        task
+    });
+    task.polling.send_if_modified(|known| {
+        let impatient = polling.shortest < known.shortest;
+        if impatient {
+            *known = polling;
+        }
+        impatient
+    });
+    Follower { task }
+}
+
+/// Looks at the log until nobody follows.
+async fn look_again_and_again<B: Backend>(
     shared: Arc<Shared<B>>,
     horizon: watch::Sender<Position>,
-    mut pace: Pace,
-    mut stopping: Stopping,
+    mut polling: watch::Receiver<Polling>,
 ) {
     let mut committed = shared.committed.subscribe();
     let mut known = B::Horizon::default();
+    let mut pace = Pace::new(*polling.borrow_and_update());
     loop {
         committed.mark_unchanged();
         let looked_at = Instant::now();
@@ -47,12 +111,49 @@ pub(super) async fn run<B: Backend>(
             let _ = tokio::time::timeout(pause, committed.changed()).await;
             tokio::time::sleep_until(looked_at + SHORTEST_GAP).await;
         };
-        if stopping.or(woken).await.is_none() {
-            return;
+        let impatient = match select(pin!(polling.changed()), pin!(woken)).await {
+            Either::Left((Err(_), _)) => return,
+            Either::Left((Ok(()), _)) => true,
+            Either::Right(_) => false,
+        };
+        if impatient {
+            pace = Pace::new(*polling.borrow_and_update());
         }
         if committed.has_changed().unwrap_or(false) {
             pace.woken();
         }
+    }
+}
+
+/// Listens to the commits of other processes until nobody follows.
+async fn listen<B: Backend>(shared: Arc<Shared<B>>, mut followed: watch::Receiver<Polling>) {
+    if !shared.committed.reach_others() {
+        return;
+    }
+    let gone = async { while followed.changed().await.is_ok() {} };
+    select(pin!(gone), pin!(listen_again_and_again(&shared))).await;
+}
+
+async fn listen_again_and_again<B: Backend>(shared: &Shared<B>) {
+    let mut deaf = Backoff::new(FIRST_DEAF, LONGEST_DEAF);
+    loop {
+        let error = match shared.backend.listen().await {
+            Ok(mut listener) => {
+                deaf.reset();
+                // Nobody was heard until now.
+                shared.committed.heard(None);
+                loop {
+                    match B::heard(&mut listener).await {
+                        Ok(teller) => shared.committed.heard(teller),
+                        Err(error) => break error,
+                    }
+                }
+            }
+            Err(error) => error,
+        };
+        let pause = deaf.next();
+        tracing::warn!(%error, ?pause, "commits of other processes are found by polling alone");
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -68,4 +169,10 @@ pub(super) async fn look<B: Backend>(
         _ => connection.end_work(),
     }
     result
+}
+
+impl fmt::Debug for Watching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watching").finish_non_exhaustive()
+    }
 }

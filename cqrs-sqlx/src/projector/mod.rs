@@ -1,6 +1,6 @@
 //! The projector: runs subscriptions over the log.
 //!
-//! One horizon task finds out how far the log can be trusted. Each subscription has a loop, which
+//! One horizon task of the store finds out how far the log can be trusted. Each subscription has a loop, which
 //! runs one pass after another: claim the checkpoint, read a page up to the horizon, apply it,
 //! move the checkpoint, commit. A pass is [`pass`]'s topic, when to run the next one the loop's.
 //!
@@ -28,6 +28,8 @@ pub use handle::{ProjectorHandle, Stopped};
 pub use status::{SubscriptionFailure, SubscriptionState, SubscriptionStatus};
 pub use transaction::SqlTransaction;
 
+pub(crate) use horizon::Watching;
+pub(crate) use queries::execute;
 pub(crate) use status::{resume, statuses};
 pub(crate) use wait::wait_for;
 pub(crate) use wake::{Progress, Wake};

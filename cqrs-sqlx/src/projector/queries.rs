@@ -11,7 +11,7 @@ use crate::reads::is_unavailable;
 use crate::store::Shared;
 
 /// Runs a statement that may be repeated; how many rows it changed.
-pub(super) async fn execute<B: Backend>(
+pub(crate) async fn execute<B: Backend>(
     shared: &Shared<B>,
     sql: &Arc<str>,
     parameters: &[Parameter],

@@ -74,6 +74,9 @@ impl Link {
     async fn forward_from_client(&mut self) -> io::Result<Option<Vec<Message>>> {
         let mut forward = Vec::new();
         while let Some(message) = self.client.next_message()? {
+            if self.refuses(&message) {
+                return Ok(Some(Vec::new()));
+            }
             let cut = self.strikes(Direction::FromClient, &message);
             if matches!(cut, None | Some(When::After)) {
                 self.count_from_client(&message);
@@ -115,6 +118,9 @@ impl Link {
     async fn forward_from_server(&mut self) -> io::Result<bool> {
         let mut forward = Vec::new();
         while let Some(message) = self.server.next_message()? {
+            if self.shared.state().swallows(&message) {
+                continue;
+            }
             let cut = self.strikes(Direction::FromServer, &message);
             let ends = message.is_end_of_answer();
             if self.opened && ends {
@@ -133,6 +139,13 @@ impl Link {
         }
         self.client.send(&forward).await?;
         Ok(false)
+    }
+
+    fn refuses(&self, message: &Message) -> bool {
+        let refused = self.shared.state().refused;
+        message.is_execution()
+            && refused
+                .is_some_and(|refused| String::from_utf8_lossy(message.body()).contains(refused))
     }
 
     fn strikes(&self, direction: Direction, message: &Message) -> Option<When> {

@@ -6,6 +6,7 @@ use std::io;
 pub(super) mod tag {
     pub(in super::super) const BIND: u8 = b'B';
     pub(in super::super) const EXECUTE: u8 = b'E';
+    pub(in super::super) const NOTIFICATION: u8 = b'A';
     pub(in super::super) const PARSE: u8 = b'P';
     pub(in super::super) const QUERY: u8 = b'Q';
     pub(in super::super) const READY_FOR_QUERY: u8 = b'Z';
@@ -63,6 +64,11 @@ impl Message {
     /// Whether a client's message asks for an answer, and for its end.
     pub(super) fn is_request(&self) -> bool {
         matches!(self.tag(), tag::QUERY | tag::SYNC)
+    }
+
+    /// Whether a server's message is a notification.
+    pub(super) fn is_notification(&self) -> bool {
+        self.tag() == tag::NOTIFICATION
     }
 
     /// Whether a server's message ends an answer.

@@ -91,6 +91,22 @@ impl WireProxy {
         self.shared.state().struck.map(char::from)
     }
 
+    /// Keeps notifications from clients from now on, as a pooler does that lends connections for
+    /// one transaction.
+    pub fn swallow_notifications(&self) {
+        self.shared.state().swallowed.get_or_insert(0);
+    }
+
+    /// Returns how many notifications were kept from clients.
+    pub fn swallowed(&self) -> usize {
+        self.shared.state().swallowed.unwrap_or(0)
+    }
+
+    /// Closes each connection that executes SQL with this in it.
+    pub fn refuse(&self, sql: &'static str) {
+        self.shared.state().refused = Some(sql);
+    }
+
     /// Lets the server have what [`Cut::delayed`] holds back at this moment, and waits until it
     /// has answered, or given the connection up.
     ///

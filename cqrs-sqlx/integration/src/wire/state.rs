@@ -37,6 +37,10 @@ pub(super) struct State {
     /// The type of the message at which the last cut struck.
     pub(super) struck: Option<u8>,
     pub(super) held: Vec<Held>,
+    /// How many notifications were kept from clients; `None` where they pass.
+    pub(super) swallowed: Option<usize>,
+    /// A connection that executes SQL with this in it is closed.
+    pub(super) refused: Option<&'static str>,
 }
 
 impl State {
@@ -54,6 +58,17 @@ impl State {
         self.armed = None;
         self.struck = Some(message.tag());
         Some(when)
+    }
+
+    /// Whether a message of the server is a notification that its client does not get.
+    pub(super) fn swallows(&mut self, message: &Message) -> bool {
+        match &mut self.swallowed {
+            Some(swallowed) if message.is_notification() => {
+                *swallowed += 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Counts a statement.

@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 
 /// Another seed for each run; printed, since the output of a failing test is shown.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()

@@ -8,3 +8,4 @@ mod lifecycle;
 mod pages;
 mod support;
 mod waiting;
+mod wake_up;

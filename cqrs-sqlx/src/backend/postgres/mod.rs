@@ -4,16 +4,19 @@ mod bind;
 mod conditions;
 mod error;
 mod events;
+mod holders;
 mod horizon;
 mod lost;
 #[cfg(test)]
 mod model;
+mod notify;
 mod row;
 mod rows;
 mod schema;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
@@ -31,6 +34,7 @@ use crate::backend::{
     Written, transaction, url,
 };
 use crate::connections::Connect;
+use crate::health::HorizonHolder;
 use crate::statements::Statements;
 use crate::verify::LiveColumn;
 
@@ -104,6 +108,9 @@ impl Connect for Postgres {
 impl Backed for Postgres {
     type Row = PgSource;
     type Horizon = horizon::PgHorizon;
+    type Listener = notify::Listener;
+
+    const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
     const DIALECT: Dialect = Dialect {
         byte_order: " COLLATE \"C\"",
@@ -291,6 +298,31 @@ impl Backed for Postgres {
             .map_err(|cause| error(cause, "looking for the horizon of the log"))
     }
 
+    async fn holders(session: &mut Session) -> Result<Vec<HorizonHolder>> {
+        holders::look(&mut session.connection)
+            .await
+            .map_err(|cause| error(cause, "looking for who holds the horizon of the log"))
+    }
+
+    async fn notify(session: &mut Session) -> Result<()> {
+        notify::tell(&mut session.connection)
+            .await
+            .map_err(|cause| error(cause, "telling other processes of a commit"))
+    }
+
+    async fn listen(&self) -> Result<notify::Listener> {
+        notify::Listener::open(&self.options)
+            .await
+            .map_err(|cause| error(cause, "listening to other processes"))
+    }
+
+    async fn heard(listener: &mut notify::Listener) -> Result<Option<i32>> {
+        listener
+            .hear()
+            .await
+            .map_err(|cause| error(cause, "listening to other processes"))
+    }
+
     async fn load_rows<R: ReadModel>(
         session: &mut Session,
         statements: &Statements,
@@ -389,10 +421,14 @@ impl crate::SqlStore<Postgres> {
             store.acquire_timeout,
         );
         drop(connections.acquire().await?);
+        let notifier = store.notifications.then(|| {
+            crate::connections::Connections::new(backend.clone(), 1, store.acquire_timeout)
+        });
         Ok(Self::from_parts(
             backend,
             connections.clone(),
             connections,
+            notifier,
             store,
         ))
     }

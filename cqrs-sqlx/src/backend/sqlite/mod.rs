@@ -13,6 +13,7 @@ mod schema;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
@@ -31,6 +32,7 @@ use crate::backend::{
     Written, transaction, url,
 };
 use crate::connections::Connect;
+use crate::health::HorizonHolder;
 use crate::statements::Statements;
 use crate::verify::LiveColumn;
 
@@ -89,6 +91,10 @@ impl Connect for Sqlite {
 impl Backed for Sqlite {
     type Row = SqliteSource;
     type Horizon = ();
+    type Listener = ();
+
+    // A look costs microseconds, and there is nothing else that tells of other processes.
+    const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
     const DIALECT: Dialect = Dialect {
         // The default of a column, unless a user's own table declares another.
@@ -259,6 +265,25 @@ impl Backed for Sqlite {
             .map_err(|cause| error(cause, "looking for the horizon of the log"))
     }
 
+    /// What a writer has not committed has drawn no position.
+    async fn holders(_: &mut SqliteConnection) -> Result<Vec<HorizonHolder>> {
+        Ok(Vec::new())
+    }
+
+    /// There is nobody to tell.
+    async fn notify(_: &mut SqliteConnection) -> Result<()> {
+        Ok(())
+    }
+
+    async fn listen(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Nobody ever tells.
+    async fn heard((): &mut ()) -> Result<Option<i32>> {
+        std::future::pending().await
+    }
+
     async fn load_rows<R: ReadModel>(
         connection: &mut SqliteConnection,
         statements: &Statements,
@@ -367,6 +392,6 @@ impl crate::SqlStore<Sqlite> {
         } else {
             open(store.max_connections)
         };
-        Ok(Self::from_parts(backend, writer, readers, store))
+        Ok(Self::from_parts(backend, writer, readers, None, store))
     }
 }

@@ -142,6 +142,54 @@ async fn a_prepared_transaction_is_in_flight_also_without_a_session() {
 }
 
 #[tokio::test]
+async fn who_holds_the_horizon_is_named() {
+    let fixture = Fixture::start().await;
+    assert_eq!(fixture.store.horizon_holders().await.unwrap(), []);
+    let mut held = fixture.connect().await;
+    execute(&mut held, "SET application_name = 'import'; BEGIN").await;
+    insert(&mut held).await;
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(&mut held)
+        .await
+        .unwrap();
+    execute(&mut held, "SELECT 'the last statement'").await;
+    // One that has nothing to do with the log.
+    let mut other = fixture.connect().await;
+    execute(
+        &mut other,
+        "CREATE TABLE other (a int); BEGIN; INSERT INTO other VALUES (1)",
+    )
+    .await;
+
+    let holders = fixture.store.horizon_holders().await.unwrap();
+    let [holder] = &holders[..] else {
+        panic!("one holds it: {holders:?}");
+    };
+    assert_eq!(holder.pid, Some(pid));
+    assert_eq!(holder.application.as_deref(), Some("import"));
+    assert_eq!(holder.state.as_deref(), Some("idle in transaction"));
+    assert_eq!(holder.query.as_deref(), Some("SELECT 'the last statement'"));
+    assert_eq!(holder.prepared, None);
+    assert!(
+        holder
+            .to_string()
+            .starts_with(&format!("session {pid} of \"import\""))
+    );
+
+    let name = fixture.database.name();
+    execute(&mut held, format!("PREPARE TRANSACTION '{name}'")).await;
+    held.close().await.unwrap();
+    let holders = fixture.store.horizon_holders().await.unwrap();
+    let [holder] = &holders[..] else {
+        panic!("one holds it: {holders:?}");
+    };
+    assert_eq!((holder.pid, holder.prepared.as_deref()), (None, Some(name)));
+    execute(&mut other, "ROLLBACK").await;
+    execute(&mut other, format!("ROLLBACK PREPARED '{name}'")).await;
+    assert_eq!(fixture.store.horizon_holders().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn a_commit_between_two_held_ones_waits_for_the_earlier_alone() {
     let fixture = Fixture::start().await;
     let (mut one, mut two) = (fixture.connect().await, fixture.connect().await);
