@@ -3,6 +3,7 @@
 
 mod finders;
 mod guide_snippets;
+mod operations;
 mod specification_snippets;
 mod units_of_work;
 
@@ -128,15 +129,17 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("guide_example.rs"),
     include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
+    include_str!("operations.rs"),
     include_str!("specification_snippets.rs"),
     include_str!("units_of_work.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
 const FINDERS: &str = include_str!("finders.md");
+const OPERATIONS: &str = include_str!("operations.md");
 const SPECIFICATION: &str = include_str!("specification.md");
 const UNITS_OF_WORK: &str = include_str!("units-of-work.md");
 const README: &str = include_str!("../README.md");
@@ -169,8 +172,15 @@ fn the_example_is_short_and_the_guide_says_how_short() {
 #[test]
 fn every_rust_block_is_compiled() {
     let sources = SOURCES.map(lines);
-    let blocks = [GUIDE, FINDERS, SPECIFICATION, UNITS_OF_WORK, README]
-        .map(|page| page.split("```rust\n").skip(1));
+    let blocks = [
+        GUIDE,
+        FINDERS,
+        OPERATIONS,
+        SPECIFICATION,
+        UNITS_OF_WORK,
+        README,
+    ]
+    .map(|page| page.split("```rust\n").skip(1));
     for block in blocks.into_iter().flatten() {
         let (block, _) = block.split_once("```\n").expect("the block ends");
         let wanted = lines(block);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Harness;
 use super::fixtures::Counter;
 use super::support::{assert_usage, begin, err, north, ok, south, system};
+use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::store::{Delivery, Inbox, Store};
 use crate::unit_of_work::UnitOfWork;
@@ -90,7 +91,7 @@ pub async fn the_later_of_two_deliveries_does_nothing<H: Harness>(h: &H) {
     });
     assert_eq!(ok(receipt.await).output(), &Delivery::Repeated);
     let log = bench.log().await;
-    let ids: Vec<&str> = log.iter().map(|event| event.aggregate_id_str()).collect();
+    let ids: Vec<&str> = log.iter().map(Envelope::aggregate_id_str).collect();
     assert_eq!(ids, ["1"]);
 }
 
