@@ -89,6 +89,7 @@ mod retention;
 mod select;
 mod statements;
 mod store;
+mod tenancy;
 mod unit_of_work;
 mod verify;
 
@@ -108,6 +109,10 @@ pub use retention::{Removed, Retention};
 pub use store::{SqlStore, StoreOptions};
 pub use unit_of_work::SqlUnitOfWork;
 pub use verify::SchemaMismatch;
+
+#[cfg(feature = "__tenancy-mutations")]
+#[doc(hidden)]
+pub use tenancy::{TenantSite as __TenantSite, mutation as __mutation};
 
 /// A store in Postgres.
 #[cfg(feature = "postgres")]

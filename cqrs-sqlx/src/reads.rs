@@ -12,6 +12,7 @@ use crate::connections::{Connect, Connection};
 use crate::log::{self, EVENT_COLUMNS};
 use crate::select::{PageSelect, Select};
 use crate::store::Shared;
+use crate::tenancy::{self, TenantSite};
 
 /// Where a read takes place.
 pub(crate) enum Place<'c, B: Backend> {
@@ -160,9 +161,10 @@ pub(crate) async fn events<B: Backend>(
     limit: u32,
 ) -> Result<Vec<Envelope<RawPayload>>> {
     let mut parameters = vec![Parameter::int(after.0), Parameter::int(limit.into())];
-    let mut tenant = "";
+    let mut tenant = String::new();
     if let Some(id) = scope.tenant() {
-        tenant = "AND tenant_id = $3 ";
+        let condition = tenancy::equals(TenantSite::Log, "tenant_id", "$3");
+        tenant = format!("AND {condition} ");
         parameters.push(Parameter::text(id.as_str()));
     }
     let sql = format!(

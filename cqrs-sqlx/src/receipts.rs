@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::backend::{Backend, Parameter, Written};
 use crate::select::Select;
+use crate::tenancy::{self, TenantSite};
 
 /// The columns in the order in which [`insert`] binds them.
 pub(crate) const RECEIPT_COLUMNS: &str =
@@ -22,10 +23,13 @@ fn scope_name(scope: &TenantScope) -> &str {
 
 /// The receipt under a key, for [`read`].
 pub(crate) fn select(scope: &TenantScope, key: &IdempotencyKey) -> Select {
+    let scoped = tenancy::equals(TenantSite::Receipt, "scope", "$1");
     Select {
-        sql: "SELECT fingerprint, output, events, position FROM cqrs_receipt \
-              WHERE scope = $1 AND idempotency_key = $2"
-            .into(),
+        sql: format!(
+            "SELECT fingerprint, output, events, position FROM cqrs_receipt \
+             WHERE {scoped} AND idempotency_key = $2"
+        )
+        .into(),
         parameters: vec![
             Parameter::text(scope_name(scope)),
             Parameter::text(key.as_str()),

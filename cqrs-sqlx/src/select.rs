@@ -15,6 +15,7 @@ use cqrs_core::{
 
 use crate::backend::{Dialect, Parameter, Parameters};
 use crate::statements::{Statements, list, qualified, quoted};
+use crate::tenancy::{self, TenantSite};
 
 /// A query with its parameters.
 ///
@@ -35,7 +36,7 @@ pub(crate) fn rows<T: Entity>(
     let table = T::table();
     let columns = all_columns(table);
     query.check()?;
-    let mut builder = Builder::new(table, dialect, &columns);
+    let mut builder = Builder::new(table, dialect, &columns, TenantSite::Rows);
     builder.conditions(query.specification(), scope)?;
     builder.order(&query.sort_keys(scope.tenant().is_none()));
     if let Some(limit) = query.row_limit() {
@@ -59,7 +60,16 @@ pub(crate) fn count<T: Entity>(
     scope: &TenantScope,
     dialect: &Dialect,
 ) -> Result<Select> {
-    let mut builder = Builder::new(T::table(), dialect, "count(*)");
+    count_at(TenantSite::Count, specification, scope, dialect)
+}
+
+fn count_at<T: Entity>(
+    site: TenantSite,
+    specification: &Specification<T>,
+    scope: &TenantScope,
+    dialect: &Dialect,
+) -> Result<Select> {
+    let mut builder = Builder::new(T::table(), dialect, "count(*)", site);
     specification.predicate().check(T::table())?;
     builder.conditions(specification, scope)?;
     builder.finish()
@@ -71,7 +81,7 @@ pub(crate) fn exists<T: Entity>(
     scope: &TenantScope,
     dialect: &Dialect,
 ) -> Result<Select> {
-    let mut builder = Builder::new(T::table(), dialect, "1");
+    let mut builder = Builder::new(T::table(), dialect, "1", TenantSite::Exists);
     specification.predicate().check(T::table())?;
     builder.sql.insert_str(0, "SELECT EXISTS (");
     builder.conditions(specification, scope)?;
@@ -108,7 +118,7 @@ pub(crate) fn by_key<T: Entity>(
 
 fn by_key_sql<T: Entity>(scope: &TenantScope, dialect: &Dialect) -> String {
     let table = T::table();
-    let mut builder = Builder::new(table, dialect, &all_columns(table));
+    let mut builder = Builder::new(table, dialect, &all_columns(table), TenantSite::ByKey);
     builder
         .conditions(&Specification::<T>::all(), scope)
         .expect("every row is a condition without values");
@@ -139,6 +149,7 @@ fn all_columns(table: &Table) -> String {
 struct Builder<'d> {
     table: &'static Table,
     dialect: &'d Dialect,
+    site: TenantSite,
     sql: String,
     parameters: Parameters,
     has_condition: bool,
@@ -147,10 +158,11 @@ struct Builder<'d> {
 }
 
 impl<'d> Builder<'d> {
-    fn new(table: &'static Table, dialect: &'d Dialect, what: &str) -> Self {
+    fn new(table: &'static Table, dialect: &'d Dialect, what: &str, site: TenantSite) -> Self {
         Self {
             table,
             dialect,
+            site,
             sql: format!("SELECT {what} FROM {}", quoted(table.name())),
             parameters: Parameters::default(),
             has_condition: false,
@@ -196,9 +208,10 @@ impl<'d> Builder<'d> {
             (self.table.column_with(ColumnRole::Tenant), scope.tenant())
         {
             self.and();
-            self.sql.push_str(&qualified(self.table, column.name()));
-            self.sql.push_str(" = ");
-            self.bind(Parameter::text(tenant.as_str()));
+            let column = qualified(self.table, column.name());
+            let number = self.parameters.add(Parameter::text(tenant.as_str()));
+            let condition = tenancy::equals(self.site, &column, &number);
+            self.sql.push_str(&condition);
         }
         if let Some(column) = self.table.column_with(ColumnRole::DeletedAt) {
             self.and();

@@ -6,6 +6,7 @@ use cqrs_core::mapping::{
 use cqrs_core::{Owned, ReadModel, Result, TenantId};
 
 use crate::statements::{list, names, quoted};
+use crate::tenancy::{self, TenantSite};
 
 /// Reads a row that holds all columns of the table of `R`.
 pub(super) fn read_owned<R: ReadModel, S: RowSource>(row: &S) -> Result<Owned<R>> {
@@ -37,6 +38,14 @@ pub(super) fn address_columns(table: &Table) -> impl Iterator<Item = &Column> {
         .chain(table.key_columns())
 }
 
+/// The condition that a column of an address has its value.
+pub(super) fn equals(site: TenantSite, column: &Column, name: &str, value: &str) -> String {
+    match column.role() {
+        ColumnRole::Tenant => tenancy::equals(site, name, value),
+        _ => format!("{name} = {value}"),
+    }
+}
+
 /// What an insert does where there is a row with the same address: replaces it.
 ///
 /// `ON CONFLICT ("tenant_id", "id") DO UPDATE SET "stops" = excluded."stops"`.
@@ -55,5 +64,7 @@ pub(super) fn on_conflict(table: &Table) -> String {
     } else {
         format!("DO UPDATE SET {}", list(replaced))
     };
-    format!("ON CONFLICT ({}) {action}", names(address_columns(table)))
+    let open = tenancy::is_open(TenantSite::ReplaceRows);
+    let address = address_columns(table).filter(|column| !open || column.role() == ColumnRole::Key);
+    format!("ON CONFLICT ({}) {action}", names(address))
 }

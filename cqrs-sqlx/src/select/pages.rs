@@ -3,9 +3,10 @@
 use cqrs_core::mapping::{Column, Value};
 use cqrs_core::{Direction, Entity, PageRequest, Paging, Query, Result, SortKey, TenantScope};
 
-use super::{Builder, Select, all_columns, count};
+use super::{Builder, Select, all_columns, count_at};
 use crate::backend::{Dialect, Parameter};
 use crate::statements::qualified;
+use crate::tenancy::TenantSite;
 
 /// A page of a query.
 #[derive(Debug)]
@@ -26,7 +27,12 @@ impl PageSelect {
     ) -> Result<Self> {
         let paging = Paging::new(query, request, scope.tenant().is_none())?;
         let count = match paging.wants_total() {
-            true => Some(count(query.specification(), scope, dialect)?),
+            true => Some(count_at(
+                TenantSite::PageTotal,
+                query.specification(),
+                scope,
+                dialect,
+            )?),
             false => None,
         };
         let mut columns = all_columns(T::table());
@@ -34,7 +40,7 @@ impl PageSelect {
             // Its conditions come first and have the same parameters as those of the rows.
             columns = format!("{columns}, ({})", count.sql);
         }
-        let mut builder = Builder::new(T::table(), dialect, &columns);
+        let mut builder = Builder::new(T::table(), dialect, &columns, TenantSite::Page);
         builder.conditions(query.specification(), scope)?;
         if let Some(values) = paging.after() {
             builder.after(paging.keys(), values);

@@ -1,5 +1,7 @@
 //! Tenants: what belongs to one does not exist for another, in every operation.
 
+mod mutations;
+
 use cqrs_core::{
     Error, Position, Query, ReadModels, Repository, RequestContext, Store, TenantId, UnitOfWork,
 };

@@ -11,8 +11,9 @@ use sqlx::postgres::PgArguments;
 use super::row::{PgSource, check_columns};
 use super::{bind, error};
 use crate::backend::bind::query;
-use crate::backend::rows::{address_columns, on_conflict, read_owned};
+use crate::backend::rows::{address_columns, equals, on_conflict, read_owned};
 use crate::statements::{Statements, list, names, quoted};
+use crate::tenancy::TenantSite;
 
 /// Loads the rows with these addresses.
 pub(super) async fn load<R: ReadModel>(
@@ -125,15 +126,13 @@ fn arrays<'t>(columns: impl Iterator<Item = &'t Column> + Clone) -> String {
 }
 
 /// `t."tenant_id" = k.c0 AND t."id" = k.c1`.
-fn same_address(table: &Table) -> String {
+fn same_address(site: TenantSite, table: &Table) -> String {
     address_columns(table)
         .zip(0..)
         .map(|(column, number)| {
-            format!(
-                "t.{} = k.c{number}{}",
-                quoted(column.name()),
-                bind::cast(column.column_type())
-            )
+            let name = format!("t.{}", quoted(column.name()));
+            let value = format!("k.c{number}{}", bind::cast(column.column_type()));
+            equals(site, column, &name, &value)
         })
         .collect::<Vec<_>>()
         .join(" AND ")
@@ -155,7 +154,7 @@ fn load_sql(table: &Table) -> String {
         ),
         address_arrays(table),
         quoted(table.name()),
-        same_address(table),
+        same_address(TenantSite::LoadRows, table),
     )
 }
 
@@ -164,7 +163,7 @@ fn delete_sql(table: &Table) -> String {
         "DELETE FROM {} AS t USING {} WHERE {}",
         quoted(table.name()),
         address_arrays(table),
-        same_address(table),
+        same_address(TenantSite::DeleteRows, table),
     )
 }
 

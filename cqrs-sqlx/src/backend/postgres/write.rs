@@ -32,6 +32,7 @@ use crate::backend::bind::query;
 use crate::backend::{Backed, Committed, Returned, Written, version_column, written_columns};
 use crate::log::{EVENT_COLUMNS, read_event};
 use crate::statements::{Statements, quoted};
+use crate::tenancy::TenantSite;
 
 /// Why a write failed.
 #[derive(Debug)]
@@ -308,7 +309,7 @@ async fn explain(
             quoted(version_column(table)),
             quoted(table.name()),
             guard::unnested(table, Guard::AnyVersion),
-            guard::sql_of_arrays(table, Guard::AnyVersion),
+            guard::sql_of_arrays(TenantSite::GuardVersion, table, Guard::AnyVersion),
         )
     });
     let mut arguments = PgArguments::default();

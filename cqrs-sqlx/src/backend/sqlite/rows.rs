@@ -12,8 +12,9 @@ use super::bind;
 use super::error::error;
 use super::row::SqliteSource;
 use crate::backend::bind::{bind, query};
-use crate::backend::rows::{address_columns, on_conflict, read_owned};
+use crate::backend::rows::{address_columns, equals, on_conflict, read_owned};
 use crate::statements::{Statements, list, names, qualified, quoted};
+use crate::tenancy::TenantSite;
 
 /// Loads the rows with these addresses.
 pub(super) async fn load<R: ReadModel>(
@@ -96,10 +97,13 @@ fn address_arguments(table: &Table, address: &RowAddress) -> Result<SqliteArgume
 }
 
 /// `"plan"."tenant_id" = $1 AND "plan"."id" = $2`.
-fn same_address(table: &Table) -> String {
+fn same_address(site: TenantSite, table: &Table) -> String {
     address_columns(table)
         .zip(1..)
-        .map(|(column, number)| format!("{} = ${number}", qualified(table, column.name())))
+        .map(|(column, number)| {
+            let name = qualified(table, column.name());
+            equals(site, column, &name, &format!("${number}"))
+        })
         .collect::<Vec<_>>()
         .join(" AND ")
 }
@@ -114,7 +118,7 @@ fn load_sql(table: &Table) -> String {
                 .map(|column| qualified(table, column.name()))
         ),
         quoted(table.name()),
-        same_address(table),
+        same_address(TenantSite::LoadRows, table),
     )
 }
 
@@ -122,7 +126,7 @@ fn delete_sql(table: &Table) -> String {
     format!(
         "DELETE FROM {} WHERE {}",
         quoted(table.name()),
-        same_address(table),
+        same_address(TenantSite::DeleteRows, table),
     )
 }
 

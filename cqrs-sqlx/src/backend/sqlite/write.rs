@@ -19,6 +19,7 @@ use crate::backend::bind::{bind, query};
 use crate::backend::{Committed, Returned, Written, version_column, written_columns};
 use crate::log::{EVENT_COLUMNS, read_event};
 use crate::statements::{Statements, list, names, qualified, quoted};
+use crate::tenancy::{self, TenantSite};
 
 const INSERT_EVENT: &str = "INSERT INTO cqrs_event (correlation_id, causation_id, actor, \
      traceparent, tracestate, tenant_id, aggregate_type, aggregate_id, event_id, \
@@ -153,7 +154,7 @@ async fn version(
             "SELECT {} FROM {} WHERE {}",
             qualified(table, version_column(table)),
             quoted(table.name()),
-            guard(table, 1)
+            guard(TenantSite::GuardVersion, table, 1)
         )
     });
     let mut arguments = SqliteArguments::default();
@@ -233,7 +234,7 @@ fn row_sql(table: &'static Table, operation: Operation) -> String {
         return format!("INSERT INTO {name} ({names}) VALUES ({values})");
     }
 
-    let mut guard = guard(table, columns.len() + 1);
+    let mut guard = guard(TenantSite::GuardOne, table, columns.len() + 1);
     let expected = columns.len() + guard_length(table) + 1;
     write!(
         guard,
@@ -274,14 +275,17 @@ fn differs(table: &Table, columns: &[&Column]) -> String {
 
 /// The guard: which row a write may see. Its values are the key, and the tenant where the table
 /// has one.
-fn guard(table: &Table, first: usize) -> String {
+fn guard(site: TenantSite, table: &Table, first: usize) -> String {
     let mut guard = String::new();
     for (column, index) in guard_columns(table).zip(first..) {
         if index > first {
             guard.push_str(" AND ");
         }
-        write!(guard, "{} = ${index}", compared(table, column))
-            .expect("writing to a String cannot fail");
+        let (name, value) = (compared(table, column), format!("${index}"));
+        guard.push_str(&match column.role() {
+            ColumnRole::Tenant => tenancy::equals(site, &name, &value),
+            _ => format!("{name} = {value}"),
+        });
     }
     if let Some(deleted) = table.column_with(ColumnRole::DeletedAt) {
         write!(guard, " AND {} IS NULL", qualified(table, deleted.name()))

@@ -2,7 +2,7 @@
 //! tenant and no deletion stamp; and be at the version that the write was made on.
 
 use cqrs_core::Result;
-use cqrs_core::mapping::{ColumnRole, ColumnType, Table};
+use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
 use cqrs_core::staging::StagedWrite;
 use sqlx::postgres::PgArguments;
 
@@ -10,6 +10,7 @@ use crate::backend::bind::bind;
 use crate::backend::postgres::bind;
 use crate::backend::version_column;
 use crate::statements::{list, quoted};
+use crate::tenancy::{self, TenantSite};
 
 /// Whether the version counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +50,24 @@ pub(super) fn length(table: &Table, guard: Guard) -> usize {
 }
 
 /// The condition on table `t`, with each value as the SQL that `value` gives for its offset.
-pub(super) fn sql(table: &Table, guard: Guard, value: impl Fn(usize) -> String) -> String {
+pub(super) fn sql(
+    site: TenantSite,
+    table: &Table,
+    guard: Guard,
+    value: impl Fn(usize) -> String,
+) -> String {
+    let tenant = table.column_with(ColumnRole::Tenant).map(Column::name);
     let mut conditions: Vec<String> = values(table, guard)
         .iter()
         .enumerate()
-        .map(|(offset, (column, _, _))| format!("t.{} = {}", quoted(column), value(offset)))
+        .map(|(offset, (column, _, _))| {
+            let (name, value) = (format!("t.{}", quoted(column)), value(offset));
+            if Some(*column) == tenant {
+                tenancy::equals(site, &name, &value)
+            } else {
+                format!("{name} = {value}")
+            }
+        })
         .collect();
     if let Some(deleted) = table.column_with(ColumnRole::DeletedAt) {
         conditions.push(format!("t.{} IS NULL", quoted(deleted.name())));
@@ -62,9 +76,9 @@ pub(super) fn sql(table: &Table, guard: Guard, value: impl Fn(usize) -> String) 
 }
 
 /// The condition on table `t`, with the values as columns of `g`.
-pub(super) fn sql_of_arrays(table: &Table, guard: Guard) -> String {
+pub(super) fn sql_of_arrays(site: TenantSite, table: &Table, guard: Guard) -> String {
     let values = values(table, guard);
-    sql(table, guard, |offset| {
+    sql(site, table, guard, |offset| {
         format!("g.{}", quoted(values[offset].1))
     })
 }

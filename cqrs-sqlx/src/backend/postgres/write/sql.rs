@@ -9,6 +9,7 @@ use crate::backend::postgres::events::{self, ORIGIN, STREAM};
 use crate::backend::{Returned, written_columns};
 use crate::log::EVENT_COLUMNS;
 use crate::statements::{list, quoted};
+use crate::tenancy::TenantSite;
 
 pub(super) fn shape_of_one(
     operation: Operation,
@@ -73,7 +74,7 @@ pub(super) fn one(
         let insert = format!("INSERT INTO {name} ({names}) VALUES ({values}) RETURNING 1");
         (insert, written)
     } else {
-        let guard = guard::sql(table, Guard::Versioned, |offset| {
+        let guard = guard::sql(TenantSite::GuardOne, table, Guard::Versioned, |offset| {
             format!("${}", written + 1 + offset)
         });
         let set =
@@ -156,7 +157,7 @@ pub(super) fn many(table: &'static Table, operation: Operation, several_rows: bo
         list(arrays.chain(guards.iter().map(|(array, _)| array.clone()))),
         list(new_names.chain(guards.iter().map(|(_, name)| quoted(name)))),
     );
-    let mut guard = guard::sql_of_arrays(table, Guard::Versioned);
+    let mut guard = guard::sql_of_arrays(TenantSite::GuardMany, table, Guard::Versioned);
     if operation == Operation::UpdateIfChanged {
         let differs = differs(
             columns
@@ -194,7 +195,7 @@ pub(super) fn lock(table: &Table, deletes: bool) -> String {
         "SELECT 1 FROM {} AS t JOIN {} ON {} ORDER BY g.ordinality FOR {} OF t",
         quoted(table.name()),
         guard::unnested(table, Guard::AnyVersion),
-        guard::sql_of_arrays(table, Guard::AnyVersion),
+        guard::sql_of_arrays(TenantSite::GuardLock, table, Guard::AnyVersion),
         lock_strength(deletes),
     )
 }

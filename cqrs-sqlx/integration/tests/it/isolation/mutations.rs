@@ -1,0 +1,290 @@
+//! The checks of isolation notice when a statement forgets the tenant, whichever it is.
+
+use std::sync::{Arc, Mutex};
+
+use cqrs_core::{
+    CommitReceipt, Entity, Envelope, Error, IdempotencyKey, Owned, PageRequest, Position,
+    Projection, ProjectionTransaction, Query, ReadModel, Repository, Result, RowAddress, Store,
+    UnitOfWork,
+};
+use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId};
+use cqrs_integration::stores;
+use cqrs_sqlx::{
+    __TenantSite as TenantSite, __mutation::Opened, Postgres, SqlStore, SqlTransaction, Sqlite,
+    StoreOptions,
+};
+use sqlx::{Connection, PgConnection};
+
+use super::{loaded, parcel_of};
+use crate::each::{Fresh, Kind};
+
+/// What a check saw that it must not see.
+type Leaks = Vec<String>;
+
+macro_rules! check {
+    ($leaks:ident, $found:expr, $expected:pat) => {
+        let found = $found;
+        if !matches!(found, $expected) {
+            $leaks.push(format!("line {}: {found:?}", line!()));
+        }
+    };
+}
+
+/// What a tenant's parcels are labelled: a key that several tenants have.
+#[derive(Debug, Clone, PartialEq, ReadModel)]
+#[read_model(table = "label", tenant)]
+struct Label {
+    #[read_model(key)]
+    text: String,
+    writes: i64,
+}
+
+/// What a [`Probe`] does with the row of an event.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Upsert,
+    Load,
+    Delete,
+}
+
+struct Probe {
+    step: Step,
+    loaded: Arc<Mutex<usize>>,
+}
+
+impl<K: Kind> Projection<SqlTransaction<K>> for Probe {
+    type Event = ParcelEvent;
+
+    fn name(&self) -> &str {
+        match self.step {
+            Step::Upsert => "upsert",
+            Step::Load => "load",
+            Step::Delete => "delete",
+        }
+    }
+
+    async fn apply(
+        &self,
+        page: &[Envelope<ParcelEvent>],
+        transaction: &mut SqlTransaction<K>,
+    ) -> Result<()> {
+        for event in page {
+            let ParcelEvent::Registered { label } = event.payload() else {
+                continue;
+            };
+            let row = Owned {
+                tenant: event.tenant().cloned(),
+                row: Label {
+                    text: label.clone(),
+                    writes: 1,
+                },
+            };
+            let addresses: [RowAddress; 1] = [row.address()?];
+            match self.step {
+                Step::Upsert => transaction.upsert(&[row]).await?,
+                Step::Load => {
+                    let found = transaction.load::<Label>(&addresses).await?;
+                    let own = found
+                        .iter()
+                        .filter(|row| row.tenant.as_ref() == event.tenant());
+                    let right = own.count() == 1 && found.len() == 1;
+                    *self.loaded.lock().unwrap() += usize::from(right);
+                }
+                // Those of the north alone.
+                Step::Delete if event.tenant().is_some_and(|id| id.as_str() == "north") => {
+                    transaction.delete::<Label>(&addresses).await?;
+                }
+                Step::Delete => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn probe<K: Kind>(store: &SqlStore<K>, step: Step) -> Result<usize> {
+    let loaded = Arc::new(Mutex::new(0));
+    let probe = Probe {
+        step,
+        loaded: Arc::clone(&loaded),
+    };
+    let projector = store.projector().retry_delays([]).projection(probe);
+    projector.run_until_idle().await?;
+    let loaded = *loaded.lock().unwrap();
+    Ok(loaded)
+}
+
+async fn check_reads<K: Kind>(store: &SqlStore<K>, foreign: ParcelId, leaks: &mut Leaks) {
+    let mut uow = store.unit_of_work(&stores::tenant("north"));
+    check!(
+        leaks,
+        uow.get::<Parcel>(foreign).await,
+        Err(Error::NotFound { .. })
+    );
+    let mut parcels = uow.repository::<Parcel>();
+    let all = parcels.query(Query::all()).await.map(|all| all.len());
+    check!(leaks, all, Ok(1));
+    check!(
+        leaks,
+        parcels.count(Parcel::fields().grams.eq(7)).await,
+        Ok(1)
+    );
+    let exists = parcels.exists(Parcel::fields().id.eq(foreign)).await;
+    check!(leaks, exists, Ok(false));
+    let page = parcels.page(Query::all(), PageRequest::first(9)).await;
+    check!(leaks, page.map(|page| page.items.len()), Ok(1));
+    let page = PageRequest::skip(0, 9).with_total();
+    let page = parcels.page(Query::all(), page).await;
+    check!(leaks, page.map(|page| page.total), Ok(Some(1)));
+    let north = stores::tenant("north");
+    let log = store.events(&north, Position::START, 99);
+    check!(leaks, log.await.map(|log| log.len()), Ok(2));
+}
+
+/// Writes to rows that went to another tenant after they were loaded.
+async fn check_writes<K: Locking>(
+    fresh: &Fresh<K>,
+    store: &SqlStore<K>,
+    own: ParcelId,
+    leaks: &mut Leaks,
+) {
+    let another = parcel_of(store, "north", "another").await;
+    let mut first = loaded(store, "north", own).await;
+    let mut second = loaded(store, "north", another).await;
+    first.weigh(1);
+    second.weigh(1);
+    let to = async |tenant: &str| {
+        let moved = format!("UPDATE parcel SET tenant_id = '{tenant}' WHERE label <> 's'");
+        fresh.run(moved).await;
+    };
+    to("south").await;
+    let before = fresh.state().await;
+    for several in [false, true] {
+        let mut uow = store.unit_of_work(&stores::tenant("north"));
+        uow.save(first.clone()).unwrap();
+        if several {
+            uow.save(second.clone()).unwrap();
+        }
+        let refused = uow.commit().await;
+        check!(leaks, refused, Err(Error::NotFound { .. }));
+        if fresh.state().await != before {
+            leaks.push(format!("several: {several}: rows were written"));
+        }
+    }
+    // The other tenant's rows are not even locked.
+    let locked = K::lock(&fresh.url).await;
+    let mut uow = store.unit_of_work(&stores::tenant("north"));
+    uow.save(first.clone()).unwrap();
+    uow.remove(second.clone()).unwrap();
+    check!(leaks, uow.commit().await, Err(Error::NotFound { .. }));
+    if let Some(connection) = locked {
+        connection.close().await.unwrap();
+    }
+    to("north").await;
+}
+
+async fn check_rows<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
+    parcel_of(store, "north", "same").await;
+    parcel_of(store, "south", "same").await;
+    check!(leaks, probe(store, Step::Upsert).await, Ok(0));
+    let rows = fresh.number("SELECT count(*) FROM label WHERE text = 'same'");
+    check!(leaks, rows.await, 2);
+    let events = fresh.number("SELECT count(*) FROM label").await;
+    let events = usize::try_from(events).unwrap();
+    let loaded = probe(store, Step::Load).await;
+    if !loaded.as_ref().is_ok_and(|loaded| *loaded == events) {
+        leaks.push(format!("{loaded:?} rows for {events} addresses"));
+    }
+    check!(leaks, probe(store, Step::Delete).await, Ok(0));
+    let left = fresh.number("SELECT count(*) FROM label WHERE text = 'same'");
+    check!(leaks, left.await, 1);
+}
+
+async fn check_receipts<K: Kind>(store: &SqlStore<K>, leaks: &mut Leaks) {
+    let key = IdempotencyKey::new("one for all").unwrap();
+    for tenant in ["north", "south"] {
+        let context = stores::tenant(tenant);
+        let receipt = store.execute_once(&context, &key, async |_| Ok(tenant.to_owned()));
+        let output = receipt.await.map(CommitReceipt::into_output);
+        if !output.as_ref().is_ok_and(|output| output == tenant) {
+            leaks.push(format!("the receipt of {tenant}: {output:?}"));
+        }
+    }
+}
+
+/// What leaks with this site open, and whether any statement was built with it.
+async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
+    let opened = Opened::site(site);
+    let mut fresh = Fresh::<K>::empty().await;
+    let first = if fresh.url.contains('?') { '&' } else { '?' };
+    if !K::IMPATIENT.is_empty() {
+        fresh.url = format!("{}{first}{}", fresh.url, K::IMPATIENT);
+    }
+    let store = fresh.open(StoreOptions::default()).await;
+    let store = stores::with_tables(store).await;
+    store.create_tables(&[Label::table()]).await.unwrap();
+    let mut leaks = Vec::new();
+    let own = parcel_of(&store, "north", "n").await;
+    let foreign = parcel_of(&store, "south", "s").await;
+    check_reads(&store, foreign, &mut leaks).await;
+    check_writes(&fresh, &store, own, &mut leaks).await;
+    check_rows(&fresh, &store, &mut leaks).await;
+    check_receipts(&store, &mut leaks).await;
+    (leaks, opened.conditions() > 0)
+}
+
+/// How rows are locked against others, where that is by row.
+trait Locking: Kind {
+    /// In the URL: who waits for a lock fails soon.
+    const IMPATIENT: &str;
+    /// What is no statement of this database.
+    const WITHOUT: &[TenantSite];
+
+    async fn lock(url: &str) -> Option<PgConnection>;
+}
+
+impl Locking for Postgres {
+    const IMPATIENT: &str = "options=-c%20lock_timeout%3D300";
+    const WITHOUT: &[TenantSite] = &[];
+
+    async fn lock(url: &str) -> Option<PgConnection> {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        let lock = "BEGIN; SELECT 1 FROM parcel FOR UPDATE".to_owned();
+        Self::run_on(&mut connection, lock).await.unwrap();
+        Some(connection)
+    }
+}
+
+impl Locking for Sqlite {
+    const IMPATIENT: &str = "";
+    /// It has one statement for each row, and one writer.
+    const WITHOUT: &[TenantSite] = &[TenantSite::GuardMany, TenantSite::GuardLock];
+
+    async fn lock(_: &str) -> Option<PgConnection> {
+        None
+    }
+}
+
+/// On one thread, which is the one that the sites are opened on.
+async fn every_forgotten_tenant_is_noticed<K: Locking>() {
+    assert_eq!(leaks::<K>(None).await, (Vec::new(), false));
+    for site in TenantSite::ALL {
+        let (leaks, built) = leaks::<K>(Some(*site)).await;
+        if K::WITHOUT.contains(site) {
+            assert!(!built, "{site:?} is a statement");
+            assert_eq!(leaks, Leaks::new(), "{site:?}");
+        } else {
+            assert!(built, "{site:?}: the checks do not come by");
+            assert!(!leaks.is_empty(), "{site:?}: nothing noticed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_tenant_that_postgres_forgets_is_noticed() {
+    every_forgotten_tenant_is_noticed::<Postgres>().await;
+}
+
+#[tokio::test]
+async fn every_tenant_that_sqlite_forgets_is_noticed() {
+    every_forgotten_tenant_is_noticed::<Sqlite>().await;
+}
