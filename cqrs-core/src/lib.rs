@@ -11,6 +11,8 @@
 //! | find aggregates | [`repository`](macro@repository), [`Repository`], [`Specification`], [`Query`] |
 //! | run commands | [`Store::execute`], [`UnitOfWork`], [`RequestContext`], [`CommandHandler`], [`IdempotencyKey`] |
 //! | keep and read read models | [`ReadModel`](derive@ReadModel), [`RowProjection`], [`Projection`], [`ReadModels`], [`QueryHandler`] |
+//! | keep them in the commit, or fold them on read | [`Store::inline`], [`Store::live`] |
+//! | cache reads | `cache` (a feature) |
 //! | tell others | [`EventBus`], [`Relay`] |
 //! | tell errors apart | [`Error`], [`StoreErrorKind`] |
 //! | test | [`InMemoryStore`], [`ManualClock`] |
@@ -114,6 +116,9 @@ extern crate self as cqrs_core;
 
 mod aggregate;
 mod bus;
+#[cfg(feature = "cache")]
+pub mod cache;
+mod changes;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -126,6 +131,7 @@ mod hooks;
 mod id;
 mod idempotency;
 mod inline;
+mod live;
 pub mod mapping;
 pub mod memory;
 
@@ -144,6 +150,7 @@ mod unit_of_work;
 
 pub use aggregate::{AggregateRoot, AuditStamps, Root};
 pub use bus::{ConsoleEventBus, EventBus, Relay};
+pub use changes::{Changing, TableChanges};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use context::{InvalidTenantId, Metadata, RequestContext, TenantId, TenantScope, TraceContext};
 pub use envelope::{AggregateIdError, Envelope, EventHeader, Position, RawPayload};
@@ -154,6 +161,7 @@ pub use hooks::{Hooks, HooksMark};
 pub use id::{AggregateId, Id, ParseIdError};
 pub use idempotency::{IdempotencyKey, RecordedReceipt};
 pub use inline::{Inline, InlineProjections, SubscribedName};
+pub use live::{Live, LogSlice};
 pub use mapping::{ColumnValue, Entity, Record, ValueObject};
 pub use memory::InMemoryStore;
 pub use payload::{ContentHash, PayloadError, canonical_json};

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use cqrs_core::mapping::{MappingError, RowCursor, RowSource, Table, Value, read_value};
 use cqrs_core::{
-    Entity, Envelope, Error, Page, Position, RawPayload, Result, StoreErrorKind, TenantScope,
+    Entity, Envelope, Error, LogSlice, Page, Position, RawPayload, Result, StoreErrorKind,
+    TenantId, TenantScope,
 };
 
-use crate::backend::{Backend, Parameter};
+use crate::backend::{Backend, Parameter, Parameters};
 use crate::connections::{Connect, Connection};
 use crate::log::{self, EVENT_COLUMNS};
 use crate::select::{PageSelect, Select};
+use crate::statements::list;
 use crate::store::Shared;
 use crate::tenancy::{self, TenantSite};
 
@@ -176,4 +178,78 @@ pub(crate) async fn events<B: Backend>(
         parameters,
     };
     rows(Place::Alone(shared), &select, None, log::read_event).await
+}
+
+/// Hands the events of a part of the log to `each` as they arrive, within a tenant scope. Those that
+/// belong to no tenant are everyone's.
+pub(crate) async fn scan<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    scope: &TenantScope,
+    slice: &LogSlice,
+    mut each: impl FnMut(Envelope<RawPayload>) -> Result<()> + Send,
+) -> Result<()> {
+    let select = log_slice(slice, scope.tenant());
+    let mut begun = false;
+    loop {
+        let mut connection = shared.readers.acquire().await?;
+        let result = B::fetch(
+            connection.begin_work(),
+            &select.sql,
+            &select.parameters,
+            None,
+            |row| {
+                begun = true;
+                each(log::read_event(row)?)
+            },
+        )
+        .await;
+        match result {
+            Ok(()) => {
+                connection.end_work();
+                return Ok(());
+            }
+            // An idle connection may have died unnoticed.
+            Err(error) if is_unavailable(&error) => {
+                connection.discard();
+                shared.readers.close_idle();
+                if std::mem::replace(&mut begun, true) {
+                    return Err(error);
+                }
+            }
+            // The rest of the rows may still be on the way: it is repaired or closed.
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn log_slice(slice: &LogSlice, tenant: Option<&TenantId>) -> Select {
+    let mut parameters = Parameters::default();
+    let mut conditions = Vec::new();
+    if let Some(types) = &slice.aggregate_types {
+        let types = types
+            .iter()
+            .map(|name| parameters.add(Parameter::text(*name)));
+        let types = list(types);
+        conditions.push(match types.as_str() {
+            "" => "1 = 0".to_owned(),
+            types => format!("aggregate_type IN ({types})"),
+        });
+    }
+    if let Some(id) = &slice.aggregate_id {
+        let id = parameters.add(Parameter::text(id));
+        conditions.push(format!("aggregate_id = {id}"));
+    }
+    if let Some(tenant) = tenant {
+        let tenant = parameters.add(Parameter::text(tenant.as_str()));
+        conditions.push(format!("(tenant_id = {tenant} OR tenant_id IS NULL)"));
+    }
+    let conditions = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" WHERE {}", conditions.join(" AND "))
+    };
+    Select {
+        sql: format!("SELECT {EVENT_COLUMNS} FROM cqrs_event{conditions} ORDER BY position").into(),
+        parameters: parameters.0,
+    }
 }

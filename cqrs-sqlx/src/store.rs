@@ -8,8 +8,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::Table;
 use cqrs_core::{
-    Clock, CommitReceipt, Envelope, EventBus, Inbox, InlineProjections, Position, Projection,
-    RawPayload, RequestContext, Result, RetryPolicy, Store, StoreId, SystemClock,
+    Clock, CommitReceipt, Envelope, EventBus, Inbox, InlineProjections, LogSlice, Position,
+    Projection, RawPayload, RequestContext, Result, RetryPolicy, RowProjection, Store, StoreId,
+    SystemClock, TableChanges,
 };
 use tracing::Instrument;
 
@@ -44,6 +45,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) watching: Watching,
     /// Where the subscriptions stand that projectors of this store run.
     pub(crate) advanced: Progress,
+    /// Which tables this process has changed.
+    pub(crate) changes: Arc<TableChanges>,
     /// The projections that run in the transaction of each commit.
     pub(crate) inline: InlineProjections<SqlTransaction<B>>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -176,6 +179,7 @@ impl<B: Backend> SqlStore<B> {
                 committed: Commits::new(notifier),
                 watching: Watching::default(),
                 advanced: Progress::default(),
+                changes: Arc::default(),
                 inline: InlineProjections::default(),
                 clock: options.clock,
                 retry: options.retry,
@@ -401,6 +405,21 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn inline<P: Projection<SqlTransaction<B>>>(&self, projection: P) -> Result<()> {
         self.shared.inline.add(projection)
+    }
+
+    async fn rebuild_inline<P: RowProjection>(&self, projection: P) -> Result<u64> {
+        crate::projector::rebuild_inline(&self.shared, projection).await
+    }
+
+    async fn scan_log<F>(&self, context: &RequestContext, slice: LogSlice, each: F) -> Result<()>
+    where
+        F: FnMut(Envelope<RawPayload>) -> Result<()> + Send,
+    {
+        crate::reads::scan(&self.shared, context.scope(), &slice, each).await
+    }
+
+    fn changes(&self) -> &Arc<TableChanges> {
+        &self.shared.changes
     }
 
     fn retry_policy(&self) -> RetryPolicy {

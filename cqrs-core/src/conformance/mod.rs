@@ -58,6 +58,7 @@
 pub mod agreement;
 pub mod audit;
 pub mod batches;
+pub mod changes;
 pub mod columns;
 pub mod conflicts;
 pub mod differential;
@@ -69,6 +70,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod inbox;
 pub mod inline;
+pub mod live;
 pub mod log;
 pub mod pages;
 pub mod projections;

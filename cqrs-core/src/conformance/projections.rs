@@ -62,7 +62,7 @@ pub(super) async fn all<H: Harness, R: ReadModel>(
 }
 
 /// Parcels, lockers and counters of two tenants, created, changed and removed.
-async fn history<H: Harness>(bench: &Bench<'_, H>) {
+pub(super) async fn history<H: Harness>(bench: &Bench<'_, H>) {
     for round in 0..6_i64 {
         let context = if round % 2 == 0 { north() } else { south() };
         let label = ["red", "blue", "red"][usize::try_from(round % 3).unwrap_or(0)];

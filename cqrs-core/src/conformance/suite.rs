@@ -209,6 +209,18 @@ macro_rules! __conformance_rules {
                 a_projection_runs_one_way
                 many_writers_fold_into_few_inline_rows
             }
+            changes {
+                a_commit_counts_its_tables
+                reading_counts_nothing
+                a_projection_counts_its_tables
+            }
+            live {
+                a_live_projection_is_the_fold_of_the_log
+                live_projections_are_within_the_tenant
+                a_live_projection_names_what_it_cannot_read
+                an_inline_projection_is_built_from_the_log
+                an_inline_projection_that_cannot_be_built_stays
+            }
         }
     };
 }

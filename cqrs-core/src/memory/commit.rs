@@ -41,6 +41,10 @@ impl Commit {
     /// Checks every write against what is current, and applies them all or none, with the rows of
     /// the inline projections.
     pub(super) async fn run(self, inline: &Inline<InMemoryTransaction>) -> Result<CommitReceipt> {
+        let mut changing = self.shared.changes.changing();
+        for write in &self.writes {
+            changing.add(write.table.name());
+        }
         if !inline.reads(&self.writes) {
             let mut state = self.shared.lock();
             let plan = self.plan(&state)?;

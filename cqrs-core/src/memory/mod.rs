@@ -9,6 +9,7 @@ mod commit;
 mod key;
 mod overlay;
 mod read_models;
+mod rebuild;
 mod repository;
 mod select;
 mod state;

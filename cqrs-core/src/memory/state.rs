@@ -8,6 +8,7 @@ use super::overlay::Overlay;
 use super::subscriptions::Entry;
 use super::transaction::InMemoryTransaction;
 use super::turn::Turn;
+use crate::changes::TableChanges;
 use crate::clock::Clock;
 use crate::context::{Metadata, TenantId};
 use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retry_policy: RetryPolicy,
     pub(super) inline: Arc<InlineProjections<InMemoryTransaction>>,
+    pub(super) changes: Arc<TableChanges>,
     /// Whose turn it is to commit with inline projections.
     pub(super) commits: Turn,
     pub(super) state: Arc<Mutex<State>>,

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::read_models::InMemoryReadModels;
+use super::rebuild;
 use super::state::Shared;
 use super::subscriptions::{self, SubscriptionStatus};
 use super::transaction::InMemoryTransaction;
 use super::turn::Turn;
 use super::unit_of_work::InMemoryUnitOfWork;
+use crate::changes::TableChanges;
 use crate::clock::{Clock, SystemClock};
 use crate::context::RequestContext;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result};
+use crate::live::LogSlice;
 use crate::projection::{Projection, RowProjection, Rows, Subscription};
 use crate::store::{RetryPolicy, Store, StoreId};
 use crate::unit_of_work::CommitReceipt;
@@ -76,6 +79,7 @@ impl InMemoryStore {
                 clock: Arc::new(SystemClock),
                 retry_policy: RetryPolicy::default(),
                 inline: Arc::default(),
+                changes: Arc::default(),
                 commits: Turn::default(),
                 state: Arc::default(),
             }),
@@ -200,6 +204,29 @@ impl Store for InMemoryStore {
 
     fn inline<P: Projection<InMemoryTransaction>>(&self, projection: P) -> Result<()> {
         self.shared.inline.add(projection)
+    }
+
+    async fn rebuild_inline<P: RowProjection>(&self, projection: P) -> Result<u64> {
+        rebuild::run(&self.shared, projection).await
+    }
+
+    async fn scan_log<F>(&self, context: &RequestContext, slice: LogSlice, each: F) -> Result<()>
+    where
+        F: FnMut(Envelope<RawPayload>) -> Result<()> + Send,
+    {
+        let scope = context.scope();
+        let events: Vec<_> = {
+            let state = self.shared.lock();
+            let log = state.log().iter();
+            log.filter(|event| scope.admits(event.tenant()) && slice.contains(event))
+                .cloned()
+                .collect()
+        };
+        events.into_iter().try_for_each(each)
+    }
+
+    fn changes(&self) -> &Arc<TableChanges> {
+        &self.shared.changes
     }
 
     fn retry_policy(&self) -> RetryPolicy {

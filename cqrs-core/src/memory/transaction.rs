@@ -1,11 +1,12 @@
 //! The transaction of a projection in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::key::Key;
 use super::select;
 use super::state::{Row, Shared, State};
+use crate::changes::Changing;
 use crate::context::TenantId;
 use crate::error::Result;
 use crate::mapping::{ColumnRole, ValueRow};
@@ -20,18 +21,33 @@ type Place = (Option<TenantId>, Key);
 pub struct InMemoryTransaction {
     shared: Arc<Shared>,
     written: HashMap<&'static str, BTreeMap<Place, Option<Row>>>,
+    /// Tables whose rows are deleted, but for those written.
+    cleared: HashSet<&'static str>,
+    changing: Changing,
 }
 
 impl InMemoryTransaction {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
+            changing: shared.changes.changing(),
             shared,
             written: HashMap::new(),
+            cleared: HashSet::new(),
         }
+    }
+
+    /// Deletes all rows.
+    pub(super) fn clear<R: ReadModel>(&mut self) {
+        let table = R::table().name();
+        self.cleared.insert(table);
+        self.changing.add(table);
     }
 
     /// Makes what was written visible.
     pub(super) fn apply(self, state: &mut State) {
+        for table in self.cleared {
+            state.read_tables.remove(table);
+        }
         for (table, rows) in self.written {
             let stored = state.read_tables.entry(table).or_default();
             for (place, row) in rows {
@@ -46,6 +62,7 @@ impl InMemoryTransaction {
     fn row(&self, table: &str, place: &Place) -> Option<Row> {
         match self.written.get(table).and_then(|rows| rows.get(place)) {
             Some(written) => written.clone(),
+            None if self.cleared.contains(table) => None,
             None => {
                 let state = self.shared.lock();
                 state.read_tables.get(table)?.get(place).cloned()
@@ -54,6 +71,7 @@ impl InMemoryTransaction {
     }
 
     fn put(&mut self, table: &'static str, address: &RowAddress, row: Option<Row>) {
+        self.changing.add(table);
         self.written
             .entry(table)
             .or_default()

@@ -15,6 +15,8 @@ mod text;
 
 pub use cache_key::CacheKey;
 pub use cursor::Cursor;
+#[cfg(feature = "cache")]
+pub(crate) use cursor::decode_value;
 pub(crate) use cursor::encode_value;
 pub use field::{Field, Place};
 pub use json::{JsonPath, JsonValue};

@@ -10,21 +10,27 @@ mod work;
 pub use batches::{BatchError, BatchReceipt};
 pub use inbox::{Delivery, Inbox};
 pub use nesting::StoreId;
+#[cfg(feature = "cache")]
+pub(crate) use nesting::is_working;
 pub use retry::RetryPolicy;
 pub use work::{ItemWork, Work, WorkOnce};
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::execute::{Command, Once, Reading};
+use crate::changes::TableChanges;
 use crate::context::RequestContext;
+use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::handler::{CommandHandler, QueryHandler};
 use crate::idempotency::IdempotencyKey;
+use crate::live::{Live, LogSlice};
 use crate::projection::{Projection, ProjectionTransaction, RowProjection, Rows};
 use crate::read_model::ReadModels;
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
@@ -84,6 +90,58 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn inline_rows<P: RowProjection>(&self, projection: P) -> Result<()> {
         self.inline(Rows(projection))
     }
+
+    /// Builds the read model of an [inline](Self::inline) projection from the log, and returns how
+    /// many events it has read: for one that is registered when there are events already.
+    ///
+    /// Register the projection in every process that writes, then call this once. What the table
+    /// held is deleted; what is committed meanwhile waits, and is applied after it.
+    ///
+    /// # Transaction
+    ///
+    /// One of its own, in which nobody else can commit. On a large log it takes its time: a read
+    /// model that may be built beside the old one belongs to a projector.
+    ///
+    /// # Errors
+    ///
+    /// That of the projection, [`Undecodable`](Error::Undecodable), [`Store`](Error::Store). The
+    /// table is as before then; only where the connection broke during the commit it may have been
+    /// built. To call it again does no harm.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the table is as before.
+    fn rebuild_inline<P: RowProjection>(
+        &self,
+        projection: P,
+    ) -> impl Future<Output = Result<u64>> + Send;
+
+    /// Folds projections from the log when they are read, within the context's tenant scope. No
+    /// I/O.
+    fn live<'s>(&'s self, context: &'s RequestContext) -> Live<'s, Self> {
+        Live::new(self, context)
+    }
+
+    /// Hands the events of a part of the log, within the context's tenant scope, to `each`, in the
+    /// order of the log. All are of one moment. Events that belong to no tenant are in every scope.
+    ///
+    /// For folding, not for consuming: an event may still appear at a lower position than one that
+    /// is already visible.
+    ///
+    /// # Errors
+    ///
+    /// The first of `each`, and [`Store`](Error::Store) where the store fails.
+    fn scan_log<F>(
+        &self,
+        context: &RequestContext,
+        slice: LogSlice,
+        each: F,
+    ) -> impl Future<Output = Result<()>> + Send
+    where
+        F: FnMut(Envelope<RawPayload>) -> Result<()> + Send;
+
+    /// How often this process has changed each table through this store, for caches.
+    fn changes(&self) -> &Arc<TableChanges>;
 
     /// How [`execute`](Self::execute) retries.
     fn retry_policy(&self) -> RetryPolicy;

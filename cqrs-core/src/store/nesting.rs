@@ -58,9 +58,14 @@ impl<T> Future for Working<'_, T> {
     }
 }
 
+/// Whether this runs within the work of a unit of work of this store.
+pub(crate) fn is_working(store: StoreId) -> bool {
+    WORKING.with_borrow(|working| working.contains(&store))
+}
+
 /// Refuses work that begins within work of the same store.
 pub(super) fn check(store: StoreId) -> Result<()> {
-    if WORKING.with_borrow(|working| working.contains(&store)) {
+    if is_working(store) {
         return Err(Error::store(
             StoreErrorKind::Usage,
             "a unit of work was begun within the work of another one of the same store: use the \

@@ -92,6 +92,9 @@ pub(crate) struct Dialect {
     pub(crate) lock: &'static str,
     /// After that, where rows that others have locked are left out.
     pub(crate) skip_locked: &'static str,
+    /// Keeps others from adding to the log until the transaction ends. Empty where a transaction
+    /// that writes has the database for itself.
+    pub(crate) lock_log: &'static str,
     /// The time now, of the database.
     pub(crate) now: &'static str,
     /// Whether an operand of this type is in the list that a parameter holds.

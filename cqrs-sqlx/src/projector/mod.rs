@@ -17,6 +17,7 @@ mod idle;
 mod pace;
 mod pass;
 mod queries;
+mod rebuild;
 mod status;
 mod subscription;
 mod transaction;
@@ -30,6 +31,7 @@ pub use transaction::SqlTransaction;
 
 pub(crate) use horizon::Watching;
 pub(crate) use queries::execute;
+pub(crate) use rebuild::rebuild_inline;
 pub(crate) use status::{resume, statuses};
 pub(crate) use wait::wait_for;
 pub(crate) use wake::{Progress, Wake};

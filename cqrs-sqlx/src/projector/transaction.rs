@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use cqrs_core::mapping::{ColumnType, Table, Value};
-use cqrs_core::{Entity, Owned, ProjectionTransaction, ReadModel, Result, RowAddress};
+use cqrs_core::{Changing, Entity, Owned, ProjectionTransaction, ReadModel, Result, RowAddress};
 
 use crate::backend::{Backend, Parameter};
 use crate::connections::Connection;
@@ -29,6 +29,7 @@ pub struct SqlTransaction<B: Backend> {
     lent: Lent,
     /// The rows that are locked; `None` where nobody else writes rows of this projection.
     locked: Option<HashSet<RowLock>>,
+    changing: Changing,
 }
 
 /// The numbers of a table and of a row of it. Rows share numbers, so that a commit that changes
@@ -42,6 +43,7 @@ impl<B: Backend> SqlTransaction<B> {
     /// Takes a connection on which a transaction is open.
     pub(super) fn new(shared: Arc<Shared<B>>, connection: Connection<B>) -> Self {
         Self {
+            changing: shared.changes.changing(),
             shared,
             connection,
             lent: Lent::Never,
@@ -49,10 +51,16 @@ impl<B: Backend> SqlTransaction<B> {
         }
     }
 
+    /// Has this table count as changed when the transaction is over.
+    pub(super) fn changing(&mut self, table: &'static str) {
+        self.changing.add(table);
+    }
+
     /// Takes the connection of a unit of work that is about to commit. Other commits may write to
     /// the same rows, so these are locked.
     pub(crate) fn inline(shared: Arc<Shared<B>>, connection: Connection<B>, lent: Lent) -> Self {
         Self {
+            changing: shared.changes.changing(),
             shared,
             connection,
             lent,
@@ -60,9 +68,15 @@ impl<B: Backend> SqlTransaction<B> {
         }
     }
 
-    /// The connection, and what is known of the transaction on it.
-    pub(crate) fn into_parts(self) -> (Connection<B>, Lent) {
+    /// The connection, and what is known of the transaction on it, once it is over.
+    pub(super) fn into_parts(self) -> (Connection<B>, Lent) {
         (self.connection, self.lent)
+    }
+
+    /// As [`into_parts`](Self::into_parts) before it is over: the tables that it changes count as
+    /// changed when the last value is dropped.
+    pub(crate) fn into_open_parts(self) -> (Connection<B>, Lent, Changing) {
+        (self.connection, self.lent, self.changing)
     }
 
     pub(super) fn into_connection(self) -> Connection<B> {
@@ -160,6 +174,7 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
             .collect::<Result<Vec<_>>>()?;
         self.lock::<R>(&addresses).await?;
         let (table, rows) = (<R as Entity>::table(), last_of_each(rows)?);
+        self.changing.add(table.name());
         let (connection, statements) = self.seen().await?;
         let written = B::upsert_rows(connection, statements, table, rows).await;
         self.after(written)
@@ -170,8 +185,9 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
             return Ok(());
         }
         self.lock::<R>(addresses).await?;
-        let (connection, statements) = self.seen().await?;
         let table = <R as Entity>::table();
+        self.changing.add(table.name());
+        let (connection, statements) = self.seen().await?;
         let deleted = B::delete_rows(connection, statements, table, addresses).await;
         self.after(deleted)
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
-    AggregateRoot, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Inline, Page,
+    AggregateRoot, Changing, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Inline, Page,
     RecordedReceipt, RequestContext, Result, Spent, TenantScope, UnitOfWork,
 };
 use tracing::{Instrument, Span};
@@ -299,6 +299,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
 
     /// Writes everything and commits.
     async fn write(mut self) -> Result<Written> {
+        let _changing = self.changing();
         let alone = !self.projections.reads(self.staged.as_slice());
         if matches!(self.state, State::Idle) && self.record.is_none() && alone {
             if self.staged.is_empty() {
@@ -308,7 +309,8 @@ impl<B: Backend> SqlUnitOfWork<B> {
             return lost::commit(&self.shared, &writes, self.context.metadata()).await;
         }
         let transaction = self.take_open().await?;
-        let mut transaction = transaction.project(&self.shared, &self.projections).await?;
+        let projected = transaction.project(&self.shared, &self.projections);
+        let (mut transaction, _projected) = projected.await?;
         if let Some((key, output)) = self.record.take() {
             let scope = self.context.scope();
             if let Err(cause) = transaction.record(scope, &key, output).await {
@@ -317,6 +319,18 @@ impl<B: Backend> SqlUnitOfWork<B> {
             }
         }
         transaction.commit(&self.shared).await
+    }
+
+    /// The tables that the commit changes; they count as changed when it is over, however it ends.
+    fn changing(&self) -> Changing {
+        let mut changing = self.shared.changes.changing();
+        for write in self.staged.as_slice() {
+            changing.add(write.table.name());
+        }
+        if let State::Open(transaction) = &self.state {
+            transaction.tables().for_each(|table| changing.add(table));
+        }
+        changing
     }
 
     /// Whether it may be committed, after the hooks before the commit.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{Error, HooksMark, IdempotencyKey, Inline, Metadata, Result, Spent, TenantScope};
+use cqrs_core::{
+    Changing, Error, HooksMark, IdempotencyKey, Inline, Metadata, Result, Spent, TenantScope,
+};
 
 use super::lost::{broken, resolve};
 use crate::backend::{Backend, Mark, Proof, Returned, Written};
@@ -89,6 +91,11 @@ impl<B: Backend> Transaction<B> {
         self.spoiled.as_ref()
     }
 
+    /// The tables of the aggregates that it has written.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &'static str> {
+        self.sent.iter().map(|write| write.table.name())
+    }
+
     pub(super) fn has_savepoint(&self) -> bool {
         !self.savepoints.is_empty()
     }
@@ -171,15 +178,16 @@ impl<B: Backend> Transaction<B> {
         own.map_or(cause, StagedWrite::saved_before)
     }
 
-    /// Applies the events that were written to the inline projections.
+    /// Applies the events that were written to the inline projections. The tables that these have
+    /// changed count as changed when the second value is dropped, after the commit.
     pub(super) async fn project(
         mut self,
         shared: &Arc<Shared<B>>,
         projections: &Inline<SqlTransaction<B>>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Changing)> {
         let events = std::mem::take(&mut self.written.envelopes);
         if events.is_empty() {
-            return Ok(self);
+            return Ok((self, shared.changes.changing()));
         }
         let mut transaction =
             SqlTransaction::inline(Arc::clone(shared), self.connection, self.lent);
@@ -188,14 +196,14 @@ impl<B: Backend> Transaction<B> {
             // SQL of a projection may have ended the transaction.
             applied = transaction.connection_below().await.map(drop);
         }
-        let (connection, lent) = transaction.into_parts();
+        let (connection, lent, changing) = transaction.into_open_parts();
         let projected = Self {
             connection,
             lent,
             ..self
         };
         match applied {
-            Ok(()) => Ok(projected),
+            Ok(()) => Ok((projected, changing)),
             Err(Error::Projection { name, cause }) => {
                 let (_, cause) = projected.after_failure(shared, *cause).await;
                 let cause = Box::new(cause);

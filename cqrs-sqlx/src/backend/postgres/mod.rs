@@ -119,6 +119,7 @@ impl Backed for Postgres {
         lock_rows: "SELECT pg_advisory_xact_lock($1, k) FROM unnest($2::int4[]) AS k",
         lock: " FOR UPDATE",
         skip_locked: " SKIP LOCKED",
+        lock_log: "LOCK TABLE cqrs_event IN SHARE MODE",
         now: "clock_timestamp()",
         in_list: conditions::in_list,
         text_test: conditions::text_test,

@@ -105,6 +105,7 @@ impl Backed for Sqlite {
         // A transaction that writes has the lock of the whole database from its beginning.
         lock: "",
         skip_locked: "",
+        lock_log: "",
         // Of the same width as every other time.
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
         in_list: conditions::in_list,

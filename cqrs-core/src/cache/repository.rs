@@ -1,0 +1,119 @@
+//! Aggregates, read on the query side.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::Cached;
+use super::question::Question;
+use crate::aggregate::AggregateRoot;
+use crate::context::RequestContext;
+use crate::error::{Error, Result};
+use crate::mapping::ColumnValue;
+use crate::repository::Repository;
+use crate::specification::{Page, PageRequest, Query, Specification};
+use crate::store::Store;
+use crate::unit_of_work::UnitOfWork;
+
+/// The aggregates of one type, read through a cache. Made by [`Cached::repository`].
+///
+/// Each read that is not answered from the cache runs in a
+/// [read-only](Store::read_only) unit of work of its own.
+pub struct CachedRepository<S, A> {
+    cached: Cached<S>,
+    context: RequestContext,
+    of: PhantomData<fn() -> A>,
+}
+
+impl<S: Store, A: AggregateRoot + Clone> CachedRepository<S, A> {
+    pub(super) fn new(cached: Cached<S>, context: RequestContext) -> Self {
+        Self {
+            cached,
+            context,
+            of: PhantomData,
+        }
+    }
+
+    /// A unit of work to load in.
+    fn unit_of_work(&self) -> S::UnitOfWork {
+        self.cached.store.read_only(&self.context)
+    }
+}
+
+impl<S: Store, A: AggregateRoot + Clone> Repository<A> for CachedRepository<S, A> {
+    async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
+        let table = A::table();
+        let key = id.to_value().map_err(|reason| table.key_error(reason))?;
+        let question = Question::find::<A>(&self.context, &[key]);
+        let load = async {
+            let mut unit_of_work = self.unit_of_work();
+            let found = unit_of_work.repository::<A>().find(id).await;
+            unit_of_work.rollback().await;
+            found
+        };
+        self.cached.answer(question, |_| 1, load).await
+    }
+
+    async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
+        let question = Question::query::<A>(&self.context, query.cache_key());
+        let load = async {
+            let mut unit_of_work = self.unit_of_work();
+            let found = unit_of_work.repository::<A>().query(query).await;
+            unit_of_work.rollback().await;
+            found
+        };
+        self.cached.answer(question, Vec::len, load).await
+    }
+
+    async fn page(&mut self, query: Query<A>, request: PageRequest) -> Result<Page<A>> {
+        let question = Question::page::<A>(&self.context, query.cache_key(), &request);
+        let load = async {
+            let mut unit_of_work = self.unit_of_work();
+            let found = unit_of_work.repository::<A>().page(query, request).await;
+            unit_of_work.rollback().await;
+            found
+        };
+        let rows = |page: &Page<A>| page.items.len();
+        self.cached.answer(question, rows, load).await
+    }
+
+    async fn count(&mut self, specification: Specification<A>) -> Result<u64> {
+        let question = Question::count::<A>(&self.context, specification.cache_key());
+        let load = async {
+            let mut unit_of_work = self.unit_of_work();
+            let counted = unit_of_work.repository::<A>().count(specification).await;
+            unit_of_work.rollback().await;
+            counted
+        };
+        self.cached.answer(question, |_| 1, load).await
+    }
+
+    async fn exists(&mut self, specification: Specification<A>) -> Result<bool> {
+        let question = Question::exists::<A>(&self.context, specification.cache_key());
+        let load = async {
+            let mut unit_of_work = self.unit_of_work();
+            let exists = unit_of_work.repository::<A>().exists(specification).await;
+            unit_of_work.rollback().await;
+            exists
+        };
+        self.cached.answer(question, |_| 1, load).await
+    }
+
+    /// Refused: units of work write.
+    fn save(&mut self, _: A) -> Result<()> {
+        Err(Error::read_only())
+    }
+
+    /// Refused: units of work write.
+    fn remove(&mut self, _: A) -> Result<()> {
+        Err(Error::read_only())
+    }
+}
+
+impl<S: fmt::Debug, A> fmt::Debug for CachedRepository<S, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedRepository")
+            .field("cached", &self.cached)
+            .field("context", &self.context)
+            .finish()
+    }
+}
