@@ -1,9 +1,11 @@
 //! The complete example of the guide, compiled and run on SQLite in memory; and the checks that
 //! the pages show no code that is not compiled here or in the files beside.
 
+mod api_map;
 mod finders;
 mod guide_snippets;
 mod operations;
+mod projections_snippets;
 mod specification_snippets;
 mod units_of_work;
 
@@ -129,17 +131,21 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
     include_str!("guide_example.rs"),
+    include_str!("api_map.rs"),
     include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
     include_str!("operations.rs"),
+    include_str!("projections_snippets.rs"),
     include_str!("specification_snippets.rs"),
     include_str!("units_of_work.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
+const CACHING: &str = include_str!("caching.md");
 const FINDERS: &str = include_str!("finders.md");
 const OPERATIONS: &str = include_str!("operations.md");
+const PROJECTIONS: &str = include_str!("projections.md");
 const SPECIFICATION: &str = include_str!("specification.md");
 const UNITS_OF_WORK: &str = include_str!("units-of-work.md");
 const README: &str = include_str!("../README.md");
@@ -174,8 +180,10 @@ fn every_rust_block_is_compiled() {
     let sources = SOURCES.map(lines);
     let blocks = [
         GUIDE,
+        CACHING,
         FINDERS,
         OPERATIONS,
+        PROJECTIONS,
         SPECIFICATION,
         UNITS_OF_WORK,
         README,

@@ -93,7 +93,7 @@ impl<U: UnitOfWork> CommandHandler<U, PlaceOrder> for PlaceOrderHandler {
     }
 }
 
-struct OrdersOf;
+pub(super) struct OrdersOf;
 
 impl<M: ReadModels> QueryHandler<M, String> for OrdersOf {
     type Output = Vec<OrderRow>;

@@ -241,7 +241,8 @@ fn log_slice(slice: &LogSlice, tenant: Option<&TenantId>) -> Select {
     }
     if let Some(tenant) = tenant {
         let tenant = parameters.add(Parameter::text(tenant.as_str()));
-        conditions.push(format!("(tenant_id = {tenant} OR tenant_id IS NULL)"));
+        let own = tenancy::equals(TenantSite::LiveLog, "tenant_id", &tenant);
+        conditions.push(format!("({own} OR tenant_id IS NULL)"));
     }
     let conditions = if conditions.is_empty() {
         String::new()

@@ -53,6 +53,8 @@ sites! {
     Receipt,
     /// Events of the log.
     Log,
+    /// Events of the log that are folded when they are read.
+    LiveLog,
 }
 
 /// The condition that a column holds the tenant.

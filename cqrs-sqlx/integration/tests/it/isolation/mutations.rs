@@ -7,7 +7,7 @@ use cqrs_core::{
     Projection, ProjectionTransaction, Query, ReadModel, Repository, Result, RowAddress, Store,
     UnitOfWork,
 };
-use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId};
+use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_sqlx::{
     __TenantSite as TenantSite, __mutation::Opened, Postgres, SqlStore, SqlTransaction, Sqlite,
@@ -138,6 +138,8 @@ async fn check_reads<K: Kind>(store: &SqlStore<K>, foreign: ParcelId, leaks: &mu
     let north = stores::tenant("north");
     let log = store.events(&north, Position::START, 99);
     check!(leaks, log.await.map(|log| log.len()), Ok(2));
+    let folded = store.live(&north).rows(&ParcelViews).await;
+    check!(leaks, folded.map(|rows| rows.len()), Ok(1));
 }
 
 /// Writes to rows that went to another tenant after they were loaded.
