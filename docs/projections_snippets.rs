@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use cqrs_core::cache::{CacheOptions, Cached};
 use cqrs_core::{
-    Entity, Id, PageRequest, Query, ReadModels, Repository, RequestContext, Result, RowProjection,
-    Specification, Store, TenantId, UnitOfWork,
+    Entity, Id, PageRequest, Query, ReadModels, RequestContext, Result, Store, TenantId, UnitOfWork,
 };
 use cqrs_sqlx::SqliteStore;
 
