@@ -4,6 +4,7 @@
 mod api_map;
 mod finders;
 mod guide_snippets;
+mod maintenance;
 mod operations;
 mod projections_snippets;
 mod specification_snippets;
@@ -131,11 +132,12 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
     include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
+    include_str!("maintenance.rs"),
     include_str!("operations.rs"),
     include_str!("projections_snippets.rs"),
     include_str!("specification_snippets.rs"),
@@ -144,6 +146,7 @@ const SOURCES: [&str; 8] = [
 const GUIDE: &str = include_str!("guide.md");
 const CACHING: &str = include_str!("caching.md");
 const FINDERS: &str = include_str!("finders.md");
+const MAINTENANCE: &str = include_str!("maintenance.md");
 const OPERATIONS: &str = include_str!("operations.md");
 const PROJECTIONS: &str = include_str!("projections.md");
 const SPECIFICATION: &str = include_str!("specification.md");
@@ -182,6 +185,7 @@ fn every_rust_block_is_compiled() {
         GUIDE,
         CACHING,
         FINDERS,
+        MAINTENANCE,
         OPERATIONS,
         PROJECTIONS,
         SPECIFICATION,

@@ -49,6 +49,11 @@ impl Scratch {
         self.server.clone().database(&self.name)
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Drops it.
     ///
     /// # Errors

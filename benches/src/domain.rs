@@ -1,6 +1,6 @@
 //! What is written: orders that are placed and changed.
 
-use cqrs_core::{Aggregate, DomainEvent, Id, Root};
+use cqrs_core::{Aggregate, DomainEvent, Id, Repository, Result, Root, repository};
 use serde::{Deserialize, Serialize};
 
 /// What happens to an order.
@@ -81,6 +81,11 @@ impl Order {
         }
     }
 
+    /// How many pieces.
+    pub(crate) fn quantity(&self) -> i64 {
+        self.quantity
+    }
+
     /// Changes the order.
     pub(crate) fn change(&mut self, command: &Change) {
         self.quantity += command.by;
@@ -90,4 +95,12 @@ impl Order {
             note: command.note.clone(),
         });
     }
+}
+
+/// Orders.
+#[repository]
+pub(crate) trait Orders: Repository<Order> {
+    /// The smallest first.
+    #[find(quantity > 0, order_by(quantity.asc()))]
+    async fn find_placed(&mut self, limit: u32) -> Result<Vec<Order>>;
 }

@@ -7,10 +7,12 @@
 //!
 //! Only ratios within a run mean anything on another machine.
 
+mod bulk;
 mod database;
 mod domain;
 mod hand_written;
 mod harness;
+mod load;
 mod report;
 mod write;
 
@@ -32,18 +34,43 @@ struct Arguments {
 /// What is measured.
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// Bulk inserts: many aggregates, each with its event.
+    Bulk(bulk::Options),
+    /// Loads of 1,000 aggregates: instructions and time.
+    Load(load::Options),
+    /// What `load` runs under callgrind.
+    #[command(hide = true)]
+    LoadOnce(load::Once),
     /// Commits: an aggregate and its event.
     Write(write::Options),
 }
 
-#[tokio::main]
-async fn main() -> Result<ExitCode> {
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let url = std::env::var("DATABASE_URL")
         .context("DATABASE_URL is not set; `cargo xtask bench` sets it")?;
+    let mut runtime = match &arguments.part {
+        // Threads that take turns in another way would count as another number of instructions.
+        Part::LoadOnce(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    runtime
+        .enable_all()
+        .build()?
+        .block_on(run(&url, &arguments.part))
+}
+
+async fn run(url: &str, part: &Part) -> Result<ExitCode> {
+    if let Part::LoadOnce(once) = part {
+        load::once(url, once).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut results = Results::open()?;
-    let misses = match &arguments.part {
-        Part::Write(options) => write::run(&url, options, &mut results).await?,
+    let misses = match part {
+        Part::Bulk(options) => bulk::run(url, options, &mut results).await?,
+        Part::Load(options) => load::run(url, options, &mut results).await?,
+        Part::LoadOnce(_) => Vec::new(),
+        Part::Write(options) => write::run(url, options, &mut results).await?,
     };
     for miss in &misses {
         eprintln!(

@@ -190,6 +190,13 @@ impl<E> Root<E> {
             .collect()
     }
 
+    /// Makes it the root of an aggregate that was never saved, of the same tenant and with the same
+    /// raised events.
+    pub(crate) fn make_new(&mut self) {
+        self.version = 0;
+        self.stamps = AuditStamps::default();
+    }
+
     /// Takes the raised events out.
     pub(crate) fn take_raised(&mut self) -> Vec<E> {
         std::mem::take(&mut self.raised)

@@ -139,8 +139,14 @@ impl<T: Send + 'static> Inline<T> {
     /// Whether any of them reads events of these writes.
     #[must_use]
     pub fn reads(&self, writes: &[StagedWrite]) -> bool {
-        let types = |write: &StagedWrite| self.0.iter().any(|one| one.reads(write.aggregate_type));
+        let types = |write: &StagedWrite| self.reads_type(write.aggregate_type);
         writes.iter().any(types)
+    }
+
+    /// Whether any of them reads events of this aggregate type.
+    #[must_use]
+    pub fn reads_type(&self, aggregate_type: &str) -> bool {
+        self.0.iter().any(|one| one.reads(aggregate_type))
     }
 
     /// Applies the events of a commit, in the order of the log, to all of them.

@@ -13,6 +13,7 @@
 //! | keep and read read models | [`ReadModel`](derive@ReadModel), [`RowProjection`], [`Projection`], [`ReadModels`], [`QueryHandler`] |
 //! | keep them in the commit, or fold them on read | [`Store::inline`], [`Store::live`] |
 //! | cache reads | `cache` (a feature) |
+//! | work on many aggregates at once | [`Maintain::maintenance`], [`Maintenance`] |
 //! | tell others | [`EventBus`], [`Relay`] |
 //! | tell errors apart | [`Error`], [`StoreErrorKind`] |
 //! | test | [`InMemoryStore`], [`ManualClock`] |
@@ -132,6 +133,7 @@ mod id;
 mod idempotency;
 mod inline;
 mod live;
+pub mod maintenance;
 pub mod mapping;
 pub mod memory;
 
@@ -162,6 +164,7 @@ pub use id::{AggregateId, Id, ParseIdError};
 pub use idempotency::{IdempotencyKey, RecordedReceipt};
 pub use inline::{Inline, InlineProjections, SubscribedName};
 pub use live::{Live, LogSlice};
+pub use maintenance::{Maintain, Maintenance};
 pub use mapping::{ColumnValue, Entity, Record, ValueObject};
 pub use memory::InMemoryStore;
 pub use payload::{ContentHash, PayloadError, canonical_json};
@@ -171,9 +174,9 @@ pub use projection::{
 pub use read_model::{Owned, ReadModel, ReadModelRepository, ReadModels, RowKey};
 pub use repository::Repository;
 pub use specification::{
-    CacheKey, Comparison, Cursor, Direction, Field, JsonLeaf, JsonPath, JsonPlace, JsonStep,
-    JsonValue, LikeToken, Operand, Order, Page, PageRequest, Paging, Place, Predicate, Query,
-    RowLock, SortKey, Specification, TextTest, TextValue,
+    Assignment, CacheKey, Comparison, Cursor, Direction, Field, JsonLeaf, JsonPath, JsonPlace,
+    JsonStep, JsonValue, LikeToken, Operand, Order, Page, PageRequest, Paging, Place, Predicate,
+    Query, RowLock, SortKey, Specification, TextTest, TextValue,
 };
 pub use spent::Spent;
 pub use store::{

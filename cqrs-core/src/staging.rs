@@ -39,6 +39,10 @@ pub enum ChangeMarker {
     Changed,
     /// An aggregate was removed.
     Removed,
+    /// An aggregate that was removed softly is back.
+    Restored,
+    /// The row of an aggregate was deleted for good.
+    Purged,
 }
 
 impl ChangeMarker {
@@ -49,15 +53,23 @@ impl ChangeMarker {
             Self::Created => "cqrs.created",
             Self::Changed => "cqrs.changed",
             Self::Removed => "cqrs.removed",
+            Self::Restored => "cqrs.restored",
+            Self::Purged => "cqrs.purged",
         }
     }
 
     /// Whether this event type is one of the markers.
     #[must_use]
     pub fn is_marker(event_type: &str) -> bool {
-        [Self::Created, Self::Changed, Self::Removed]
-            .iter()
-            .any(|marker| marker.event_type() == event_type)
+        [
+            Self::Created,
+            Self::Changed,
+            Self::Removed,
+            Self::Restored,
+            Self::Purged,
+        ]
+        .iter()
+        .any(|marker| marker.event_type() == event_type)
     }
 }
 
@@ -306,7 +318,7 @@ fn not_found<A: AggregateRoot>(id: &A::Id) -> Error {
 }
 
 /// The id as the log holds it. What is longer would not fit an index.
-fn checked_id<A: AggregateRoot>(id: &A::Id) -> Result<String> {
+pub(crate) fn checked_id<A: AggregateRoot>(id: &A::Id) -> Result<String> {
     let text = id.to_string();
     if (1..=255).contains(&text.len()) {
         return Ok(text);
@@ -323,7 +335,7 @@ fn checked_id<A: AggregateRoot>(id: &A::Id) -> Result<String> {
 }
 
 /// What goes into the log with every event must be text that every backend can hold.
-fn check_metadata(metadata: &Metadata) -> Result<()> {
+pub(crate) fn check_metadata(metadata: &Metadata) -> Result<()> {
     let trace = metadata.trace.as_ref();
     let texts = [
         ("actor", metadata.actor.as_ref()),

@@ -80,6 +80,7 @@ mod connections;
 mod health;
 mod lent;
 mod log;
+mod maintenance;
 mod projector;
 mod read_models;
 mod reads;

@@ -43,28 +43,28 @@ impl<B: Backend> ReadModels for SqlReadModels<B> {
 
     async fn query<R: ReadModel>(&self, query: Query<R>) -> Result<Vec<R>> {
         query.check_lock_free()?;
-        let select = select::rows(&query, &self.scope, &B::DIALECT)?;
+        let select = select::rows(&query, &select::living(&self.scope), &B::DIALECT)?;
         reads::entities(Place::Alone(&self.shared), &select)
             .instrument(self.span.clone())
             .await
     }
 
     async fn page<R: ReadModel>(&self, query: Query<R>, request: PageRequest) -> Result<Page<R>> {
-        let select = PageSelect::new(&query, request, &self.scope, &B::DIALECT)?;
+        let select = PageSelect::new(&query, request, &select::living(&self.scope), &B::DIALECT)?;
         reads::page(Place::Alone(&self.shared), &select)
             .instrument(self.span.clone())
             .await
     }
 
     async fn count<R: ReadModel>(&self, specification: Specification<R>) -> Result<u64> {
-        let select = select::count(&specification, &self.scope, &B::DIALECT)?;
+        let select = select::count(&specification, &select::living(&self.scope), &B::DIALECT)?;
         reads::count(Place::Alone(&self.shared), &select)
             .instrument(self.span.clone())
             .await
     }
 
     async fn exists<R: ReadModel>(&self, specification: Specification<R>) -> Result<bool> {
-        let select = select::exists(&specification, &self.scope, &B::DIALECT)?;
+        let select = select::exists(&specification, &select::living(&self.scope), &B::DIALECT)?;
         reads::exists(Place::Alone(&self.shared), &select).await
     }
 }

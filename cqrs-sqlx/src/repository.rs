@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use cqrs_core::maintenance::BulkScope;
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{AggregateRoot, Page, PageRequest, Query, Repository, Result, Specification};
 
@@ -27,6 +28,10 @@ impl<'u, B: Backend, A: AggregateRoot> SqlRepository<'u, B, A> {
             of: PhantomData,
         }
     }
+
+    fn seen(&self) -> BulkScope {
+        select::living(self.unit_of_work.scope())
+    }
 }
 
 impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
@@ -37,7 +42,7 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     }
 
     async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
-        let select = select::rows(&query, self.unit_of_work.scope(), &B::DIALECT)?;
+        let select = select::rows(&query, &self.seen(), &B::DIALECT)?;
         if query.row_lock().is_some() {
             self.unit_of_work.hold_locks().await?;
         }
@@ -45,17 +50,17 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     }
 
     async fn page(&mut self, query: Query<A>, request: PageRequest) -> Result<Page<A>> {
-        let select = PageSelect::new(&query, request, self.unit_of_work.scope(), &B::DIALECT)?;
+        let select = PageSelect::new(&query, request, &self.seen(), &B::DIALECT)?;
         self.unit_of_work.page(&select).await
     }
 
     async fn count(&mut self, specification: Specification<A>) -> Result<u64> {
-        let select = select::count(&specification, self.unit_of_work.scope(), &B::DIALECT)?;
+        let select = select::count(&specification, &self.seen(), &B::DIALECT)?;
         self.unit_of_work.count(&select).await
     }
 
     async fn exists(&mut self, specification: Specification<A>) -> Result<bool> {
-        let select = select::exists(&specification, self.unit_of_work.scope(), &B::DIALECT)?;
+        let select = select::exists(&specification, &self.seen(), &B::DIALECT)?;
         self.unit_of_work.exists(&select).await
     }
 

@@ -1,12 +1,15 @@
 //! Queries: from a specification to SQL.
 
+mod bulk;
 mod pages;
 
+pub(crate) use bulk::bulk;
 pub(crate) use pages::PageSelect;
 
 use std::fmt::Write;
 use std::sync::Arc;
 
+use cqrs_core::maintenance::{BulkScope, Lifecycle};
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table, Value};
 use cqrs_core::{
     Direction, Entity, Error, Operand, Predicate, Query, Result, RowKey, RowLock, SortKey,
@@ -30,7 +33,7 @@ pub(crate) struct Select {
 /// The rows that a query selects, with all columns of the table.
 pub(crate) fn rows<T: Entity>(
     query: &Query<T>,
-    scope: &TenantScope,
+    scope: &BulkScope,
     dialect: &Dialect,
 ) -> Result<Select> {
     let table = T::table();
@@ -38,7 +41,7 @@ pub(crate) fn rows<T: Entity>(
     query.check()?;
     let mut builder = Builder::new(table, dialect, &columns, TenantSite::Rows);
     builder.conditions(query.specification(), scope)?;
-    builder.order(&query.sort_keys(scope.tenant().is_none()));
+    builder.order(&query.sort_keys(scope.tenants.tenant().is_none()));
     if let Some(limit) = query.row_limit() {
         builder.sql.push_str(" LIMIT ");
         builder.bind(Parameter::int(i64::try_from(limit).unwrap_or(i64::MAX)));
@@ -57,7 +60,7 @@ pub(crate) fn rows<T: Entity>(
 /// How many rows a specification is true for.
 pub(crate) fn count<T: Entity>(
     specification: &Specification<T>,
-    scope: &TenantScope,
+    scope: &BulkScope,
     dialect: &Dialect,
 ) -> Result<Select> {
     count_at(TenantSite::Count, specification, scope, dialect)
@@ -66,7 +69,7 @@ pub(crate) fn count<T: Entity>(
 fn count_at<T: Entity>(
     site: TenantSite,
     specification: &Specification<T>,
-    scope: &TenantScope,
+    scope: &BulkScope,
     dialect: &Dialect,
 ) -> Result<Select> {
     let mut builder = Builder::new(T::table(), dialect, "count(*)", site);
@@ -78,7 +81,7 @@ fn count_at<T: Entity>(
 /// Whether a specification is true for any row.
 pub(crate) fn exists<T: Entity>(
     specification: &Specification<T>,
-    scope: &TenantScope,
+    scope: &BulkScope,
     dialect: &Dialect,
 ) -> Result<Select> {
     let mut builder = Builder::new(T::table(), dialect, "1", TenantSite::Exists);
@@ -120,7 +123,7 @@ fn by_key_sql<T: Entity>(scope: &TenantScope, dialect: &Dialect) -> String {
     let table = T::table();
     let mut builder = Builder::new(table, dialect, &all_columns(table), TenantSite::ByKey);
     builder
-        .conditions(&Specification::<T>::all(), scope)
+        .conditions(&Specification::<T>::all(), &living(scope))
         .expect("every row is a condition without values");
     for column in table.key_columns() {
         builder.and();
@@ -135,6 +138,14 @@ fn by_key_sql<T: Entity>(scope: &TenantScope, dialect: &Dialect) -> String {
         builder.sql.push_str(" LIMIT 1");
     }
     builder.sql
+}
+
+/// The rows of a tenant scope that are not deleted: all that a repository sees.
+pub(crate) fn living(tenants: &TenantScope) -> BulkScope {
+    BulkScope {
+        tenants: tenants.clone(),
+        lifecycle: Lifecycle::Living,
+    }
 }
 
 fn all_columns(table: &Table) -> String {
@@ -198,25 +209,26 @@ impl<'d> Builder<'d> {
         self.sql.push_str(&number);
     }
 
-    /// The tenant, that the row lives, and the specification.
-    fn conditions<T>(
-        &mut self,
-        specification: &Specification<T>,
-        scope: &TenantScope,
-    ) -> Result<()> {
-        if let (Some(column), Some(tenant)) =
-            (self.table.column_with(ColumnRole::Tenant), scope.tenant())
-        {
+    /// The tenant, whether the row is deleted, and the specification.
+    fn conditions<T>(&mut self, specification: &Specification<T>, scope: &BulkScope) -> Result<()> {
+        let tenant = scope.tenants.tenant();
+        if let (Some(column), Some(tenant)) = (self.table.column_with(ColumnRole::Tenant), tenant) {
             self.and();
             let column = qualified(self.table, column.name());
             let number = self.parameters.add(Parameter::text(tenant.as_str()));
             let condition = tenancy::equals(self.site, &column, &number);
             self.sql.push_str(&condition);
         }
-        if let Some(column) = self.table.column_with(ColumnRole::DeletedAt) {
+        let deleted = match scope.lifecycle {
+            Lifecycle::Living => Some(" IS NULL"),
+            Lifecycle::Deleted => Some(" IS NOT NULL"),
+            Lifecycle::Any => None,
+        };
+        if let (Some(column), Some(test)) = (self.table.column_with(ColumnRole::DeletedAt), deleted)
+        {
             self.and();
             self.sql.push_str(&qualified(self.table, column.name()));
-            self.sql.push_str(" IS NULL");
+            self.sql.push_str(test);
         }
         if *specification.predicate() != Predicate::All {
             self.and();
@@ -368,7 +380,8 @@ mod tests {
 
     fn sql(condition: Specification<Plan>, dialect: &Dialect) -> String {
         let context = RequestContext::system();
-        let select = count(&condition, context.scope(), dialect).expect("a good condition");
+        let select =
+            count(&condition, &living(context.scope()), dialect).expect("a good condition");
         let (_, condition) = select.sql.split_once(" WHERE ").expect("a condition");
         condition.replace("\"plan\".", "")
     }

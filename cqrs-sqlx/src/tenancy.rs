@@ -35,6 +35,8 @@ sites! {
     Page,
     /// The total of a page.
     PageTotal,
+    /// The rows that a bulk change reaches.
+    BulkRows,
     /// The guard of a write to one row.
     GuardOne,
     /// The guard of a write to rows of a transaction.
@@ -134,6 +136,7 @@ mod tests {
     /// Files that know of tenants, and write no condition on one themselves: they bind values, read
     /// columns, create tables, or call [`super::equals`].
     const KNOWN: &[&str] = &[
+        "backend/postgres/bulk.rs",
         "backend/postgres/events.rs",
         "backend/postgres/rows.rs",
         "backend/postgres/write.rs",
@@ -144,8 +147,10 @@ mod tests {
         "backend/sqlite/rows.rs",
         "backend/sqlite/write.rs",
         "log.rs",
+        "maintenance.rs",
         "reads.rs",
         "select.rs",
+        "select/bulk.rs",
     ];
 
     fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

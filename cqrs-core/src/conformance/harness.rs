@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use crate::clock::ManualClock;
 use crate::envelope::{Envelope, Position, RawPayload};
-use crate::store::{RetryPolicy, Store};
+use crate::maintenance::BulkStore;
+use crate::store::RetryPolicy;
 
 /// A backend for the suite.
 ///
 /// Methods panic where they fail: a rule cannot be checked then.
 pub trait Harness: Sync {
     /// The store under test.
-    type Store: Store;
+    type Store: BulkStore;
 
     /// A new, empty store of this setup, with the [tables of the suite](super::fixtures::tables)
     /// and with its projections subscribed: [`ParcelList`](super::fixtures::ParcelList),
@@ -21,7 +22,7 @@ pub trait Harness: Sync {
     /// [`LockerList`](super::fixtures::LockerList), each under its `NAME`, and such that an event
     /// that cannot be decoded halts its subscription.
     ///
-    /// [`wait_for`](Store::wait_for) works on it without a call of [`project`](Self::project).
+    /// [`wait_for`](crate::Store::wait_for) works on it without a call of [`project`](Self::project).
     fn store(&self, setup: Setup) -> impl Future<Output = Self::Store> + Send;
 
     /// Runs all subscriptions of the store to the end of the log, or to where they halt.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Harness;
 use super::fixtures::{
-    Counter, Forbidden, LabelUses, Parcel, ParcelList, Recorder, Tallies, Tally,
+    Counter, Forbidden, LabelUses, Parcel, ParcelEvent, ParcelList, Recorder, Tallies, Tally,
 };
 use super::projections::{all, fold, sorted};
 use super::support::{
@@ -12,6 +12,7 @@ use super::support::{
 };
 use crate::error::{Error, Result};
 use crate::idempotency::IdempotencyKey;
+use crate::maintenance::Maintain;
 use crate::projection::RowProjection;
 use crate::read_model::ReadModels;
 use crate::specification::Query;
@@ -206,4 +207,41 @@ pub async fn many_writers_fold_into_few_inline_rows<H: Harness>(h: &H) {
     for tally in fold(&bench, Tallies).await {
         assert_eq!(uses(&bench, &tally.label).await, Some(tally.uses));
     }
+}
+
+/// Bulk work is projected in its own transactions: what fails there is not written.
+pub async fn bulk_work_is_projected_inline<H: Harness>(h: &H) {
+    let bench = begin_with_tallies(h).await;
+    let recorder = Recorder::default();
+    ok(bench.store.inline(recorder.clone()));
+    let labels = ["red", "blue", "red", "red"];
+    let parcels = bench.store.maintenance::<Parcel>(&north());
+    ok(parcels.insert(labels.map(Parcel::register)).await);
+    assert_folded(&bench, 2).await;
+    assert_eq!(uses(&bench, "red").await, Some(3));
+
+    let label = Parcel::fields().label;
+    let green = ParcelEvent::Relabelled("green".to_owned());
+    let relabelling = bench.store.maintenance::<Parcel>(&north()).raising(green);
+    let relabelling = relabelling.batch_size(2);
+    let changed = relabelling.update(label.eq("red"), [label.set("green")]);
+    assert_eq!(ok(changed.await).items(), 3);
+    assert_folded(&bench, 3).await;
+    assert_eq!(ok(parcels.purge(label.eq("blue")).await).items(), 1);
+    assert_eq!(recorder.events(), bench.log().await);
+
+    let before = bench.log().await;
+    let refused = parcels.insert(["white", Tallies::FORBIDDEN].map(Parcel::register));
+    assert_eq!(err(refused.await).domain(), Some(&Forbidden));
+    let forbidden = ParcelEvent::Relabelled(Tallies::FORBIDDEN.to_owned());
+    let relabelling = bench
+        .store
+        .maintenance::<Parcel>(&north())
+        .raising(forbidden);
+    let refused = relabelling.update(label.eq("green"), [label.set("black")]);
+    let refused = err(refused.await.map_err(Error::from));
+    assert_eq!(refused.domain(), Some(&Forbidden));
+    assert_eq!(bench.log().await, before);
+    assert_eq!(ok(parcels.count(label.eq("green")).await), 3);
+    assert_folded(&bench, 3).await;
 }

@@ -58,11 +58,14 @@
 pub mod agreement;
 pub mod audit;
 pub mod batches;
+pub mod bulk_changes;
+pub mod bulk_inserts;
 pub mod changes;
 pub mod columns;
 pub mod conflicts;
 pub mod differential;
 pub mod execute;
+pub mod exports;
 pub mod finders;
 pub mod fixtures;
 mod harness;

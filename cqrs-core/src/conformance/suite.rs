@@ -187,6 +187,38 @@ macro_rules! __conformance_rules {
                 an_error_rolls_back
                 handlers_run
             }
+            bulk_inserts {
+                a_bulk_insert_is_as_many_saves
+                every_column_comes_back_from_a_bulk_insert
+                a_bulk_insert_is_all_or_nothing
+                an_id_is_used_once_by_bulk_inserts
+                a_bulk_insert_takes_new_aggregates
+                a_bulk_insert_is_within_its_tenant
+                an_import_commits_in_batches
+                a_failed_import_says_what_was_committed
+                what_is_imported_is_new
+            }
+            bulk_changes {
+                a_bulk_update_sets_what_differs
+                a_bulk_update_goes_in_batches
+                a_bulk_update_sets_null_and_documents
+                a_bulk_update_raises_an_event
+                a_save_behind_a_bulk_update_is_a_conflict
+                what_cannot_be_set_is_refused
+                a_bulk_removal_is_as_many_removals
+                what_was_soft_deleted_is_restored
+                what_is_purged_is_gone_for_good
+                bulk_changes_are_within_their_tenant
+                maintenance_within_work_is_refused
+            }
+            exports {
+                deleted_rows_are_read_where_asked_for
+                an_export_is_in_order
+                an_export_is_of_one_moment
+                an_export_can_be_dropped
+                an_export_that_cannot_be_asked_is_an_error
+                exports_are_within_their_tenant
+            }
             projections {
                 a_read_model_is_the_fold_of_the_log
                 a_long_log_is_projected_in_pages
@@ -208,6 +240,7 @@ macro_rules! __conformance_rules {
                 inline_projections_see_what_is_committed
                 a_projection_runs_one_way
                 many_writers_fold_into_few_inline_rows
+                bulk_work_is_projected_inline
             }
             changes {
                 a_commit_counts_its_tables

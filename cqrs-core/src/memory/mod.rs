@@ -5,6 +5,7 @@
 //! projections run when [`InMemoryStore::project`] or
 //! [`wait_for`](crate::Store::wait_for) is called.
 
+mod bulk;
 mod commit;
 mod key;
 mod overlay;

@@ -51,6 +51,11 @@ impl Overlay {
         self.rows.into_iter()
     }
 
+    /// Changes a row that was checked, or deletes it.
+    pub(super) fn put(&mut self, table: &'static Table, key: Key, row: Option<Row>) {
+        self.rows.entry(table.name()).or_default().insert(key, row);
+    }
+
     /// Checks a write against the rows shown and applies it; `false` where it changes nothing.
     ///
     /// # Errors
@@ -163,7 +168,7 @@ fn is_unchanged(write: &StagedWrite, current: &[Value]) -> bool {
 }
 
 /// JSON is compared by its meaning: its text may list the same keys in another order.
-fn is_same(a: &Value, b: &Value) -> bool {
+pub(super) fn is_same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Json(a), Value::Json(b)) => a == b || parsed(a) == parsed(b),
         _ => a == b,

@@ -35,7 +35,8 @@ impl InMemoryReadModels {
         let _entered = self.span.enter();
         let state = self.shared.lock();
         let rows = state.read_table(R::table())?;
-        select::filter(specification, self.context.scope(), rows.values())
+        let scope = select::living(self.context.scope());
+        select::filter(specification, &scope, rows.values())
     }
 
     fn find_row(&self, table: &Table, key: Key) -> Result<Option<Row>> {

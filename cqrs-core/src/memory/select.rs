@@ -4,14 +4,23 @@ use super::overlay::is_alive;
 use super::state::Row;
 use crate::context::TenantScope;
 use crate::error::Result;
+use crate::maintenance::{BulkScope, Lifecycle};
 use crate::mapping::{Entity, RowCursor, Table, ValueRow};
 use crate::specification::{Page, Paging, Query, Specification};
 
+/// The rows of a tenant scope that are not deleted.
+pub(super) fn living(tenants: &TenantScope) -> BulkScope {
+    BulkScope {
+        tenants: tenants.clone(),
+        lifecycle: Lifecycle::Living,
+    }
+}
+
 /// Whether a row of this table exists within the scope.
-pub(super) fn is_within(scope: &TenantScope, table: &Table, row: &ValueRow) -> bool {
+pub(super) fn is_within(rows: &BulkScope, table: &Table, row: &ValueRow) -> bool {
     let row = row.values();
-    is_alive(table, row)
-        && match (scope.tenant(), super::overlay::tenant(table, row)) {
+    rows.lifecycle.admits(!is_alive(table, row))
+        && match (rows.tenants.tenant(), super::overlay::tenant(table, row)) {
             (Some(wanted), Some(owner)) => wanted.as_str() == owner,
             _ => true,
         }
@@ -24,7 +33,7 @@ pub(super) fn is_within(scope: &TenantScope, table: &Table, row: &ValueRow) -> b
 /// Where a value of the specification cannot be stored, also if there is no row.
 pub(super) fn filter<'r, T: Entity>(
     specification: &Specification<T>,
-    scope: &TenantScope,
+    scope: &BulkScope,
     rows: impl Iterator<Item = &'r Row>,
 ) -> Result<Vec<Row>> {
     let (table, predicate) = (T::table(), specification.predicate());
@@ -36,19 +45,30 @@ pub(super) fn filter<'r, T: Entity>(
         .collect())
 }
 
-/// Orders rows, cuts them to the limit, and reads them.
+/// Orders rows, and cuts them to the limit.
 ///
 /// # Errors
 ///
-/// Where a row does not fit its type, or the order is by what has none.
-pub(super) fn read_in_order<T: Entity>(query: &Query<T>, mut rows: Vec<Row>) -> Result<Vec<T>> {
+/// Where the order is by what has none.
+pub(super) fn order<T: Entity>(query: &Query<T>, rows: &mut Vec<Row>) -> Result<()> {
     query.check()?;
     rows.sort_by(|a, b| query.compare_rows(a.values(), b.values()));
     let limit = query
         .row_limit()
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or(usize::MAX);
-    rows.iter().take(limit).map(|row| read(row)).collect()
+    rows.truncate(limit);
+    Ok(())
+}
+
+/// Orders rows, cuts them to the limit, and reads them.
+///
+/// # Errors
+///
+/// Where a row does not fit its type, or the order is by what has none.
+pub(super) fn read_in_order<T: Entity>(query: &Query<T>, mut rows: Vec<Row>) -> Result<Vec<T>> {
+    order(query, &mut rows)?;
+    rows.iter().map(|row| read(row)).collect()
 }
 
 /// Orders rows, and makes the page of them.

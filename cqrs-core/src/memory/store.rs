@@ -98,6 +98,10 @@ impl InMemoryStore {
         self.with(|shared| shared.retry_policy = policy)
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
         let mut shared = Shared::clone(&self.shared);
         change(&mut shared);

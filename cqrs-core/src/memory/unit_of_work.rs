@@ -109,7 +109,7 @@ impl InMemoryUnitOfWork {
         self.flushed(|state, overlay, context| {
             Ok(overlay
                 .row(state, table.name(), key)
-                .filter(|row| select::is_within(context.scope(), table, row))
+                .filter(|row| select::is_within(&select::living(context.scope()), table, row))
                 .cloned())
         })
     }
@@ -120,7 +120,7 @@ impl InMemoryUnitOfWork {
     ) -> Result<Vec<Row>> {
         self.flushed(|state, overlay, context| {
             let rows = overlay.rows(state, A::table().name());
-            select::filter(specification, context.scope(), rows)
+            select::filter(specification, &select::living(context.scope()), rows)
         })
     }
 

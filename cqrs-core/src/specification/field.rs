@@ -4,7 +4,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::{
-    Comparison, Direction, JsonPlace, Operand, Order, Predicate, Specification, TextTest, TextValue,
+    Assignment, Comparison, Direction, JsonPlace, Operand, Order, Predicate, Specification,
+    TextTest, TextValue,
 };
 use crate::mapping::{ColumnError, ColumnType, ColumnValue, Value};
 
@@ -86,6 +87,19 @@ impl<T, V> Field<T, V> {
         encode: fn(&V) -> Result<Value, ColumnError>,
     ) -> Self {
         Self::at(column, column_type, encode, ())
+    }
+
+    /// The change of the field to `value`, for a
+    /// [bulk update](crate::Maintenance::update).
+    #[must_use]
+    pub fn set(self, value: impl Into<V>) -> Assignment<T> {
+        Assignment::new(self.column, (self.encode)(&value.into()))
+    }
+
+    /// The change of the field to NULL, which is `None` of an `Option`.
+    #[must_use]
+    pub fn set_null(self) -> Assignment<T> {
+        Assignment::new(self.column, Ok(Value::Null))
     }
 
     /// From small to large, NULL last.

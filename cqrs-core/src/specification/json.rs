@@ -4,8 +4,10 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::operand::{MAX_JSON_INTEGER, is_json_float};
-use super::{Field, JsonLeaf, JsonPlace, JsonStep, Specification};
-use crate::mapping::{AsJson, ColumnError, ColumnType, ColumnValue, Value};
+use super::{Assignment, Field, JsonLeaf, JsonPlace, JsonStep, Specification};
+use serde::Serialize;
+
+use crate::mapping::{AsJson, ColumnError, ColumnType, ColumnValue, Value, encode_json};
 
 /// A type that is stored as a JSON document, so that conditions may look into it.
 ///
@@ -29,6 +31,16 @@ impl<T, V> Field<T, AsJson<V>> {
         Self::encoded(column, ColumnType::Json, |_| {
             Err(ColumnError::invalid("not compared as a whole"))
         })
+    }
+
+    /// The change of the field to `value`, for a
+    /// [bulk update](crate::Maintenance::update).
+    #[must_use]
+    pub fn set_document(self, value: &V) -> Assignment<T>
+    where
+        V: Serialize,
+    {
+        Assignment::new(self.column(), encode_json(value))
     }
 }
 

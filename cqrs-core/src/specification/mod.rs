@@ -1,6 +1,7 @@
 //! Conditions over the fields of an aggregate or a read model: one typed tree, evaluated in
 //! memory and compiled to SQL, with the same answer.
 
+mod assignment;
 mod cache_key;
 mod cursor;
 mod describe;
@@ -13,6 +14,7 @@ mod predicate;
 mod query;
 mod text;
 
+pub use assignment::Assignment;
 pub use cache_key::CacheKey;
 pub use cursor::Cursor;
 #[cfg(feature = "cache")]

@@ -6,7 +6,8 @@ use crate::envelope::Position;
 use crate::error::Error;
 use crate::unit_of_work::CommitReceipt;
 
-/// What [`execute_in_batches`](crate::Store::execute_in_batches) has committed.
+/// What [`execute_in_batches`](crate::Store::execute_in_batches), or the
+/// [maintenance](crate::Maintenance) of aggregates, has committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BatchReceipt {
     items: usize,
@@ -16,9 +17,14 @@ pub struct BatchReceipt {
 
 impl BatchReceipt {
     pub(super) fn add(&mut self, items: usize, receipt: &CommitReceipt) {
+        self.add_commit(items, receipt.position());
+    }
+
+    /// Counts a commit that ended at this position.
+    pub(crate) fn add_commit(&mut self, items: usize, position: Option<Position>) {
         self.items += items;
         self.commits += 1;
-        self.position = self.position.max(receipt.position());
+        self.position = self.position.max(position);
     }
 
     /// How many items are committed: the first so many.
@@ -48,7 +54,7 @@ pub struct BatchError {
 }
 
 impl BatchError {
-    pub(super) fn new(committed: BatchReceipt, cause: Error) -> Self {
+    pub(crate) fn new(committed: BatchReceipt, cause: Error) -> Self {
         Self { committed, cause }
     }
 

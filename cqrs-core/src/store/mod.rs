@@ -3,7 +3,7 @@
 mod batches;
 mod execute;
 mod inbox;
-mod nesting;
+pub(crate) mod nesting;
 mod retry;
 mod work;
 

@@ -64,7 +64,7 @@ pub(crate) fn is_working(store: StoreId) -> bool {
 }
 
 /// Refuses work that begins within work of the same store.
-pub(super) fn check(store: StoreId) -> Result<()> {
+pub(crate) fn check(store: StoreId) -> Result<()> {
     if is_working(store) {
         return Err(Error::store(
             StoreErrorKind::Usage,

@@ -161,6 +161,11 @@ impl Framework {
                 typed.push(TypedField::framework(name, ty.clone(), krate));
             }
         }
+        if self.soft_delete {
+            for (name, ty) in [("deleted_at", time), ("deleted_by", text)] {
+                typed.push(TypedField::framework(name, ty, krate));
+            }
+        }
         typed
     }
 }

@@ -22,11 +22,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, RowSource, Table, Value};
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{
-    Envelope, Error, JsonPlace, Metadata, Owned, Position, RawPayload, ReadModel, Result,
-    RowAddress, TextTest,
+    AggregateRoot, Envelope, Error, JsonPlace, Metadata, Owned, Position, RawPayload, ReadModel,
+    Result, RowAddress, TextTest,
 };
 use uuid::Uuid;
 
@@ -104,6 +105,12 @@ pub(crate) struct Dialect {
         fn(operand: &str, test: TextTest, text: &str, parameters: &mut Parameters) -> String,
     /// What a place in the document of a column holds; NULL where it is of another kind.
     pub(crate) json: fn(column: &str, place: &JsonPlace, parameters: &mut Parameters) -> String,
+    /// Whether a column differs from a parameter, where NULL is a value like any other.
+    pub(crate) differs: fn(operand: &str, column_type: ColumnType, parameter: &str) -> String,
+    /// After a statement that reads rows which are about to be changed.
+    pub(crate) lock_to_change: &'static str,
+    /// After a statement that reads rows which are about to be deleted.
+    pub(crate) lock_to_delete: &'static str,
     /// The most parameters of one statement.
     pub(crate) max_parameters: usize,
 }
@@ -245,6 +252,18 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     where
         F: FnMut(&Self::Row) -> Result<()> + Send;
 
+    /// As [`fetch`](Self::fetch), and waits for what `each` returns before it goes on.
+    fn fetch_slowly<F, W>(
+        connection: &mut Self::Connection,
+        sql: &Arc<str>,
+        parameters: &[Parameter],
+        table: &'static Table,
+        each: F,
+    ) -> impl Future<Output = Result<()>> + Send
+    where
+        F: FnMut(&Self::Row) -> Result<W> + Send,
+        W: Future<Output = ()> + Send;
+
     /// Runs a statement; how many rows it changed.
     fn execute(
         connection: &mut Self::Connection,
@@ -272,6 +291,24 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         statements: &Statements,
         writes: &[StagedWrite],
         metadata: &Metadata,
+        returned: Returned,
+    ) -> impl Future<Output = Result<Written>> + Send;
+
+    /// Inserts new rows of one table with their events within a transaction; see
+    /// [`BulkStore::bulk_insert`](cqrs_core::maintenance::BulkStore::bulk_insert).
+    fn insert_in_bulk(
+        connection: &mut Self::Connection,
+        statements: &Statements,
+        writes: BulkWrites<'_>,
+        metadata: &Metadata,
+    ) -> impl Future<Output = Result<Inserted>> + Send;
+
+    /// Changes rows that the transaction has locked, and appends the event of each; the position
+    /// of the last, and the events where they are asked for.
+    fn change_in_bulk<A: AggregateRoot>(
+        connection: &mut Self::Connection,
+        change: &BulkChange<A>,
+        rows: &[ChosenRow<A>],
         returned: Returned,
     ) -> impl Future<Output = Result<Written>> + Send;
 

@@ -1,7 +1,8 @@
 //! Pages: from a request to SQL.
 
+use cqrs_core::maintenance::BulkScope;
 use cqrs_core::mapping::{Column, Value};
-use cqrs_core::{Direction, Entity, PageRequest, Paging, Query, Result, SortKey, TenantScope};
+use cqrs_core::{Direction, Entity, PageRequest, Paging, Query, Result, SortKey};
 
 use super::{Builder, Select, all_columns, count_at};
 use crate::backend::{Dialect, Parameter};
@@ -22,10 +23,10 @@ impl PageSelect {
     pub(crate) fn new<T: Entity>(
         query: &Query<T>,
         request: PageRequest,
-        scope: &TenantScope,
+        scope: &BulkScope,
         dialect: &Dialect,
     ) -> Result<Self> {
-        let paging = Paging::new(query, request, scope.tenant().is_none())?;
+        let paging = Paging::new(query, request, scope.tenants.tenant().is_none())?;
         let count = match paging.wants_total() {
             true => Some(count_at(
                 TenantSite::PageTotal,

@@ -13,7 +13,8 @@ use cqrs_core::{
 };
 use tracing::{Instrument, Span};
 
-use self::transaction::{Afterwards, Outside, Transaction};
+pub(crate) use self::transaction::Transaction;
+use self::transaction::{Afterwards, Outside};
 use crate::backend::{Backend, Written};
 use crate::projector::SqlTransaction;
 use crate::reads::{self, Place};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
-    Changing, Error, HooksMark, IdempotencyKey, Inline, Metadata, Result, Spent, TenantScope,
+    Changing, Envelope, Error, HooksMark, IdempotencyKey, Inline, Metadata, RawPayload, Result,
+    Spent, TenantScope,
 };
 
 use super::lost::{broken, resolve};
@@ -17,7 +18,7 @@ use crate::receipts;
 use crate::store::Shared;
 
 /// A transaction, and what was sent in it.
-pub(super) struct Transaction<B: Backend> {
+pub(crate) struct Transaction<B: Backend> {
     connection: Connection<B>,
     sent: Vec<StagedWrite>,
     written: Written,
@@ -31,6 +32,8 @@ pub(super) struct Transaction<B: Backend> {
     spoiled: Option<Spent>,
     /// Whether the receipt of the commit is among what was written.
     recorded: bool,
+    /// Whether bulk work is.
+    in_bulk: bool,
 }
 
 struct Savepoint {
@@ -46,7 +49,7 @@ pub(super) struct Outside {
 }
 
 /// What to do with the transaction after a statement in it has failed.
-pub(super) enum Afterwards<B: Backend> {
+pub(crate) enum Afterwards<B: Backend> {
     /// It goes on, once its savepoint is rolled back.
     Keep(Transaction<B>),
     /// It is over.
@@ -55,7 +58,7 @@ pub(super) enum Afterwards<B: Backend> {
 
 impl<B: Backend> Transaction<B> {
     /// Begins one that writes.
-    pub(super) async fn begin(shared: &Shared<B>) -> Result<Self> {
+    pub(crate) async fn begin(shared: &Shared<B>) -> Result<Self> {
         let mut connection = shared.writers.acquire().await?;
         if let Err(cause) = B::begin(connection.begin_work()).await {
             connection = another(&shared.writers, connection, cause).await?;
@@ -84,6 +87,7 @@ impl<B: Backend> Transaction<B> {
             savepoints: Vec::new(),
             spoiled: None,
             recorded: false,
+            in_bulk: false,
         }
     }
 
@@ -100,7 +104,7 @@ impl<B: Backend> Transaction<B> {
         !self.savepoints.is_empty()
     }
 
-    pub(super) fn connection(&mut self) -> &mut Connection<B> {
+    pub(crate) fn connection(&mut self) -> &mut Connection<B> {
         &mut self.connection
     }
 
@@ -133,7 +137,7 @@ impl<B: Backend> Transaction<B> {
     }
 
     /// Sends writes.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &mut self,
         shared: &Shared<B>,
         writes: Vec<StagedWrite>,
@@ -178,9 +182,20 @@ impl<B: Backend> Transaction<B> {
         own.map_or(cause, StagedWrite::saved_before)
     }
 
+    /// Takes note of what bulk work is about to write: the commit must be recognised by the
+    /// transaction, since its events are not known here.
+    pub(crate) fn note_bulk(&mut self) {
+        self.in_bulk = true;
+    }
+
+    /// The events of bulk work, for the inline projections.
+    pub(crate) fn add_events(&mut self, events: Vec<Envelope<RawPayload>>) {
+        self.written.envelopes.extend(events);
+    }
+
     /// Applies the events that were written to the inline projections. The tables that these have
     /// changed count as changed when the second value is dropped, after the commit.
-    pub(super) async fn project(
+    pub(crate) async fn project(
         mut self,
         shared: &Arc<Shared<B>>,
         projections: &Inline<SqlTransaction<B>>,
@@ -225,7 +240,7 @@ impl<B: Backend> Transaction<B> {
     }
 
     /// Deals with a statement that failed.
-    pub(super) async fn after_failure(
+    pub(crate) async fn after_failure(
         mut self,
         shared: &Shared<B>,
         cause: Error,
@@ -277,11 +292,11 @@ impl<B: Backend> Transaction<B> {
     /// Whether the framework has written in it: one that has only read, or locked, has nothing to
     /// prove.
     fn has_written(&self) -> bool {
-        self.recorded || !self.sent.is_empty()
+        self.recorded || self.in_bulk || !self.sent.is_empty()
     }
 
     /// Commits.
-    pub(super) async fn commit(mut self, shared: &Shared<B>) -> Result<Written> {
+    pub(crate) async fn commit(mut self, shared: &Shared<B>) -> Result<Written> {
         // The commit of a savepoint would look like one of the transaction.
         if B::depth(self.connection.get()) != 1 {
             return Err(Error::open_savepoint());
@@ -321,7 +336,7 @@ impl<B: Backend> Transaction<B> {
     }
 
     /// Rolls back.
-    pub(super) async fn roll_back(mut self, shared: &Shared<B>) {
+    pub(crate) async fn roll_back(mut self, shared: &Shared<B>) {
         match B::rollback(self.connection.get()).await {
             Ok(()) => self.connection.end_work(),
             Err(cause) => {

@@ -3,7 +3,8 @@
 mod mutations;
 
 use cqrs_core::{
-    Error, Position, Query, ReadModels, Repository, RequestContext, Store, TenantId, UnitOfWork,
+    Error, Maintain, PageRequest, Position, Query, ReadModels, Repository, RequestContext,
+    Specification, Store, TenantId, UnitOfWork,
 };
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelView, ParcelViews, Parcels};
@@ -16,6 +17,7 @@ use crate::each::{Fresh, Kind, on_each};
 on_each!(
     reads_see_their_tenant_alone,
     writes_reach_their_tenant_alone,
+    maintenance_reaches_its_tenant_alone,
     an_aggregate_cannot_change_its_tenant,
     read_models_are_the_tenants_own,
     the_log_is_read_by_tenant,
@@ -94,6 +96,63 @@ async fn reads_see_their_tenant_alone<K: Kind>() {
         parcels.count(Parcel::fields().grams.eq(7)).await.unwrap(),
         2
     );
+}
+
+/// Every operation of maintenance, with conditions that are true for the rows of the others.
+async fn maintenance_reaches_its_tenant_alone<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let foreign = parcel_of(&store, "south", "s").await;
+    let removed = parcel_of(&store, "south", "removed").await;
+    let fields = Parcel::fields();
+    let of = |tenant: &str| {
+        let context = stores::tenant(tenant);
+        store.maintenance::<Parcel>(&context).include_deleted()
+    };
+    of("south")
+        .remove(fields.label.eq("removed"))
+        .await
+        .unwrap();
+    let before = fresh.state().await;
+    let north = of("north");
+    for condition in [
+        Specification::all(),
+        fields.id.eq(foreign) | fields.id.eq(removed),
+        !fields.grams.eq(0) | fields.label.eq("s"),
+        fields.deleted_at.is_null() | fields.deleted_at.is_not_null(),
+    ] {
+        let query = || Query::filter(condition.clone());
+        assert!(north.query(query()).await.unwrap().is_empty());
+        assert_eq!(north.count(condition.clone()).await.unwrap(), 0);
+        let page = PageRequest::first(5).with_total();
+        assert_eq!(north.page(query(), page).await.unwrap().total, Some(0));
+        assert!(north.export(query()).next().await.unwrap().is_none());
+        let set = [fields.label.set("taken")];
+        for done in [
+            north.update(condition.clone(), set).await,
+            north.remove(condition.clone()).await,
+            north.restore(condition.clone()).await,
+            north.purge(condition.clone()).await,
+        ] {
+            assert_eq!(done.unwrap().items(), 0);
+        }
+    }
+    let mut loaded = of("south").query(Query::all()).await.unwrap();
+    let error = north.insert([loaded.remove(0)]).await.unwrap_err();
+    assert!(matches!(error, Error::Store(_)), "{error:?}");
+    let error = north.import(loaded.into_iter(), |_| {}).await.unwrap_err();
+    assert!(error.cause().is_not_found(), "{error:?}");
+    assert_eq!(fresh.state().await, before);
+
+    let own = parcel_of(&store, "north", "n").await;
+    let wide = || fields.id.eq(own) | fields.id.ne(own);
+    assert_eq!(labels(&north.query(wide().into()).await.unwrap()), ["n"]);
+    let set = [fields.label.set("m")];
+    assert_eq!(north.update(wide(), set).await.unwrap().items(), 1);
+    assert_eq!(north.remove(wide()).await.unwrap().items(), 1);
+    assert_eq!(north.restore(wide()).await.unwrap().items(), 1);
+    assert_eq!(north.purge(wide()).await.unwrap().items(), 1);
+    let left = of("south").query(Query::all()).await.unwrap();
+    assert_eq!(labels(&left), ["removed", "s"]);
 }
 
 async fn loaded<K: Kind>(store: &SqlStore<K>, tenant: &str, id: ParcelId) -> Parcel {

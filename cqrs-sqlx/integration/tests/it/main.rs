@@ -17,6 +17,7 @@ mod inline;
 mod isolation;
 mod locks;
 mod lost_connection;
+mod maintenance;
 mod migrations;
 mod oracle;
 mod projector;

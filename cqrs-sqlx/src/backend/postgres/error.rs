@@ -1,5 +1,6 @@
 //! What the database's errors mean.
 
+use cqrs_core::mapping::Table;
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{Error, StoreError, StoreErrorKind};
 use sqlx::error::DatabaseError;
@@ -35,7 +36,7 @@ pub(super) fn write_error(cause: sqlx::Error, writes: &[&StagedWrite]) -> Error 
         .unwrap_or_default();
     let mut taken = writes.iter().filter(|write| {
         write.operation == Operation::Insert
-            && (constraint == STREAM_KEY || is_primary_key(constraint, write))
+            && (constraint == STREAM_KEY || is_primary_key(constraint, write.table))
     });
     let detail = detail(&cause).unwrap_or_default();
     match (taken.next(), taken.next()) {
@@ -43,18 +44,41 @@ pub(super) fn write_error(cause: sqlx::Error, writes: &[&StagedWrite]) -> Error 
         (Some(one), None) => one.already_exists(),
         (Some(first), Some(_)) => writes
             .iter()
-            .find(|write| names_write(detail, write))
+            .find(|write| names(detail, write.aggregate_type, &write.aggregate_id))
             .unwrap_or(first)
             .already_exists(),
     }
 }
 
-/// Whether a constraint is the primary key of the write's table: `<table>_pkey`. The server cuts
+/// Classifies the error of a COPY of new aggregates of one type, or of their events.
+pub(super) fn copy_error(
+    cause: sqlx::Error,
+    table: &Table,
+    aggregate_type: &'static str,
+    ids: &[String],
+) -> Error {
+    let constraint = cause
+        .as_database_error()
+        .and_then(DatabaseError::constraint)
+        .unwrap_or_default();
+    let taken = constraint == STREAM_KEY || is_primary_key(constraint, table);
+    let detail = detail(&cause).unwrap_or_default();
+    let id = ids.iter().find(|id| names(detail, aggregate_type, id));
+    match id.filter(|_| taken) {
+        Some(id) => Error::AlreadyExists {
+            aggregate: aggregate_type,
+            id: id.clone(),
+        },
+        None => error(cause, "writing aggregates and their events in bulk"),
+    }
+}
+
+/// Whether a constraint is the primary key of a table: `<table>_pkey`. The server cuts
 /// names at 63 bytes; a name of its own making it cuts in front of the suffix.
-fn is_primary_key(constraint: &str, write: &StagedWrite) -> bool {
+fn is_primary_key(constraint: &str, table: &Table) -> bool {
     const LONGEST: usize = 63;
     const SUFFIX: &str = "_pkey";
-    let table = write.table.name();
+    let table = table.name();
     if let Some(name) = constraint.strip_suffix(SUFFIX)
         && (name == table || constraint.len() == LONGEST && table.starts_with(name))
     {
@@ -71,9 +95,8 @@ fn detail(cause: &sqlx::Error) -> Option<&str> {
         .detail()
 }
 
-/// Whether the detail names this write, by its key or by its stream.
-fn names_write(detail: &str, write: &StagedWrite) -> bool {
-    let (id, kind) = (&write.aggregate_id, write.aggregate_type);
+/// Whether the detail names this aggregate, by its key or by its stream.
+fn names(detail: &str, kind: &str, id: &str) -> bool {
     detail.contains(&format!(")=({id})")) || detail.contains(&format!(")=({kind}, {id}, "))
 }
 
@@ -136,48 +159,33 @@ pub(super) fn in_transaction(cause: &sqlx::Error) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use cqrs_core::mapping::Table;
-
     use super::*;
 
-    fn insert(table: &'static str, id: &str) -> StagedWrite {
-        let table = Box::leak(Box::new(
-            Table::builder(table).version().key::<i64>("id").build(),
-        ));
-        StagedWrite {
-            aggregate_type: "order",
-            aggregate_id: id.to_owned(),
-            table,
-            operation: Operation::Insert,
-            key: cqrs_core::mapping::Value::Null,
-            tenant: None,
-            expected_version: 0,
-            new_version: 1,
-            row: Vec::new(),
-            events: Vec::new(),
-        }
+    fn table(name: &'static str) -> &'static Table {
+        let table = Table::builder(name).version().key::<i64>("id").build();
+        Box::leak(Box::new(table))
     }
 
     #[test]
     fn the_detail_names_the_whole_id() {
         let detail = "Key (id)=(10) already exists.";
-        assert!(names_write(detail, &insert("orders", "10")));
-        assert!(!names_write(detail, &insert("orders", "1")));
+        assert!(names(detail, "order", "10"));
+        assert!(!names(detail, "order", "1"));
         let detail =
             "Key (aggregate_type, aggregate_id, aggregate_version)=(order, 10, 1) already exists.";
-        assert!(names_write(detail, &insert("orders", "10")));
-        assert!(!names_write(detail, &insert("orders", "1")));
+        assert!(names(detail, "order", "10"));
+        assert!(!names(detail, "order", "1"));
     }
 
     #[test]
     fn a_primary_key_is_known_by_its_name_also_where_it_was_cut() {
         let long = "a23456789_123456789_123456789_123456789_123456789_123456789_123";
-        assert!(is_primary_key("orders_pkey", &insert("orders", "1")));
-        assert!(!is_primary_key("orders_label_pkey", &insert("orders", "1")));
-        assert!(is_primary_key(long, &insert(long, "1")), "cut at the end");
+        assert!(is_primary_key("orders_pkey", table("orders")));
+        assert!(!is_primary_key("orders_label_pkey", table("orders")));
+        assert!(is_primary_key(long, table(long)), "cut at the end");
         let cut = format!("{}_pkey", &long[..58]);
         assert!(
-            is_primary_key(&cut, &insert(long, "1")),
+            is_primary_key(&cut, table(long)),
             "cut in front of the suffix"
         );
     }

@@ -1,7 +1,9 @@
 //! Postgres.
 
 mod bind;
+mod bulk;
 mod conditions;
+mod copy;
 mod error;
 mod events;
 mod holders;
@@ -18,9 +20,10 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
 use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{Metadata, Owned, ReadModel, Result, RowAddress};
+use cqrs_core::{AggregateRoot, Metadata, Owned, ReadModel, Result, RowAddress};
 use futures_util::TryStreamExt;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlStr};
@@ -124,6 +127,14 @@ impl Backed for Postgres {
         in_list: conditions::in_list,
         text_test: conditions::text_test,
         json: conditions::json,
+        differs: |operand, column_type, parameter| {
+            format!(
+                "{operand} IS DISTINCT FROM {parameter}{}",
+                bind::cast(column_type)
+            )
+        },
+        lock_to_change: " FOR NO KEY UPDATE",
+        lock_to_delete: " FOR UPDATE",
         // Their number is sent in 16 bits.
         max_parameters: 65_535,
     };
@@ -204,6 +215,34 @@ impl Backed for Postgres {
         Ok(())
     }
 
+    async fn fetch_slowly<F, W>(
+        session: &mut Session,
+        sql: &Arc<str>,
+        parameters: &[Parameter],
+        table: &'static Table,
+        mut each: F,
+    ) -> Result<()>
+    where
+        F: FnMut(&PgSource) -> Result<W> + Send,
+        W: Future<Output = ()> + Send,
+    {
+        let arguments = arguments(parameters)?;
+        let mut rows = query(sql, arguments).fetch(&mut session.connection);
+        let mut unchecked = Some(table);
+        while let Some(row) = rows
+            .try_next()
+            .await
+            .map_err(|cause| error(cause, "reading"))?
+        {
+            if let Some(table) = unchecked.take() {
+                row::check_columns(&row, table)?;
+            }
+            let wait = each(&PgSource(row))?;
+            wait.await;
+        }
+        Ok(())
+    }
+
     async fn execute(
         session: &mut Session,
         sql: &Arc<str>,
@@ -245,6 +284,24 @@ impl Backed for Postgres {
         write::apply(session, statements, writes, metadata, returned)
             .await
             .map_err(write::Failure::into_error)
+    }
+
+    async fn insert_in_bulk(
+        session: &mut Session,
+        statements: &Statements,
+        writes: BulkWrites<'_>,
+        metadata: &Metadata,
+    ) -> Result<Inserted> {
+        bulk::insert(session, statements, writes, metadata).await
+    }
+
+    async fn change_in_bulk<A: AggregateRoot>(
+        session: &mut Session,
+        change: &BulkChange<A>,
+        rows: &[ChosenRow<A>],
+        returned: Returned,
+    ) -> Result<Written> {
+        bulk::change(session, change, rows, returned).await
     }
 
     fn process(session: &Session) -> Process {

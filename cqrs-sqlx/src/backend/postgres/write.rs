@@ -19,6 +19,8 @@ mod groups;
 mod guard;
 mod sql;
 
+pub(super) use self::sql::placeholders;
+
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{Envelope, Error, Metadata, Position};
 use sqlx::Row;

@@ -1,6 +1,7 @@
 //! SQLite.
 
 mod bind;
+mod bulk;
 mod conditions;
 mod connection;
 mod error;
@@ -15,9 +16,12 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
 use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind};
+use cqrs_core::{
+    AggregateRoot, Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind,
+};
 use futures_util::TryStreamExt;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -111,6 +115,15 @@ impl Backed for Sqlite {
         in_list: conditions::in_list,
         text_test: conditions::text_test,
         json: conditions::json,
+        differs: |operand, column_type, parameter| match column_type {
+            ColumnType::Text | ColumnType::Json => {
+                format!("{operand} COLLATE BINARY IS NOT {parameter}")
+            }
+            _ => format!("{operand} IS NOT {parameter}"),
+        },
+        // Whoever writes holds the lock of the database.
+        lock_to_change: "",
+        lock_to_delete: "",
         // SQLITE_MAX_VARIABLE_NUMBER
         max_parameters: 32_766,
     };
@@ -177,6 +190,30 @@ impl Backed for Sqlite {
         Ok(())
     }
 
+    async fn fetch_slowly<F, W>(
+        connection: &mut SqliteConnection,
+        sql: &Arc<str>,
+        parameters: &[Parameter],
+        _table: &'static Table,
+        mut each: F,
+    ) -> Result<()>
+    where
+        F: FnMut(&SqliteSource) -> Result<W> + Send,
+        W: Future<Output = ()> + Send,
+    {
+        let arguments = arguments(parameters)?;
+        let mut rows = query(sql, arguments).fetch(connection);
+        while let Some(row) = rows
+            .try_next()
+            .await
+            .map_err(|cause| error(cause, "reading"))?
+        {
+            let wait = each(&SqliteSource(row))?;
+            wait.await;
+        }
+        Ok(())
+    }
+
     async fn execute(
         connection: &mut SqliteConnection,
         sql: &Arc<str>,
@@ -215,6 +252,24 @@ impl Backed for Sqlite {
         returned: Returned,
     ) -> Result<Written> {
         write::apply(connection, statements, writes, metadata, returned).await
+    }
+
+    async fn insert_in_bulk(
+        connection: &mut SqliteConnection,
+        statements: &Statements,
+        writes: BulkWrites<'_>,
+        metadata: &Metadata,
+    ) -> Result<Inserted> {
+        bulk::insert(connection, statements, writes, metadata).await
+    }
+
+    async fn change_in_bulk<A: AggregateRoot>(
+        connection: &mut SqliteConnection,
+        change: &BulkChange<A>,
+        rows: &[ChosenRow<A>],
+        returned: Returned,
+    ) -> Result<Written> {
+        bulk::change(connection, change, rows, returned).await
     }
 
     /// The database is part of this process: there is no other that could outlive a connection.

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
 use cqrs_core::staging::{NewEvent, Operation, StagedWrite};
-use cqrs_core::{Envelope, Metadata, Position, RawPayload, Result, TenantId};
+use cqrs_core::{Envelope, Error, Metadata, Position, RawPayload, Result, TenantId};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
 
@@ -75,7 +75,9 @@ pub(super) async fn apply(
             continue;
         }
         for event in &write.events {
-            let position = append(connection, write, event, metadata).await?;
+            let refused = |cause| write_error(cause, write);
+            let stream = Stream::of(write);
+            let position = append(connection, stream, event, metadata, refused).await?;
             written.events.push(event.event_id);
             written.position = written.position.max(Some(position));
             first.get_or_insert(position);
@@ -88,7 +90,7 @@ pub(super) async fn apply(
 }
 
 /// The events from one position to another. Between two of one transaction are no others.
-async fn appended(
+pub(super) async fn appended(
     connection: &mut SqliteConnection,
     first: Position,
     last: Position,
@@ -170,13 +172,46 @@ async fn version(
     Ok(row.map(|version| u64::try_from(version).unwrap_or(0)))
 }
 
-/// Adds an event to the log.
-async fn append(
+/// Whose an event is.
+#[derive(Clone, Copy)]
+pub(super) struct Stream<'w> {
+    pub(super) tenant: Option<&'w TenantId>,
+    pub(super) aggregate_type: &'static str,
+    pub(super) aggregate_id: &'w str,
+}
+
+impl<'w> Stream<'w> {
+    fn of(write: &'w StagedWrite) -> Self {
+        Self {
+            tenant: write.tenant.as_ref(),
+            aggregate_type: write.aggregate_type,
+            aggregate_id: &write.aggregate_id,
+        }
+    }
+}
+
+/// Adds an event to the log; `refused` is the error where that fails.
+pub(super) async fn append(
     connection: &mut SqliteConnection,
-    write: &StagedWrite,
+    stream: Stream<'_>,
     event: &NewEvent,
     metadata: &Metadata,
+    refused: impl FnOnce(sqlx::Error) -> Error,
 ) -> Result<Position> {
+    let arguments = event_arguments(stream, event, metadata)?;
+    let result = sqlx::query_with(INSERT_EVENT, arguments)
+        .execute(connection)
+        .await
+        .map_err(refused)?;
+    // The position is the rowid.
+    Ok(Position(result.last_insert_rowid()))
+}
+
+fn event_arguments(
+    stream: Stream<'_>,
+    event: &NewEvent,
+    metadata: &Metadata,
+) -> Result<SqliteArguments> {
     let trace = metadata.trace.as_ref();
     let mut arguments = SqliteArguments::default();
     bind(&mut arguments, metadata.correlation_id)?;
@@ -190,9 +225,9 @@ async fn append(
         &mut arguments,
         trace.and_then(|trace| trace.tracestate.as_deref()),
     )?;
-    bind(&mut arguments, write.tenant.as_ref().map(TenantId::as_str))?;
-    bind(&mut arguments, write.aggregate_type)?;
-    bind(&mut arguments, write.aggregate_id.as_str())?;
+    bind(&mut arguments, stream.tenant.map(TenantId::as_str))?;
+    bind(&mut arguments, stream.aggregate_type)?;
+    bind(&mut arguments, stream.aggregate_id)?;
     bind(&mut arguments, event.event_id)?;
     bind(&mut arguments, integer(event.aggregate_version))?;
     bind(&mut arguments, event.event_type)?;
@@ -200,15 +235,10 @@ async fn append(
     bind(&mut arguments, event.payload.as_str())?;
     bind(&mut arguments, event.content_hash.0.as_slice())?;
     bind(&mut arguments, bind::timestamp(event.occurred_at))?;
-    let result = sqlx::query_with(INSERT_EVENT, arguments)
-        .execute(connection)
-        .await
-        .map_err(|cause| write_error(cause, write))?;
-    // The position is the rowid.
-    Ok(Position(result.last_insert_rowid()))
+    Ok(arguments)
 }
 
-fn integer(version: u64) -> i64 {
+pub(super) fn integer(version: u64) -> i64 {
     i64::try_from(version).unwrap_or(i64::MAX)
 }
 

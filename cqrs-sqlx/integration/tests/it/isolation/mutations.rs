@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use cqrs_core::{
-    CommitReceipt, Entity, Envelope, Error, IdempotencyKey, Owned, PageRequest, Position,
-    Projection, ProjectionTransaction, Query, ReadModel, Repository, Result, RowAddress, Store,
-    UnitOfWork,
+    CommitReceipt, Entity, Envelope, Error, IdempotencyKey, Maintain, Owned, PageRequest, Position,
+    Projection, ProjectionTransaction, Query, ReadModel, Repository, Result, RowAddress,
+    Specification, Store, UnitOfWork,
 };
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelViews};
 use cqrs_integration::stores;
@@ -142,6 +142,14 @@ async fn check_reads<K: Kind>(store: &SqlStore<K>, foreign: ParcelId, leaks: &mu
     check!(leaks, folded.map(|rows| rows.len()), Ok(1));
 }
 
+/// The rows that bulk changes reach.
+async fn check_maintenance<K: Kind>(store: &SqlStore<K>, leaks: &mut Leaks) {
+    let parcels = store.maintenance::<Parcel>(&stores::tenant("north"));
+    let set = [Parcel::fields().grams.set(9)];
+    let changed = parcels.update(Specification::all(), set).await;
+    check!(leaks, changed.map(|done| done.items()), Ok(1));
+}
+
 /// Writes to rows that went to another tenant after they were loaded.
 async fn check_writes<K: Locking>(
     fresh: &Fresh<K>,
@@ -228,6 +236,7 @@ async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     let own = parcel_of(&store, "north", "n").await;
     let foreign = parcel_of(&store, "south", "s").await;
     check_reads(&store, foreign, &mut leaks).await;
+    check_maintenance(&store, &mut leaks).await;
     check_writes(&fresh, &store, own, &mut leaks).await;
     check_rows(&fresh, &store, &mut leaks).await;
     check_receipts(&store, &mut leaks).await;

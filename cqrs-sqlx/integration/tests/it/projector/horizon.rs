@@ -107,6 +107,60 @@ async fn a_held_transaction_that_commits_is_delivered_first() {
     assert_eq!(applied(&fixture.store).await, [fixture.first, early, late]);
 }
 
+/// A bulk insert copies into the log: the server locks the table before it takes the first row, and
+/// a position is drawn when its row arrives.
+#[tokio::test]
+async fn a_held_copy_holds_back_what_comes_after() {
+    let fixture = Fixture::start().await;
+    let mut held = fixture.connect().await;
+    let mut looker = fixture.connect().await;
+    execute(&mut held, "BEGIN").await;
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(&mut held)
+        .await
+        .unwrap();
+    let columns = "correlation_id, aggregate_type, aggregate_id, event_id, aggregate_version, \
+                   event_type, schema_version, payload, content_hash, occurred_at";
+    let mut copy = held
+        .copy_in_raw(&format!("COPY cqrs_event ({columns}) FROM STDIN"))
+        .await
+        .unwrap();
+    let locked: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND granted
+                        AND relation = 'cqrs_event'::regclass AND mode = 'RowExclusiveLock')",
+    )
+    .bind(pid)
+    .fetch_one(&mut looker)
+    .await
+    .unwrap();
+    assert!(locked, "before the first row");
+
+    let before: i64 = sqlx::query_scalar("SELECT last_value FROM cqrs_event_position")
+        .fetch_one(&mut looker)
+        .await
+        .unwrap();
+    let (id, hash) = (Uuid::now_v7(), "00".repeat(32));
+    let row = format!(
+        "{id}\tparcel\t{id}\t{id}\t1\tparcel.delivered\t1\t{{}}\t\\\\x{hash}\t2026-01-02 03:04:05Z\n"
+    );
+    copy.send(row.as_bytes()).await.unwrap();
+    let mut drawn = before;
+    while drawn == before {
+        drawn = sqlx::query_scalar("SELECT last_value FROM cqrs_event_position")
+            .fetch_one(&mut looker)
+            .await
+            .unwrap();
+    }
+    let second = fixture.commit_held_back().await;
+    copy.finish().await.unwrap();
+    execute(&mut held, "COMMIT").await;
+
+    fixture.store.wait_for(&second, "recorder").await.unwrap();
+    let late = second.position().unwrap().0;
+    assert!(drawn < late);
+    assert_eq!(fixture.delivered(), [fixture.first, drawn, late]);
+}
+
 #[tokio::test]
 async fn a_held_transaction_that_rolls_back_leaves_a_gap() {
     let fixture = Fixture::start().await;

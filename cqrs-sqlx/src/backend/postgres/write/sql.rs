@@ -216,6 +216,6 @@ fn differs<'c>(columns: impl Iterator<Item = (&'c Column, String)>) -> String {
     }
 }
 
-pub(super) fn placeholders(first: usize, count: usize) -> String {
+pub(in crate::backend::postgres) fn placeholders(first: usize, count: usize) -> String {
     list((first..first + count).map(|index| format!("${index}")))
 }

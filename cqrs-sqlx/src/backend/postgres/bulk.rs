@@ -1,0 +1,367 @@
+//! Bulk work: inserts through COPY, and changes of many rows in one statement.
+//!
+//! COPY names no position, so positions come from the default of the column, in the order of the
+//! rows. The server locks the table of a COPY before it takes the first row, in the same mode as an
+//! INSERT: a position is drawn under the lock that the horizon looks for.
+//!
+//! A change is one statement for a batch of locked rows, which writes rows and events or neither:
+//!
+//! ```sql
+//! WITH changed AS (
+//!     UPDATE "route_plan" AS t SET "version" = t."version" + 1, "priority" = $1
+//!     FROM unnest($2::uuid[], $3::int8[]) AS g(key, version)
+//!     WHERE t."id" = g.key AND t."version" = g.version RETURNING 1),
+//! logged AS (
+//!     INSERT INTO cqrs_event (...) SELECT $4, ..., e.version + 1, ...
+//!     FROM unnest($3::int8[], $16::text[], ...) WITH ORDINALITY AS e(version, tenant_id, ...)
+//!     WHERE (SELECT count(*) FROM changed) = $19 ORDER BY e.ordinality RETURNING position)
+//! SELECT position FROM logged ORDER BY position
+//! ```
+
+use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
+use cqrs_core::mapping::{Column, Table, Value};
+use cqrs_core::staging::{Operation, StagedWrite};
+use cqrs_core::{AggregateRoot, Error, Metadata, Position, Result, StoreErrorKind, TenantId};
+use sqlx::Row;
+use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn};
+use uuid::Uuid;
+
+use super::copy::Rows;
+use super::error::{copy_error, error};
+use super::events::{self, ORIGIN};
+use super::row::PgSource;
+use super::{Session, bind, write};
+use crate::backend::bind::{bind, query};
+use crate::backend::{Returned, Written, version_column, written_columns};
+use crate::log::{EVENT_COLUMNS, read_event};
+use crate::statements::{Statements, names, quoted};
+
+/// What is sent at once.
+const CHUNK: usize = 128 * 1024;
+/// How much of the events is held back while rows are sent.
+const HELD_BACK: usize = 8 * 1024 * 1024;
+/// How many aggregates are one statement where COPY is not to be had.
+const ARRAY: usize = 1_000;
+
+/// Inserts rows and events within a transaction.
+pub(super) async fn insert(
+    session: &mut Session,
+    statements: &Statements,
+    writes: BulkWrites<'_>,
+    metadata: &Metadata,
+) -> Result<Inserted> {
+    let mut writes = writes.peekable();
+    let table = match writes.peek() {
+        Some(Ok(write)) => write.table,
+        _ => return writes.next().transpose().map(|_| Inserted::default()),
+    };
+    if is_row_security_active(&mut session.connection, table).await? {
+        return insert_by_arrays(session, statements, writes, metadata).await;
+    }
+    let mut inserted = Inserted::default();
+    let mut last = None;
+    while writes.peek().is_some() {
+        let copied = copy(&mut session.connection, table, &mut writes, metadata).await?;
+        inserted.rows += copied.rows;
+        last = copied.last;
+    }
+    if let Some(last) = last {
+        inserted.position = Some(position(&mut session.connection, &last).await?);
+    }
+    Ok(inserted)
+}
+
+/// The server refuses COPY into a table whose policies apply to the role.
+async fn is_row_security_active(connection: &mut PgConnection, table: &Table) -> Result<bool> {
+    sqlx::query_scalar("SELECT coalesce(row_security_active(to_regclass(quote_ident($1))), false)")
+        .bind(table.name())
+        .fetch_one(connection)
+        .await
+        .map_err(|cause| error(cause, "asking for row-level security"))
+}
+
+async fn insert_by_arrays(
+    session: &mut Session,
+    statements: &Statements,
+    mut writes: impl Iterator<Item = Result<StagedWrite>> + Send,
+    metadata: &Metadata,
+) -> Result<Inserted> {
+    let mut inserted = Inserted::default();
+    loop {
+        let batch: Vec<StagedWrite> = writes.by_ref().take(ARRAY).collect::<Result<_>>()?;
+        if batch.is_empty() {
+            return Ok(inserted);
+        }
+        let returned = Returned::Positions;
+        let written = write::apply(session, statements, &batch, metadata, returned)
+            .await
+            .map_err(write::Failure::into_error)?;
+        inserted.rows += batch.len();
+        inserted.position = inserted.position.max(written.position);
+    }
+}
+
+struct Copied {
+    rows: usize,
+    last: Option<StagedWrite>,
+}
+
+/// Sends rows, and encodes their events meanwhile; then sends those.
+async fn copy<W>(
+    connection: &mut PgConnection,
+    table: &'static Table,
+    writes: &mut W,
+    metadata: &Metadata,
+) -> Result<Copied>
+where
+    W: Iterator<Item = Result<StagedWrite>> + Send,
+{
+    let columns: Vec<(usize, &Column)> = written_columns(table, Operation::Insert).collect();
+    let into = format!(
+        "COPY {} ({}) FROM STDIN BINARY",
+        quoted(table.name()),
+        names(columns.iter().map(|(_, column)| *column))
+    );
+    let mut sent = Sent {
+        table,
+        kind: "",
+        ids: Vec::new(),
+    };
+    let mut rows = Rows::new();
+    let mut events = Rows::new();
+    let mut last = None;
+    let mut copy = begin(connection, &into, &sent).await?;
+    while events.len() < HELD_BACK {
+        let encoded = writes.next().transpose().and_then(|write| {
+            let Some(write) = write else {
+                return Ok(None);
+            };
+            rows.begin(columns.len());
+            for (index, column) in &columns {
+                rows.value(column.column_type(), &write.row[*index])?;
+            }
+            for event in &write.events {
+                events.event(&write, event, metadata)?;
+            }
+            Ok(Some(write))
+        });
+        match encoded {
+            Ok(Some(write)) => {
+                sent.kind = write.aggregate_type;
+                sent.ids.push(write.aggregate_id.clone());
+                last = Some(write);
+            }
+            Ok(None) => break,
+            Err(cause) => {
+                let aborted = copy.abort("what follows cannot be written").await;
+                aborted.map_err(|cause| sent.error(cause))?;
+                return Err(cause);
+            }
+        }
+        if rows.len() >= CHUNK {
+            copy = send(copy, rows.take(), &sent).await?;
+        }
+    }
+    copy = send(copy, rows.finish(), &sent).await?;
+    copy.finish().await.map_err(|cause| sent.error(cause))?;
+
+    let into = format!("COPY cqrs_event ({}) FROM STDIN BINARY", events::COLUMNS);
+    let mut copy = begin(connection, &into, &sent).await?;
+    let events = events.finish();
+    for chunk in events.chunks(CHUNK) {
+        copy = send(copy, chunk, &sent).await?;
+    }
+    copy.finish().await.map_err(|cause| sent.error(cause))?;
+    Ok(Copied {
+        rows: sent.ids.len(),
+        last,
+    })
+}
+
+/// What a COPY carried, to say what was wrong with it.
+struct Sent {
+    table: &'static Table,
+    kind: &'static str,
+    ids: Vec<String>,
+}
+
+impl Sent {
+    fn error(&self, cause: sqlx::Error) -> Error {
+        copy_error(cause, self.table, self.kind, &self.ids)
+    }
+}
+
+async fn begin<'c>(
+    connection: &'c mut PgConnection,
+    statement: &str,
+    sent: &Sent,
+) -> Result<PgCopyIn<&'c mut PgConnection>> {
+    connection
+        .copy_in_raw(statement)
+        .await
+        .map_err(|cause| sent.error(cause))
+}
+
+async fn send<'c>(
+    mut copy: PgCopyIn<&'c mut PgConnection>,
+    data: impl std::ops::Deref<Target = [u8]>,
+    sent: &Sent,
+) -> Result<PgCopyIn<&'c mut PgConnection>> {
+    copy.send(data).await.map_err(|cause| sent.error(cause))?;
+    Ok(copy)
+}
+
+/// The position of the last event of a write.
+async fn position(connection: &mut PgConnection, write: &StagedWrite) -> Result<Position> {
+    let version = i64::try_from(write.new_version).unwrap_or(i64::MAX);
+    sqlx::query_scalar(
+        "SELECT position FROM cqrs_event
+         WHERE aggregate_type = $1 AND aggregate_id = $2 AND aggregate_version = $3",
+    )
+    .bind(write.aggregate_type)
+    .bind(&write.aggregate_id)
+    .bind(version)
+    .fetch_one(connection)
+    .await
+    .map(Position)
+    .map_err(|cause| error(cause, "looking for the events of a bulk insert"))
+}
+
+/// Changes rows that are locked, and appends their events.
+pub(super) async fn change<A: AggregateRoot>(
+    session: &mut Session,
+    change: &BulkChange<A>,
+    rows: &[ChosenRow<A>],
+    returned: Returned,
+) -> Result<Written> {
+    let table = A::table();
+    let mut arguments = PgArguments::default();
+    for (index, value) in &change.assignments {
+        let column = &table.columns()[*index];
+        bind::add(&mut arguments, column.column_type(), value)?;
+    }
+    bind::add_column(
+        &mut arguments,
+        key_column(table).column_type(),
+        rows.iter().map(|row| &row.key),
+    )?;
+    let version = |row: &ChosenRow<A>| i64::try_from(row.version).unwrap_or(i64::MAX);
+    bind(&mut arguments, rows.iter().map(version).collect::<Vec<_>>())?;
+    events::bind_origin(&mut arguments, &change.metadata)?;
+    let event = &change.event;
+    bind(&mut arguments, A::TYPE)?;
+    bind(&mut arguments, event.event_type)?;
+    let schema_version = i32::try_from(event.schema_version).unwrap_or(i32::MAX);
+    bind(&mut arguments, schema_version)?;
+    bind(&mut arguments, event.payload.as_str())?;
+    bind(&mut arguments, event.content_hash.0.as_slice())?;
+    bind(&mut arguments, event.occurred_at)?;
+    let tenants = rows.iter().map(|row| row.tenant.as_ref());
+    let tenants: Vec<Option<&str>> = tenants.map(|id| id.map(TenantId::as_str)).collect();
+    bind(&mut arguments, tenants)?;
+    let ids: Vec<&str> = rows.iter().map(|row| row.aggregate_id.as_str()).collect();
+    bind(&mut arguments, ids)?;
+    let events: Vec<Uuid> = rows.iter().map(|_| Uuid::now_v7()).collect();
+    bind(&mut arguments, events)?;
+    bind(
+        &mut arguments,
+        i64::try_from(rows.len()).unwrap_or(i64::MAX),
+    )?;
+
+    let sql = change_sql(table, &change.assignments, change.deletes, returned).into();
+    let logged = query(&sql, arguments)
+        .fetch_all(&mut session.connection)
+        .await
+        .map_err(|cause| error(cause, "changing rows in bulk"))?;
+    if logged.len() != rows.len() {
+        return Err(Error::store(
+            StoreErrorKind::Database,
+            format!(
+                "not all rows of table {} were changed; a trigger may keep them",
+                table.name()
+            ),
+        ));
+    }
+    let mut written = Written::default();
+    for row in logged {
+        let position = row
+            .try_get(0)
+            .map_err(|cause| error(cause, "changing rows in bulk"))?;
+        written.position = written.position.max(Some(Position(position)));
+        if returned == Returned::Events {
+            written.envelopes.push(read_event(&PgSource(row))?);
+        }
+    }
+    Ok(written)
+}
+
+fn key_column(table: &Table) -> &Column {
+    table
+        .key_columns()
+        .next()
+        .expect("the derive gives every aggregate a key")
+}
+
+fn change_sql(
+    table: &Table,
+    assignments: &[(usize, Value)],
+    deletes: bool,
+    returned: Returned,
+) -> String {
+    let returned = match returned {
+        Returned::Positions => "position",
+        Returned::Events => EVENT_COLUMNS,
+    };
+    let name = quoted(table.name());
+    let key = key_column(table);
+    let keys = assignments.len() + 1;
+    let versions = keys + 1;
+    let source = format!(
+        "unnest(${keys}::{}, ${versions}::int8[]) AS g(key, version)",
+        bind::array_type(key.column_type())
+    );
+    let version = quoted(version_column(table));
+    let guard = format!(
+        "t.{} = g.key AND t.{version} = g.version",
+        quoted(key.name())
+    );
+    let changed = if deletes {
+        format!("DELETE FROM {name} AS t USING {source} WHERE {guard} RETURNING 1")
+    } else {
+        let set: String = assignments
+            .iter()
+            .enumerate()
+            .map(|(place, (index, _))| {
+                let column = &table.columns()[*index];
+                let cast = bind::cast(column.column_type());
+                format!(", {} = ${}{cast}", quoted(column.name()), place + 1)
+            })
+            .collect();
+        format!(
+            "UPDATE {name} AS t SET {version} = t.{version} + 1{set} FROM {source} WHERE {guard} \
+             RETURNING 1"
+        )
+    };
+    let origin = write::placeholders(versions + 1, ORIGIN);
+    let first = versions + ORIGIN;
+    let at = |offset: usize| format!("${}", first + offset);
+    format!(
+        "WITH changed AS ({changed}), logged AS (INSERT INTO cqrs_event ({}) SELECT {origin}, \
+         e.tenant_id, {}, e.aggregate_id, e.event_id, e.version + 1, {}, {}, {}::json, {}, {} \
+         FROM unnest(${versions}::int8[], {}::text[], {}::text[], {}::uuid[]) WITH ORDINALITY \
+         AS e(version, tenant_id, aggregate_id, event_id, ordinality) \
+         WHERE (SELECT count(*) FROM changed) = {} ORDER BY e.ordinality RETURNING {returned}) \
+         SELECT {returned} FROM logged ORDER BY position",
+        events::COLUMNS,
+        at(1),
+        at(2),
+        at(3),
+        at(4),
+        at(5),
+        at(6),
+        at(7),
+        at(8),
+        at(9),
+        at(10),
+    )
+}

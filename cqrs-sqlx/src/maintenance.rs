@@ -1,0 +1,213 @@
+//! Maintenance: bulk work outside of any unit of work.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use cqrs_core::maintenance::{
+    BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
+};
+use cqrs_core::mapping::{RowCursor, Value};
+use cqrs_core::staging::StagedWrite;
+use cqrs_core::{
+    AggregateRoot, Error, Inline, Metadata, Page, PageRequest, Query, Result, Specification,
+};
+
+use crate::backend::{Backend, Returned, Written};
+use crate::projector::SqlTransaction;
+use crate::reads::{self, Place};
+use crate::select::{self, PageSelect, Select};
+use crate::store::{Shared, SqlStore};
+use crate::unit_of_work::Transaction;
+
+impl<B: Backend> BulkStore for SqlStore<B> {
+    fn now(&self) -> DateTime<Utc> {
+        self.shared().clock.now()
+    }
+
+    async fn bulk_insert(&self, writes: BulkWrites<'_>, metadata: &Metadata) -> Result<Inserted> {
+        let shared = self.shared();
+        let mut writes = writes.peekable();
+        if writes.peek().is_none() {
+            return Ok(Inserted::default());
+        }
+        let projections = shared.inline.current();
+        let reads = |write: &StagedWrite| projections.reads(std::slice::from_ref(write));
+        if writes
+            .peek()
+            .is_some_and(|write| write.as_ref().is_ok_and(reads))
+        {
+            return insert_and_project(shared, &mut writes, metadata, &projections).await;
+        }
+        let mut transaction = Transaction::begin(shared).await?;
+        transaction.note_bulk();
+        let connection = transaction.connection().get();
+        let writes = Box::new(writes);
+        match B::insert_in_bulk(connection, &shared.statements, writes, metadata).await {
+            Ok(inserted) => {
+                commit(transaction, shared).await?;
+                Ok(inserted)
+            }
+            Err(cause) => Err(transaction.after_failure(shared, cause).await.1),
+        }
+    }
+
+    async fn bulk_change<A: AggregateRoot>(
+        &self,
+        change: &BulkChange<A>,
+        after: Option<&Value>,
+    ) -> Result<ChangedRows> {
+        let shared = self.shared();
+        let select = select::bulk(change, after, &B::DIALECT)?;
+        let projections = shared.inline.current();
+        let returned = match projections.reads_type(A::TYPE) {
+            true => Returned::Events,
+            false => Returned::Positions,
+        };
+        let mut transaction = Transaction::begin(shared).await?;
+        match change_rows(&mut transaction, change, &select, returned).await {
+            Ok(changed) if changed.rows > 0 => {
+                let (transaction, _changing) = transaction.project(shared, &projections).await?;
+                commit(transaction, shared).await?;
+                Ok(changed)
+            }
+            Ok(nothing) => {
+                transaction.roll_back(shared).await;
+                Ok(nothing)
+            }
+            Err(cause) => Err(transaction.after_failure(shared, cause).await.1),
+        }
+    }
+
+    async fn bulk_query<A: AggregateRoot>(
+        &self,
+        rows: &BulkScope,
+        query: Query<A>,
+    ) -> Result<Vec<A>> {
+        let select = select::rows(&query, rows, &B::DIALECT)?;
+        reads::entities(Place::Alone(self.shared()), &select).await
+    }
+
+    async fn bulk_page<A: AggregateRoot>(
+        &self,
+        rows: &BulkScope,
+        query: Query<A>,
+        request: PageRequest,
+    ) -> Result<Page<A>> {
+        let select = PageSelect::new(&query, request, rows, &B::DIALECT)?;
+        reads::page(Place::Alone(self.shared()), &select).await
+    }
+
+    async fn bulk_count<A: AggregateRoot>(
+        &self,
+        rows: &BulkScope,
+        specification: Specification<A>,
+    ) -> Result<u64> {
+        let select = select::count(&specification, rows, &B::DIALECT)?;
+        reads::count(Place::Alone(self.shared()), &select).await
+    }
+
+    fn bulk_export<A: AggregateRoot>(&self, rows: &BulkScope, query: Query<A>) -> Export<A> {
+        let shared = Arc::clone(self.shared());
+        let select = select::rows(&query, rows, &B::DIALECT);
+        Export::new(|sink| async move {
+            let select = select?;
+            let table = A::table();
+            let mut connection = shared.readers.acquire().await?;
+            let read = B::fetch_slowly(
+                connection.begin_work(),
+                &select.sql,
+                &select.parameters,
+                table,
+                |row| {
+                    let item = A::read_row(&mut RowCursor::new(table, row)).map_err(Error::from)?;
+                    let sink = sink.clone();
+                    Ok(async move { sink.put(item).await })
+                },
+            )
+            .await;
+            match &read {
+                Ok(()) => connection.end_work(),
+                Err(error) if reads::is_unavailable(error) => {
+                    connection.discard();
+                    shared.readers.close_idle();
+                }
+                // It may be in the middle of many rows: it is repaired, or closed.
+                Err(_) => {}
+            }
+            read
+        })
+    }
+}
+
+/// Inserts as a unit of work would, since inline projections are given the events as the log holds
+/// them, which a copy does not bring back.
+async fn insert_and_project<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    writes: &mut (impl Iterator<Item = Result<StagedWrite>> + Send),
+    metadata: &Metadata,
+    projections: &Inline<SqlTransaction<B>>,
+) -> Result<Inserted> {
+    const AT_ONCE: usize = 1_000;
+    let mut inserted = Inserted::default();
+    // Dropped after the commit: then the tables of the projections count as changed.
+    let mut changing = Vec::new();
+    let mut transaction = Transaction::begin(shared).await?;
+    loop {
+        let batch: Result<Vec<_>> = writes.by_ref().take(AT_ONCE).collect();
+        let sent = match batch {
+            Ok(batch) if batch.is_empty() => break,
+            Ok(batch) => {
+                inserted.rows += batch.len();
+                transaction.send(shared, batch, metadata, projections).await
+            }
+            Err(cause) => Err(cause),
+        };
+        if let Err(cause) = sent {
+            return Err(transaction.after_failure(shared, cause).await.1);
+        }
+        let (projected, rows) = transaction.project(shared, projections).await?;
+        transaction = projected;
+        changing.push(rows);
+    }
+    inserted.position = commit(transaction, shared).await?.position;
+    Ok(inserted)
+}
+
+/// Locks the rows of a batch, then changes them.
+async fn change_rows<B: Backend, A: AggregateRoot>(
+    transaction: &mut Transaction<B>,
+    change: &BulkChange<A>,
+    select: &Select,
+    returned: Returned,
+) -> Result<ChangedRows> {
+    let place = Place::Transaction(transaction.connection());
+    let tenant = A::table().is_tenant().then_some(2);
+    let rows = reads::rows(place, select, None, |row: &B::Row| {
+        ChosenRow::<A>::read(row, 0, 1, tenant)
+    })
+    .await?;
+    let more = rows.len() == usize::try_from(change.batch_size).unwrap_or(usize::MAX);
+    let mut changed = ChangedRows {
+        rows: rows.len(),
+        position: None,
+        last: rows.last().filter(|_| more).map(|row| row.key.clone()),
+    };
+    if !rows.is_empty() {
+        transaction.note_bulk();
+        let connection = transaction.connection().get();
+        let written = B::change_in_bulk(connection, change, &rows, returned).await?;
+        changed.position = written.position;
+        transaction.add_events(written.envelopes);
+    }
+    Ok(changed)
+}
+
+/// Commits, and wakes the projectors.
+async fn commit<B: Backend>(
+    transaction: Transaction<B>,
+    shared: &Arc<Shared<B>>,
+) -> Result<Written> {
+    let written = transaction.commit(shared).await?;
+    shared.committed.signal();
+    Ok(written)
+}

@@ -1,0 +1,116 @@
+//! What `maintenance.md` shows.
+
+use cqrs_core::Maintain;
+use cqrs_core::{
+    Aggregate, DomainEvent, Entity, Query, RequestContext, Result, Root, RowProjection, Store,
+    UnitOfWork,
+};
+use cqrs_sqlx::SqliteStore;
+use serde::{Deserialize, Serialize};
+
+use super::{Order, OrderEvent, OrderList, OrderRow};
+
+#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "note")]
+enum NoteEvent {
+    Written,
+}
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "note", event = NoteEvent, tenant, soft_delete)]
+struct Note {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<NoteEvent>,
+    text: String,
+}
+
+impl Note {
+    fn write(id: i64, text: &str) -> Self {
+        let mut root = Root::new();
+        root.raise(NoteEvent::Written);
+        let text = text.to_owned();
+        Self { id, root, text }
+    }
+}
+
+async fn open() -> Result<SqliteStore> {
+    let store = SqliteStore::connect("sqlite::memory:").await?;
+    store.migrate().await?;
+    store
+        .create_tables(&[Order::table(), OrderRow::table(), Note::table()])
+        .await?;
+    Ok(store)
+}
+
+#[tokio::test]
+async fn the_page_on_maintenance_is_true() -> Result<(), Box<dyn std::error::Error>> {
+    let store = open().await?;
+    let _projector = store.projector().rows(OrderList).start().await?;
+    let ctx = RequestContext::tenant("north".parse()?);
+    for customer in ["Ada", "Ben"] {
+        let order = Order::place(customer);
+        let placed = store.execute(&ctx, async |uow| uow.save(order.clone()));
+        placed.await?;
+    }
+
+    let orders = store.maintenance::<Order>(&ctx);
+    let paid = Order::fields().paid;
+    let done = orders.update(paid.eq(false), [paid.set(true)]).await?;
+    assert_eq!((done.items(), done.commits()), (2, 1));
+
+    let new: Vec<Order> = (0..1_000).map(|_| Order::place("Ada")).collect();
+    let done = store.maintenance::<Order>(&ctx).insert(new).await?;
+    store.wait_for(&done.receipt(), OrderList::NAME).await?;
+    assert_eq!(done.items(), 1_000);
+
+    let orders = store.maintenance::<Order>(&ctx).raising(OrderEvent::Paid);
+    let done = orders.update(paid.eq(false), [paid.set(true)]).await?;
+    store.wait_for(&done.receipt(), OrderList::NAME).await?;
+    assert_eq!(done.items(), 1_000);
+
+    let mut export = store.maintenance::<Order>(&ctx).export(Query::all());
+    let mut customers = Vec::new();
+    while let Some(order) = export.next().await? {
+        customers.push(order.customer);
+    }
+    assert_eq!(customers.len(), 1_002);
+
+    let lines = ["Cid", "Dee"];
+    let source = lines.into_iter().map(Order::place);
+    let done = store
+        .maintenance::<Order>(&ctx)
+        .batch_size(500)
+        .import(source, |progress| {
+            println!("{} ({:.0}/s)", progress.rows(), progress.rows_per_second());
+        })
+        .await?;
+    assert_eq!((done.items(), done.commits()), (2, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_deleted_can_be_seen() -> Result<(), Box<dyn std::error::Error>> {
+    let store = open().await?;
+    let ctx = RequestContext::tenant("north".parse()?);
+    let notes = store.maintenance::<Note>(&ctx);
+    let written = ["keep", "drop", "untouched"];
+    let written = written
+        .iter()
+        .zip(1..)
+        .map(|(text, id)| Note::write(id, text));
+    notes.insert(written.collect::<Vec<_>>()).await?;
+    notes.remove(Note::fields().id.le(2)).await?;
+
+    let a_year_ago = chrono::Utc::now() + chrono::TimeDelta::days(1);
+    let notes = store.maintenance::<Note>(&ctx).include_deleted();
+    let deleted_at = Note::fields().deleted_at;
+    assert_eq!(notes.count(deleted_at.is_not_null()).await?, 2);
+    notes.restore(Note::fields().text.eq("keep")).await?;
+    notes.purge(deleted_at.lt(a_year_ago)).await?;
+    let left = notes.query(Query::all()).await?;
+    let left: Vec<&str> = left.iter().map(|note| note.text.as_str()).collect();
+    assert_eq!(left, ["keep", "untouched"]);
+    Ok(())
+}
