@@ -2,9 +2,10 @@
 
 use cqrs_core::{
     Entity, Error, Page, PageRequest, Query, ReadModelRepository, ReadModels, Repository,
-    RequestContext, Result, Specification, Store, TenantId, UnitOfWork, repository,
+    RequestContext, Result, Specification, SqlQueries, SqlRow, Store, TenantId, UnitOfWork,
+    repository,
 };
-use cqrs_sqlx::SqliteStore;
+use cqrs_sqlx::{Backend, SqlUnitOfWork, SqliteStore};
 
 use super::{Order, OrderList, OrderRow};
 
@@ -64,6 +65,46 @@ async fn remind_next<U: UnitOfWork>(uow: &mut U) -> Result<bool> {
     order.pay();
     uow.save(order)?;
     Ok(true)
+}
+
+#[derive(Debug, PartialEq, SqlRow)]
+struct Debtor {
+    customer: String,
+    unpaid: i64,
+}
+
+#[repository]
+trait OrderReports: Repository<Order> + SqlQueries {
+    #[sql(
+        "SELECT customer, count(*) AS unpaid FROM orders
+         WHERE tenant_id = :tenant AND NOT paid
+         GROUP BY customer HAVING count(*) >= :least ORDER BY customer"
+    )]
+    async fn debtors(&mut self, least: i64) -> Result<Vec<Debtor>>;
+
+    #[sql(
+        "SELECT o.* FROM orders AS o WHERE o.tenant_id = :tenant AND o.customer IN
+         (SELECT customer FROM orders WHERE tenant_id = :tenant AND paid = :paid)"
+    )]
+    async fn of_customers_who(&mut self, paid: bool) -> Result<Vec<Order>>;
+
+    #[sql(
+        postgres = "SELECT count(*) FROM orders WHERE tenant_id = :tenant AND customer = ANY(:among)",
+        sqlite = "SELECT count(*) FROM orders WHERE tenant_id = :tenant
+                  AND customer IN (SELECT value FROM json_each(:among))"
+    )]
+    async fn count_of(&mut self, among: &[String]) -> Result<i64>;
+
+    #[sql(
+        "SELECT tenant_id, count(*) FROM orders GROUP BY tenant_id",
+        all_tenants
+    )]
+    async fn by_tenant(&mut self) -> Result<Vec<(String, i64)>>;
+}
+
+async fn remind_debtors<B: Backend>(uow: &mut SqlUnitOfWork<B>) -> Result<usize> {
+    let debtors = uow.repository::<Order>().debtors(2).await?;
+    Ok(debtors.len())
 }
 
 fn north() -> AnyResult<RequestContext> {
@@ -150,5 +191,30 @@ async fn read_models_are_found_in_pages() -> AnyResult {
         request = PageRequest::after(sent_to_the_client.parse()?, 3).with_total();
     }
     assert_eq!(customers, ["Ada", "Bob", "Bob", "Cyd"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn sql_is_verified_and_run() -> AnyResult {
+    let store = store().await?;
+    store.verify_sql(&[ORDER_REPORTS_SQL]).await?;
+    let mut uow = store.unit_of_work(&north()?);
+    let debtors = uow.repository::<Order>().debtors(2).await?;
+    let customer = "Bob".to_owned();
+    assert_eq!(
+        debtors,
+        [Debtor {
+            customer,
+            unpaid: 2
+        }]
+    );
+    assert_eq!(remind_debtors(&mut uow).await?, 1);
+    let mut orders = uow.repository::<Order>();
+    assert_eq!(orders.of_customers_who(false).await?.len(), 4);
+    let among = ["Ada".to_owned(), "Bob".to_owned()];
+    assert_eq!(orders.count_of(&among).await?, 3);
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    let by_tenant = uow.repository::<Order>().by_tenant().await?;
+    assert_eq!(by_tenant, [("north".to_owned(), 4)]);
     Ok(())
 }

@@ -14,6 +14,7 @@
 //! | keep them in the commit, or fold them on read | [`Store::inline`], [`Store::live`] |
 //! | cache reads | `cache` (a feature) |
 //! | work on many aggregates at once | [`Maintain::maintenance`], [`Maintenance`] |
+//! | write SQL of your own | [`sql`], [`SqlRow`](derive@SqlRow) |
 //! | tell others | [`EventBus`], [`Relay`] |
 //! | tell errors apart | [`Error`], [`StoreErrorKind`] |
 //! | test | [`InMemoryStore`], [`ManualClock`] |
@@ -146,6 +147,7 @@ mod read_model;
 mod repository;
 mod specification;
 mod spent;
+pub mod sql;
 pub mod staging;
 mod store;
 mod unit_of_work;
@@ -179,6 +181,7 @@ pub use specification::{
     Query, RowLock, SortKey, Specification, TextTest, TextValue,
 };
 pub use spent::Spent;
+pub use sql::{SqlQueries, SqlReads, SqlRow};
 pub use store::{
     BatchError, BatchReceipt, BoxFuture, Delivery, Inbox, ItemWork, RetryPolicy, Store, StoreId,
     Work, WorkOnce,
@@ -186,4 +189,4 @@ pub use store::{
 pub use unit_of_work::{CommitReceipt, UnitOfWork};
 
 #[cfg(feature = "derive")]
-pub use cqrs_macros::{Aggregate, DomainEvent, ReadModel, Record, ValueObject, repository};
+pub use cqrs_macros::{Aggregate, DomainEvent, ReadModel, Record, SqlRow, ValueObject, repository};

@@ -11,6 +11,8 @@ pub(crate) struct EntityImpl<'a> {
     pub(crate) krate: &'a Path,
     pub(crate) ident: &'a Ident,
     pub(crate) table: &'a str,
+    /// Whether its rows belong to tenants.
+    pub(crate) is_tenant: bool,
     /// Calls on the table builder that add the framework's columns.
     pub(crate) framework: TokenStream,
     /// Calls on the table builder that add the type's own columns.
@@ -77,7 +79,15 @@ impl EntityImpl<'_> {
         } = self;
         let fields_name = self.fields.name();
         let construct = self.fields.construct();
+        let without_tenant = (!self.is_tenant).then(|| {
+            quote! {
+                #[automatically_derived]
+                impl #krate::sql::WithoutTenant for #ident {}
+            }
+        });
         quote! {
+            #without_tenant
+
             #[automatically_derived]
             #[allow(deprecated, private_interfaces)]
             impl #krate::Entity for #ident {

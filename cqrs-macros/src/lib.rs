@@ -42,6 +42,7 @@ mod naming;
 mod read_model;
 mod record;
 mod repository;
+mod sql_row;
 mod symbol;
 mod types;
 mod value_object;
@@ -229,6 +230,37 @@ pub fn derive_record(input: TokenStream) -> TokenStream {
     record::expand(&parse_macro_input!(input as DeriveInput)).into()
 }
 
+/// Makes a struct a row of a finder with `#[sql]`: its fields are found among the columns of the
+/// result by their names, in any order and among others.
+///
+/// | attribute | meaning |
+/// |---|---|
+/// | `#[sql_row(crate = "...")]` | another path to `cqrs_core` |
+/// | on a field: `#[mapper(...)]` | how the field is stored: [mapping](crate#mapping-fields-to-columns) |
+///
+/// # Example
+///
+/// ```
+/// use cqrs_core::{SqlRow, mapping::Value, mapping::ValueRow};
+///
+/// #[derive(Debug, PartialEq, SqlRow)]
+/// struct Total {
+///     customer: String,
+///     #[mapper(column = "n")]
+///     orders: u32,
+/// }
+///
+/// let columns = Total::columns();
+/// assert_eq!(columns.places(&["n", "more", "customer"]), Ok(vec![2, 0]));
+/// let row = ValueRow::new(vec![Value::Text("Ada".into()), Value::Int(3)]);
+/// assert_eq!(Total::read(&row)?, Total { customer: "Ada".into(), orders: 3 });
+/// # Ok::<(), cqrs_core::mapping::MappingError>(())
+/// ```
+#[proc_macro_derive(SqlRow, attributes(sql_row, mapper))]
+pub fn derive_sql_row(input: TokenStream) -> TokenStream {
+    sql_row::expand(&parse_macro_input!(input as DeriveInput)).into()
+}
+
 /// Makes a type part of what aggregates and read models store.
 ///
 /// | on | emits | stored |
@@ -311,6 +343,35 @@ pub fn derive_value_object(input: TokenStream) -> TokenStream {
 /// | `Result<A>`, with `one` | for the only one; `NotFound` where there is none |
 /// | `Result<u64>` | how many there are |
 /// | `Result<bool>` | whether there is any |
+///
+/// # SQL
+///
+/// A trait that extends `SqlQueries` besides (`SqlReads` for a read model) may have finders with
+/// `#[sql(...)]`. They run in databases alone; what has no such trait, as the repository in memory,
+/// has none of the finders.
+///
+/// | in `#[sql(...)]` | meaning |
+/// |---|---|
+/// | `"SELECT ... WHERE cents >= :least"` | the statement, a literal: each `:name` is a parameter of the method, and each parameter is named |
+/// | `postgres = "...", sqlite = "..."` | a text for each database; beside one for all others, or alone |
+/// | `:tenant` in the text | the tenant of the scope; it is bound by the framework |
+/// | `all_tenants` | the statement reads the rows of all tenants, and needs the scope of the system |
+/// | `without_tenant` | its rows belong to no tenant |
+/// | `lock` | it locks rows (`FOR UPDATE` in the text), and opens the transaction for that |
+///
+/// What stands in quotes and comments, and `::`, names no parameter. Parameters are values of one
+/// column, references to such, `&str`, `&[u8]`, and lists (`&[T]`, `Vec<T>`): an array in Postgres,
+/// in SQLite a JSON array for `json_each`.
+///
+/// | returns | asks |
+/// |---|---|
+/// | `Result<Vec<T>>` | for all rows |
+/// | `Result<Option<T>>` | for the only row, if there is one; a second is the error `NotUnique` |
+/// | `Result<T>` | for the only row; `NotFound` where there is none |
+///
+/// `T` is a struct with `#[derive(SqlRow)]`, the aggregate, a read model, a tuple of columns, or
+/// one column. For the trait `OrderReports` the macro makes `ORDER_REPORTS_SQL`, the list of its
+/// statements: pass it to `verify_sql` of the store at start-up.
 ///
 /// `#[repository(crate = "...")]` gives another path to `cqrs_core`.
 ///

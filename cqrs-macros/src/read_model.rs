@@ -160,6 +160,7 @@ fn emit(input: &DeriveInput, parsed: &Parsed, table: &str) -> TokenStream {
         krate,
         ident,
         table,
+        is_tenant: parsed.tenant.is_some(),
         framework,
         describe,
         fields: &fields,

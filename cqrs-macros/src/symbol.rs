@@ -7,8 +7,11 @@ pub(crate) const MAPPER: &str = "mapper";
 pub(crate) const READ_MODEL: &str = "read_model";
 pub(crate) const RECORD: &str = "record";
 pub(crate) const SERDE: &str = "serde";
+pub(crate) const SQL: &str = "sql";
+pub(crate) const SQL_ROW: &str = "sql_row";
 pub(crate) const VALUE_OBJECT: &str = "value_object";
 
+pub(crate) const ALL_TENANTS: &str = "all_tenants";
 pub(crate) const AS: &str = "as";
 pub(crate) const AUDIT: &str = "audit";
 pub(crate) const COLUMN: &str = "column";
@@ -33,3 +36,4 @@ pub(crate) const TENANT: &str = "tenant";
 pub(crate) const TEXT: &str = "text";
 pub(crate) const VERSION: &str = "version";
 pub(crate) const WITH: &str = "with";
+pub(crate) const WITHOUT_TENANT: &str = "without_tenant";

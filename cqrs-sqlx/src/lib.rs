@@ -88,6 +88,7 @@ mod receipts;
 mod repository;
 mod retention;
 mod select;
+mod sql;
 mod statements;
 mod store;
 mod tenancy;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cqrs_core::sql::{Arguments, SqlReads, SqlRow};
 use cqrs_core::{
     Page, PageRequest, Query, ReadModel, ReadModels, RequestContext, Result, Specification,
     TenantScope,
@@ -11,6 +12,7 @@ use tracing::{Instrument, Span};
 use crate::backend::Backend;
 use crate::reads::{self, Place};
 use crate::select::{self, PageSelect};
+use crate::sql;
 use crate::store::Shared;
 
 /// The read models of a store within a tenant scope.
@@ -31,6 +33,15 @@ impl<B: Backend> SqlReadModels<B> {
             scope: context.scope().clone(),
             span: context.span("read models"),
         }
+    }
+}
+
+impl<B: Backend> SqlReads for SqlReadModels<B> {
+    async fn sql<T: SqlRow>(&self, arguments: Arguments) -> Result<Vec<T>> {
+        let statement = arguments.statement();
+        let select = sql::select(arguments, &self.scope, &B::DIALECT)?;
+        let rows = sql::rows(Place::Alone(&self.shared), statement, &select, &self.scope);
+        rows.instrument(self.span.clone()).await
     }
 }
 
@@ -65,6 +76,7 @@ impl<B: Backend> ReadModels for SqlReadModels<B> {
 
     async fn exists<R: ReadModel>(&self, specification: Specification<R>) -> Result<bool> {
         let select = select::exists(&specification, &select::living(&self.scope), &B::DIALECT)?;
-        reads::exists(Place::Alone(&self.shared), &select).await
+        let exists = reads::exists(Place::Alone(&self.shared), &select);
+        exists.instrument(self.span.clone()).await
     }
 }

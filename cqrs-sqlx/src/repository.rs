@@ -3,11 +3,13 @@
 use std::marker::PhantomData;
 
 use cqrs_core::maintenance::BulkScope;
+use cqrs_core::sql::{Arguments, SqlQueries, SqlRow};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{AggregateRoot, Page, PageRequest, Query, Repository, Result, Specification};
 
 use crate::backend::Backend;
 use crate::select::{self, PageSelect};
+use crate::sql;
 use crate::unit_of_work::SqlUnitOfWork;
 
 /// The aggregates of one type within a [`SqlUnitOfWork`].
@@ -31,6 +33,17 @@ impl<'u, B: Backend, A: AggregateRoot> SqlRepository<'u, B, A> {
 
     fn seen(&self) -> BulkScope {
         select::living(self.unit_of_work.scope())
+    }
+}
+
+impl<B: Backend, A: AggregateRoot> SqlQueries for SqlRepository<'_, B, A> {
+    async fn sql<T: SqlRow>(&mut self, arguments: Arguments) -> Result<Vec<T>> {
+        let statement = arguments.statement();
+        let select = sql::select(arguments, self.unit_of_work.scope(), &B::DIALECT)?;
+        if statement.locks {
+            self.unit_of_work.hold_locks().await?;
+        }
+        self.unit_of_work.sql(statement, &select).await
     }
 }
 

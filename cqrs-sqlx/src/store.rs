@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::Table;
+use cqrs_core::sql::Statement;
 use cqrs_core::{
     Clock, CommitReceipt, Envelope, EventBus, Inbox, InlineProjections, LogSlice, Position,
     Projection, RawPayload, RequestContext, Result, RetryPolicy, RowProjection, Store, StoreId,
@@ -239,6 +240,25 @@ impl<B: Backend> SqlStore<B> {
     pub async fn verify(&self, tables: &[&'static Table]) -> Result<()> {
         let mut connection = self.shared.readers.acquire().await?;
         crate::verify::verify(&mut connection, tables).await
+    }
+
+    /// Has the database prepare the SQL of finders, and compares what it says of their parameters
+    /// and columns with the code: call it at start-up, with the lists that
+    /// [`#[repository]`](macro@cqrs_core::repository) makes. No statement is run.
+    ///
+    /// On Postgres the types of parameters and columns are compared. SQLite knows no types of
+    /// parameters, and types of columns only where they are those of a table: there their numbers
+    /// and names are compared, and the types that are known. Whether a column may be NULL no
+    /// database says.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) of kind
+    /// [`Schema`](cqrs_core::StoreErrorKind::Schema) with every difference: trait, finder, parameter
+    /// or column, expected and found. Its source is a [`SchemaMismatch`](crate::SchemaMismatch).
+    pub async fn verify_sql(&self, statements: &[&'static [Statement]]) -> Result<()> {
+        let mut connection = self.shared.readers.acquire().await?;
+        crate::verify::verify_sql::<B>(&mut connection, statements).await
     }
 
     /// Reads the log: up to `limit` events after a position, of the context's tenants, in order.

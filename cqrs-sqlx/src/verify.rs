@@ -1,5 +1,9 @@
 //! Checking the tables of the code against those of the database.
 
+mod sql;
+
+pub(crate) use sql::{ParameterType, Prepared, ResultColumn, verify_sql};
+
 use std::fmt;
 
 use cqrs_core::mapping::Table;
@@ -25,7 +29,8 @@ pub(crate) struct LiveColumn {
 
 /// The differences between the tables of the code and those of the database.
 ///
-/// It is the source of the error of [`SqlStore::verify`](crate::SqlStore::verify).
+/// It is the source of the error of [`SqlStore::verify`](crate::SqlStore::verify), and of
+/// [`SqlStore::verify_sql`](crate::SqlStore::verify_sql) for statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaMismatch {
     differences: Vec<String>,
@@ -60,16 +65,18 @@ pub(crate) async fn verify<B: Backed>(
         connection.end_work();
         compare::<B>(table, &live, &mut differences);
     }
+    refuse("the schema of the database is not the code's", differences)
+}
+
+/// The error of differences, if there are any.
+fn refuse(what: &str, differences: Vec<String>) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
     let mismatch = SchemaMismatch { differences };
     Err(Error::Store(
-        StoreError::new(
-            StoreErrorKind::Schema,
-            format!("the schema of the database is not the code's:\n{mismatch}"),
-        )
-        .with_source(mismatch),
+        StoreError::new(StoreErrorKind::Schema, format!("{what}:\n{mismatch}"))
+            .with_source(mismatch),
     ))
 }
 

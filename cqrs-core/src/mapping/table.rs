@@ -41,6 +41,16 @@ pub struct Column {
 }
 
 impl Column {
+    /// A column that is found by its place, under this name in messages.
+    pub(crate) fn unnamed<T: ColumnValue>(name: String) -> Self {
+        Self {
+            name: Cow::Owned(name),
+            column_type: T::TYPE,
+            nullable: T::NULLABLE,
+            role: ColumnRole::Data,
+        }
+    }
+
     /// The name, a plain SQL identifier.
     #[must_use]
     pub fn name(&self) -> &str {

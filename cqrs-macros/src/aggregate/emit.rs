@@ -45,6 +45,7 @@ pub(super) fn emit(model: &Model) -> TokenStream {
         krate,
         ident,
         table: &model.table,
+        is_tenant: model.framework.tenant.is_some(),
         framework: model.framework.describe(),
         describe,
         fields: &fields,

@@ -6,7 +6,8 @@ use syn::{ReturnType, Signature, TraitItem, TraitItemFn};
 
 use super::condition::{fields_variable, typed_field};
 use super::finder::{Answer, Finder, Lock, Rows};
-use super::{Kind, Method, Model};
+use super::sql::SqlFinder;
+use super::{Kind, Method, Model, emit_sql};
 use crate::attribute::emitted_at;
 
 /// Every repository has the finders, so they are provided methods and the impl is empty.
@@ -27,27 +28,46 @@ pub(super) fn emit(model: &Model, is_good: bool) -> TokenStream {
         attributes,
         vis,
         ident,
-        supertrait,
+        supertraits,
         methods,
         ..
     } = model;
+    let sql_finders: Vec<&SqlFinder> = methods
+        .iter()
+        .filter_map(|method| match method {
+            Method::Sql(finder) => Some(&**finder),
+            _ => None,
+        })
+        .collect();
+    let statements = is_good.then(|| emit_sql::emit_statements(&sql_finders, model));
+    let mut number = 0..;
     let methods = methods.iter().map(|method| match method {
         Method::Found(finder) if is_good => emit_finder(finder, model),
-        Method::Found(finder) => {
-            let method = emit_method(&finder.method, &quote!({ ::core::unreachable!() }));
-            quote!(#[allow(unused_variables)] #method)
+        Method::Found(finder) => emit_stub(&finder.method),
+        Method::Sql(finder) if is_good => {
+            let body = emit_sql::body(finder, number.next().unwrap_or_default(), model);
+            emit_method(&finder.method, &body)
         }
+        Method::Sql(finder) => emit_stub(&finder.method),
         Method::Written(item) => emit_written(item),
     });
     quote! {
         #(#attributes)*
-        #vis trait #ident: #supertrait {
+        #vis trait #ident: #supertraits {
             #(#methods)*
         }
 
         #[automatically_derived]
-        impl<__R: #supertrait + ?::core::marker::Sized> #ident for __R {}
+        impl<__R: #supertraits + ?::core::marker::Sized> #ident for __R {}
+
+        #statements
     }
+}
+
+/// The method without its body, after an error.
+fn emit_stub(method: &TraitItemFn) -> TokenStream {
+    let method = emit_method(method, &quote!({ ::core::unreachable!() }));
+    quote!(#[allow(unused_variables)] #method)
 }
 
 /// A hand-written method. An async one gets a future that is `Send`, as the finders have.

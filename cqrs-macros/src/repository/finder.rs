@@ -229,7 +229,7 @@ fn page(
 }
 
 /// The parameters that are plain names.
-fn parameters(method: &TraitItemFn) -> Vec<(&Ident, &Type)> {
+pub(super) fn parameters(method: &TraitItemFn) -> Vec<(&Ident, &Type)> {
     method
         .sig
         .inputs

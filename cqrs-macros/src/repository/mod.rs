@@ -2,20 +2,25 @@
 
 mod condition;
 mod emit;
+mod emit_sql;
 mod find;
 mod finder;
 mod parse;
+mod sql;
+mod sql_text;
 
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::parse::Parser;
-use syn::{Attribute, Ident, ItemTrait, Path, TraitItem, Type, Visibility};
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Ident, ItemTrait, Path, Token, TraitItem, Type, TypeParamBound, Visibility};
 
 use crate::attribute::{crate_path, default_crate};
 use crate::errors::Errors;
 use crate::symbol::CRATE;
 
 use finder::Finder;
+use sql::SqlFinder;
 
 /// A checked repository.
 struct Model {
@@ -24,8 +29,8 @@ struct Model {
     ident: Ident,
     krate: Path,
     kind: Kind,
-    /// `Repository<RoutePlan>` as written.
-    supertrait: Path,
+    /// `Repository<RoutePlan>`, with `SqlQueries` where that is there, as written.
+    supertraits: Punctuated<TypeParamBound, Token![+]>,
     /// The aggregate or read model.
     entity: Type,
     methods: Vec<Method>,
@@ -40,6 +45,7 @@ enum Kind {
 
 enum Method {
     Found(Box<Finder>),
+    Sql(Box<SqlFinder>),
     Written(Box<TraitItem>),
 }
 

@@ -6,12 +6,35 @@ use syn::{
 };
 
 use super::finder::Finder;
+use super::sql::SqlFinder;
 use super::{Kind, Method, Model};
 use crate::errors::Errors;
-use crate::symbol::FIND;
+use crate::symbol::{FIND, SQL};
 use crate::types;
 
 const SUPERTRAIT: &str = "a repository extends that of one aggregate: write `trait RoutePlans: Repository<RoutePlan>`, or `ReadModelRepository<...>` for a read model";
+
+/// The trait that runs SQL for repositories of aggregates.
+const SQL_QUERIES: &str = "SqlQueries";
+/// That for read models.
+const SQL_READS: &str = "SqlReads";
+
+impl Kind {
+    /// The trait that runs SQL.
+    const fn runs_sql(self) -> &'static str {
+        match self {
+            Self::Aggregate => SQL_QUERIES,
+            Self::ReadModel => SQL_READS,
+        }
+    }
+}
+
+/// What a method must know of its trait.
+struct Place<'a> {
+    kind: Kind,
+    runs_sql: bool,
+    krate: &'a Path,
+}
 
 /// Reads the trait; `None` where it cannot be told which aggregate it is about.
 pub(super) fn parse(item: ItemTrait, krate: Path, errors: &mut Errors) -> Option<Model> {
@@ -24,11 +47,18 @@ pub(super) fn parse(item: ItemTrait, krate: Path, errors: &mut Errors) -> Option
     if let Some(token) = &item.unsafety {
         errors.report(token, "a repository trait is not unsafe: remove this");
     }
-    let (kind, supertrait, entity) = supertrait(&item, errors)?;
+    let (kind, entity, runs_sql) = supertraits(&item, errors)?;
     let mut methods = Vec::new();
     for item in item.items {
         match item {
-            TraitItem::Fn(method) => methods.extend(parse_method(method, kind, &krate, errors)),
+            TraitItem::Fn(method) => {
+                let place = Place {
+                    kind,
+                    runs_sql,
+                    krate: &krate,
+                };
+                methods.extend(parse_method(method, &place, errors));
+            }
             other => errors.report(
                 other,
                 "a repository trait has finders only: write this outside of it",
@@ -41,62 +71,73 @@ pub(super) fn parse(item: ItemTrait, krate: Path, errors: &mut Errors) -> Option
         ident: item.ident,
         krate,
         kind,
-        supertrait,
+        supertraits: item.supertraits,
         entity,
         methods,
     })
 }
 
-/// The one supertrait, `Repository<A>` or `ReadModelRepository<R>`.
-fn supertrait(item: &ItemTrait, errors: &mut Errors) -> Option<(Kind, Path, Type)> {
-    let mut found = None;
+/// The one supertrait, `Repository<A>` or `ReadModelRepository<R>`, and whether there is that which
+/// runs SQL beside it.
+fn supertraits(item: &ItemTrait, errors: &mut Errors) -> Option<(Kind, Type, bool)> {
+    let (mut found, mut sql) = (None, None);
     for bound in &item.supertraits {
-        let read = match bound {
-            TypeParamBound::Trait(bound) => repository(&bound.path),
+        let path = match bound {
+            TypeParamBound::Trait(bound) => Some(&bound.path),
             _ => None,
         };
+        let name = path.and_then(|path| path.segments.last());
+        if name.is_some_and(|name| name.ident == SQL_QUERIES || name.ident == SQL_READS) {
+            sql = name.map(|name| &name.ident);
+            continue;
+        }
+        let read = path.and_then(repository);
         if read.is_none() || found.is_some() {
-            errors.report(bound, format!("{SUPERTRAIT}, and nothing else"));
+            errors.report(
+                bound,
+                format!("{SUPERTRAIT}, and nothing else but `{SQL_QUERIES}` or `{SQL_READS}`"),
+            );
         }
         found = found.or(read);
     }
     if item.supertraits.is_empty() {
         errors.report(&item.ident, SUPERTRAIT);
     }
-    found
+    let (kind, entity) = found?;
+    if let Some(sql) = sql.filter(|sql| *sql != kind.runs_sql()) {
+        let other = kind.runs_sql();
+        errors.report(sql, format!("here it is `{other}`: write that"));
+    }
+    Some((kind, entity, sql.is_some()))
 }
 
-fn repository(path: &Path) -> Option<(Kind, Path, Type)> {
+fn repository(path: &Path) -> Option<(Kind, Type)> {
     let last = path.segments.last()?;
     let kind = match last.ident.to_string().as_str() {
         "Repository" => Kind::Aggregate,
         "ReadModelRepository" => Kind::ReadModel,
         _ => return None,
     };
-    types::first_argument(last).map(|entity| (kind, path.clone(), entity.clone()))
+    types::first_argument(last).map(|entity| (kind, entity.clone()))
 }
 
 /// The rules of a method:
 ///
-/// - `#[find]` or a body, not both
+/// - `#[find]`, `#[sql]` or a body, and no second
 /// - a finder is `async fn` with `&mut self`, or `&self` for read models, and has lifetime
 ///   parameters at most
-fn parse_method(
-    mut method: TraitItemFn,
-    kind: Kind,
-    krate: &Path,
-    errors: &mut Errors,
-) -> Option<Method> {
+fn parse_method(mut method: TraitItemFn, place: &Place<'_>, errors: &mut Errors) -> Option<Method> {
+    let kind = place.kind;
     let (finds, attributes): (Vec<_>, Vec<_>) = std::mem::take(&mut method.attrs)
         .into_iter()
-        .partition(|attribute| attribute.path().is_ident(FIND));
+        .partition(|attribute| attribute.path().is_ident(FIND) || attribute.path().is_ident(SQL));
     method.attrs = attributes;
     let mut finds = finds.into_iter();
     let Some(find) = finds.next() else {
         if method.default.is_none() {
             errors.report(
                 &method.sig.ident,
-                "how is it found? Write `#[find(status == RouteStatus::Ready)]` on it, `#[find]` for all, or give it a body",
+                "how is it found? Write `#[find(status == RouteStatus::Ready)]` on it, `#[find]` for all, `#[sql(\"SELECT ...\")]`, or give it a body",
             );
         }
         if method.sig.asyncness.is_some() {
@@ -107,13 +148,13 @@ fn parse_method(
     for second in finds {
         errors.report(
             second,
-            "a finder has one `#[find]`: join the conditions with `&&`",
+            "a finder has one `#[find]` or `#[sql]`: join conditions with `&&`",
         );
     }
     if let Some(body) = &method.default {
         errors.push(syn::Error::new(
             body.brace_token.span.open(),
-            "a finder has `#[find]` or a body, not both: remove one",
+            "a finder has `#[find]`, `#[sql]` or a body: remove one",
         ));
     }
     if method.sig.asyncness.is_none() {
@@ -124,7 +165,18 @@ fn parse_method(
     }
     check_self(&method, kind, errors);
     check_parameters(&method.sig.generics, errors);
-    let finder = Finder::parse(&find, method, kind, krate, errors);
+    if find.path().is_ident(SQL) {
+        if !place.runs_sql {
+            let other = kind.runs_sql();
+            errors.report(
+                &find,
+                format!("SQL runs in databases alone: add `+ {other}` behind the supertrait, best in a trait of its own"),
+            );
+        }
+        let finder = SqlFinder::parse(&find, method, kind, errors);
+        return Some(Method::Sql(Box::new(finder)));
+    }
+    let finder = Finder::parse(&find, method, kind, place.krate, errors);
     Some(Method::Found(Box::new(finder)))
 }
 

@@ -34,7 +34,7 @@ use uuid::Uuid;
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::statements::Statements;
-use crate::verify::LiveColumn;
+use crate::verify::{LiveColumn, ParameterType, Prepared, ResultColumn};
 
 /// What is bound to one place of a statement, with the type of its values, which NULL and an empty
 /// list do not tell.
@@ -42,6 +42,8 @@ use crate::verify::LiveColumn;
 pub(crate) enum Parameter {
     /// One value.
     One(ColumnType, Value),
+    /// One value, bound with the type of its column, where no text around it says that.
+    Typed(ColumnType, Value),
     /// A list of values.
     List(ColumnType, Vec<Value>),
 }
@@ -82,6 +84,8 @@ pub(crate) struct Process {
 /// How the SQL that is shared by all databases differs in its words.
 #[derive(Debug)]
 pub(crate) struct Dialect {
+    /// Its name, as SQL of finders is given for it.
+    pub(crate) name: &'static str,
     /// After a text column that is compared or sorted by its bytes.
     pub(crate) byte_order: &'static str,
     /// After the statement that claims a subscription's checkpoint.
@@ -393,6 +397,22 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         table: &'static Table,
         addresses: &[RowAddress],
     ) -> impl Future<Output = Result<()>> + Send;
+
+    /// The columns of a result.
+    fn result_columns(row: &Self::Row) -> Vec<ResultColumn>;
+
+    /// Whether a column of a result whose type the driver names so may be read as a type.
+    fn can_decode(column_type: ColumnType, type_name: &str) -> bool;
+
+    /// Prepares a statement, with parameters of these types where some are given.
+    fn prepare(
+        connection: &mut Self::Connection,
+        sql: &Arc<str>,
+        parameters: &[ParameterType],
+    ) -> impl Future<Output = Result<Prepared>> + Send;
+
+    /// Whether the driver names the type of a parameter so.
+    fn is_parameter_type(parameter: ParameterType, type_name: &str) -> bool;
 
     /// Brings the framework's own tables up to date.
     fn migrate(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;

@@ -6,6 +6,7 @@ mod transaction;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use cqrs_core::sql::{SqlRow, Statement};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
     AggregateRoot, Changing, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Inline, Page,
@@ -182,15 +183,36 @@ impl<B: Backend> SqlUnitOfWork<B> {
 
     /// Whether a select finds anything.
     pub(crate) async fn exists(&mut self, select: &Select) -> Result<bool> {
-        let exists = reads::exists(self.place().await?, select).await;
-        self.after_read(exists).await
+        let span = self.span.clone();
+        let read = async {
+            let exists = reads::exists(self.place().await?, select).await;
+            self.after_read(exists).await
+        };
+        read.instrument(span).await
+    }
+
+    /// The rows of a statement of a finder.
+    pub(crate) async fn sql<T: SqlRow>(
+        &mut self,
+        statement: &'static Statement,
+        select: &Select,
+    ) -> Result<Vec<T>> {
+        let (span, scope) = (self.span.clone(), self.scope().clone());
+        let read = async {
+            let place = self.place().await?;
+            let rows = crate::sql::rows(place, statement, select, &scope).await;
+            self.after_read(rows).await
+        };
+        read.instrument(span).await
     }
 
     /// Opens the transaction, in which locks last.
     pub(crate) async fn hold_locks(&mut self) -> Result<()> {
         self.check_writable()
             .map_err(|_| Error::needs_writing_unit())?;
-        self.open().await.map(drop)
+        let span = self.span.clone();
+        let open = async { self.open().await.map(drop) };
+        open.instrument(span).await
     }
 
     /// A statement that fails takes its transaction with it, or what came after its savepoint.

@@ -3,7 +3,9 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use cqrs_core::mapping::{ColumnType, Value};
 use cqrs_core::{Error, Result, StoreErrorKind};
-use sqlx::postgres::PgArguments;
+use sqlx::encode::IsNull;
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo};
+use sqlx::{Encode, Postgres, Type};
 use uuid::Uuid;
 
 use crate::backend::Parameter;
@@ -47,9 +49,32 @@ pub(super) fn add(
 pub(super) fn add_parameter(arguments: &mut PgArguments, parameter: &Parameter) -> Result<()> {
     match parameter {
         Parameter::One(column_type, value) => add(arguments, *column_type, value),
+        Parameter::Typed(ColumnType::Json, Value::Json(json)) => bind(arguments, Jsonb(json)),
+        Parameter::Typed(ColumnType::Json, Value::Null) => bind(arguments, None::<Jsonb<'_>>),
+        Parameter::Typed(column_type, value) => add(arguments, *column_type, value),
         Parameter::List(column_type, values) => add_column(arguments, *column_type, values.iter()),
     }
 }
+
+/// A JSON document that is bound as `jsonb`.
+pub(super) struct Jsonb<'j>(&'j str);
+
+impl Type<Postgres> for Jsonb<'_> {
+    fn type_info() -> PgTypeInfo {
+        <sqlx::types::JsonValue as Type<Postgres>>::type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Jsonb<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Encoded {
+        // The binary form is a version, always 1, and the text.
+        buffer.push(1);
+        buffer.extend(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+type Encoded = std::result::Result<IsNull, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Binds the values of one column as an array.
 pub(super) fn add_column<'v>(

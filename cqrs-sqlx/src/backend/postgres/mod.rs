@@ -12,6 +12,7 @@ mod lost;
 #[cfg(test)]
 mod model;
 mod notify;
+mod prepare;
 mod row;
 mod rows;
 mod schema;
@@ -39,7 +40,7 @@ use crate::backend::{
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::statements::Statements;
-use crate::verify::LiveColumn;
+use crate::verify::{LiveColumn, ParameterType, Prepared, ResultColumn};
 
 /// The Postgres backend.
 #[derive(Debug, Clone)]
@@ -116,6 +117,7 @@ impl Backed for Postgres {
     const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
     const DIALECT: Dialect = Dialect {
+        name: "postgres",
         byte_order: " COLLATE \"C\"",
         claim: " FOR UPDATE SKIP LOCKED",
         // In the order of the list, which is the same for everyone.
@@ -405,6 +407,26 @@ impl Backed for Postgres {
         addresses: &[RowAddress],
     ) -> Result<()> {
         rows::delete(&mut session.connection, statements, table, addresses).await
+    }
+
+    fn result_columns(row: &PgSource) -> Vec<ResultColumn> {
+        prepare::columns(row.0.columns())
+    }
+
+    fn can_decode(column_type: ColumnType, type_name: &str) -> bool {
+        schema::can_decode(column_type, type_name)
+    }
+
+    async fn prepare(
+        session: &mut Session,
+        sql: &Arc<str>,
+        parameters: &[ParameterType],
+    ) -> Result<Prepared> {
+        prepare::prepare(&mut session.connection, sql, parameters).await
+    }
+
+    fn is_parameter_type(parameter: ParameterType, type_name: &str) -> bool {
+        prepare::is_named(parameter, type_name)
     }
 
     async fn migrate(session: &mut Session) -> Result<()> {

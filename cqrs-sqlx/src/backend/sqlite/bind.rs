@@ -14,7 +14,9 @@ pub(super) fn arguments(parameters: &[Parameter]) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     for parameter in parameters {
         match parameter {
-            Parameter::One(column_type, value) => add(&mut arguments, *column_type, value)?,
+            Parameter::One(column_type, value) | Parameter::Typed(column_type, value) => {
+                add(&mut arguments, *column_type, value)?;
+            }
             Parameter::List(_, values) => bind(&mut arguments, conditions::list_json(values))?,
         }
     }

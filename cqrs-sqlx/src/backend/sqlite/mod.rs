@@ -8,6 +8,7 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod horizon;
+mod prepare;
 mod row;
 mod rows;
 mod schema;
@@ -23,8 +24,8 @@ use cqrs_core::{
     AggregateRoot, Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind,
 };
 use futures_util::TryStreamExt;
-use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, Row};
 
 use self::bind::arguments;
 use self::error::error;
@@ -38,7 +39,7 @@ use crate::backend::{
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::statements::Statements;
-use crate::verify::LiveColumn;
+use crate::verify::{LiveColumn, ParameterType, Prepared, ResultColumn};
 
 /// The SQLite backend.
 ///
@@ -101,6 +102,7 @@ impl Backed for Sqlite {
     const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
     const DIALECT: Dialect = Dialect {
+        name: "sqlite",
         // The default of a column, unless a user's own table declares another.
         byte_order: " COLLATE BINARY",
         // There is one writer at a time, so whoever reads in a transaction has claimed it.
@@ -364,6 +366,27 @@ impl Backed for Sqlite {
         addresses: &[RowAddress],
     ) -> Result<()> {
         rows::delete(connection, statements, table, addresses).await
+    }
+
+    fn result_columns(row: &SqliteSource) -> Vec<ResultColumn> {
+        prepare::columns(row.0.columns())
+    }
+
+    fn can_decode(column_type: ColumnType, type_name: &str) -> bool {
+        prepare::can_decode(column_type, type_name)
+    }
+
+    async fn prepare(
+        connection: &mut SqliteConnection,
+        sql: &Arc<str>,
+        _: &[ParameterType],
+    ) -> Result<Prepared> {
+        prepare::prepare(connection, sql).await
+    }
+
+    /// It knows none.
+    fn is_parameter_type(_: ParameterType, _: &str) -> bool {
+        true
     }
 
     async fn migrate(connection: &mut SqliteConnection) -> Result<()> {

@@ -1,0 +1,16 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Repository, Result, SqlQueries, repository};
+use support::*;
+
+#[repository]
+trait RoutePlans: Repository<RoutePlan> + SqlQueries {
+    #[sql("SELECT priority FROM route_plan")]
+    async fn a(&mut self) -> Result<Vec<i32>>;
+
+    #[sql("SELECT priority FROM route_plan WHERE ':tenant' <> ''")]
+    async fn b(&mut self) -> Result<Vec<i32>>;
+}
+
+fn main() {}

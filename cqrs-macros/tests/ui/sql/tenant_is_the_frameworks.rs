@@ -1,0 +1,13 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Repository, Result, SqlQueries, repository};
+use support::*;
+
+#[repository]
+trait RoutePlans: Repository<RoutePlan> + SqlQueries {
+    #[sql("SELECT priority FROM route_plan WHERE tenant_id = :tenant")]
+    async fn a(&mut self, tenant: &str) -> Result<Vec<i32>>;
+}
+
+fn main() {}
