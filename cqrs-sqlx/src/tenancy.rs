@@ -151,6 +151,7 @@ mod tests {
         "reads.rs",
         "select.rs",
         "select/bulk.rs",
+        "sql.rs",
     ];
 
     fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

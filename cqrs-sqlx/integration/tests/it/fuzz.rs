@@ -6,7 +6,6 @@
 
 use std::env;
 use std::fmt::Debug;
-use std::future::Future;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, SubsecRound, TimeZone, Utc};
@@ -70,6 +69,7 @@ trait Echoes: Repository<Sample> + SqlQueries {
         "SELECT :text, :number, :count, :ratio, :at, :bytes, :details",
         without_tenant
     )]
+    #[expect(clippy::too_many_arguments, reason = "one of each kind")]
     async fn echo(
         &mut self,
         text: &str,
@@ -259,37 +259,18 @@ impl Stores {
             _database: database,
         }
     }
-
-    /// What `ask` says of memory, which the databases must say too.
-    fn all<T, M, L, P>(
-        &self,
-        memory: impl FnOnce(InMemoryStore) -> M,
-        sqlite: impl FnOnce(SqliteStore) -> L,
-        postgres: impl FnOnce(PgStore) -> P,
-    ) -> [T; 3]
-    where
-        M: Future<Output = T>,
-        L: Future<Output = T>,
-        P: Future<Output = T>,
-    {
-        self.runtime.block_on(async {
-            [
-                memory(self.memory.clone()).await,
-                sqlite(self.sqlite.clone()).await,
-                postgres(self.postgres.clone()).await,
-            ]
-        })
-    }
 }
 
 /// Asks all three stores the same.
 macro_rules! ask {
     ($stores:expr, $ask:path $(, $argument:expr)*) => {
-        $stores.all(
-            |store| async move { $ask(&store $(, $argument)*).await },
-            |store| async move { $ask(&store $(, $argument)*).await },
-            |store| async move { $ask(&store $(, $argument)*).await },
-        )
+        $stores.runtime.block_on(async {
+            [
+                $ask(&$stores.memory $(, $argument)*).await,
+                $ask(&$stores.sqlite $(, $argument)*).await,
+                $ask(&$stores.postgres $(, $argument)*).await,
+            ]
+        })
     };
 }
 
@@ -593,7 +574,7 @@ fn arguments_of_sql_come_back_or_are_refused() {
     let sent = (
         texts(),
         prop::option::of(numbers()),
-        prop_oneof![numbers().prop_map(|n| n.unsigned_abs()), any::<u64>()],
+        prop_oneof![numbers().prop_map(i64::unsigned_abs), any::<u64>()],
         floats(),
         times(),
         bytes,
