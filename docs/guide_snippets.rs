@@ -240,11 +240,11 @@ async fn run_service(store: &SqliteStore, shutdown: impl Future<Output = ()>) ->
     Ok(())
 }
 
-async fn resume_halted(store: &SqliteStore) -> Result<()> {
+async fn resume_halted(store: &SqliteStore, context: &RequestContext) -> Result<()> {
     for status in store.subscriptions().await? {
         if let SubscriptionState::Halted(failure) = status.state {
             eprintln!("{failure}");
-            store.resume(&failure.name).await?;
+            store.operations(context)?.resume(&failure.name).await?;
         }
     }
     Ok(())
@@ -321,7 +321,7 @@ async fn own_sql_and_a_relay() -> AnyResult {
     assert_eq!(*bus.0.lock().expect("not poisoned"), ["order.placed"]);
 
     run_service(&store, async {}).await?;
-    resume_halted(&store).await?;
+    resume_halted(&store, &RequestContext::system()).await?;
     Ok(())
 }
 

@@ -44,6 +44,11 @@ impl<B: EventBus, T: Send + 'static> Projection<T> for Relay<B> {
         &self.name
     }
 
+    /// The order of the events of each aggregate is kept, and no other.
+    fn is_splittable(&self) -> bool {
+        true
+    }
+
     async fn apply(&self, page: &[Envelope<RawPayload>], _: &mut T) -> Result<()> {
         self.bus.publish(page).await
     }

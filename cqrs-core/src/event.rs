@@ -50,6 +50,14 @@ pub trait EventSet: Sized + Send + Sync + 'static {
     /// The aggregate types whose events belong to the set; `None` for every type.
     fn aggregate_types() -> Option<&'static [&'static str]>;
 
+    /// Whether an event type may be in the set, as far as that is known: one that may not is a
+    /// mistake where a consumer names those that it reads.
+    #[must_use]
+    fn may_hold(event_type: &str) -> bool {
+        let _ = event_type;
+        true
+    }
+
     /// Decodes an event of one of these aggregate types; `None` where it does not belong to the
     /// set, as the framework's own [change markers](crate::staging::ChangeMarker).
     ///
@@ -63,6 +71,10 @@ pub trait EventSet: Sized + Send + Sync + 'static {
 impl<E: DomainEvent> EventSet for E {
     fn aggregate_types() -> Option<&'static [&'static str]> {
         Some(const { &[E::AGGREGATE_TYPE] })
+    }
+
+    fn may_hold(event_type: &str) -> bool {
+        E::EVENT_TYPES.iter().any(|known| known.name == event_type)
     }
 
     fn decode(raw: &Envelope<RawPayload>) -> Result<Option<Self>, PayloadError> {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::projection::{Projection, Subscription};
+use crate::projection::Projection;
 use crate::staging::StagedWrite;
+use crate::subscription::Subscription;
 
 /// The projections of a store that run inline, and the names of those that do not. For authors of
 /// backends: users call [`Store::inline`](crate::Store::inline).

@@ -150,6 +150,7 @@ mod spent;
 pub mod sql;
 pub mod staging;
 mod store;
+mod subscription;
 mod unit_of_work;
 
 pub use aggregate::{AggregateRoot, AuditStamps, Root};
@@ -170,9 +171,7 @@ pub use maintenance::{Maintain, Maintenance};
 pub use mapping::{ColumnValue, Entity, Record, ValueObject};
 pub use memory::InMemoryStore;
 pub use payload::{ContentHash, PayloadError, canonical_json};
-pub use projection::{
-    Projection, ProjectionTransaction, RowAddress, RowProjection, Rows, Subscription,
-};
+pub use projection::{Projection, ProjectionTransaction, RowAddress, RowProjection, Rows};
 pub use read_model::{Owned, ReadModel, ReadModelRepository, ReadModels, RowKey};
 pub use repository::Repository;
 pub use specification::{
@@ -185,6 +184,9 @@ pub use sql::{SqlQueries, SqlReads, SqlRow};
 pub use store::{
     BatchError, BatchReceipt, BoxFuture, Delivery, Inbox, ItemWork, RetryPolicy, Store, StoreId,
     Work, WorkOnce,
+};
+pub use subscription::{
+    Each, EventFilter, EventHandler, FailurePolicy, Parking, StartAt, Subscription,
 };
 pub use unit_of_work::{CommitReceipt, UnitOfWork};
 

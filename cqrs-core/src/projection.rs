@@ -1,19 +1,17 @@
 //! Projections: read models kept by folding events.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::future::Future;
 
 use sha2::{Digest, Sha256};
 
 use crate::context::TenantId;
-use crate::envelope::{Envelope, RawPayload};
+use crate::envelope::Envelope;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::event::EventSet;
 use crate::mapping::{Entity, Table, Value};
 use crate::read_model::{Owned, ReadModel, RowKey};
 use crate::specification::encode_value;
-use crate::store::BoxFuture;
 
 /// A consumer of the log that writes rows in the transaction of its own checkpoint, so that it
 /// applies each event exactly once.
@@ -28,6 +26,22 @@ pub trait Projection<T>: Send + Sync + 'static {
     /// The name of its subscription; its checkpoint is kept under it.
     fn name(&self) -> &str;
 
+    /// The event types that it reads, of those of its set; `None`, unless told, for all. The
+    /// others are not even fetched.
+    fn event_types(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
+    /// Whether pages with events of different aggregates may be applied at the same time, so that
+    /// its subscription may have several [segments](crate::Subscription::segments). `false`, unless
+    /// told.
+    ///
+    /// What it writes for the events of one aggregate must then not depend on rows that events of
+    /// another change, unless a single statement reads and writes them.
+    fn is_splittable(&self) -> bool {
+        false
+    }
+
     /// Applies a page of events, in the order of the log.
     ///
     /// # Transaction
@@ -37,7 +51,8 @@ pub trait Projection<T>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// An error rolls the page back; it is tried again, and then halts the subscription.
+    /// An error rolls the page back. Smaller pages find the event that fails; it is tried again,
+    /// and then left to the [policy](crate::FailurePolicy) of the subscription.
     fn apply(
         &self,
         page: &[Envelope<Self::Event>],
@@ -58,6 +73,15 @@ pub trait RowProjection: Send + Sync + 'static {
 
     /// The name of its subscription; its checkpoint is kept under it.
     const NAME: &'static str;
+
+    /// The event types that it reads, of those of its set; `None`, unless told, for all. The
+    /// others are not even fetched.
+    const EVENT_TYPES: Option<&'static [&'static str]> = None;
+
+    /// Whether each row is made of the events of one aggregate, so that its subscription may have
+    /// several [segments](crate::Subscription::segments). `false`, unless told; a page that proves
+    /// it wrong fails.
+    const ROW_PER_AGGREGATE: bool = false;
 
     /// The key of the row that an event belongs to; `None` skips the event. The row's tenant is
     /// the event's.
@@ -223,6 +247,14 @@ where
         P::NAME
     }
 
+    fn event_types(&self) -> Option<&'static [&'static str]> {
+        P::EVENT_TYPES
+    }
+
+    fn is_splittable(&self) -> bool {
+        P::ROW_PER_AGGREGATE
+    }
+
     async fn apply(&self, page: &[Envelope<P::Event>], transaction: &mut T) -> Result<()> {
         let mut addresses: Vec<RowAddress> = Vec::new();
         let mut by_identity: HashMap<String, usize> = HashMap::new();
@@ -237,6 +269,9 @@ where
                 addresses.len() - 1
             });
             targets.push((event, slot));
+        }
+        if P::ROW_PER_AGGREGATE {
+            check_owners::<P>(addresses.len(), &targets)?;
         }
         if addresses.is_empty() {
             return Ok(());
@@ -289,6 +324,33 @@ where
     }
 }
 
+/// Checks that no row gets events of two aggregates.
+fn check_owners<P: RowProjection>(
+    slots: usize,
+    targets: &[(&Envelope<P::Event>, usize)],
+) -> Result<()> {
+    let mut owners: Vec<Option<&Envelope<P::Event>>> = vec![None; slots];
+    for (event, slot) in targets {
+        let owner = owners[*slot].get_or_insert(event);
+        let is_same = owner.aggregate_id_str() == event.aggregate_id_str()
+            && owner.aggregate_type() == event.aggregate_type();
+        if !is_same {
+            return Err(Error::store(
+                StoreErrorKind::Usage,
+                format!(
+                    "projection {:?} says that each row is of one aggregate, and has a row for {} {} and {} {}",
+                    P::NAME,
+                    owner.aggregate_type(),
+                    owner.aggregate_id_str(),
+                    event.aggregate_type(),
+                    event.aggregate_id_str(),
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn wrong_key<P: RowProjection>(address: &RowAddress) -> Error {
     Error::store(
         StoreErrorKind::Usage,
@@ -298,98 +360,4 @@ fn wrong_key<P: RowProjection>(address: &RowAddress) -> Error {
             address.key
         ),
     )
-}
-
-/// A projection without its type, for the loops that run it.
-pub struct Subscription<T> {
-    name: String,
-    aggregate_types: Option<&'static [&'static str]>,
-    handler: Box<dyn Handler<T>>,
-}
-
-trait Handler<T>: Send + Sync {
-    fn apply<'a>(
-        &'a self,
-        page: &'a [Envelope<RawPayload>],
-        transaction: &'a mut T,
-    ) -> BoxFuture<'a, Result<()>>;
-}
-
-struct Typed<P>(P);
-
-impl<T: Send, P: Projection<T>> Handler<T> for Typed<P> {
-    fn apply<'a>(
-        &'a self,
-        page: &'a [Envelope<RawPayload>],
-        transaction: &'a mut T,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let mut events = Vec::with_capacity(page.len());
-            for raw in page {
-                match P::Event::decode(raw) {
-                    Ok(Some(event)) => events.push(raw.with_payload(event)),
-                    Ok(None) => {}
-                    Err(reason) => {
-                        return Err(Error::Undecodable {
-                            position: raw.position(),
-                            reason,
-                        });
-                    }
-                }
-            }
-            if events.is_empty() {
-                return Ok(());
-            }
-            self.0.apply(&events, transaction).await
-        })
-    }
-}
-
-impl<T: Send + 'static> Subscription<T> {
-    /// The subscription of this projection.
-    pub fn new<P: Projection<T>>(projection: P) -> Self {
-        Self {
-            name: projection.name().to_owned(),
-            aggregate_types: P::Event::aggregate_types(),
-            handler: Box::new(Typed(projection)),
-        }
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The aggregate types whose events it reads; `None` for all.
-    #[must_use]
-    pub fn aggregate_types(&self) -> Option<&'static [&'static str]> {
-        self.aggregate_types
-    }
-
-    /// Whether it reads the events of this aggregate type.
-    #[must_use]
-    pub fn reads(&self, aggregate_type: &str) -> bool {
-        self.aggregate_types
-            .is_none_or(|types| types.contains(&aggregate_type))
-    }
-
-    /// Decodes a page and applies it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Undecodable`] with the position of the first event that cannot be read, before
-    /// anything is applied; else the projection's error.
-    pub async fn apply(&self, page: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {
-        self.handler.apply(page, transaction).await
-    }
-}
-
-impl<T> fmt::Debug for Subscription<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription")
-            .field("name", &self.name)
-            .field("aggregate_types", &self.aggregate_types)
-            .finish_non_exhaustive()
-    }
 }

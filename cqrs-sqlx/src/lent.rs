@@ -61,7 +61,8 @@ impl Lent {
     }
 }
 
-fn ended() -> Error {
+/// The error for a transaction that is over.
+pub(crate) fn ended() -> Error {
     Error::store(
         StoreErrorKind::Usage,
         "SQL of the application has ended the transaction that it ran in, as `OR ROLLBACK` does, or \

@@ -10,8 +10,8 @@
 //!   several in one transaction. SQL of your own joins through
 //!   [`connection`](SqlUnitOfWork::connection).
 //! - [`ProjectorBuilder`] runs projections and relays over the log; [`ProjectorHandle`] stops them.
-//!   [`SqlStore::subscriptions`] says where they stand, [`SqlStore::resume`] lets a halted one go
-//!   on.
+//!   [`SqlStore::subscriptions`] says where they stand, and [`Operations`] is what operators do to
+//!   them.
 //!
 //! # Example
 //!
@@ -102,7 +102,8 @@ pub use backend::postgres::Postgres;
 pub use backend::sqlite::Sqlite;
 pub use health::HorizonHolder;
 pub use projector::{
-    ProjectorBuilder, ProjectorHandle, SqlTransaction, Stopped, SubscriptionFailure,
+    DeadLetter, DeadLetterStatus, FailedAttempt, OperationRecord, Operations, ProjectorBuilder,
+    ProjectorHandle, SegmentStatus, SqlTransaction, Stopped, SubscriptionFailure,
     SubscriptionState, SubscriptionStatus,
 };
 pub use read_models::SqlReadModels;

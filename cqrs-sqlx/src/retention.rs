@@ -163,7 +163,7 @@ async fn now<B: Backend>(shared: &Arc<Shared<B>>) -> Result<DateTime<Utc>> {
 
 /// Events that no subscription needs any more. Where there is none, nobody needs any.
 const PASSED: &str = "position <= (SELECT coalesce(min(position), 9223372036854775807) \
-                      FROM cqrs_subscription)";
+                      FROM cqrs_segment)";
 
 /// Reads the next events, and which of them may go. It reads them all, up to the first that is too
 /// young: there is no index by age, and the order of the log is nearly that of time.
@@ -217,7 +217,9 @@ fn goes<B: Backend>(
     retention: &Retention,
     parameters: &mut Parameters,
 ) -> String {
-    let mut conditions = vec!["1 = 1".to_owned()];
+    // What is parked is still to be replayed.
+    let parked = "SELECT position FROM cqrs_dead_letter WHERE status = 'parked'";
+    let mut conditions = vec![format!("position NOT IN ({parked})")];
     if retention.first_events == FirstEvents::Keep {
         conditions.push("aggregate_version > 1".to_owned());
     }

@@ -19,7 +19,9 @@ use crate::backend::Backend;
 use crate::commits::Commits;
 use crate::connections::Connections;
 use crate::health::HorizonHolder;
-use crate::projector::{Progress, ProjectorBuilder, SqlTransaction, SubscriptionStatus, Watching};
+use crate::projector::{
+    Operations, Progress, ProjectorBuilder, SqlTransaction, SubscriptionStatus, Watching,
+};
 use crate::read_models::SqlReadModels;
 use crate::retention::{Removed, Retention};
 use crate::statements::Statements;
@@ -294,13 +296,15 @@ impl<B: Backend> SqlStore<B> {
         crate::projector::statuses(&self.shared).await
     }
 
-    /// Lets a halted subscription go on at the page that it failed at.
+    /// What operators do to subscriptions: resume, replay, discard and so on. Each operation is
+    /// recorded with the actor and the correlation id of the context.
     ///
     /// # Errors
     ///
-    /// A [`Usage`](cqrs_core::StoreErrorKind::Usage) error where there is no such subscription.
-    pub async fn resume(&self, subscription: &str) -> Result<()> {
-        crate::projector::resume(&self.shared, subscription).await
+    /// A [`Usage`](cqrs_core::StoreErrorKind::Usage) error where the context is of a tenant:
+    /// subscriptions read the events of all.
+    pub fn operations(&self, context: &RequestContext) -> Result<Operations<B>> {
+        Operations::new(Arc::clone(&self.shared), context)
     }
 
     /// Forgets the receipts of [`execute_once`](Store::execute_once) that were recorded before a

@@ -12,6 +12,7 @@ use cqrs_core::{Error, Result, StoreError, StoreErrorKind};
 use crate::backend::Backed;
 use crate::connections::Connection;
 use crate::log::EVENT_COLUMNS;
+use crate::projector;
 use crate::receipts::RECEIPT_COLUMNS;
 
 /// A column as the database has it.
@@ -86,11 +87,12 @@ async fn own_tables<B: Backed>(
     differences: &mut Vec<String>,
 ) -> Result<()> {
     const HINT: &str = "call `store.migrate()` once before use";
-    const SUBSCRIPTION_COLUMNS: &str =
-        "name, position, status, failed_attempts, failed_position, error, updated_at";
     for (table, columns) in [
         ("cqrs_event", EVENT_COLUMNS),
-        ("cqrs_subscription", SUBSCRIPTION_COLUMNS),
+        ("cqrs_subscription", "name, segments, splits, updated_at"),
+        ("cqrs_segment", projector::SEGMENT_COLUMNS),
+        ("cqrs_dead_letter", projector::DEAD_LETTER_COLUMNS),
+        ("cqrs_operation", projector::OPERATION_COLUMNS),
         ("cqrs_receipt", RECEIPT_COLUMNS),
     ] {
         let live = B::live_columns(connection.begin_work(), table).await?;

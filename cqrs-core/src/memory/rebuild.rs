@@ -6,7 +6,8 @@ use super::state::Shared;
 use super::transaction::InMemoryTransaction;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::Result;
-use crate::projection::{RowProjection, Rows, Subscription};
+use crate::projection::{RowProjection, Rows};
+use crate::subscription::Subscription;
 
 /// Builds the rows, and returns how many events were read.
 pub(super) async fn run<P: RowProjection>(shared: &Arc<Shared>, projection: P) -> Result<u64> {

@@ -16,8 +16,9 @@ use crate::context::RequestContext;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result};
 use crate::live::LogSlice;
-use crate::projection::{Projection, RowProjection, Rows, Subscription};
+use crate::projection::{Projection, RowProjection, Rows};
 use crate::store::{RetryPolicy, Store, StoreId};
+use crate::subscription::Subscription;
 use crate::unit_of_work::CommitReceipt;
 
 /// A [`Store`] in memory.
@@ -127,6 +128,18 @@ impl InMemoryStore {
     /// As [`subscribe`](Self::subscribe).
     pub fn subscribe_rows(&self, projection: impl RowProjection) -> Result<()> {
         self.subscribe(Rows(projection))
+    }
+
+    /// Adds a subscription: for several handlers with one checkpoint, for another beginning than
+    /// that of the log, or for another policy than to halt.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](Self::subscribe), and where it [cannot be run](Subscription::check) as it
+    /// is set up.
+    pub fn subscribe_with(&self, subscription: Subscription<InMemoryTransaction>) -> Result<()> {
+        subscription.check()?;
+        self.shared.subscribe(subscription)
     }
 
     /// Runs all subscriptions to the end of the log.

@@ -9,7 +9,7 @@ use super::turn::Turn;
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::inline::SubscribedName;
-use crate::projection::Subscription;
+use crate::subscription::Subscription;
 
 const PAGE: usize = 100;
 const TRIES: u32 = 3;
@@ -184,11 +184,7 @@ fn next_page(
     }
     let position = entry.position;
     let end = state.end();
-    let wanted = |event: &&Envelope<RawPayload>| {
-        subscription
-            .aggregate_types()
-            .is_none_or(|types| types.contains(&event.aggregate_type()))
-    };
+    let wanted = |event: &&Envelope<RawPayload>| subscription.wants(event);
     let page: Vec<_> = state
         .after(position)
         .iter()

@@ -88,7 +88,7 @@ pub(crate) struct Dialect {
     pub(crate) name: &'static str,
     /// After a text column that is compared or sorted by its bytes.
     pub(crate) byte_order: &'static str,
-    /// After the statement that claims a subscription's checkpoint.
+    /// After the statement that claims a checkpoint: locks it, unless another has.
     pub(crate) claim: &'static str,
     /// Locks the rows of a table that have the numbers of a list, until the transaction ends; they
     /// need not exist. Empty where a transaction that writes has the database for itself.
@@ -100,6 +100,11 @@ pub(crate) struct Dialect {
     /// Keeps others from adding to the log until the transaction ends. Empty where a transaction
     /// that writes has the database for itself.
     pub(crate) lock_log: &'static str,
+    /// Whether one statement can claim a checkpoint, move it, and read a page.
+    pub(crate) claims_in_one: bool,
+    /// Whether an aggregate, by its columns `aggregate_type` and `aggregate_id`, is of this segment
+    /// of so many. The hash is the database's own, and of no meaning outside of it.
+    pub(crate) in_segment: fn(segment: &str, segments: &str) -> String,
     /// The time now, of the database.
     pub(crate) now: &'static str,
     /// Whether an operand of this type is in the list that a parameter holds.
@@ -239,6 +244,12 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
 
     /// Commits the transaction.
     fn commit(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// Commits the transaction and begins another like it, in one round trip where it can. Refuses
+    /// where a statement has failed in it, or where it is over.
+    fn commit_and_begin(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Rolls the transaction back.
     fn rollback(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;

@@ -7,11 +7,11 @@ use sqlx::{ColumnIndex, Decode, Row, SqlSafeStr, Type};
 use crate::statements::{names, quoted};
 use crate::verify::LiveColumn;
 
-/// The migrations of the framework's own tables: these, by name and SQL, numbered from 1.
-pub(super) fn migrations(scripts: &[(&'static str, &'static str)]) -> Migrator {
-    let migrations = (1..).zip(scripts).map(|(version, (name, sql))| {
+/// The migrations of the framework's own tables: these, by number, name and SQL.
+pub(super) fn migrations(scripts: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let migrations = scripts.iter().map(|(version, name, sql)| {
         Migration::new(
-            version,
+            *version,
             (*name).into(),
             MigrationType::Simple,
             sql.into_sql_str(),

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cqrs_core::{
-    Error, EventBus, Projection, Relay, Result, RowProjection, Rows, StoreErrorKind,
+    Each, Error, EventBus, EventHandler, Projection, Result, RowProjection, Rows, StoreErrorKind,
     SubscribedName, Subscription,
 };
 
 use super::handle::ProjectorHandle;
 use super::pace::{Polling, RetryDelays};
-use super::pass::Worker;
+use super::pass::{Rules, Worker};
 use super::transaction::SqlTransaction;
-use super::{checkpoint, horizon, idle, subscription};
+use super::{horizon, idle, register, subscription};
 use crate::backend::Backend;
 use crate::store::{Shared, SqlStore};
 
@@ -27,9 +27,9 @@ use crate::store::{Shared, SqlStore};
 pub struct ProjectorBuilder<B: Backend> {
     shared: Arc<Shared<B>>,
     subscriptions: Vec<Arc<Subscription<SqlTransaction<B>>>>,
-    page_size: u32,
+    rules: Rules,
+    workers: Option<usize>,
     polling: Polling,
-    delays: RetryDelays,
 }
 
 impl<B: Backend> ProjectorBuilder<B> {
@@ -37,9 +37,13 @@ impl<B: Backend> ProjectorBuilder<B> {
         Self {
             shared: Arc::clone(store.shared()),
             subscriptions: Vec::new(),
-            page_size: 1000,
+            rules: Rules {
+                page_size: 1000,
+                delays: RetryDelays::default(),
+                deadline: Duration::from_secs(60),
+            },
+            workers: None,
             polling: Polling::new(B::POLL_INTERVAL),
-            delays: RetryDelays::default(),
         }
     }
 
@@ -49,21 +53,48 @@ impl<B: Backend> ProjectorBuilder<B> {
     }
 
     /// Adds a projection.
-    pub fn projection(mut self, projection: impl Projection<SqlTransaction<B>>) -> Self {
-        self.subscriptions
-            .push(Arc::new(Subscription::new(projection)));
-        self
+    pub fn projection(self, projection: impl Projection<SqlTransaction<B>>) -> Self {
+        self.subscribe(Subscription::new(projection))
+    }
+
+    /// Adds a handler of single events.
+    pub fn each(self, handler: impl EventHandler<SqlTransaction<B>>) -> Self {
+        self.projection(Each(handler))
     }
 
     /// Publishes all events to a bus, at least once; the checkpoint is kept under `name`.
     pub fn relay(self, name: impl Into<String>, bus: impl EventBus) -> Self {
-        self.projection(Relay::new(name, bus))
+        self.subscribe(Subscription::named(name).relay(bus))
+    }
+
+    /// Adds a subscription: for several handlers with one checkpoint, for another beginning than
+    /// that of the log, for several segments, or for another policy than to halt.
+    pub fn subscribe(mut self, subscription: Subscription<SqlTransaction<B>>) -> Self {
+        self.subscriptions.push(Arc::new(subscription));
+        self
+    }
+
+    /// How many workers of this process run each subscription; as many as it
+    /// [begins with segments](Subscription::segments), unless told; at least one.
+    ///
+    /// A worker applies one page at a time, of whichever segment is furthest behind and free.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers.max(1));
+        self
+    }
+
+    /// How long the handlers of a subscription may take for a page, or for one event while an
+    /// event that fails is looked for; a minute unless told. What takes longer is cancelled and
+    /// rolled back, and counts as a failure.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.rules.deadline = deadline;
+        self
     }
 
     /// How many events a page holds at most; 1000 unless told, at least 1. A page is one
     /// transaction, and is in memory as a whole.
     pub fn page_size(mut self, events: u32) -> Self {
-        self.page_size = events.max(1);
+        self.rules.page_size = events.max(1);
         self
     }
 
@@ -81,24 +112,34 @@ impl<B: Backend> ProjectorBuilder<B> {
         self
     }
 
-    /// The delays before a page that failed is tried again; 100 ms, 1 s and 10 s unless told.
-    /// Failing once more than there are delays halts the subscription.
+    /// The delays before an event that failed is tried again; 100 ms, 1 s and 10 s unless told.
+    /// When it has failed once more than there are delays, the subscription's
+    /// [policy](cqrs_core::FailurePolicy) decides; its segment stands still meanwhile.
     ///
     /// Attempts are counted in the database: they, and the delays, hold across all processes.
     /// Errors of the database that may pass (it is away, busy, or broke a deadlock) are not
     /// counted.
     pub fn retry_delays(mut self, delays: impl Into<Vec<Duration>>) -> Self {
-        self.delays = RetryDelays(delays.into());
+        self.rules.delays.set_delays(delays.into());
+        self
+    }
+
+    /// Where the randomness of the delays comes from: numbers from 0 to 1. A delay is up to a
+    /// fifth longer, at 1, so that what failed together is not tried again together.
+    pub fn jitter(mut self, random: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+        self.rules.delays.set_random(Arc::new(random));
         self
     }
 
     /// Registers the subscriptions, and runs them in tasks of their own until the handle is
-    /// stopped or dropped. A new subscription begins at the start of the log.
+    /// stopped or dropped. A new subscription begins where it [says](Subscription::start_at).
     ///
     /// # Errors
     ///
-    /// A [`Usage`](StoreErrorKind::Usage) error where two subscriptions have one name, or a name is
-    /// empty, not fit for a database, or that of an [inline](cqrs_core::Store::inline) projection; [`Store`](Error::Store) where the store fails.
+    /// A [`Usage`](StoreErrorKind::Usage) error where two subscriptions have one name, a name is
+    /// empty, not fit for a database or that of an [inline](cqrs_core::Store::inline) projection,
+    /// or a subscription [cannot be run](Subscription::check) as it is set up;
+    /// [`Store`](Error::Store) where the store fails.
     ///
     /// # Panics
     ///
@@ -109,7 +150,16 @@ impl<B: Backend> ProjectorBuilder<B> {
     /// When the future is dropped, nothing runs; subscriptions may have been registered.
     pub async fn start(self) -> Result<ProjectorHandle> {
         let names = Arc::new(self.names()?);
-        let workers = self.workers().await?;
+        self.register().await?;
+        let workers: Vec<_> = self
+            .subscriptions
+            .iter()
+            .flat_map(|subscription| {
+                let segments = usize::try_from(subscription.initial_segments()).unwrap_or(1);
+                let count = self.workers.unwrap_or(segments);
+                (0..count).map(|_| self.worker(subscription))
+            })
+            .collect();
         let follower = horizon::follow(&self.shared, self.polling);
         Ok(ProjectorHandle::spawn(|tasks| {
             for worker in workers {
@@ -140,7 +190,12 @@ impl<B: Backend> ProjectorBuilder<B> {
     /// When the future is dropped, the page under way is rolled back.
     pub async fn run_until_idle(&self) -> Result<u64> {
         let _names = self.names()?;
-        let mut workers = self.workers().await?;
+        self.register().await?;
+        let mut workers: Vec<_> = self
+            .subscriptions
+            .iter()
+            .map(|subscription| self.worker(subscription))
+            .collect();
         idle::run(&self.shared, &mut workers).await
     }
 
@@ -149,23 +204,22 @@ impl<B: Backend> ProjectorBuilder<B> {
         let mut names = HashSet::new();
         for subscription in &self.subscriptions {
             check_name(subscription.name(), &mut names)?;
+            subscription.check()?;
         }
         let subscribe = |one: &Arc<Subscription<_>>| self.shared.inline.subscribe(one.name());
         self.subscriptions.iter().map(subscribe).collect()
     }
 
-    async fn workers(&self) -> Result<Vec<Worker<B>>> {
-        let mut workers = Vec::with_capacity(self.subscriptions.len());
+    async fn register(&self) -> Result<()> {
         for subscription in &self.subscriptions {
-            checkpoint::ensure(&self.shared, subscription.name()).await?;
-            workers.push(Worker::new(
-                Arc::clone(&self.shared),
-                Arc::clone(subscription),
-                self.page_size,
-                self.delays.clone(),
-            ));
+            register::ensure(&self.shared, subscription).await?;
         }
-        Ok(workers)
+        Ok(())
+    }
+
+    fn worker(&self, subscription: &Arc<Subscription<SqlTransaction<B>>>) -> Worker<B> {
+        let subscription = Arc::clone(subscription);
+        Worker::new(Arc::clone(&self.shared), subscription, self.rules.clone())
     }
 }
 
@@ -186,9 +240,9 @@ impl<B: Backend> fmt::Debug for ProjectorBuilder<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProjectorBuilder")
             .field("subscriptions", &self.subscriptions)
-            .field("page_size", &self.page_size)
+            .field("rules", &self.rules)
+            .field("workers", &self.workers)
             .field("polling", &self.polling)
-            .field("delays", &self.delays)
             .finish_non_exhaustive()
     }
 }

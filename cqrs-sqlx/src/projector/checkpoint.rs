@@ -1,185 +1,288 @@
-//! The rows of `cqrs_subscription`: where each subscription stands.
+//! The rows of `cqrs_segment`: where each segment of a subscription stands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Value};
 use cqrs_core::{Error, Position, Result, StoreErrorKind};
 
+use super::claim::Segment;
 use super::queries;
+use super::status::SubscriptionFailure;
 use crate::backend::{Backend, Parameter};
 use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::store::Shared;
 
-/// What [`read_row`] reads.
-pub(super) const COLUMNS: &str =
-    "name, position, status, failed_attempts, failed_position, error, updated_at";
+/// What [`Checkpoint::read`] reads.
+pub(crate) const COLUMNS: &str = "subscription, segment, segments, position, barrier, status, \
+     failed_attempts, failed_position, error, retry_at, parks, replay_at, \
+     updated_at";
 
-/// A row of `cqrs_subscription`.
+/// A row of `cqrs_segment`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Checkpoint {
     pub(super) name: String,
-    /// Everything up to here has been applied.
+    pub(super) segment: Segment,
+    /// Everything of the segment up to here has been applied, or is among the dead letters.
     pub(super) position: Position,
+    /// No page goes beyond.
+    pub(super) barrier: Option<Position>,
+    /// Whether it stands still until someone resumes it.
     pub(super) halted: bool,
-    /// How often the page after `position` has failed.
+    /// Whether pages of it are applied.
+    pub(super) active: bool,
+    /// How often the event after `position` has failed.
     pub(super) failed_attempts: u32,
     /// Where it failed, as far as that is known.
     pub(super) failed_position: Option<Position>,
     /// Why it failed.
     pub(super) error: Option<String>,
+    /// When it is tried again.
+    pub(super) retry_at: Option<DateTime<Utc>>,
+    /// Whether events of its aggregates may be parked.
+    pub(super) parks: bool,
+    /// When some of them are to be replayed.
+    pub(super) replay_at: Option<DateTime<Utc>>,
+    /// When the row was changed.
     updated_at: DateTime<Utc>,
 }
 
-/// A checkpoint that is claimed: nobody else can claim it before the transaction ends.
-#[derive(Debug)]
-pub(super) struct Claim {
-    pub(super) checkpoint: Checkpoint,
-    /// How long ago the row was changed, by the clock of the database.
-    pub(super) age: TimeDelta,
-}
-
-/// The statements that a subscription runs over and over.
-#[derive(Debug)]
-pub(super) struct CheckpointSql {
-    claim: Arc<str>,
-    advance: Arc<str>,
-}
-
-impl CheckpointSql {
-    pub(super) fn new<B: Backend>() -> Self {
-        let (now, claim) = (B::DIALECT.now, B::DIALECT.claim);
-        Self {
-            claim: format!("SELECT {COLUMNS}, {now} FROM cqrs_subscription WHERE name = $1{claim}")
-                .into(),
-            advance: format!(
-                "UPDATE cqrs_subscription SET position = $2, failed_attempts = 0, \
-                 failed_position = NULL, error = NULL, updated_at = {now} WHERE name = $1"
-            )
-            .into(),
-        }
+impl Checkpoint {
+    /// Reads a row with [`COLUMNS`].
+    pub(super) fn read<R: RowSource>(row: &R) -> Result<Self> {
+        read(row, |row| {
+            let status = some(row.read_text(5)?)?;
+            let attempts = some(row.read_i32(6)?)?;
+            Ok(Self {
+                name: some(row.read_text(0)?)?.to_owned(),
+                segment: Segment {
+                    number: some(row.read_i32(1)?)?.into(),
+                    of: some(row.read_i32(2)?)?.into(),
+                },
+                position: Position(some(row.read_i64(3)?)?),
+                barrier: row.read_i64(4)?.map(Position),
+                halted: status == "halted",
+                active: status == "active",
+                failed_attempts: u32::try_from(attempts).map_err(ColumnError::invalid)?,
+                failed_position: row.read_i64(7)?.map(Position),
+                error: row.read_text(8)?.map(str::to_owned),
+                retry_at: row.read_timestamp(9)?,
+                parks: some(row.read_bool(10)?)?,
+                replay_at: row.read_timestamp(11)?,
+                updated_at: some(row.read_timestamp(12)?)?,
+            })
+        })
     }
 
-    /// Claims a checkpoint within a transaction; `None` where another worker holds it, or where
-    /// there is no such row.
-    pub(super) async fn claim<B: Backend>(
-        &self,
-        connection: &mut B::Connection,
-        name: &str,
-    ) -> Result<Option<Claim>> {
-        let mut claim = None;
-        B::fetch(
-            connection,
-            &self.claim,
-            &[Parameter::text(name)],
-            None,
-            |row| {
-                let checkpoint = read_row(row)?;
-                let now = read(row, |row| some(row.read_timestamp(7)?))?;
-                claim = Some(Claim {
-                    age: now - checkpoint.updated_at,
-                    checkpoint,
-                });
-                Ok(())
-            },
-        )
-        .await?;
-        Ok(claim)
+    /// What is left of the delay after a failure. The clock may have been set back since: then
+    /// nothing.
+    pub(super) fn delay(&self, now: DateTime<Utc>) -> Option<Duration> {
+        let retry_at = self.retry_at.filter(|_| self.updated_at <= now)?;
+        let left = (retry_at - now).to_std().ok()?;
+        Some(left).filter(|left| !left.is_zero())
     }
 
-    /// Moves a claimed checkpoint and forgets its failures.
-    pub(super) async fn advance<B: Backend>(
-        &self,
-        connection: &mut B::Connection,
-        name: &str,
-        position: Position,
-    ) -> Result<()> {
-        let parameters = [Parameter::text(name), Parameter::int(position.0)];
-        match B::execute(connection, &self.advance, &parameters).await? {
-            1 => Ok(()),
-            _ => Err(Error::store(
-                StoreErrorKind::Database,
-                format!("the checkpoint of subscription {name:?} disappeared while it was claimed"),
-            )),
+    pub(super) fn into_failure(self) -> SubscriptionFailure {
+        SubscriptionFailure {
+            name: self.name,
+            position: self.failed_position,
+            attempts: self.failed_attempts,
+            error: self.error.unwrap_or_default(),
         }
     }
 }
 
-/// Makes sure that a subscription has a row.
-pub(super) async fn ensure<B: Backend>(shared: &Shared<B>, name: &str) -> Result<()> {
-    let sql = "INSERT INTO cqrs_subscription (name) VALUES ($1) ON CONFLICT (name) DO NOTHING";
-    queries::execute(shared, &sql.into(), &[Parameter::text(name)]).await?;
-    Ok(())
+/// Reads the checkpoints of a subscription without claiming them, in the order of the segments,
+/// with the time of the database.
+pub(super) async fn all<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    name: &str,
+) -> Result<(Vec<Checkpoint>, DateTime<Utc>)> {
+    let now = B::DIALECT.now;
+    let sql = format!(
+        "SELECT {COLUMNS}, {now} FROM cqrs_segment WHERE subscription = $1 ORDER BY segment"
+    );
+    let select = Select {
+        sql: sql.into(),
+        parameters: vec![Parameter::text(name)],
+    };
+    let found = reads::rows(Place::Alone(shared), &select, None, |row: &B::Row| {
+        let now = read(row, |row| some(row.read_timestamp(13)?))?;
+        Ok((Checkpoint::read(row)?, now))
+    })
+    .await?;
+    let now = found.first().map_or(DateTime::UNIX_EPOCH, |(_, now)| *now);
+    let checkpoints = found.into_iter().map(|(checkpoint, _)| checkpoint);
+    Ok((checkpoints.collect(), now))
 }
 
-/// Reads a checkpoint without claiming it.
+/// Reads the checkpoint of the segment that is furthest behind; the subscription has applied
+/// everything up to it.
 pub(super) async fn find<B: Backend>(
     shared: &Arc<Shared<B>>,
     name: &str,
 ) -> Result<Option<Checkpoint>> {
-    let select = Select {
-        sql: format!("SELECT {COLUMNS} FROM cqrs_subscription WHERE name = $1").into(),
-        parameters: vec![Parameter::text(name)],
-    };
-    let found = reads::rows(Place::Alone(shared), &select, None, read_row::<B::Row>).await?;
-    Ok(found.into_iter().next())
+    let (checkpoints, _) = all(shared, name).await?;
+    Ok(least(checkpoints))
 }
 
-/// Records that the page after a checkpoint failed once more, in a transaction of its own. `false`
-/// where another worker has changed the row since it was claimed; what it found out counts.
+/// The one that is furthest behind.
+pub(super) fn least(checkpoints: Vec<Checkpoint>) -> Option<Checkpoint> {
+    checkpoints
+        .into_iter()
+        .min_by_key(|checkpoint| (checkpoint.position, checkpoint.active))
+}
+
+/// Reads the checkpoints of a subscription in a transaction, and locks them until it ends; waits
+/// for pages under way.
+pub(super) async fn lock_all<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+) -> Result<Vec<Checkpoint>> {
+    let lock = B::DIALECT.lock;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM cqrs_segment WHERE subscription = $1 ORDER BY segment{lock}"
+    );
+    let sql: Arc<str> = sql.into();
+    loop {
+        let mut found = Vec::new();
+        B::fetch(connection, &sql, &[Parameter::text(name)], None, |row| {
+            found.push(Checkpoint::read(row)?);
+            Ok(())
+        })
+        .await?;
+        let complete = match found.first() {
+            Some(first) => found.len() as i64 == first.segment.of,
+            None => !exists::<B>(connection, name).await?,
+        };
+        if complete {
+            return Ok(found);
+        }
+        // While it waited for a lock, someone replaced them by others. Those are visible now.
+    }
+}
+
+async fn exists<B: Backend>(connection: &mut B::Connection, name: &str) -> Result<bool> {
+    let sql = "SELECT segment FROM cqrs_segment WHERE subscription = $1 LIMIT 1";
+    let mut exists = false;
+    B::fetch(
+        connection,
+        &sql.into(),
+        &[Parameter::text(name)],
+        None,
+        |_| {
+            exists = true;
+            Ok(())
+        },
+    )
+    .await?;
+    Ok(exists)
+}
+
+/// Reads one checkpoint in a transaction and locks it; `None` where another worker holds it, or
+/// where there is none such any more.
+pub(super) async fn lock_one<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+    segment: Segment,
+) -> Result<Option<(Checkpoint, DateTime<Utc>)>> {
+    let (now, lock) = (B::DIALECT.now, B::DIALECT.claim);
+    let sql = format!(
+        "SELECT {COLUMNS}, {now} FROM cqrs_segment \
+         WHERE subscription = $1 AND segment = $2 AND segments = $3{lock}"
+    );
+    let parameters = [
+        Parameter::text(name),
+        Parameter::int(segment.number),
+        Parameter::int(segment.of),
+    ];
+    let mut found = None;
+    B::fetch(connection, &sql.into(), &parameters, None, |row| {
+        let now = read(row, |row| some(row.read_timestamp(13)?))?;
+        found = Some((Checkpoint::read(row)?, now));
+        Ok(())
+    })
+    .await?;
+    Ok(found)
+}
+
+/// An event that failed.
+#[derive(Debug)]
+pub(super) struct Failed<'a> {
+    pub(super) name: &'a str,
+    pub(super) segment: Segment,
+    /// Where its segment stood.
+    pub(super) from: Position,
+    /// How often it had failed before.
+    pub(super) attempts: u32,
+    pub(super) position: Option<Position>,
+    pub(super) error: &'a str,
+}
+
+/// Records a failure in a transaction of its own: the event is tried again after a delay, or the
+/// segment is halted. `false` where another worker has changed the row since it was claimed; what
+/// it found out counts.
 pub(super) async fn record_failure<B: Backend>(
     shared: &Shared<B>,
-    claimed: &Checkpoint,
-    failed_position: Option<Position>,
-    error: &str,
-    halt: bool,
+    failed: &Failed<'_>,
+    retry_at: Option<DateTime<Utc>>,
 ) -> Result<bool> {
     let sql = format!(
-        "UPDATE cqrs_subscription SET failed_attempts = failed_attempts + 1, status = $4, \
-         failed_position = $5, error = $6, updated_at = {} \
-         WHERE name = $1 AND position = $2 AND failed_attempts = $3 AND status = 'active'",
+        "UPDATE cqrs_segment SET failed_attempts = failed_attempts + 1, status = $6, \
+         failed_position = $7, error = $8, retry_at = $9, updated_at = {} \
+         WHERE subscription = $1 AND segment = $2 AND segments = $3 AND position = $4 \
+         AND failed_attempts = $5 AND status = 'active'",
         B::DIALECT.now
     );
     let parameters = [
-        Parameter::text(&*claimed.name),
-        Parameter::int(claimed.position.0),
-        Parameter::int(claimed.failed_attempts.into()),
-        Parameter::text(if halt { "halted" } else { "active" }),
-        Parameter::new(
-            ColumnType::Int64,
-            failed_position.map_or(Value::Null, |position| Value::Int(position.0)),
-        ),
-        // No database takes NUL in text.
-        Parameter::text(error.replace('\0', "\u{fffd}")),
+        Parameter::text(failed.name),
+        Parameter::int(failed.segment.number),
+        Parameter::int(failed.segment.of),
+        Parameter::int(failed.from.0),
+        Parameter::int(failed.attempts.into()),
+        Parameter::text(if retry_at.is_none() {
+            "halted"
+        } else {
+            "active"
+        }),
+        position(failed.position),
+        Parameter::text(without_nul(failed.error)),
+        time(retry_at),
     ];
     Ok(queries::execute(shared, &sql.into(), &parameters).await? > 0)
 }
 
-/// Sets a subscription active and forgets its failures; `false` where there is none.
-pub(super) async fn reactivate<B: Backend>(shared: &Shared<B>, name: &str) -> Result<bool> {
+/// Sets a subscription's halted segments active and forgets their failures.
+pub(super) async fn reactivate<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+) -> Result<u64> {
     let sql = format!(
-        "UPDATE cqrs_subscription SET status = 'active', failed_attempts = 0, \
-         failed_position = NULL, error = NULL, updated_at = {} WHERE name = $1",
+        "UPDATE cqrs_segment SET status = CASE WHEN status = 'halted' THEN 'active' ELSE status \
+         END, failed_attempts = 0, failed_position = NULL, error = NULL, retry_at = NULL, \
+         updated_at = {} WHERE subscription = $1",
         B::DIALECT.now
     );
-    Ok(queries::execute(shared, &sql.into(), &[Parameter::text(name)]).await? > 0)
+    B::execute(connection, &sql.into(), &[Parameter::text(name)]).await
 }
 
-/// Reads a row with [`COLUMNS`].
-pub(super) fn read_row<R: RowSource>(row: &R) -> Result<Checkpoint> {
-    read(row, |row| {
-        Ok(Checkpoint {
-            name: some(row.read_text(0)?)?.to_owned(),
-            position: Position(some(row.read_i64(1)?)?),
-            halted: some(row.read_text(2)?)? == "halted",
-            failed_attempts: u32::try_from(some(row.read_i32(3)?)?)
-                .map_err(ColumnError::invalid)?,
-            failed_position: row.read_i64(4)?.map(Position),
-            error: row.read_text(5)?.map(str::to_owned),
-            updated_at: some(row.read_timestamp(6)?)?,
-        })
-    })
+/// No database takes NUL in text.
+pub(super) fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+pub(super) fn position(position: Option<Position>) -> Parameter {
+    let value = position.map_or(Value::Null, |position| Value::Int(position.0));
+    Parameter::new(ColumnType::Int64, value)
+}
+
+pub(super) fn time(time: Option<DateTime<Utc>>) -> Parameter {
+    Parameter::new(
+        ColumnType::Timestamp,
+        time.map_or(Value::Null, Value::Timestamp),
+    )
 }
 
 pub(super) fn read<R, T>(
@@ -189,7 +292,7 @@ pub(super) fn read<R, T>(
     read(row).map_err(|error| {
         Error::store(
             StoreErrorKind::Schema,
-            format!("table cqrs_subscription: {error}"),
+            format!("the tables of subscriptions: {error}"),
         )
     })
 }

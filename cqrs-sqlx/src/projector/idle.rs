@@ -53,10 +53,10 @@ async fn drain<B: Backend>(worker: &mut Worker<B>, horizon: Position) -> Result<
     loop {
         match worker.run_once(horizon).await {
             Ok(Pass::Moved { events }) => applied += events,
-            Ok(Pass::Narrowed) => {}
-            Ok(Pass::UpToDate) => return Ok(applied),
+            Ok(Pass::Narrowed | Pass::Failed) => {}
+            Ok(Pass::UpToDate { .. }) => return Ok(applied),
             Ok(Pass::Elsewhere) => tokio::time::sleep(pause.next()).await,
-            Ok(Pass::Delayed(delay) | Pass::Failed(delay)) => tokio::time::sleep(delay).await,
+            Ok(Pass::Delayed(delay)) => tokio::time::sleep(delay).await,
             Ok(Pass::Halted) => return Err(failure(worker).await?),
             Err(error) if is_transient(&error) && transient < TRANSIENT_ERRORS => {
                 transient += 1;
@@ -68,8 +68,8 @@ async fn drain<B: Backend>(worker: &mut Worker<B>, horizon: Position) -> Result<
 }
 
 async fn failure<B: Backend>(worker: &Worker<B>) -> Result<Error> {
-    let checkpoint = checkpoint::find(worker.shared(), worker.name())
-        .await?
-        .ok_or_else(|| Error::unknown_subscription(worker.name()))?;
-    Ok(Error::other(checkpoint.into_failure()))
+    let (checkpoints, _) = checkpoint::all(worker.shared(), worker.name()).await?;
+    let halted = checkpoints.into_iter().find(|checkpoint| checkpoint.halted);
+    let halted = halted.ok_or_else(|| Error::unknown_subscription(worker.name()))?;
+    Ok(Error::other(halted.into_failure()))
 }

@@ -10,14 +10,23 @@
 
 mod builder;
 mod checkpoint;
+mod claim;
+mod dead_letters;
 mod errors;
+mod failure;
 mod handle;
 mod horizon;
 mod idle;
+mod letter;
+mod narrow;
+mod operations;
 mod pace;
 mod pass;
 mod queries;
 mod rebuild;
+mod register;
+mod replay;
+mod segments;
 mod status;
 mod subscription;
 mod transaction;
@@ -25,13 +34,19 @@ mod wait;
 mod wake;
 
 pub use builder::ProjectorBuilder;
+pub use dead_letters::FailedAttempt;
 pub use handle::{ProjectorHandle, Stopped};
-pub use status::{SubscriptionFailure, SubscriptionState, SubscriptionStatus};
+pub use letter::{DeadLetter, DeadLetterStatus};
+pub use operations::{OperationRecord, Operations};
+pub use status::{SegmentStatus, SubscriptionFailure, SubscriptionState, SubscriptionStatus};
 pub use transaction::SqlTransaction;
 
+pub(crate) use checkpoint::COLUMNS as SEGMENT_COLUMNS;
 pub(crate) use horizon::Watching;
+pub(crate) use letter::COLUMNS as DEAD_LETTER_COLUMNS;
+pub(crate) use operations::COLUMNS as OPERATION_COLUMNS;
 pub(crate) use queries::execute;
 pub(crate) use rebuild::rebuild_inline;
-pub(crate) use status::{resume, statuses};
+pub(crate) use status::statuses;
 pub(crate) use wait::wait_for;
 pub(crate) use wake::{Progress, Wake};

@@ -1,5 +1,8 @@
 //! How long to wait: between looks, after failures, after the database was away.
 
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The first pause while writers are in flight.
@@ -103,44 +106,62 @@ impl Backoff {
     }
 }
 
-/// The pauses before a page that failed is tried again. After the last one comes the halt.
-#[derive(Debug, Clone)]
-pub(super) struct RetryDelays(pub(super) Vec<Duration>);
+/// The pauses before an event that failed is tried again. After the last one comes the policy.
+#[derive(Clone)]
+pub(super) struct RetryDelays {
+    delays: Vec<Duration>,
+    random: Random,
+}
+
+/// Numbers from 0 up to 1.
+pub(super) type Random = Arc<dyn Fn() -> f64 + Send + Sync>;
 
 impl Default for RetryDelays {
     fn default() -> Self {
-        Self(vec![
-            Duration::from_millis(100),
-            Duration::from_secs(1),
-            Duration::from_secs(10),
-        ])
+        // Each RandomState has other keys; that is all the randomness a pause needs.
+        let random = || {
+            let random = RandomState::new().hash_one(0) % 1024;
+            f64::from(u32::try_from(random).unwrap_or(0)) / 1024.0
+        };
+        Self {
+            delays: vec![
+                Duration::from_millis(100),
+                Duration::from_secs(1),
+                Duration::from_secs(10),
+            ],
+            random: Arc::new(random),
+        }
     }
 }
 
 impl RetryDelays {
-    /// The pause after this many failed attempts; `None` is the halt.
-    pub(super) fn after(&self, failed_attempts: u32) -> Option<Duration> {
-        let index = usize::try_from(failed_attempts.checked_sub(1)?).ok()?;
-        self.0.get(index).copied()
+    pub(super) fn set_delays(&mut self, delays: Vec<Duration>) {
+        self.delays = delays;
     }
 
-    /// What is left of the pause when the last attempt failed `elapsed` ago. The clock may have
-    /// been set back, so never more than the whole.
-    pub(super) fn remaining(
-        &self,
-        failed_attempts: u32,
-        elapsed: chrono::TimeDelta,
-    ) -> Option<Duration> {
-        let pause = self.after(failed_attempts)?;
-        let elapsed = elapsed.to_std().unwrap_or_default();
-        pause.checked_sub(elapsed).filter(|rest| !rest.is_zero())
+    pub(super) fn set_random(&mut self, random: Random) {
+        self.random = random;
+    }
+
+    /// The pause after this many failed attempts, up to a fifth longer than its delay, so that
+    /// what failed together is not tried again together; `None` after the last.
+    pub(super) fn after(&self, failed_attempts: u32) -> Option<Duration> {
+        let index = usize::try_from(failed_attempts.checked_sub(1)?).ok()?;
+        let delay = *self.delays.get(index)?;
+        let longer = (self.random)().clamp(0.0, 1.0) / 5.0;
+        Some(delay + delay.mul_f64(longer))
+    }
+}
+
+impl fmt::Debug for RetryDelays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.delays.fmt(f)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::TimeDelta;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -173,25 +194,33 @@ mod tests {
         assert_eq!(pace.after(false, false), Duration::ZERO);
     }
 
+    fn delays(random: f64) -> RetryDelays {
+        let mut delays = RetryDelays::default();
+        delays.set_random(Arc::new(move || random));
+        delays
+    }
+
     #[test]
-    fn after_the_last_delay_comes_the_halt() {
-        let delays = RetryDelays::default();
+    fn after_the_last_delay_comes_the_policy() {
+        let mut delays = delays(0.0);
         let pauses: Vec<_> = (1..5).map(|failed| delays.after(failed)).collect();
         assert_eq!(
             pauses,
             [Some(MS(100)), Some(MS(1000)), Some(MS(10_000)), None]
         );
-        assert_eq!(RetryDelays(Vec::new()).after(1), None);
+        delays.set_delays(Vec::new());
+        assert_eq!(delays.after(1), None);
     }
 
     #[test]
-    fn what_is_left_of_a_delay_does_not_outgrow_it() {
-        let delays = RetryDelays::default();
-        let left = |ms| delays.remaining(2, TimeDelta::milliseconds(ms));
-        assert_eq!(left(400), Some(MS(600)));
-        assert_eq!(left(1000), None);
-        assert_eq!(left(-5000), Some(MS(1000)), "the clock was set back");
-        assert_eq!(delays.remaining(0, TimeDelta::zero()), None);
+    fn a_delay_is_up_to_a_fifth_longer() {
+        assert_eq!(delays(0.5).after(2), Some(MS(1100)));
+        assert_eq!(delays(1.0).after(2), Some(MS(1200)));
+        assert_eq!(delays(7.0).after(2), Some(MS(1200)));
+        for _ in 0..100 {
+            let pause = RetryDelays::default().after(1).unwrap();
+            assert!((MS(100)..=MS(120)).contains(&pause));
+        }
     }
 
     #[test]

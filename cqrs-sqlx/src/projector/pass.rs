@@ -1,78 +1,89 @@
-//! One pass of one subscription: claim, read a page, apply, move the checkpoint, commit.
+//! One pass of a worker: claim a segment with its page, apply it, commit.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cqrs_core::{Envelope, Error, Position, RawPayload, Result, Subscription};
+use cqrs_core::{Envelope, Error, FailurePolicy, Position, RawPayload, Result, Subscription};
+use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::checkpoint::{self, Checkpoint, CheckpointSql, Claim};
-use super::errors::{catch_panic, describe, is_transient};
+use super::checkpoint;
+use super::claim::{Claim, ClaimSql, Wanted};
+use super::dead_letters;
+use super::errors::{catch_panic, is_transient};
+use super::narrow::Narrow;
 use super::pace::RetryDelays;
 use super::queries;
-use super::transaction::SqlTransaction;
+use super::register;
+use super::segments;
+use super::transaction::{More, SqlTransaction};
 use super::wake::Known;
-use crate::backend::{Backend, Parameter};
+use crate::backend::Backend;
 use crate::connections::Connection;
-use crate::log::{EVENT_COLUMNS, read_event};
 use crate::reads::is_unavailable;
-use crate::statements::list;
 use crate::store::Shared;
 
 /// What a pass came to.
 #[derive(Debug)]
 pub(super) enum Pass {
-    /// The checkpoint moved, over this many events that the subscription reads.
+    /// A checkpoint moved, over this many events that the subscription reads.
     Moved { events: u64 },
-    /// The page holds an event that cannot be read. The next pass applies what comes before it.
+    /// The page failed. The next pass applies less, to find the event that is to blame.
     Narrowed,
-    /// The checkpoint is at the horizon.
-    UpToDate,
-    /// Another worker has claimed the subscription.
+    /// A failure was recorded, or the event was put aside. Other segments may go on.
+    Failed,
+    /// Every checkpoint is at the horizon; parked events are replayed after this time.
+    UpToDate { replay: Option<Duration> },
+    /// Other workers have claimed whatever there is to do.
     Elsewhere,
-    /// The page failed before, and this much of the delay is left.
+    /// An event failed before, and this much of the delay is left.
     Delayed(Duration),
-    /// The page failed; it will be tried again after this delay.
-    Failed(Duration),
-    /// The subscription is halted, since long ago or since now.
+    /// What is left to do is halted.
     Halted,
+}
+
+/// How pages are applied.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    pub(super) page_size: u32,
+    pub(super) delays: RetryDelays,
+    /// How long the handlers may take for a page.
+    pub(super) deadline: Duration,
 }
 
 /// Runs the passes of one subscription.
 pub(super) struct Worker<B: Backend> {
-    shared: Arc<Shared<B>>,
-    subscription: Arc<Subscription<SqlTransaction<B>>>,
-    checkpoints: CheckpointSql,
-    page_sql: Arc<str>,
-    page_size: u32,
-    delays: RetryDelays,
-    /// The checkpoint as far as it is known. Other processes may have moved it.
-    position: Option<Position>,
-    /// Where the next page ends at the latest, in front of an event that could not be read.
-    bound: Option<Position>,
+    pub(super) shared: Arc<Shared<B>>,
+    pub(super) subscription: Arc<Subscription<SqlTransaction<B>>>,
+    pub(super) rules: Rules,
+    claims: ClaimSql,
+    /// Where all segments stand at least, as far as it is known, and when the next replay is.
+    /// Other processes may have moved them.
+    known: Option<(Position, Option<Instant>)>,
+    /// Where to look for an event that fails.
+    pub(super) narrow: Option<Narrow>,
+    /// The aggregate whose parked events are replayed one by one.
+    pub(super) one_by_one: Option<dead_letters::Aggregate>,
+    /// A transaction in which nothing was done yet. Never locked: connections are not `Sync`.
+    begun: Mutex<Option<Connection<B>>>,
 }
 
-/// What was committed.
-struct Applied {
-    events: u64,
-    position: Position,
-}
-
-/// Why a claimed page was not.
-struct Failure {
-    error: Error,
-    /// The first and the last event of the page.
-    page: Option<(Position, Position)>,
-    /// Whether the projection panicked, so that the connection may be in the middle of something.
-    panicked: bool,
+/// Why a page was not applied.
+pub(super) struct Failure {
+    pub(super) error: Error,
+    /// Whether the handler was interrupted, so that the connection may be in the middle of
+    /// something: it panicked, or took too long.
+    pub(super) interrupted: bool,
+    /// Whether it took too long.
+    pub(super) timed_out: bool,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self {
             error,
-            page: None,
-            panicked: false,
+            interrupted: false,
+            timed_out: false,
         }
     }
 }
@@ -81,18 +92,17 @@ impl<B: Backend> Worker<B> {
     pub(super) fn new(
         shared: Arc<Shared<B>>,
         subscription: Arc<Subscription<SqlTransaction<B>>>,
-        page_size: u32,
-        delays: RetryDelays,
+        rules: Rules,
     ) -> Self {
         Self {
-            checkpoints: CheckpointSql::new::<B>(),
-            page_sql: page_sql(subscription.aggregate_types()).into(),
+            claims: ClaimSql::new::<B>(subscription.name(), subscription.filter()),
             shared,
             subscription,
-            page_size,
-            delays,
-            position: None,
-            bound: None,
+            rules,
+            known: None,
+            narrow: None,
+            one_by_one: None,
+            begun: Mutex::default(),
         }
     }
 
@@ -104,16 +114,16 @@ impl<B: Backend> Worker<B> {
         &self.shared
     }
 
-    /// Forgets what is known of the checkpoint, so that the next pass asks the database.
+    /// Forgets what is known of the checkpoints, so that the next pass asks the database.
     pub(super) fn doubt(&mut self) {
-        self.position = None;
+        self.known = None;
     }
 
     /// Runs one pass up to the horizon.
     ///
     /// # Errors
     ///
-    /// Those that are not the projection's: the database is away, or gave up on the transaction.
+    /// Those that are not the handlers': the database is away, or gave up on the transaction.
     /// Nothing was applied, and no attempt is counted. After a commit whose answer was lost the
     /// page may be applied together with its checkpoint; the next pass reads which.
     ///
@@ -121,193 +131,279 @@ impl<B: Backend> Worker<B> {
     ///
     /// Dropping the future rolls the page back.
     pub(super) async fn run_once(&mut self, horizon: Position) -> Result<Pass> {
-        if self.position.is_some_and(|position| position >= horizon) {
-            return Ok(Pass::UpToDate);
+        if let Some(pass) = self.nothing_to_do(horizon) {
+            return Ok(pass);
         }
-        if B::DIALECT.claim.is_empty() {
+        if !B::DIALECT.claims_in_one {
             // Without row locks a claim takes the lock of all writers, so look first.
             if let Some(pass) = self.look(horizon).await? {
                 return Ok(pass);
             }
         }
-        let mut connection = queries::begin(&self.shared).await?;
-        let claim = match self
-            .checkpoints
-            .claim::<B>(connection.get(), self.name())
-            .await
-        {
+        let mut connection = match self.begun().take() {
+            Some(begun) => begun,
+            None => queries::begin(&self.shared).await?,
+        };
+        let wanted = self.wanted(horizon);
+        let claim = match self.claims.claim::<B>(connection.get(), wanted).await {
             Ok(claim) => claim,
             Err(error) => return Err(self.abandon(connection, error).await),
         };
         let Some(claim) = claim else {
             queries::rollback(connection).await;
+            if self.narrow.take().is_some() {
+                // Someone else has the segment. There may be others.
+                return Ok(Pass::Narrowed);
+            }
             return Ok(self.look(horizon).await?.unwrap_or(Pass::Elsewhere));
         };
-        if let Some(pass) = self.standing(&claim, horizon) {
+        if claim.is_due {
             queries::rollback(connection).await;
-            return Ok(pass);
+            return self.replay(claim.segment).await;
         }
-        self.work(connection, claim.checkpoint, horizon).await
+        if self
+            .narrow
+            .as_ref()
+            .is_some_and(|narrow| narrow.from != claim.from)
+        {
+            // It was about another page.
+            self.narrow = None;
+        }
+        self.work(connection, claim).await
     }
 
-    /// Looks at the checkpoint without claiming it; what that says about the pass.
+    fn begun(&mut self) -> &mut Option<Connection<B>> {
+        let begun = self.begun.get_mut();
+        begun.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nothing_to_do(&self, horizon: Position) -> Option<Pass> {
+        let (position, replay) = self.known?;
+        let left = replay.map(|at| at.saturating_duration_since(Instant::now()));
+        let idle = position >= horizon && left.is_none_or(|left| !left.is_zero());
+        idle.then_some(Pass::UpToDate { replay: left })
+    }
+
+    fn wanted(&self, horizon: Position) -> Wanted {
+        match &self.narrow {
+            Some(narrow) => Wanted {
+                horizon,
+                most: narrow.most(),
+                segment: Some(narrow.segment.number),
+            },
+            None => Wanted {
+                horizon,
+                most: self.rules.page_size,
+                segment: None,
+            },
+        }
+    }
+
+    /// Looks at the checkpoints without claiming one; what that says about the pass. `None`: there
+    /// is something to claim.
     async fn look(&mut self, horizon: Position) -> Result<Option<Pass>> {
-        let Some(checkpoint) = checkpoint::find(&self.shared, self.name()).await? else {
-            // Someone removed the row; a new one starts from the beginning.
+        let (checkpoints, now) = checkpoint::all(&self.shared, self.name()).await?;
+        if checkpoints.is_empty() {
+            // Someone removed the rows; new ones start from the beginning.
             tracing::warn!(
                 subscription = self.name(),
                 "the subscription had no checkpoint, it starts over"
             );
-            checkpoint::ensure(&self.shared, self.name()).await?;
+            register::ensure(&self.shared, &self.subscription).await?;
             return Ok(None);
-        };
-        self.note(checkpoint.position, checkpoint.halted);
-        if checkpoint.halted {
-            return Ok(Some(Pass::Halted));
         }
-        Ok((checkpoint.position >= horizon).then_some(Pass::UpToDate))
-    }
-
-    /// What a claim says about the pass, where it says that there is nothing to do.
-    fn standing(&mut self, claim: &Claim, horizon: Position) -> Option<Pass> {
-        let checkpoint = &claim.checkpoint;
-        self.note(checkpoint.position, checkpoint.halted);
-        if checkpoint.halted {
-            return Some(Pass::Halted);
+        if segments::have_arrived(&checkpoints) {
+            segments::settle(&self.shared, self.name()).await?;
+            return Ok(Some(Pass::Narrowed));
         }
-        if checkpoint.position >= horizon {
-            return Some(Pass::UpToDate);
+        let left = |time: chrono::DateTime<chrono::Utc>| (time - now).to_std().unwrap_or_default();
+        let (mut halted, mut free, mut delay, mut replay) = (false, false, None, None);
+        for checkpoint in &checkpoints {
+            let end = checkpoint.barrier.map_or(horizon, |end| end.min(horizon));
+            let behind = checkpoint.position < end;
+            if !checkpoint.active {
+                halted |= checkpoint.position < horizon;
+                continue;
+            }
+            let until_replay = checkpoint.replay_at.map(left);
+            if !behind && until_replay.is_none_or(|left| !left.is_zero()) {
+                replay = replay.into_iter().chain(until_replay).min();
+                continue;
+            }
+            match checkpoint.delay(now) {
+                Some(left) => delay = delay.into_iter().chain([left]).min(),
+                None => free = true,
+            }
         }
-        self.delays
-            .remaining(checkpoint.failed_attempts, claim.age)
-            .map(Pass::Delayed)
+        if let Some(least) = checkpoint::least(checkpoints) {
+            let at = replay.map(|left| Instant::now() + left);
+            self.note(least.position, least.halted, at);
+        }
+        Ok(match (free, delay, halted) {
+            (true, _, _) => None,
+            (false, Some(delay), _) => Some(Pass::Delayed(delay)),
+            (false, None, true) => Some(Pass::Halted),
+            (false, None, false) => Some(Pass::UpToDate { replay }),
+        })
     }
 
     /// Remembers where the subscription stands, and tells those who wait for it.
-    fn note(&mut self, position: Position, halted: bool) {
-        self.position = Some(position);
-        self.bound = self.bound.filter(|bound| *bound > position);
+    fn note(&mut self, position: Position, halted: bool, replay: Option<Instant>) {
+        self.known = Some((position, replay));
         let known = Known { position, halted };
         self.shared.advanced.record(self.subscription.name(), known);
     }
 
-    /// Applies the page after a claimed checkpoint.
-    async fn work(
-        &mut self,
-        connection: Connection<B>,
-        claimed: Checkpoint,
-        horizon: Position,
-    ) -> Result<Pass> {
-        let upto = self.bound.map_or(horizon, |bound| bound.min(horizon));
+    /// Applies a claimed page.
+    async fn work(&mut self, connection: Connection<B>, mut claim: Claim) -> Result<Pass> {
         let mut transaction = SqlTransaction::new(Arc::clone(&self.shared), connection);
-        let result = self
-            .apply_and_commit(&mut transaction, claimed.position, upto)
-            .await;
+        if claim.parks && !claim.page.is_empty() {
+            match self.hold_back(&mut transaction, &mut claim).await {
+                Ok(Ok(())) => {}
+                Ok(Err(full)) => {
+                    queries::rollback(transaction.into_connection()).await;
+                    return self.parked_full(&claim, full).await;
+                }
+                Err(error) => {
+                    return Err(self.abandon(transaction.into_connection(), error).await);
+                }
+            }
+        }
+        let result = self.apply_and_commit(&mut transaction, &claim).await;
         let mut connection = transaction.into_connection();
         match result {
-            Ok(applied) => {
-                connection.end_work();
-                self.note(applied.position, false);
+            Ok(more) => {
+                match more {
+                    More::Begun => *self.begun() = Some(connection),
+                    More::Ended => connection.end_work(),
+                }
+                self.moved(&claim);
                 Ok(Pass::Moved {
-                    events: applied.events,
+                    events: claim.page.len() as u64,
                 })
             }
             Err(failure) if is_transient(&failure.error) => {
                 Err(self.abandon(connection, failure.error).await)
             }
             Err(failure) => {
-                if failure.panicked {
+                if failure.interrupted {
                     // It is repaired or closed when it is given back.
                     drop(connection);
                 } else {
                     queries::rollback(connection).await;
                 }
-                self.fail(claimed, failure).await
+                self.fail(&claim, failure).await
             }
         }
+    }
+
+    /// What was committed is known.
+    fn moved(&mut self, claim: &Claim) {
+        self.narrow = self
+            .narrow
+            .take()
+            .and_then(|narrow| narrow.passed(claim.rows, claim.to));
+        let position = claim.others.map_or(claim.to, |other| other.min(claim.to));
+        if let Some((known, _)) = &mut self.known {
+            *known = position;
+        }
+        let known = Known {
+            position,
+            halted: false,
+        };
+        self.shared.advanced.record(self.subscription.name(), known);
     }
 
     async fn apply_and_commit(
         &self,
         transaction: &mut SqlTransaction<B>,
-        from: Position,
-        upto: Position,
-    ) -> Result<Applied, Failure> {
-        let page = self.read_page(transaction, from, upto).await?;
-        let events = page.len() as u64;
-        let ends = page.first().zip(page.last());
-        let ends = ends.map(|(first, last)| (first.position(), last.position()));
-        let position = match ends {
-            Some((_, last)) if events >= u64::from(self.page_size) => last,
-            _ => upto,
-        };
-        let failure = |error, panicked| Failure {
-            error,
-            page: ends,
-            panicked,
-        };
-        if let Some((first, last)) = ends {
-            let span = tracing::info_span!(
-                "projection.page",
-                subscription = self.name(),
-                events,
-                first = first.0,
-                last = last.0,
-            );
-            catch_panic(self.subscription.apply(&page, transaction))
-                .instrument(span)
-                .await
-                .map_err(|panic| failure(panic, true))?
-                .map_err(|error| failure(error, false))?;
+        claim: &Claim,
+    ) -> Result<More, Failure> {
+        if let Some((position, error)) = &claim.unreadable {
+            return Err(Error::other(format!("the event at {position}: {error}")).into());
         }
-        self.advance_and_commit(transaction, position)
-            .await
-            .map_err(|error| failure(error, false))?;
-        Ok(Applied { events, position })
+        self.apply(transaction, &claim.page).await?;
+        Ok(transaction.commit(claim.is_full).await?)
     }
 
-    async fn advance_and_commit(
+    /// Has the handlers apply events.
+    pub(super) async fn apply(
         &self,
         transaction: &mut SqlTransaction<B>,
-        position: Position,
-    ) -> Result<()> {
+        page: &[Envelope<RawPayload>],
+    ) -> Result<(), Failure> {
+        let (Some(first), Some(last)) = (page.first(), page.last()) else {
+            return Ok(());
+        };
+        let span = tracing::info_span!(
+            "projection.page",
+            subscription = self.name(),
+            events = page.len(),
+            first = first.position().0,
+            last = last.position().0,
+        );
+        let interrupted = |error, timed_out| Failure {
+            error,
+            interrupted: true,
+            timed_out,
+        };
+        let deadline = self.rules.deadline;
+        let applied = catch_panic(self.subscription.apply(page, transaction)).instrument(span);
+        match tokio::time::timeout(deadline, applied).await {
+            Ok(Ok(result)) => Ok(result?),
+            Ok(Err(panic)) => Err(interrupted(panic, false)),
+            Err(_) => {
+                let message = format!("the page was not applied within {deadline:?}");
+                Err(interrupted(Error::other(message), true))
+            }
+        }
+    }
+
+    /// Takes the events of parked aggregates out of the page, and parks them. The inner error is
+    /// the place in the page of the first for which there is no room.
+    async fn hold_back(
+        &self,
+        transaction: &mut SqlTransaction<B>,
+        claim: &mut Claim,
+    ) -> Result<Result<(), usize>> {
         let connection = transaction.connection_below().await?;
-        self.checkpoints
-            .advance::<B>(connection, self.name(), position)
-            .await?;
-        B::commit(connection).await
+        let parked = dead_letters::parked_aggregates::<B>(connection, self.name()).await?;
+        let is_held: Vec<bool> = claim
+            .page
+            .iter()
+            .map(|event| dead_letters::is_of(&parked, event))
+            .collect();
+        let held = is_held.iter().filter(|held| **held).count();
+        if held > 0 {
+            let count = dead_letters::count::<B>(connection, self.name()).await?;
+            let room = usize::try_from(self.room().saturating_sub(count)).unwrap_or(usize::MAX);
+            if held > room {
+                let mut places = (0..).zip(&is_held).filter(|(_, held)| **held);
+                let place = places.nth(room).map_or(0, |(place, _)| place);
+                return Ok(Err(place));
+            }
+        }
+        let page = std::mem::take(&mut claim.page);
+        let (held, free): (Vec<_>, Vec<_>) =
+            page.into_iter().zip(is_held).partition(|(_, held)| *held);
+        claim.page = free.into_iter().map(|(event, _)| event).collect();
+        let held: Vec<_> = held.into_iter().map(|(event, _)| event).collect();
+        if !held.is_empty() {
+            dead_letters::put_behind::<B>(connection, self.name(), &held).await?;
+        }
+        Ok(Ok(()))
     }
 
-    async fn read_page(
-        &self,
-        transaction: &mut SqlTransaction<B>,
-        from: Position,
-        upto: Position,
-    ) -> Result<Vec<Envelope<RawPayload>>> {
-        let mut parameters = vec![
-            Parameter::int(from.0),
-            Parameter::int(upto.0),
-            Parameter::int(self.page_size.into()),
-        ];
-        let types = self.subscription.aggregate_types().unwrap_or_default();
-        parameters.extend(types.iter().copied().map(Parameter::text));
-        let mut page = Vec::new();
-        B::fetch(
-            transaction.connection_below().await?,
-            &self.page_sql,
-            &parameters,
-            None,
-            |row| {
-                page.push(read_event(row)?);
-                Ok(())
-            },
-        )
-        .await?;
-        Ok(page)
+    /// How many events may be parked. What was parked under another policy still holds others back.
+    pub(super) fn room(&self) -> u64 {
+        match self.subscription.policy() {
+            FailurePolicy::Park(parking) => parking.limit().into(),
+            _ => cqrs_core::Parking::default().limit().into(),
+        }
     }
 
-    /// Gives up on a transaction through no fault of the projection.
-    async fn abandon(&mut self, connection: Connection<B>, error: Error) -> Error {
+    /// Gives up on a transaction through no fault of the handlers.
+    pub(super) async fn abandon(&mut self, connection: Connection<B>, error: Error) -> Error {
         if is_unavailable(&error) {
             queries::discard(connection, &self.shared.writers);
         } else {
@@ -317,91 +413,18 @@ impl<B: Backend> Worker<B> {
         error
     }
 
-    /// Records the failure of a page, or narrows the page where it is known which event is to
-    /// blame and there are others before it.
-    async fn fail(&mut self, claimed: Checkpoint, failure: Failure) -> Result<Pass> {
-        let Failure { error, page, .. } = failure;
-        let position = match (&error, page) {
-            (Error::Undecodable { position, .. }, Some((first, last)))
-                if (first..=last).contains(position) =>
-            {
-                if *position > first {
-                    self.bound = Some(Position(position.0 - 1));
-                    return Ok(Pass::Narrowed);
-                }
-                Some(*position)
-            }
-            (_, page) => page.map(|(first, _)| first),
+    /// A segment was halted: who waits for it shall know.
+    pub(super) fn halted(&self, from: Position) {
+        let known = Known {
+            position: from,
+            halted: true,
         };
-        let attempts = claimed.failed_attempts.saturating_add(1);
-        let delay = self.delays.after(attempts);
-        let message = describe(&error);
-        let recorded =
-            checkpoint::record_failure(&self.shared, &claimed, position, &message, delay.is_none())
-                .await?;
-        if !recorded {
-            self.doubt();
-            return Ok(Pass::Elsewhere);
-        }
-        let at = position.map(|position| position.0);
-        let subscription = self.name();
-        if let Some(delay) = delay {
-            tracing::warn!(
-                subscription,
-                position = at,
-                attempts,
-                ?delay,
-                error = message,
-                "a page failed and will be tried again"
-            );
-            return Ok(Pass::Failed(delay));
-        }
-        tracing::error!(
-            subscription,
-            position = at,
-            attempts,
-            error = message,
-            "the subscription is halted"
-        );
-        self.note(claimed.position, true);
-        Ok(Pass::Halted)
+        self.shared.advanced.record(self.subscription.name(), known);
     }
 }
 
 impl<B: Backend> Drop for Worker<B> {
     fn drop(&mut self) {
         self.shared.advanced.forget(self.subscription.name());
-    }
-}
-
-/// The statement that reads a page; its parameters are the checkpoint, the end, the page's size,
-/// and one for each aggregate type.
-fn page_sql(aggregate_types: Option<&[&str]>) -> String {
-    let types = match aggregate_types {
-        None => String::new(),
-        Some([]) => " AND 1 = 0".to_owned(),
-        Some(types) => format!(
-            " AND aggregate_type IN ({})",
-            list((4..4 + types.len()).map(|number| format!("${number}")))
-        ),
-    };
-    format!(
-        "SELECT {EVENT_COLUMNS} FROM cqrs_event WHERE position > $1 AND position <= $2{types} \
-         ORDER BY position LIMIT $3"
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_is_filtered_by_bound_types() {
-        assert!(
-            page_sql(Some(&["plan", "truck"]))
-                .ends_with("AND aggregate_type IN ($4, $5) ORDER BY position LIMIT $3")
-        );
-        assert!(!page_sql(None).contains("aggregate_type IN"));
-        assert!(page_sql(Some(&[])).contains("AND 1 = 0"));
     }
 }

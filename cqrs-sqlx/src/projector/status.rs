@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use cqrs_core::mapping::RowSource;
-use cqrs_core::{Error, Position, Result};
+use cqrs_core::{Position, Result};
 
-use super::checkpoint::{self, Checkpoint, read, read_row, some};
-use super::wake::Known;
+use super::checkpoint::{self, Checkpoint, read, some};
 use crate::backend::Backend;
 use crate::reads::{self, Place};
 use crate::select::Select;
@@ -19,14 +20,44 @@ use crate::store::Shared;
 pub struct SubscriptionStatus {
     /// Its name.
     pub name: String,
-    /// Everything up to here has been applied.
+    /// Everything up to here has been applied, or is among the dead letters: the position of the
+    /// segment that is furthest behind.
     pub position: Position,
-    /// Whether it goes on.
+    /// Whether it goes on: halted where a segment is.
     pub state: SubscriptionState,
     /// How many positions the log is ahead. Positions that were drawn and never used, and events
     /// that the subscription does not read, count too: an upper bound of the events it has yet to
     /// apply.
     pub lag: u64,
+    /// How long the next event has waited since it was recorded, by the clock of the database;
+    /// zero where there is none.
+    pub lag_time: Duration,
+    /// Its segments, in order.
+    pub segments: Vec<SegmentStatus>,
+    /// How many segments it is to have: another number while they are being changed.
+    pub wanted_segments: u32,
+    /// How many events are parked.
+    pub parked: u64,
+    /// When the event was parked that is for the longest time.
+    pub oldest_parked: Option<DateTime<Utc>>,
+    /// Of how many skipped events there is a record.
+    pub skipped: u64,
+}
+
+/// Where a segment of a subscription stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentStatus {
+    /// Its number, from 0.
+    pub segment: u32,
+    /// As [`SubscriptionStatus::position`], for the events of its aggregates.
+    pub position: Position,
+    /// Whether it goes on.
+    pub state: SubscriptionState,
+    /// As [`SubscriptionStatus::lag`].
+    pub lag: u64,
+    /// As [`SubscriptionStatus::lag_time`].
+    pub lag_time: Duration,
 }
 
 /// Whether a subscription goes on.
@@ -35,10 +66,10 @@ pub struct SubscriptionStatus {
 pub enum SubscriptionState {
     /// It goes on.
     Active,
-    /// The next page failed and will be tried again.
+    /// The next event failed and will be tried again.
     Retrying(SubscriptionFailure),
-    /// The next page failed too often. It stands still until it is
-    /// [resumed](crate::SqlStore::resume).
+    /// The next event failed too often. It stands still until it is
+    /// [resumed](crate::Operations::resume).
     Halted(SubscriptionFailure),
 }
 
@@ -51,8 +82,7 @@ pub enum SubscriptionState {
 pub struct SubscriptionFailure {
     /// The subscription.
     pub name: String,
-    /// The event that could not be read, or else the first event of the page that failed. `None`
-    /// where the page itself could not be read.
+    /// The event that failed. `None` where that is not known.
     pub position: Option<Position>,
     /// How often it failed.
     pub attempts: u32,
@@ -72,62 +102,127 @@ impl fmt::Display for SubscriptionFailure {
 
 impl std::error::Error for SubscriptionFailure {}
 
-impl Checkpoint {
-    pub(super) fn into_failure(self) -> SubscriptionFailure {
-        SubscriptionFailure {
-            name: self.name,
-            position: self.failed_position,
-            attempts: self.failed_attempts,
-            error: self.error.unwrap_or_default(),
-        }
-    }
-}
-
 /// Where every subscription stands, by name.
 pub(crate) async fn statuses<B: Backend>(
     shared: &Arc<Shared<B>>,
 ) -> Result<Vec<SubscriptionStatus>> {
+    let letters = letters(shared).await?;
+    let mut all: Vec<SubscriptionStatus> = Vec::new();
+    for (name, wanted_segments, segment) in segments(shared).await? {
+        match all.last_mut().filter(|last| last.name == name) {
+            Some(last) => last.add(segment),
+            None => all.push(SubscriptionStatus {
+                position: segment.position,
+                state: segment.state.clone(),
+                lag: segment.lag,
+                lag_time: segment.lag_time,
+                segments: vec![segment],
+                wanted_segments,
+                parked: 0,
+                oldest_parked: None,
+                skipped: 0,
+                name,
+            }),
+        }
+    }
+    for (name, status, count, oldest) in letters {
+        let Some(subscription) = all.iter_mut().find(|status| status.name == name) else {
+            continue;
+        };
+        if status == "parked" {
+            (subscription.parked, subscription.oldest_parked) = (count, Some(oldest));
+        } else {
+            subscription.skipped = count;
+        }
+    }
+    Ok(all)
+}
+
+impl SubscriptionStatus {
+    fn add(&mut self, segment: SegmentStatus) {
+        self.position = self.position.min(segment.position);
+        self.lag = self.lag.max(segment.lag);
+        self.lag_time = self.lag_time.max(segment.lag_time);
+        if segment.state.rank() > self.state.rank() {
+            self.state = segment.state.clone();
+        }
+        self.segments.push(segment);
+    }
+}
+
+impl SubscriptionState {
+    /// What matters more is higher.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Active => 0,
+            Self::Retrying(_) => 1,
+            Self::Halted(_) => 2,
+        }
+    }
+}
+
+/// Every segment with the name of its subscription and how many that is to have.
+async fn segments<B: Backend>(
+    shared: &Arc<Shared<B>>,
+) -> Result<Vec<(String, u32, SegmentStatus)>> {
+    let order = B::DIALECT.byte_order;
     let select = Select {
         sql: format!(
-            "SELECT {}, (SELECT coalesce(max(position), 0) FROM cqrs_event) \
-             FROM cqrs_subscription ORDER BY name{}",
+            "SELECT {}, {}, (SELECT coalesce(max(e.position), 0) FROM cqrs_event AS e), \
+             (SELECT e.recorded_at FROM cqrs_event AS e WHERE e.position > s.position \
+             ORDER BY e.position LIMIT 1), \
+             (SELECT q.segments FROM cqrs_subscription AS q WHERE q.name = s.subscription) \
+             FROM cqrs_segment AS s ORDER BY subscription{order}, segment",
             checkpoint::COLUMNS,
-            B::DIALECT.byte_order
+            B::DIALECT.now,
         )
         .into(),
         parameters: Vec::new(),
     };
     reads::rows(Place::Alone(shared), &select, None, |row: &B::Row| {
-        let checkpoint = read_row(row)?;
-        let last = read(row, |row| some(row.read_i64(7)?))?;
-        Ok(SubscriptionStatus {
-            name: checkpoint.name.clone(),
+        let checkpoint = Checkpoint::read(row)?;
+        let (now, last, next, wanted) = read(row, |row| {
+            let now = some(row.read_timestamp(13)?)?;
+            let last = some(row.read_i64(14)?)?;
+            Ok((now, last, row.read_timestamp(15)?, row.read_i32(16)?))
+        })?;
+        let name = checkpoint.name.clone();
+        let segment = SegmentStatus {
+            segment: u32::try_from(checkpoint.segment.number).unwrap_or(0),
             position: checkpoint.position,
             lag: u64::try_from(last - checkpoint.position.0).unwrap_or(0),
+            lag_time: next
+                .and_then(|next| (now - next).to_std().ok())
+                .unwrap_or_default(),
             state: match (checkpoint.halted, checkpoint.failed_attempts) {
                 (true, _) => SubscriptionState::Halted(checkpoint.into_failure()),
                 (false, 0) => SubscriptionState::Active,
                 (false, _) => SubscriptionState::Retrying(checkpoint.into_failure()),
             },
-        })
+        };
+        let wanted = wanted.and_then(|wanted| u32::try_from(wanted).ok());
+        Ok((name, wanted.unwrap_or(1), segment))
     })
     .await
 }
 
-/// Lets a halted subscription go on.
-pub(crate) async fn resume<B: Backend>(shared: &Arc<Shared<B>>, name: &str) -> Result<()> {
-    if !checkpoint::reactivate(shared, name).await? {
-        return Err(Error::unknown_subscription(name));
-    }
-    if let Some(checkpoint) = checkpoint::find(shared, name).await? {
-        shared.advanced.correct(
-            name,
-            Known {
-                position: checkpoint.position,
-                halted: false,
-            },
-        );
-    }
-    shared.advanced.resumed().signal();
-    Ok(())
+/// How many dead letters there are, by subscription and status, and since when.
+async fn letters<B: Backend>(
+    shared: &Arc<Shared<B>>,
+) -> Result<Vec<(String, String, u64, DateTime<Utc>)>> {
+    let select = Select {
+        sql: "SELECT subscription, status, count(*), min(parked_at) FROM cqrs_dead_letter \
+              GROUP BY subscription, status"
+            .into(),
+        parameters: Vec::new(),
+    };
+    reads::rows(Place::Alone(shared), &select, None, |row: &B::Row| {
+        read(row, |row| {
+            let count = u64::try_from(some(row.read_i64(2)?)?).unwrap_or(0);
+            let name = some(row.read_text(0)?)?.to_owned();
+            let status = some(row.read_text(1)?)?.to_owned();
+            Ok((name, status, count, some(row.read_timestamp(3)?)?))
+        })
+    })
+    .await
 }

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use cqrs_core::{Error, Position};
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
 use super::errors::{is_closed, is_transient};
@@ -29,7 +29,7 @@ enum Next {
     /// This much time.
     After(Duration),
     /// Another horizon, or so much time that it is better to ask.
-    Horizon,
+    Horizon(Duration),
     /// Somebody resumes the subscription.
     Resume,
 }
@@ -54,10 +54,12 @@ pub(super) async fn run<B: Backend>(
                     elsewhere.reset();
                 }
                 match pass {
-                    Pass::Moved { .. } | Pass::Narrowed => Next::Now,
-                    Pass::UpToDate => Next::Horizon,
+                    Pass::Moved { .. } | Pass::Narrowed | Pass::Failed => Next::Now,
+                    Pass::UpToDate { replay } => {
+                        Next::Horizon(replay.map_or(DOUBT, |replay| replay.min(DOUBT)))
+                    }
                     Pass::Elsewhere => Next::After(elsewhere.next()),
-                    Pass::Delayed(delay) | Pass::Failed(delay) => Next::After(delay),
+                    Pass::Delayed(delay) => Next::After(delay),
                     Pass::Halted => Next::Resume,
                 }
             }
@@ -82,13 +84,14 @@ pub(super) async fn run<B: Backend>(
                 let resumed = tokio::time::timeout(polling.longest, resumed.changed());
                 stopping.or(resumed).await.map(drop)
             }
-            Next::Horizon => {
-                let changed = tokio::time::timeout(DOUBT, horizon.changed());
+            Next::Horizon(pause) => {
+                let (moved, told) = (pin!(horizon.changed()), pin!(resumed.changed()));
+                let changed = tokio::time::timeout(pause, select(moved, told));
                 match stopping.or(changed).await {
-                    Some(Ok(Ok(()))) => Some(()),
                     // The horizon task has ended, and with it everything there is to do.
-                    Some(Ok(Err(_))) | None => None,
-                    Some(Err(_)) => {
+                    None | Some(Ok(Either::Left((Err(_), _)))) => None,
+                    Some(Ok(Either::Left((Ok(()), _)))) => Some(()),
+                    Some(Ok(Either::Right(_)) | Err(_)) => {
                         worker.doubt();
                         Some(())
                     }

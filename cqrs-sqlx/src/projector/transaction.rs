@@ -9,7 +9,7 @@ use cqrs_core::{Changing, Entity, Owned, ProjectionTransaction, ReadModel, Resul
 
 use crate::backend::{Backend, Parameter};
 use crate::connections::Connection;
-use crate::lent::Lent;
+use crate::lent::{Lent, ended};
 use crate::statements::Statements;
 use crate::store::Shared;
 
@@ -38,6 +38,15 @@ type RowLock = (i32, i32);
 
 /// How many numbers the rows of a table share.
 const ROW_NUMBERS: u16 = 1024;
+
+/// What is open after a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum More {
+    /// A new transaction.
+    Begun,
+    /// Nothing.
+    Ended,
+}
 
 impl<B: Backend> SqlTransaction<B> {
     /// Takes a connection on which a transaction is open.
@@ -86,6 +95,25 @@ impl<B: Backend> SqlTransaction<B> {
     /// The connection below, for a statement of the framework: in the transaction, or an error.
     pub(crate) async fn connection_below(&mut self) -> Result<&mut B::Connection> {
         Ok(self.seen().await?.0)
+    }
+
+    /// Commits. Where there will be more, another transaction is begun in the same round trip if
+    /// the database can.
+    pub(super) async fn commit(&mut self, more: bool) -> Result<More> {
+        if B::DIALECT.claims_in_one && (more || self.lent != Lent::Never) {
+            let connection = self.connection.get();
+            if B::depth(connection) != 1 {
+                return Err(ended());
+            }
+            B::commit_and_begin(connection).await?;
+            if more {
+                return Ok(More::Begun);
+            }
+            B::rollback(connection).await?;
+        } else {
+            B::commit(self.seen().await?.0).await?;
+        }
+        Ok(More::Ended)
     }
 
     /// What a statement of the framework needs.

@@ -10,6 +10,15 @@ pub(super) fn in_list(operand: &str, _: ColumnType, list: &str) -> String {
     format!("{operand} = ANY({list})")
 }
 
+/// The hash of the server's own hash partitions; it is the same for equal text in every database
+/// with this encoding.
+pub(super) fn in_segment(segment: &str, segments: &str) -> String {
+    format!(
+        "(hashtextextended(aggregate_id, hashtext(aggregate_type)) & 9223372036854775807) \
+         % {segments} = {segment}"
+    )
+}
+
 /// Every test is a pattern, whose escape character is `\` here as it is in Postgres, whatever the
 /// settings. The planner turns the beginning of a pattern into a range of an index with the `C`
 /// collation, as it plans a statement anew for its values as long as that pays.

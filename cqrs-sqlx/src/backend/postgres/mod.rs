@@ -39,6 +39,7 @@ use crate::backend::{
 };
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
+use crate::lent;
 use crate::statements::Statements;
 use crate::verify::{LiveColumn, ParameterType, Prepared, ResultColumn};
 
@@ -125,6 +126,8 @@ impl Backed for Postgres {
         lock: " FOR UPDATE",
         skip_locked: " SKIP LOCKED",
         lock_log: "LOCK TABLE cqrs_event IN SHARE MODE",
+        claims_in_one: true,
+        in_segment: conditions::in_segment,
         now: "clock_timestamp()",
         in_list: conditions::in_list,
         text_test: conditions::text_test,
@@ -183,6 +186,18 @@ impl Backed for Postgres {
         transaction::commit::<sqlx::Postgres>(&mut session.connection)
             .await
             .map_err(|cause| error(cause, "committing"))
+    }
+
+    /// A commit in a transaction that has failed is a silent rollback; a savepoint is refused in it,
+    /// and outside of any.
+    async fn commit_and_begin(session: &mut Session) -> Result<()> {
+        let commit =
+            sqlx::raw_sql("SAVEPOINT cqrs_look; RELEASE SAVEPOINT cqrs_look; COMMIT AND CHAIN");
+        match commit.execute(&mut session.connection).await {
+            Ok(_) => Ok(()),
+            Err(cause) if error::in_transaction(&cause) == Some(false) => Err(lent::ended()),
+            Err(cause) => Err(error(cause, "committing")),
+        }
     }
 
     async fn rollback(session: &mut Session) -> Result<()> {
@@ -432,12 +447,24 @@ impl Backed for Postgres {
     async fn migrate(session: &mut Session) -> Result<()> {
         let migrator = migrations(&[
             (
+                1,
                 "log",
                 include_str!("../../../migrations/postgres/0001_log.sql"),
             ),
             (
+                2,
                 "receipt",
                 include_str!("../../../migrations/postgres/0002_receipt.sql"),
+            ),
+            (
+                30,
+                "segment",
+                include_str!("../../../migrations/postgres/0030_segment.sql"),
+            ),
+            (
+                31,
+                "dead letter",
+                include_str!("../../../migrations/postgres/0031_dead_letter.sql"),
             ),
         ]);
         migrator

@@ -21,6 +21,18 @@ pub(super) fn in_list(operand: &str, column_type: ColumnType, list: &str) -> Str
     format!("{operand} IN (SELECT {element} FROM json_each({list}))")
 }
 
+/// There is no hash function, so this is one in SQL: a polynomial over the characters of type and
+/// id, modulo a prime below 2^31, so that no step leaves 64 bits.
+pub(super) fn in_segment(segment: &str, segments: &str) -> String {
+    format!(
+        "(WITH RECURSIVE step(hash, rest) AS (\
+         SELECT 0, aggregate_type || ' ' || aggregate_id UNION ALL \
+         SELECT (hash * 8191 + unicode(rest)) % 2147483647, substr(rest, 2) \
+         FROM step WHERE rest <> '') \
+         SELECT hash FROM step WHERE rest = '') % {segments} = {segment}"
+    )
+}
+
 /// The array that [`in_list`] reads: values as a column stores them, bytes in hexadecimal, and
 /// floats as [`factors`].
 pub(super) fn list_json(values: &[Value]) -> String {

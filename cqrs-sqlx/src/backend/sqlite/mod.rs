@@ -112,6 +112,8 @@ impl Backed for Sqlite {
         lock: "",
         skip_locked: "",
         lock_log: "",
+        claims_in_one: false,
+        in_segment: conditions::in_segment,
         // Of the same width as every other time.
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
         in_list: conditions::in_list,
@@ -162,6 +164,11 @@ impl Backed for Sqlite {
 
     async fn commit(connection: &mut SqliteConnection) -> Result<()> {
         connection::commit(connection).await
+    }
+
+    async fn commit_and_begin(connection: &mut SqliteConnection) -> Result<()> {
+        connection::commit(connection).await?;
+        connection::begin(connection).await
     }
 
     async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
@@ -392,12 +399,24 @@ impl Backed for Sqlite {
     async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
         let migrations = migrations(&[
             (
+                1,
                 "log",
                 include_str!("../../../migrations/sqlite/0001_log.sql"),
             ),
             (
+                2,
                 "receipt",
                 include_str!("../../../migrations/sqlite/0002_receipt.sql"),
+            ),
+            (
+                30,
+                "segment",
+                include_str!("../../../migrations/sqlite/0030_segment.sql"),
+            ),
+            (
+                31,
+                "dead letter",
+                include_str!("../../../migrations/sqlite/0031_dead_letter.sql"),
             ),
         ]);
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,

@@ -108,17 +108,32 @@ async fn halts_until_repaired<K: Kind>(bad: String, says: &str, repair: &str, at
     }
 
     // Resumed too early, it halts again.
-    store.resume("parcel_view").await.unwrap();
+    store
+        .operations(&cqrs_core::RequestContext::system())
+        .unwrap()
+        .resume("parcel_view")
+        .await
+        .unwrap();
     assert_eq!(
         halted(&store, &last, "parcel_view").await.position,
         failure.position
     );
 
     fresh.run(repair).await;
-    store.resume("parcel_view").await.unwrap();
+    store
+        .operations(&cqrs_core::RequestContext::system())
+        .unwrap()
+        .resume("parcel_view")
+        .await
+        .unwrap();
     store.wait_for(&last, "parcel_view").await.unwrap();
     if at.is_none() {
-        store.resume("everything").await.unwrap();
+        store
+            .operations(&cqrs_core::RequestContext::system())
+            .unwrap()
+            .resume("everything")
+            .await
+            .unwrap();
         store.wait_for(&last, "everything").await.unwrap();
     }
     assert_eq!(fresh.number(views).await, 3);

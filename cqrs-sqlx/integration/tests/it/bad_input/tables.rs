@@ -169,7 +169,15 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
     let log = store.events(&system, Position::START, 1).await;
     assert_schema(&log.unwrap_err(), &named);
     assert_schema(&store.subscriptions().await.unwrap_err(), &named);
-    assert_schema(&store.resume("any").await.unwrap_err(), &named);
+    assert_schema(
+        &store
+            .operations(&RequestContext::system())
+            .unwrap()
+            .resume("any")
+            .await
+            .unwrap_err(),
+        &named,
+    );
     let error = store.projector().rows(ParcelViews).start().await;
     assert_schema(&error.unwrap_err(), &named);
     let error = store.projector().rows(ParcelViews).run_until_idle().await;
@@ -178,8 +186,15 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
     let hint = "expected, found no such table (call `store.migrate()` once before use)";
     assert_eq!(
         differences(&error),
-        ["cqrs_event", "cqrs_subscription", "cqrs_receipt"]
-            .map(|table| format!("table {table}: {hint}"))
+        [
+            "cqrs_event",
+            "cqrs_subscription",
+            "cqrs_segment",
+            "cqrs_dead_letter",
+            "cqrs_operation",
+            "cqrs_receipt"
+        ]
+        .map(|table| format!("table {table}: {hint}"))
     );
 
     store.migrate().await.unwrap();

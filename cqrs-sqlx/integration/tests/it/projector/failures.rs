@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cqrs_core::{
-    DomainEvent, Envelope, Error, Projection, ProjectionTransaction, Result, Store, StoreErrorKind,
+    DomainEvent, Envelope, Error, Projection, ProjectionTransaction, RequestContext, Result, Store,
+    StoreErrorKind,
 };
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
@@ -44,7 +45,11 @@ async fn a_failure_that_passes_is_retried<B: Backend>(store: SqlStore<B>) {
         .await
         .unwrap();
     assert_eq!(events, 3);
-    assert_eq!(recorder.pages(), vec![(1..=last).collect::<Vec<_>>(); 3]);
+    // The first half of the page is one event, which fails once more.
+    assert_eq!(
+        recorder.pages(),
+        [vec![1, 2, 3], vec![1], vec![1], vec![2, 3]]
+    );
     assert_eq!(applied(&store).await, (1..=last).collect::<Vec<_>>());
     assert_eq!(state(&store).await, SubscriptionState::Active);
 }
@@ -77,13 +82,14 @@ async fn a_failure_that_stays_halts_until_resumed<B: Backend>(store: SqlStore<B>
     assert!(!applied(&store).await.contains(&2));
 
     broken.store(false, Ordering::Relaxed);
-    store.resume("recorder").await.unwrap();
+    let operations = store.operations(&RequestContext::system()).unwrap();
+    operations.resume("recorder").await.unwrap();
     store.wait_for(&second, "recorder").await.unwrap();
     assert_eq!(applied(&store).await, [1, 2, 3]);
     assert_eq!(state(&store).await, SubscriptionState::Active);
     drop(handle);
 
-    let error = store.resume("no such").await.unwrap_err();
+    let error = operations.resume("no such").await.unwrap_err();
     assert!(matches!(error, Error::Store(error) if *error.kind() == StoreErrorKind::Usage));
 }
 
@@ -110,7 +116,8 @@ async fn a_panic_is_a_failure<B: Backend>(store: SqlStore<B>) {
     let last = commit(&store, 1).await.0;
     let panics = AtomicU32::new(0);
     let recorder = Recorder::new("recorder").with_fault(move |_| {
-        if panics.fetch_add(1, Ordering::Relaxed) != 1 {
+        // The page, and everything after its two events.
+        if !(1..3).contains(&panics.fetch_add(1, Ordering::Relaxed)) {
             panic!("out of cheese");
         }
         Ok(())

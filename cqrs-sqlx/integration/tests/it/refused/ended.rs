@@ -215,7 +215,12 @@ async fn no_event_is_lost_after_sqlite_has_ended_the_transaction_of_a_page() {
         );
 
         // The same subscription, by code that takes care.
-        store.resume("careless").await.unwrap();
+        store
+            .operations(&RequestContext::system())
+            .unwrap()
+            .resume("careless")
+            .await
+            .unwrap();
         fresh.run("INSERT INTO other VALUES ('open')").await;
         let careful = Careless {
             ending: "SELECT * FROM no_such_table",

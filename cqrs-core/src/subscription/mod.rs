@@ -1,0 +1,254 @@
+//! Subscriptions: who reads the log, from where on, and what is done about failures.
+
+mod each;
+mod filter;
+mod handler;
+mod policy;
+
+use std::fmt;
+
+pub use each::{Each, EventHandler};
+pub use filter::EventFilter;
+pub use policy::{FailurePolicy, Parking, StartAt};
+
+use self::handler::{Handler, Typed};
+use crate::bus::{EventBus, Relay};
+use crate::envelope::{Envelope, RawPayload};
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::projection::{Projection, ProjectionTransaction, RowProjection, Rows};
+
+/// A consumer of the log with a checkpoint: one or several handlers, and how they are run.
+///
+/// Its handlers share everything: a page is read once, applied by each in turn, and committed in
+/// one transaction with one checkpoint. So they are at the same point of the log, always; and an
+/// event that one of them cannot apply is applied by none.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use cqrs_core::{ConsoleEventBus, FailurePolicy, InMemoryStore, Parking, StartAt, Subscription};
+///
+/// # fn main() -> cqrs_core::Result<()> {
+/// let store = InMemoryStore::new();
+/// let parking = Parking::at_most(500).replayed_every(Duration::from_secs(60));
+/// store.subscribe_with(
+///     Subscription::named("audit trail")
+///         .relay(ConsoleEventBus::stdout())
+///         .start_at(StartAt::Now)
+///         .on_failure(FailurePolicy::Park(parking)),
+/// )?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Subscription<T> {
+    name: String,
+    handlers: Vec<Box<dyn Handler<T>>>,
+    filter: EventFilter,
+    start: StartAt,
+    policy: FailurePolicy,
+    segments: u32,
+    is_splittable: bool,
+    publishes: bool,
+    unknown_event_types: Vec<&'static str>,
+}
+
+impl<T: Send + 'static> Subscription<T> {
+    /// The subscription of this projection, under its name.
+    pub fn new<P: Projection<T>>(projection: P) -> Self {
+        Self::named(projection.name()).projection(projection)
+    }
+
+    /// A subscription without handlers.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            handlers: Vec::new(),
+            filter: EventFilter::none(),
+            start: StartAt::default(),
+            policy: FailurePolicy::default(),
+            segments: 1,
+            is_splittable: true,
+            publishes: false,
+            unknown_event_types: Vec::new(),
+        }
+    }
+
+    /// Adds a projection, whose own name is not used.
+    #[must_use]
+    pub fn projection<P: Projection<T>>(mut self, projection: P) -> Self {
+        let filter = EventFilter::of::<T, P>(&projection);
+        self.unknown_event_types
+            .extend(filter.unknown_to::<P::Event>());
+        self.filter = self.filter.or(&filter);
+        self.is_splittable &= projection.is_splittable();
+        self.handlers.push(Box::new(Typed { projection, filter }));
+        self
+    }
+
+    /// Adds a read model with one row per key.
+    #[must_use]
+    pub fn rows(self, projection: impl RowProjection) -> Self
+    where
+        T: ProjectionTransaction,
+    {
+        self.projection(Rows(projection))
+    }
+
+    /// Adds a handler of single events.
+    #[must_use]
+    pub fn each(self, handler: impl EventHandler<T>) -> Self {
+        self.projection(Each(handler))
+    }
+
+    /// Publishes all events to a bus, at least once. After a page that failed its events are
+    /// published one by one.
+    #[must_use]
+    pub fn relay(mut self, bus: impl EventBus) -> Self {
+        self.publishes = true;
+        self.projection(Relay::new("", bus))
+    }
+
+    /// Where it begins when it is first registered; at the beginning of the log unless told. One
+    /// that has a checkpoint goes on from there.
+    #[must_use]
+    pub fn start_at(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// What becomes of an event that fails also when it is tried again; it halts the subscription
+    /// unless told otherwise.
+    #[must_use]
+    pub fn on_failure(mut self, policy: FailurePolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Splits it when it is first registered: each segment has the events of its share of the
+    /// aggregates, and a checkpoint of its own, so that as many workers apply pages at the same
+    /// time. One, unless told; at least one.
+    ///
+    /// Every handler must be [splittable](Projection::is_splittable). Once it is registered, the
+    /// number is what the store says. A store in memory has one worker, and one segment.
+    #[must_use]
+    pub fn segments(mut self, segments: u32) -> Self {
+        self.segments = segments.max(1);
+        self
+    }
+}
+
+impl<T> Subscription<T> {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The events that it reads.
+    #[must_use]
+    pub fn filter(&self) -> &EventFilter {
+        &self.filter
+    }
+
+    /// Whether it reads the events of this aggregate type.
+    #[must_use]
+    pub fn reads(&self, aggregate_type: &str) -> bool {
+        self.filter.reads(aggregate_type)
+    }
+
+    /// Whether one of its handlers reads this event.
+    #[must_use]
+    pub fn wants(&self, event: &Envelope<RawPayload>) -> bool {
+        self.handlers
+            .iter()
+            .any(|handler| handler.filter().wants(event))
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub fn start(&self) -> StartAt {
+        self.start
+    }
+
+    /// What becomes of events that fail.
+    #[must_use]
+    pub fn policy(&self) -> &FailurePolicy {
+        &self.policy
+    }
+
+    /// How many segments it begins with.
+    #[must_use]
+    pub fn initial_segments(&self) -> u32 {
+        self.segments
+    }
+
+    /// Whether it may have several segments.
+    #[must_use]
+    pub fn is_splittable(&self) -> bool {
+        self.is_splittable
+    }
+
+    /// Whether it publishes events, so that a page that failed is better not tried in parts.
+    #[must_use]
+    pub fn publishes(&self) -> bool {
+        self.publishes
+    }
+
+    /// Whether it can be run as it is set up.
+    ///
+    /// # Errors
+    ///
+    /// `Usage` where it has no handler, where a handler asks for event types that its set does not
+    /// have, or where it is to be split and a handler is not splittable.
+    pub fn check(&self) -> Result<()> {
+        let name = &self.name;
+        let usage = |message| Err(Error::store(StoreErrorKind::Usage, message));
+        if self.handlers.is_empty() {
+            return usage(format!("subscription {name:?} has no handler"));
+        }
+        if let Some(unknown) = self.unknown_event_types.first() {
+            return usage(format!(
+                "subscription {name:?} asks for event type {unknown:?}, which its handler's events do not have"
+            ));
+        }
+        if self.segments > 1 && !self.is_splittable {
+            return usage(not_splittable(name));
+        }
+        Ok(())
+    }
+
+    /// Decodes a page and applies it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Undecodable`] with the position of the first event that a handler cannot read,
+    /// before that handler applied anything; else the error of the handler.
+    pub async fn apply(&self, page: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {
+        for handler in &self.handlers {
+            handler.apply(page, transaction).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a subscription cannot have several segments.
+pub(crate) fn not_splittable(name: &str) -> String {
+    format!(
+        "subscription {name:?} cannot have several segments: a handler does not say that it is \
+         splittable (`RowProjection::ROW_PER_AGGREGATE`, `Projection::is_splittable`)"
+    )
+}
+
+impl<T> fmt::Debug for Subscription<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("name", &self.name)
+            .field("handlers", &self.handlers.len())
+            .field("filter", &self.filter)
+            .field("start", &self.start)
+            .field("policy", &self.policy)
+            .field("segments", &self.segments)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,322 @@
+//! What operators do to subscriptions. Each operation leaves a record of who did it and when, in its
+//! own transaction.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use cqrs_core::mapping::{ColumnType, RowSource, Value};
+use cqrs_core::{Error, Position, RequestContext, Result, StoreErrorKind};
+use uuid::Uuid;
+
+use super::checkpoint::{self, read, some};
+use super::dead_letters::{self, Aggregate};
+use super::letter::{self, DeadLetter};
+use super::wake::Known;
+use super::{queries, segments};
+use crate::backend::{Backend, Parameter};
+use crate::reads::{self, Place};
+use crate::select::Select;
+use crate::store::Shared;
+
+/// What `cqrs_operation` holds, in the order in which it is read.
+pub(crate) const COLUMNS: &str = "operation, subscription, detail, actor, correlation_id, done_at";
+
+/// What operators do to subscriptions. From [`SqlStore::operations`](crate::SqlStore::operations).
+///
+/// # Transaction
+///
+/// Each operation is one transaction, in which it waits for pages that are under way. Its record,
+/// with the actor and the correlation id of the context, is part of it.
+///
+/// # Errors
+///
+/// All methods return a [`Usage`](StoreErrorKind::Usage) error where there is no such subscription,
+/// and [`Store`](Error::Store) where the store fails.
+///
+/// # Cancel safety
+///
+/// When a future is dropped, the operation was done with its record, or not at all.
+pub struct Operations<B: Backend> {
+    shared: Arc<Shared<B>>,
+    context: RequestContext,
+}
+
+/// The record of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperationRecord {
+    /// What was done: the name of the method.
+    pub operation: String,
+    /// To which subscription.
+    pub subscription: String,
+    /// To what of it.
+    pub detail: String,
+    /// Who did it.
+    pub actor: Option<String>,
+    /// The correlation id of the request.
+    pub correlation_id: Uuid,
+    /// When, by the clock of the database.
+    pub done_at: DateTime<Utc>,
+}
+
+/// What an operation does in its transaction.
+enum Action<'a> {
+    Resume,
+    SetSegments(u32),
+    ReplayAll,
+    Replay(Aggregate),
+    DiscardEvent(Position),
+    Discard(&'a Aggregate),
+}
+
+impl<B: Backend> Operations<B> {
+    pub(crate) fn new(shared: Arc<Shared<B>>, context: &RequestContext) -> Result<Self> {
+        if context.scope().tenant().is_some() {
+            return Err(Error::store(
+                StoreErrorKind::Usage,
+                "operations on subscriptions cross tenants: they take the scope of the system",
+            ));
+        }
+        Ok(Self {
+            shared,
+            context: context.clone(),
+        })
+    }
+
+    /// Lets a halted subscription go on: it tries the event that halted it again. Delays after
+    /// failures are cut short. Does nothing to one that is active.
+    ///
+    /// # Errors
+    ///
+    /// As for [all](Self#errors).
+    pub async fn resume(&self, subscription: &str) -> Result<()> {
+        self.run(subscription, &Action::Resume).await.map(drop)
+    }
+
+    /// Changes into how many segments a subscription is split, while it runs: no event is lost,
+    /// applied twice, or out of its order.
+    ///
+    /// Returns when that is asked for. The projectors first bring all segments to one position;
+    /// [`SubscriptionStatus::segments`](crate::SubscriptionStatus::segments) shows when it is done.
+    /// A halted segment has to be resumed before.
+    ///
+    /// # Errors
+    ///
+    /// As for [all](Self#errors), and `Usage` where a handler of the subscription is not splittable.
+    pub async fn set_segments(&self, subscription: &str, segments: u32) -> Result<()> {
+        let action = Action::SetSegments(segments.max(1));
+        self.run(subscription, &action).await.map(drop)
+    }
+
+    /// Has all parked events replayed by the projectors that run the subscription, those of each
+    /// aggregate in order; how many aggregates there are. An event that fails again stays parked,
+    /// and those of its aggregate behind it.
+    ///
+    /// # Errors
+    ///
+    /// As for [all](Self#errors).
+    pub async fn replay_all(&self, subscription: &str) -> Result<u64> {
+        self.run(subscription, &Action::ReplayAll).await
+    }
+
+    /// As [`replay_all`](Self::replay_all), for the parked events of one aggregate.
+    ///
+    /// # Errors
+    ///
+    /// As for [all](Self#errors).
+    pub async fn replay(
+        &self,
+        subscription: &str,
+        aggregate_type: &str,
+        aggregate_id: &str,
+    ) -> Result<bool> {
+        let aggregate = (aggregate_type.to_owned(), aggregate_id.to_owned());
+        let replayed = self.run(subscription, &Action::Replay(aggregate)).await?;
+        Ok(replayed > 0)
+    }
+
+    /// Gives up one dead letter: a parked event will never be applied, of a skipped one the record
+    /// is removed. `false` where there is none at this position.
+    ///
+    /// Where it is the first parked event of its aggregate, those behind it are replayed.
+    ///
+    /// # Errors
+    ///
+    /// As for [all](Self#errors).
+    pub async fn discard_event(&self, subscription: &str, position: Position) -> Result<bool> {
+        let action = Action::DiscardEvent(position);
+        Ok(self.run(subscription, &action).await? > 0)
+    }
+
+    /// Gives up all parked events of an aggregate; how many they were. Later events of it are
+    /// applied as they come.
+    ///
+    /// # Errors
+    ///
+    /// As for [all](Self#errors).
+    pub async fn discard(
+        &self,
+        subscription: &str,
+        aggregate_type: &str,
+        aggregate_id: &str,
+    ) -> Result<u64> {
+        let aggregate = (aggregate_type.to_owned(), aggregate_id.to_owned());
+        self.run(subscription, &Action::Discard(&aggregate)).await
+    }
+
+    /// The dead letters of a subscription after a position, in the order of the log.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](Error::Store) where the store fails.
+    pub async fn dead_letters(
+        &self,
+        subscription: &str,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>> {
+        letter::list(&self.shared, subscription, after, limit).await
+    }
+
+    /// The records of the last operations, the latest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](Error::Store) where the store fails.
+    pub async fn records(&self, limit: u32) -> Result<Vec<OperationRecord>> {
+        let select = Select {
+            sql: format!("SELECT {COLUMNS} FROM cqrs_operation ORDER BY id DESC LIMIT $1").into(),
+            parameters: vec![Parameter::int(limit.into())],
+        };
+        reads::rows(Place::Alone(&self.shared), &select, None, |row: &B::Row| {
+            read(row, |row| {
+                Ok(OperationRecord {
+                    operation: some(row.read_text(0)?)?.to_owned(),
+                    subscription: some(row.read_text(1)?)?.to_owned(),
+                    detail: some(row.read_text(2)?)?.to_owned(),
+                    actor: row.read_text(3)?.map(str::to_owned),
+                    correlation_id: some(row.read_uuid(4)?)?,
+                    done_at: some(row.read_timestamp(5)?)?,
+                })
+            })
+        })
+        .await
+    }
+
+    async fn run(&self, subscription: &str, action: &Action<'_>) -> Result<u64> {
+        let mut connection = queries::begin(&self.shared).await?;
+        match self.run_in(connection.get(), subscription, action).await {
+            Ok(done) => {
+                B::commit(connection.get()).await?;
+                connection.end_work();
+                self.wake(subscription, action).await?;
+                Ok(done)
+            }
+            Err(error) => {
+                queries::rollback(connection).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn run_in(
+        &self,
+        connection: &mut B::Connection,
+        name: &str,
+        action: &Action<'_>,
+    ) -> Result<u64> {
+        if checkpoint::lock_all::<B>(connection, name)
+            .await?
+            .is_empty()
+        {
+            return Err(Error::unknown_subscription(name));
+        }
+        let done = match action {
+            Action::Resume => checkpoint::reactivate::<B>(connection, name).await?,
+            Action::SetSegments(segments) => {
+                segments::change::<B>(connection, name, *segments).await?;
+                1
+            }
+            Action::ReplayAll => dead_letters::make_all_due::<B>(connection, name).await?,
+            Action::Replay(aggregate) => {
+                dead_letters::make_due_now::<B>(connection, name, aggregate).await?
+            }
+            Action::DiscardEvent(position) => {
+                dead_letters::discard::<B>(connection, name, *position).await?
+            }
+            Action::Discard(aggregate) => {
+                let end = Position(i64::MAX);
+                dead_letters::remove::<B>(connection, name, aggregate, end).await?
+            }
+        };
+        if !matches!(action, Action::Resume | Action::SetSegments(_)) {
+            for checkpoint in checkpoint::lock_all::<B>(connection, name).await? {
+                dead_letters::note_next::<B>(connection, name, checkpoint.segment).await?;
+            }
+        }
+        self.record(connection, name, action).await?;
+        Ok(done)
+    }
+
+    async fn record(
+        &self,
+        connection: &mut B::Connection,
+        name: &str,
+        action: &Action<'_>,
+    ) -> Result<()> {
+        let (operation, detail) = action.describe();
+        let metadata = self.context.metadata();
+        let sql = "INSERT INTO cqrs_operation \
+                   (operation, subscription, detail, actor, correlation_id) \
+                   VALUES ($1, $2, $3, $4, $5)";
+        let actor = metadata.actor.clone().map_or(Value::Null, Value::Text);
+        let parameters = [
+            Parameter::text(operation),
+            Parameter::text(name),
+            Parameter::text(detail),
+            Parameter::new(ColumnType::Text, actor),
+            Parameter::new(ColumnType::Uuid, Value::Uuid(metadata.correlation_id)),
+        ];
+        B::execute(connection, &sql.into(), &parameters)
+            .await
+            .map(drop)
+    }
+
+    /// Tells the projectors of this process. Others find out by asking.
+    async fn wake(&self, name: &str, action: &Action<'_>) -> Result<()> {
+        if matches!(action, Action::Resume)
+            && let Some(checkpoint) = checkpoint::find(&self.shared, name).await?
+        {
+            let known = Known {
+                position: checkpoint.position,
+                halted: false,
+            };
+            self.shared.advanced.correct(name, known);
+        }
+        self.shared.advanced.resumed().signal();
+        Ok(())
+    }
+}
+
+impl Action<'_> {
+    fn describe(&self) -> (&'static str, String) {
+        let of = |(aggregate_type, id): &Aggregate| format!("{aggregate_type} {id}");
+        match self {
+            Self::Resume => ("resume", String::new()),
+            Self::SetSegments(segments) => ("set_segments", segments.to_string()),
+            Self::ReplayAll => ("replay_all", String::new()),
+            Self::Replay(aggregate) => ("replay", of(aggregate)),
+            Self::DiscardEvent(position) => ("discard_event", position.to_string()),
+            Self::Discard(aggregate) => ("discard", of(aggregate)),
+        }
+    }
+}
+
+impl<B: Backend> fmt::Debug for Operations<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operations")
+            .field("context", &self.context)
+            .finish_non_exhaustive()
+    }
+}

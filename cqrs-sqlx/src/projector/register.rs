@@ -1,0 +1,169 @@
+//! Registering subscriptions: their rows, and where they begin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use cqrs_core::mapping::{ColumnType, RowSource, Value};
+use cqrs_core::{Error, Position, Result, StartAt, StoreErrorKind, Subscription};
+
+use super::checkpoint::{self, read};
+use super::horizon::look;
+use super::pace::Backoff;
+use super::queries;
+use crate::backend::{Backend, Parameter};
+use crate::reads::{self, Place};
+use crate::select::Select;
+use crate::store::Shared;
+
+/// The pauses while writers that were in flight end.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Makes sure that a subscription has its rows.
+///
+/// # Errors
+///
+/// `Usage` where it has several segments and must not.
+pub(super) async fn ensure<B: Backend, T>(
+    shared: &Arc<Shared<B>>,
+    subscription: &Subscription<T>,
+) -> Result<()> {
+    let (checkpoints, _) = checkpoint::all(shared, subscription.name()).await?;
+    if let Some(first) = checkpoints.first() {
+        if first.segment.of > 1 && !subscription.is_splittable() {
+            return Err(not_splittable(subscription.name()));
+        }
+        return set_splits(shared, subscription).await;
+    }
+    let start = start(shared, subscription.start()).await?;
+    let mut connection = queries::begin(shared).await?;
+    let registered = insert::<B, T>(connection.get(), subscription, start).await;
+    match registered {
+        Ok(()) => {
+            B::commit(connection.get()).await?;
+            connection.end_work();
+            Ok(())
+        }
+        Err(error) => {
+            queries::rollback(connection).await;
+            Err(error)
+        }
+    }
+}
+
+async fn insert<B: Backend, T>(
+    connection: &mut B::Connection,
+    subscription: &Subscription<T>,
+    start: Position,
+) -> Result<()> {
+    let name = Parameter::text(subscription.name());
+    let segments = subscription.initial_segments();
+    let sql = "INSERT INTO cqrs_subscription (name, segments, splits) VALUES ($1, $2, $3) \
+               ON CONFLICT (name) DO NOTHING";
+    let parameters = [
+        name.clone(),
+        Parameter::int(segments.into()),
+        Parameter::new(ColumnType::Bool, Value::Bool(subscription.is_splittable())),
+    ];
+    if B::execute(connection, &sql.into(), &parameters).await? == 0
+        && !checkpoint::lock_all::<B>(connection, subscription.name())
+            .await?
+            .is_empty()
+    {
+        // Another process was faster.
+        return Ok(());
+    }
+    insert_segments::<B>(connection, subscription.name(), segments.into(), start).await
+}
+
+/// Inserts the segments of a subscription.
+pub(super) async fn insert_segments<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+    count: i64,
+    position: Position,
+) -> Result<()> {
+    let sql: Arc<str> = "INSERT INTO cqrs_segment (subscription, segment, segments, position) \
+                         VALUES ($1, $2, $3, $4) ON CONFLICT (subscription, segment) DO NOTHING"
+        .into();
+    for number in 0..count {
+        let parameters = [
+            Parameter::text(name),
+            Parameter::int(number),
+            Parameter::int(count),
+            Parameter::int(position.0),
+        ];
+        B::execute(connection, &sql, &parameters).await?;
+    }
+    Ok(())
+}
+
+async fn set_splits<B: Backend, T>(
+    shared: &Shared<B>,
+    subscription: &Subscription<T>,
+) -> Result<()> {
+    let sql = "UPDATE cqrs_subscription SET splits = $2 WHERE name = $1 AND splits <> $2";
+    let splits = Value::Bool(subscription.is_splittable());
+    let parameters = [
+        Parameter::text(subscription.name()),
+        Parameter::new(ColumnType::Bool, splits),
+    ];
+    queries::execute(shared, &sql.into(), &parameters)
+        .await
+        .map(drop)
+}
+
+pub(super) fn not_splittable(name: &str) -> Error {
+    Error::store(
+        StoreErrorKind::Usage,
+        format!(
+            "subscription {name:?} cannot have several segments: a handler does not say that it \
+             is splittable (`RowProjection::ROW_PER_AGGREGATE`, `Projection::is_splittable`)"
+        ),
+    )
+}
+
+/// The position after which a new subscription reads.
+async fn start<B: Backend>(shared: &Arc<Shared<B>>, start: StartAt) -> Result<Position> {
+    match start {
+        StartAt::Now => settled(shared).await,
+        StartAt::Time(time) => {
+            // What is not yet visible is behind it, and will be read.
+            let horizon = settled(shared).await?;
+            let first = first_since(shared, time).await?;
+            Ok(first.map_or(horizon, |first| horizon.min(Position(first.0 - 1))))
+        }
+        _ => Ok(Position::START),
+    }
+}
+
+/// A horizon that includes everything that was committed by now.
+async fn settled<B: Backend>(shared: &Arc<Shared<B>>) -> Result<Position> {
+    let mut known = B::Horizon::default();
+    let mut pause = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        let horizon = look(shared, &mut known).await?;
+        if !horizon.writers || horizon.position > Position::START {
+            return Ok(horizon.position);
+        }
+        tokio::time::sleep(pause.next()).await;
+    }
+}
+
+/// The first position with an event that was recorded at this time or later.
+async fn first_since<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    time: DateTime<Utc>,
+) -> Result<Option<Position>> {
+    let sql = "SELECT min(position) FROM cqrs_event WHERE recorded_at >= $1";
+    let select = Select {
+        sql: sql.into(),
+        parameters: vec![checkpoint::time(Some(time))],
+    };
+    let found = reads::rows(Place::Alone(shared), &select, None, |row: &B::Row| {
+        read(row, |row| Ok(row.read_i64(0)?.map(Position)))
+    })
+    .await?;
+    Ok(found.into_iter().next().flatten())
+}
