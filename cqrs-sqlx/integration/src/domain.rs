@@ -143,6 +143,7 @@ impl RowProjection for ParcelViews {
     type Row = ParcelView;
 
     const NAME: &'static str = "parcel_view";
+    const ROW_PER_AGGREGATE: bool = true;
 
     fn key(&self, event: &Envelope<ParcelEvent>) -> Result<Option<ParcelId>> {
         Ok(Some(event.aggregate_id()?))

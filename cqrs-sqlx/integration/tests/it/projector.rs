@@ -6,6 +6,8 @@ mod failures;
 mod horizon;
 mod lifecycle;
 mod pages;
+mod parking;
+mod segments;
 mod support;
 mod waiting;
 mod wake_up;

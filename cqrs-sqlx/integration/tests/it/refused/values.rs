@@ -139,8 +139,7 @@ async fn a_row_with_another_key_than_its_own_halts<K: Kind>() {
         projector.retry_delays([Duration::ZERO]).page_size(2)
     };
     assert_eq!(projector().run_until_idle().await.unwrap(), 1);
-    let before = fresh.dump("parcel_view").await;
-    assert_eq!(before.len(), 1);
+    assert_eq!(fresh.dump("parcel_view").await.len(), 1);
 
     // The row is made by the first event of the page, and goes astray with the second.
     let _ = commit(1).await;
@@ -151,8 +150,9 @@ async fn a_row_with_another_key_than_its_own_halts<K: Kind>() {
     assert_eq!((failure.name.as_str(), failure.attempts), ("astray", 2));
     assert!(failure.error.contains("another key"), "{}", failure.error);
     assert!(failure.error.contains("\"astray\""), "{}", failure.error);
-    assert_eq!(fresh.dump("parcel_view").await, before);
+    // The first event, tried alone, is applied; the row of the second is nowhere.
+    assert_eq!(fresh.dump("parcel_view").await.len(), 2);
     let statuses = store.subscriptions().await.unwrap();
-    assert_eq!(statuses[0].position.0, 1);
+    assert_eq!(statuses[0].position.0, 2);
     assert_eq!(statuses[0].state, SubscriptionState::Halted(failure));
 }
