@@ -59,6 +59,8 @@ pub(super) struct Claim {
     pub(super) parks: bool,
     /// Whether parked events are to be replayed.
     pub(super) is_due: bool,
+    /// Whether the number of segments is being changed.
+    pub(super) is_changing: bool,
     /// Where the other segments stand at least; `None` where there are none.
     pub(super) others: Option<Position>,
     /// The time of the database, and when it was told.
@@ -209,6 +211,7 @@ impl Open {
                     attempts: u32::try_from(some(row.read_i32(at + 5)?)?).unwrap_or(0),
                     parks: some(row.read_bool(at + 6)?)?,
                     is_due: some(row.read_bool(at + 7)?)?,
+                    is_changing: some(row.read_bool(at + 10)?)?,
                     others: row.read_i64(at + 8)?.map(Position),
                     now: some(row.read_timestamp(at + 9)?)?,
                     told: Instant::now(),
@@ -269,7 +272,8 @@ fn checkpoint_sql(dialect: &Dialect) -> String {
          CASE WHEN s.failed_attempts > 0 THEN 1 ELSE $3 END AS most, \
          s.failed_attempts, s.parks, coalesce(s.replay_at <= {now}, FALSE) AS due, \
          (SELECT min(o.position) FROM cqrs_segment AS o \
-          WHERE o.subscription = $1 AND o.segment <> s.segment) AS others, {now} AS now \
+          WHERE o.subscription = $1 AND o.segment <> s.segment) AS others, {now} AS now, \
+         s.barrier IS NOT NULL AS changing \
          FROM cqrs_segment AS s \
          WHERE s.subscription = $1 AND s.status = 'active' AND ($4 < 0 OR s.segment = $4) \
          AND (s.position < {end} OR s.replay_at <= {now}) \

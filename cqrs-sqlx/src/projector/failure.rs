@@ -87,7 +87,7 @@ impl<B: Backend> Worker<B> {
     async fn halt(&self, failed: &Failed<'_>) -> Result<Pass> {
         if checkpoint::record_failure(&self.shared, failed, None).await? {
             warn(failed, "the segment is halted");
-            self.halted(failed.from);
+            self.tell(failed.from, true);
         }
         Ok(Pass::Failed)
     }

@@ -57,8 +57,8 @@ pub(super) struct Worker<B: Backend> {
     pub(super) subscription: Arc<Subscription<SqlTransaction<B>>>,
     pub(super) rules: Rules,
     claims: ClaimSql,
-    /// Where all segments stand at least, as far as it is known, and when the next replay is.
-    /// Other processes may have moved them.
+    /// Where all segments stand at least, and when the next replay is, where nothing but the horizon
+    /// keeps them from going on. Other processes may have moved them.
     known: Option<(Position, Option<Instant>)>,
     /// Where to look for an event that fails.
     pub(super) narrow: Option<Narrow>,
@@ -235,21 +235,24 @@ impl<B: Backend> Worker<B> {
                 None => free = true,
             }
         }
-        if let Some(least) = checkpoint::least(checkpoints) {
-            let at = replay.map(|left| Instant::now() + left);
-            self.note(least.position, least.halted, at);
-        }
-        Ok(match (free, delay, halted) {
+        let pass = match (free, delay, halted) {
             (true, _, _) => None,
             (false, Some(delay), _) => Some(Pass::Delayed(delay)),
             (false, None, true) => Some(Pass::Halted),
             (false, None, false) => Some(Pass::UpToDate { replay }),
-        })
+        };
+        let changing = checkpoints.iter().any(|one| one.barrier.is_some());
+        if let Some(least) = checkpoint::least(checkpoints) {
+            let at_rest = matches!(pass, Some(Pass::UpToDate { .. })) && !changing;
+            let at = replay.map(|left| Instant::now() + left);
+            self.known = at_rest.then_some((least.position, at));
+            self.tell(least.position, least.halted);
+        }
+        Ok(pass)
     }
 
-    /// Remembers where the subscription stands, and tells those who wait for it.
-    fn note(&mut self, position: Position, halted: bool, replay: Option<Instant>) {
-        self.known = Some((position, replay));
+    /// Tells those who wait for the subscription where it stands.
+    pub(super) fn tell(&self, position: Position, halted: bool) {
         let known = Known { position, halted };
         self.shared.advanced.record(self.subscription.name(), known);
     }
@@ -304,14 +307,14 @@ impl<B: Backend> Worker<B> {
             .take()
             .and_then(|narrow| narrow.passed(claim.rows, claim.to));
         let position = claim.others.map_or(claim.to, |other| other.min(claim.to));
+        if claim.is_changing {
+            // Maybe it was the last to arrive.
+            self.doubt();
+        }
         if let Some((known, _)) = &mut self.known {
             *known = position;
         }
-        let known = Known {
-            position,
-            halted: false,
-        };
-        self.shared.advanced.record(self.subscription.name(), known);
+        self.tell(position, false);
     }
 
     async fn apply_and_commit(
@@ -411,15 +414,6 @@ impl<B: Backend> Worker<B> {
         }
         self.doubt();
         error
-    }
-
-    /// A segment was halted: who waits for it shall know.
-    pub(super) fn halted(&self, from: Position) {
-        let known = Known {
-            position: from,
-            halted: true,
-        };
-        self.shared.advanced.record(self.subscription.name(), known);
     }
 }
 

@@ -169,8 +169,9 @@ async fn later_events_of_a_parked_aggregate_stand_behind_it<B: Backend>(store: S
     projector.run_until_idle().await.unwrap();
     assert_eq!(parked(&store).await, [4, 7, 10, 13]);
     poison.set([]);
-    let replayed = operations(&store).replay("recorder", "parcel", &first.to_string());
-    assert!(replayed.await.unwrap());
+    let id = first.to_string();
+    let replayed = operations(&store).replay("recorder", "parcel", &id).await;
+    assert!(replayed.unwrap());
     change(&store, first).await;
     assert_eq!(projector.run_until_idle().await.unwrap(), 5);
     let of_the_first: Vec<i64> = recorder
@@ -259,8 +260,10 @@ async fn what_is_skipped_leaves_a_record<B: Backend>(store: SqlStore<B>) {
     poison.set([]);
     assert_eq!(operations(&store).replay_all("recorder").await.unwrap(), 0);
     assert_eq!(projector.run_until_idle().await.unwrap(), 0);
-    let discarded = operations(&store).discard_event("recorder", Position(4));
-    assert!(discarded.await.unwrap());
+    let discarded = operations(&store)
+        .discard_event("recorder", Position(4))
+        .await;
+    assert!(discarded.unwrap());
     assert_eq!(parked(&store).await, [5]);
 }
 
