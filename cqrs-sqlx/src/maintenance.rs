@@ -30,6 +30,10 @@ impl<B: Backend> BulkStore for SqlStore<B> {
         if writes.peek().is_none() {
             return Ok(Inserted::default());
         }
+        let mut changing = shared.changes.changing();
+        if let Some(Ok(write)) = writes.peek() {
+            changing.add(write.table.name());
+        }
         let projections = shared.inline.current();
         let reads = |write: &StagedWrite| projections.reads(std::slice::from_ref(write));
         if writes
@@ -58,6 +62,8 @@ impl<B: Backend> BulkStore for SqlStore<B> {
     ) -> Result<ChangedRows> {
         let shared = self.shared();
         let select = select::bulk(change, after, &B::DIALECT)?;
+        let mut changing = shared.changes.changing();
+        changing.add(A::table().name());
         let projections = shared.inline.current();
         let returned = match projections.reads_type(A::TYPE) {
             true => Returned::Events,

@@ -4,9 +4,10 @@ use super::Harness;
 use super::fixtures::{Counter, Locker, Parcel, ParcelEntry, ParcelList, Tallies, Tally};
 use super::support::{Bench, begin, err, north, ok, system};
 use crate::error::{Error, Result};
+use crate::maintenance::Maintain;
 use crate::mapping::Entity;
 use crate::projection::RowProjection;
-use crate::specification::Query;
+use crate::specification::{Query, Specification};
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
 
@@ -76,5 +77,24 @@ pub async fn a_projection_counts_its_tables<H: Harness>(h: &H) {
         let receipt = bench.saved(&north(), Parcel::register("a")).await;
         ok(bench.store.wait_for(&receipt, ParcelList::NAME).await);
         assert!(count::<ParcelEntry, H>(&bench) > before);
+    }
+}
+
+/// Bulk work counts its table, with and without an inline projection that reads it.
+pub async fn bulk_work_counts_its_table<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let parcels = bench.store.maintenance::<Parcel>(&north());
+    for round in 0..2 {
+        let before = (count::<Parcel, H>(&bench), count::<Tally, H>(&bench));
+        ok(parcels.insert([Parcel::register("a")]).await);
+        let inserted = (count::<Parcel, H>(&bench), count::<Tally, H>(&bench));
+        assert!(inserted.0 > before.0);
+        assert_eq!(inserted.1 > before.1, round == 1);
+        let priority = Parcel::fields().priority.set(round + 7);
+        ok(parcels.update(Specification::all(), [priority]).await);
+        assert!(count::<Parcel, H>(&bench) > inserted.0);
+        if round == 0 {
+            ok(bench.store.inline_rows(Tallies));
+        }
     }
 }

@@ -246,6 +246,7 @@ macro_rules! __conformance_rules {
                 a_commit_counts_its_tables
                 reading_counts_nothing
                 a_projection_counts_its_tables
+                bulk_work_counts_its_table
             }
             live {
                 a_live_projection_is_the_fold_of_the_log

@@ -43,6 +43,7 @@ impl InMemoryStore {
     ) -> Result<(T, Option<Position>)> {
         let shared = self.shared();
         let clock = shared.clock.as_ref();
+        let mut changing = shared.changes.changing();
         let inline = shared.inline.current();
         let _turn = match inline.is_empty() {
             true => None,
@@ -52,6 +53,9 @@ impl InMemoryStore {
             let (events, after) = {
                 let mut state = shared.lock();
                 let (overlay, writes, told) = plan(&state)?;
+                for write in &writes {
+                    changing.add(write.table.name());
+                }
                 let events = state.next_events(&writes, metadata, clock);
                 if !inline.reads(&writes) {
                     let position = events.last().map(Envelope::position);
