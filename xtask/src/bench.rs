@@ -5,15 +5,19 @@ use crate::cluster::{Cluster, Durability};
 use crate::failure::Result;
 use crate::guarded::{self, Group};
 use crate::install_postgres::Install;
+use crate::install_valgrind;
 
 /// Runs the benchmarks with `args`, and returns their exit code.
 ///
 /// # Errors
 ///
-/// When there is no server to run them on.
+/// When there is no server to run them on, or no valgrind to count with.
 pub(crate) fn run(mut args: Vec<String>) -> Result<u8> {
     if args.first().is_some_and(|arg| arg == "--") {
         args.remove(0);
+    }
+    if args.first().is_some_and(|part| part == "load") {
+        install_valgrind::find_or_install()?;
     }
     let cluster = Cluster::start(Durability::Full, Install::IfMissing)?;
     let mut command = cargo::command();

@@ -16,7 +16,8 @@ cargo xtask test [OPTIONS] [FILTER] [-- LIBTEST_ARGS...]
 
 cargo xtask bench [ARGS...]
     Runs the benchmarks in release mode, on a private PostgreSQL that is as durable as
-    one in production. ARGS go to the benchmarks.
+    one in production. ARGS go to the benchmarks. The part `load` counts instructions with
+    valgrind, which is installed with apt-get or dnf where it is missing.
 
 cargo xtask postgres [OPTIONS] [-- COMMAND...]
     Starts a private PostgreSQL, prints its DATABASE_URL and keeps it until Enter, end

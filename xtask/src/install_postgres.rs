@@ -139,7 +139,7 @@ fn missing(why: &str) -> Failure {
     ))
 }
 
-fn is_on_path(program: &str) -> bool {
+pub(crate) fn is_on_path(program: &str) -> bool {
     env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|entry| entry.join(program).is_file()))
 }

@@ -17,6 +17,7 @@ mod find_postgres;
 mod guarded;
 mod help;
 mod install_postgres;
+mod install_valgrind;
 mod postgres;
 mod service_user;
 mod test_totals;
