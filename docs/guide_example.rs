@@ -5,6 +5,7 @@ mod api_map;
 mod finders;
 mod guide_snippets;
 mod maintenance;
+mod mapping;
 mod operations;
 mod projections_snippets;
 mod specification_snippets;
@@ -132,12 +133,13 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
     include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
     include_str!("maintenance.rs"),
+    include_str!("mapping.rs"),
     include_str!("operations.rs"),
     include_str!("projections_snippets.rs"),
     include_str!("specification_snippets.rs"),
@@ -148,6 +150,7 @@ const CACHING: &str = include_str!("caching.md");
 const FINDERS: &str = include_str!("finders.md");
 const MAINTENANCE: &str = include_str!("maintenance.md");
 const OPERATIONS: &str = include_str!("operations.md");
+const MAPPING: &str = include_str!("mapping.md");
 const PROJECTIONS: &str = include_str!("projections.md");
 const SPECIFICATION: &str = include_str!("specification.md");
 const UNITS_OF_WORK: &str = include_str!("units-of-work.md");
@@ -187,6 +190,7 @@ fn every_rust_block_is_compiled() {
         FINDERS,
         MAINTENANCE,
         OPERATIONS,
+        MAPPING,
         PROJECTIONS,
         SPECIFICATION,
         UNITS_OF_WORK,

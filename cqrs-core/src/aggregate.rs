@@ -1,11 +1,15 @@
 //! Aggregate roots.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
 use crate::context::TenantId;
 use crate::event::DomainEvent;
 use crate::id::AggregateId;
-use crate::mapping::{ColumnRole, Entity, MappingError, RowCursor, RowSource, Table, Value};
+use crate::mapping::{
+    ChildRows, ColumnRole, Entity, LoadedChild, MappingError, RowCursor, RowSource, Table, Value,
+};
 
 /// The root of an aggregate: the one object through which its state changes, and the unit that is
 /// saved as a whole.
@@ -58,6 +62,8 @@ pub struct Root<E> {
     raised: Vec<E>,
     tenant: Option<TenantId>,
     stamps: AuditStamps,
+    /// The children as they were loaded, for each of their tables; `None` where there are none.
+    children: Option<Arc<Vec<Vec<LoadedChild>>>>,
 }
 
 /// Who created, changed and deleted a row, and when. Each is `None` where the aggregate keeps no
@@ -90,6 +96,7 @@ impl<E> Root<E> {
             raised: Vec::new(),
             tenant: None,
             stamps: AuditStamps::default(),
+            children: None,
         }
     }
 
@@ -159,7 +166,9 @@ impl<E> Root<E> {
                 ColumnRole::UpdatedBy => root.stamps.updated_by = row.next()?,
                 ColumnRole::DeletedAt => root.stamps.deleted_at = row.next()?,
                 ColumnRole::DeletedBy => root.stamps.deleted_by = row.next()?,
-                ColumnRole::Key | ColumnRole::Data => unreachable!("not a framework column"),
+                ColumnRole::Key | ColumnRole::Data | ColumnRole::Parent | ColumnRole::Order => {
+                    unreachable!("not a framework column of an aggregate")
+                }
             }
         }
         Ok(root)
@@ -185,7 +194,9 @@ impl<E> Root<E> {
                 ColumnRole::UpdatedBy => text(&self.stamps.updated_by),
                 ColumnRole::DeletedAt => time(self.stamps.deleted_at),
                 ColumnRole::DeletedBy => text(&self.stamps.deleted_by),
-                ColumnRole::Key | ColumnRole::Data => Value::Null,
+                ColumnRole::Key | ColumnRole::Data | ColumnRole::Parent | ColumnRole::Order => {
+                    Value::Null
+                }
             })
             .collect()
     }
@@ -195,6 +206,21 @@ impl<E> Root<E> {
     pub(crate) fn make_new(&mut self) {
         self.version = 0;
         self.stamps = AuditStamps::default();
+        self.children = None;
+    }
+
+    /// Takes these children, in these places, for those that are stored.
+    #[doc(hidden)]
+    pub fn remember_children(&mut self, rows: ChildRows, places: Vec<Vec<i32>>) {
+        self.children = Some(Arc::new(LoadedChild::all(rows, places)));
+    }
+
+    /// The children in the table at `index` as they were loaded.
+    pub(crate) fn loaded_children(&self, index: usize) -> &[LoadedChild] {
+        let tables = self.children.as_deref();
+        tables
+            .and_then(|tables| tables.get(index))
+            .map_or(&[], Vec::as_slice)
     }
 
     /// Takes the raised events out.

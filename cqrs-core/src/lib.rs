@@ -168,16 +168,16 @@ pub use idempotency::{IdempotencyKey, RecordedReceipt};
 pub use inline::{Inline, InlineProjections, SubscribedName};
 pub use live::{Live, LogSlice};
 pub use maintenance::{Maintain, Maintenance};
-pub use mapping::{ColumnValue, Entity, Record, ValueObject};
+pub use mapping::{Child, ColumnValue, Columns, Entity, Record, ValueObject};
 pub use memory::InMemoryStore;
 pub use payload::{ContentHash, PayloadError, canonical_json};
 pub use projection::{Projection, ProjectionTransaction, RowAddress, RowProjection, Rows};
 pub use read_model::{Owned, ReadModel, ReadModelRepository, ReadModels, RowKey};
 pub use repository::Repository;
 pub use specification::{
-    Assignment, CacheKey, Comparison, Cursor, Direction, Field, JsonLeaf, JsonPath, JsonPlace,
-    JsonStep, JsonValue, LikeToken, Operand, Order, Page, PageRequest, Paging, Place, Predicate,
-    Query, RowLock, SortKey, Specification, TextTest, TextValue,
+    Assignment, CacheKey, Children, Comparison, Cursor, Direction, Field, JsonLeaf, JsonPath,
+    JsonPlace, JsonStep, JsonValue, LikeToken, Operand, Order, Page, PageRequest, Paging, Place,
+    Predicate, Query, RowLock, SortKey, Specification, TextTest, TextValue,
 };
 pub use spent::Spent;
 pub use sql::{SqlQueries, SqlReads, SqlRow};
@@ -191,4 +191,6 @@ pub use subscription::{
 pub use unit_of_work::{CommitReceipt, UnitOfWork};
 
 #[cfg(feature = "derive")]
-pub use cqrs_macros::{Aggregate, DomainEvent, ReadModel, Record, SqlRow, ValueObject, repository};
+pub use cqrs_macros::{
+    Aggregate, Child, DomainEvent, ReadModel, Record, SqlRow, ValueObject, repository,
+};

@@ -6,7 +6,8 @@ pub use chrono::{DateTime, Utc};
 
 use crate::aggregate::{AggregateRoot, Root};
 use crate::mapping::{
-    Column, ColumnError, ColumnValue, Entity, MappingError, RowCursor, RowMapper, RowSource, Value,
+    Child, Column, ColumnError, ColumnValue, Columns, MappingError, RowCursor, RowMapper,
+    RowSource, RowWriter, Table, Value,
 };
 use crate::specification::Field;
 
@@ -129,11 +130,24 @@ pub fn rows<L: RowLimit>(limit: L) -> u64 {
     limit.rows()
 }
 
+/// The values of children in a table of theirs.
+pub fn child_rows<C: Child>(
+    table: &'static Table,
+    children: &[C],
+) -> Result<Vec<Vec<Value>>, MappingError> {
+    let row = |child: &C| {
+        let mut row = RowWriter::new(table);
+        child.write(&mut row)?;
+        Ok(row.finish())
+    };
+    children.iter().map(row).collect()
+}
+
 /// The column of `T`'s table with the name that `prefix` and `name` make.
 #[must_use]
-pub fn column_of<T: Entity>(prefix: &str, name: &str) -> &'static str {
+pub fn column_of<T: Columns>(prefix: &str, name: &str) -> &'static str {
     let is_it = |column: &&str| column.strip_prefix(prefix) == Some(name);
-    let mut columns = T::table().columns().iter().map(Column::name);
+    let mut columns = T::columns().iter().map(Column::name);
     match columns.find(is_it) {
         Some(column) => column,
         None => unreachable!("a value object's column {prefix}{name} is in the table"),

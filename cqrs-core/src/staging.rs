@@ -3,6 +3,8 @@
 //! For authors of backends. The rules that must be the same everywhere are here: which version a
 //! write expects and which one it leaves, the tenant it carries, and which events it appends.
 
+mod children;
+
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
@@ -14,6 +16,10 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::event::DomainEvent;
 use crate::mapping::{ColumnError, ColumnRole, MappingError, Table, Value};
 use crate::payload::{self, ContentHash};
+
+pub use self::children::ChildWrite;
+use self::children::Family;
+pub(crate) use self::children::primary_key;
 
 /// What a staged write does to its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,6 +121,9 @@ pub struct StagedWrite {
     /// The values of [all columns](Table::columns) of the row after the write. Where a row is
     /// replaced, its `created` columns and its tenant stay what they are in the store.
     pub row: Vec<Value>,
+    /// What changes in the tables of its children, each at most once; empty where nothing does. A
+    /// write that changes children is no [`UpdateIfChanged`](Operation::UpdateIfChanged).
+    pub children: Vec<ChildWrite>,
     /// Its events, at least one.
     pub events: Vec<NewEvent>,
 }
@@ -164,7 +173,7 @@ impl StagedWrite {
 
     fn stage<A: AggregateRoot>(
         mut aggregate: A,
-        operation: Operation,
+        mut operation: Operation,
         marker: ChangeMarker,
         context: &RequestContext,
         now: DateTime<Utc>,
@@ -185,6 +194,14 @@ impl StagedWrite {
             .iter()
             .position(|column| Some(column.name()) == key.as_deref())
             .map_or(Value::Null, |index| own[index].clone());
+        let family = Family {
+            key: &key,
+            tenant: tenant.as_ref(),
+        };
+        let children = children::changes(&aggregate, operation, &family)?;
+        if operation == Operation::UpdateIfChanged && !children.is_empty() {
+            operation = Operation::Update;
+        }
         let aggregate_id = checked_id::<A>(aggregate.id())?;
         check_metadata(context.metadata())?;
         let mut row = framework_row(table, operation, context, &tenant, new_version, now)?;
@@ -199,8 +216,14 @@ impl StagedWrite {
             expected_version,
             new_version,
             row,
+            children,
             events,
         })
+    }
+
+    /// The tables in which it may change rows.
+    pub fn tables(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.table.with_children().map(Table::name)
     }
 
     /// The error of a write whose row is absent.

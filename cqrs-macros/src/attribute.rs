@@ -22,6 +22,7 @@ pub(crate) fn entries(
     mut each: impl FnMut(&str, &Ident, ParseStream) -> syn::Result<()>,
 ) {
     let mut seen: Vec<String> = Vec::new();
+    let place = format!("#[{name}(...)]");
     for attribute in attributes {
         if !attribute.path().is_ident(name) {
             continue;
@@ -39,7 +40,7 @@ pub(crate) fn entries(
         }
         let parsed = attribute.parse_args_with(|input: ParseStream| {
             while !input.is_empty() {
-                if let Err(error) = entry(input, name, allowed, &mut seen, &mut each) {
+                if let Err(error) = entry(input, &place, allowed, &mut seen, &mut each) {
                     errors.push(error);
                     skip_entry(input);
                 }
@@ -53,9 +54,35 @@ pub(crate) fn entries(
     }
 }
 
+/// Reads `(key = value, ...)` behind `key`, as [`entries`] does; `example` completes the message
+/// where it is missing.
+pub(crate) fn nested(
+    key: &Ident,
+    input: ParseStream,
+    allowed: &[&str],
+    example: &str,
+    mut each: impl FnMut(&str, &Ident, ParseStream) -> syn::Result<()>,
+) -> syn::Result<()> {
+    if !input.peek(syn::token::Paren) {
+        let message = format!("`{key}` needs more: write `{key}({example})`");
+        return Err(syn::Error::new(key.span(), message));
+    }
+    let content;
+    syn::parenthesized!(content in input);
+    let mut seen = Vec::new();
+    let place = format!("{key}(...)");
+    while !content.is_empty() {
+        entry(&content, &place, allowed, &mut seen, &mut each)?;
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    Ok(())
+}
+
 fn entry(
     input: ParseStream,
-    name: &str,
+    place: &str,
     allowed: &[&str],
     seen: &mut Vec<String>,
     each: &mut impl FnMut(&str, &Ident, ParseStream) -> syn::Result<()>,
@@ -63,7 +90,7 @@ fn entry(
     let key = Ident::parse_any(input)?;
     let text = key.to_string();
     if !allowed.contains(&text.as_str()) {
-        return Err(syn::Error::new(key.span(), unknown(&text, name, allowed)));
+        return Err(syn::Error::new(key.span(), unknown(&text, place, allowed)));
     }
     if seen.contains(&text) {
         return Err(syn::Error::new(
@@ -82,12 +109,12 @@ fn entry(
     Err(input.error("expected a comma"))
 }
 
-fn unknown(key: &str, name: &str, allowed: &[&str]) -> String {
+fn unknown(key: &str, place: &str, allowed: &[&str]) -> String {
     let suggestion = naming::closest(key, allowed)
         .map(|closest| format!(": did you mean `{closest}`?"))
         .unwrap_or_default();
     format!(
-        "unknown `{key}` in `#[{name}(...)]`{suggestion} (allowed here: {})",
+        "unknown `{key}` in `{place}`{suggestion} (allowed here: {})",
         list(allowed)
     )
 }

@@ -39,6 +39,7 @@ impl EntityImpl<'_> {
     ///         static TABLE: ::std::sync::OnceLock<::cqrs_core::mapping::Table> = ::std::sync::OnceLock::new();
     ///         TABLE.get_or_init(|| {
     ///             ::cqrs_core::mapping::Table::builder("route_plan")
+    ///                 .stores::<Self>()
     ///                 .version()
     ///                 .key::<RoutePlanId>("id")
     ///                 .column::<i32>("priority")
@@ -101,7 +102,8 @@ impl EntityImpl<'_> {
                     static TABLE: ::std::sync::OnceLock<#krate::mapping::Table> =
                         ::std::sync::OnceLock::new();
                     TABLE.get_or_init(|| {
-                        #krate::mapping::Table::builder(#table) #framework #describe .build()
+                        #krate::mapping::Table::builder(#table)
+                            .stores::<Self>() #framework #describe .build()
                     })
                 }
 

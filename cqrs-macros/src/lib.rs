@@ -17,6 +17,9 @@
 //! | `prefix = "depot_"` | with `flatten`: in front of those columns' names; the field's name and `_` otherwise, `""` for none |
 //! | `with = path::to::module, as = i64` | in a column of type `i64`, by `module::to_column(&T) -> i64` and `module::from_column(i64) -> Result<T, E>`, where `E` is `Display` |
 //! | `column = "name"` | in the column of this name, otherwise that of the field |
+//! | `children(table = "route_stop")` | a `Vec` of [`Child`](macro@Child)ren of an aggregate, in rows of a table of their own; `order = "seq"` names the column of their place, otherwise `position`, and `parent = "plan_id"` that of the aggregate's key, otherwise its table and key: `route_plan_id` |
+//! | `generated` | in a column that the database computes: it is read and never written |
+//! | `read_only` | in a column that someone else writes: it is read and never written |
 //!
 //! An `Option` in front of a `text`, `json` or `with` field is NULL where it is `None`. It is
 //! found by its spelling, so write `Option<T>` and not an alias. Names of tables and columns are
@@ -33,6 +36,7 @@
 
 mod aggregate;
 mod attribute;
+mod child;
 mod domain_event;
 mod entity;
 mod errors;
@@ -113,6 +117,62 @@ use syn::{DeriveInput, parse_macro_input};
 #[proc_macro_derive(Aggregate, attributes(aggregate, mapper))]
 pub fn derive_aggregate(input: TokenStream) -> TokenStream {
     aggregate::expand(&parse_macro_input!(input as DeriveInput)).into()
+}
+
+/// Makes a struct with named fields a child: a part of an aggregate that is a row of a table of its
+/// own.
+///
+/// Emits `Child`, a struct `<Name>Fields` of typed fields for conditions, and the function
+/// `<Name>::fields()` that makes it. The aggregate holds a `Vec` of them in a field with
+/// `#[mapper(children(...))]`.
+///
+/// | on the struct | meaning |
+/// |---|---|
+/// | `#[child(crate = "...")]` | another path to `cqrs_core` |
+///
+/// | on a field | meaning |
+/// |---|---|
+/// | `#[child(key)]` | its key, unique within its aggregate; without one a child is known by its place |
+/// | `#[mapper(...)]` | how the field is stored: [mapping](crate#mapping-fields-to-columns) |
+///
+/// # Example
+///
+/// ```
+/// use cqrs_core::{Aggregate, Child, DomainEvent, Entity, Id, Root};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+/// #[event(aggregate = "route_plan")]
+/// enum RoutePlanEvent {
+///     Created {},
+/// }
+///
+/// #[derive(Debug, Clone, Child)]
+/// struct Stop {
+///     city: String,
+///     minutes: i32,
+/// }
+///
+/// #[derive(Debug, Clone, Aggregate)]
+/// #[aggregate(table = "route_plan", event = RoutePlanEvent)]
+/// struct RoutePlan {
+///     #[aggregate(id)]
+///     id: Id<RoutePlan>,
+///     #[aggregate(root)]
+///     root: Root<RoutePlanEvent>,
+///     #[mapper(children(table = "route_stop", order = "seq"))]
+///     stops: Vec<Stop>,
+/// }
+///
+/// let stops = &RoutePlan::table().children()[0];
+/// let columns: Vec<&str> = stops.columns().iter().map(|column| column.name()).collect();
+/// assert_eq!(columns, ["route_plan_id", "seq", "city", "minutes"]);
+/// let in_graz = RoutePlan::fields().stops.any_child(Stop::fields().city.eq("Graz"));
+/// assert_eq!(in_graz.describe(), r#"any route_stop (city = "Graz")"#);
+/// ```
+#[proc_macro_derive(Child, attributes(child, mapper))]
+pub fn derive_child(input: TokenStream) -> TokenStream {
+    child::expand(&parse_macro_input!(input as DeriveInput)).into()
 }
 
 /// Makes an enum the events of an aggregate, a variant for each event type; or a struct one event

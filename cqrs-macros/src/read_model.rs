@@ -8,7 +8,9 @@ use crate::attribute::{crate_path, default_crate, emitted_at, entries, sql_name}
 use crate::entity::EntityImpl;
 use crate::errors::Errors;
 use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
-use crate::mapper::{FieldParts, FieldsStruct, MappedField, Names, check_columns, named_fields};
+use crate::mapper::{
+    FieldParts, FieldsStruct, MappedField, Names, check_columns, named_fields, refuse_children,
+};
 use crate::symbol::{CRATE, KEY, READ_MODEL, TABLE, TENANT};
 
 /// The most fields that can make up a key.
@@ -128,6 +130,7 @@ fn check(input: &DeriveInput, parsed: &Parsed, errors: &mut Errors) {
         }
     }
     check_columns(&parsed.fields, errors);
+    refuse_children(&parsed.fields, errors);
 }
 
 fn emit(input: &DeriveInput, parsed: &Parsed, table: &str) -> TokenStream {
@@ -137,6 +140,7 @@ fn emit(input: &DeriveInput, parsed: &Parsed, table: &str) -> TokenStream {
         krate,
         vis: &input.vis,
         owner: ident,
+        through: "Entity",
         fields: parsed
             .fields
             .iter()
@@ -219,6 +223,7 @@ fn stub(input: &DeriveInput, parsed: &Parsed) -> TokenStream {
         krate: &parsed.krate,
         vis: &input.vis,
         owner: &input.ident,
+        through: "Entity",
         fields: parsed
             .fields
             .iter()

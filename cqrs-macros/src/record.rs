@@ -9,6 +9,7 @@ use crate::errors::Errors;
 use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
 use crate::mapper::{
     FieldParts, GenericFieldsStruct, MappedField, Names, TypedField, check_columns, named_fields,
+    refuse_children,
 };
 use crate::symbol::{KEY, RECORD};
 
@@ -39,6 +40,7 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
         ));
     }
     check_columns(&fields, &mut errors);
+    refuse_children(&fields, &mut errors);
     let key = check_key(input, &fields, is_read, &mut errors);
     match key {
         Some(key) if errors.is_empty() => emit(input, &krate, &fields, key),

@@ -1,6 +1,7 @@
 //! Every attribute name, once.
 
 pub(crate) const AGGREGATE: &str = "aggregate";
+pub(crate) const CHILD: &str = "child";
 pub(crate) const EVENT: &str = "event";
 pub(crate) const FIND: &str = "find";
 pub(crate) const MAPPER: &str = "mapper";
@@ -14,9 +15,11 @@ pub(crate) const VALUE_OBJECT: &str = "value_object";
 pub(crate) const ALL_TENANTS: &str = "all_tenants";
 pub(crate) const AS: &str = "as";
 pub(crate) const AUDIT: &str = "audit";
+pub(crate) const CHILDREN: &str = "children";
 pub(crate) const COLUMN: &str = "column";
 pub(crate) const CRATE: &str = "crate";
 pub(crate) const FLATTEN: &str = "flatten";
+pub(crate) const GENERATED: &str = "generated";
 pub(crate) const ID: &str = "id";
 pub(crate) const JSON: &str = "json";
 pub(crate) const KEY: &str = "key";
@@ -24,8 +27,11 @@ pub(crate) const LIMIT: &str = "limit";
 pub(crate) const LOCK: &str = "lock";
 pub(crate) const NAME: &str = "name";
 pub(crate) const ONE: &str = "one";
+pub(crate) const ORDER: &str = "order";
 pub(crate) const ORDER_BY: &str = "order_by";
+pub(crate) const PARENT: &str = "parent";
 pub(crate) const PREFIX: &str = "prefix";
+pub(crate) const READ_ONLY: &str = "read_only";
 pub(crate) const ROOT: &str = "root";
 pub(crate) const ROW: &str = "row";
 pub(crate) const SKIP_LOCKED: &str = "skip_locked";

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use cqrs_core::mapping::{MappingError, RowCursor, RowSource, Table, Value, read_value};
+use cqrs_core::mapping::{
+    Column, ColumnType, Loading, MappingError, RowCursor, RowSource, Table, Value, read_value,
+};
 use cqrs_core::{
     Entity, Envelope, Error, LogSlice, Page, Position, RawPayload, Result, StoreErrorKind,
     TenantId, TenantScope,
@@ -11,7 +13,7 @@ use cqrs_core::{
 use crate::backend::{Backend, Parameter, Parameters};
 use crate::connections::{Connect, Connection};
 use crate::log::{self, EVENT_COLUMNS};
-use crate::select::{PageSelect, Select};
+use crate::select::{Layout, PageSelect, Select};
 use crate::statements::list;
 use crate::store::Shared;
 use crate::tenancy::{self, TenantSite};
@@ -40,10 +42,17 @@ pub(crate) async fn entities<B: Backend, T: Entity>(
     select: &Select,
 ) -> Result<Vec<T>> {
     let table = T::table();
-    rows(place, select, Some(table), |row| {
-        T::read_row(&mut RowCursor::new(table, row)).map_err(Error::from)
+    if table.children().is_empty() {
+        let read = |row: &B::Row| T::read_row(&mut RowCursor::new(table, row)).map_err(Error::from);
+        return rows(place, select, Some(table), read).await;
+    }
+    let layout = Layout::of(table);
+    let found = fold(place, select, Some(table), |found, row| {
+        layout.read(found, row, || Ok(()))
     })
-    .await
+    .await?;
+    let finish = |(entity, ()): (Loading<T>, ())| entity.finish().map_err(Error::from);
+    found.into_iter().map(finish).collect()
 }
 
 /// The page that a select reads.
@@ -53,31 +62,33 @@ pub(crate) async fn page<B: Backend, T: Entity>(
 ) -> Result<Page<T>> {
     let table = T::table();
     let paging = &select.paging;
-    let found = rows(place.again(), &select.rows, Some(table), |row| {
-        let item = T::read_row(&mut RowCursor::new(table, row))?;
-        let keys = paging.keys().iter().map(|key| {
-            let column = &table.columns()[key.index];
-            read_value(row, key.index, column.column_type()).map_err(|reason| MappingError {
-                table: table.name().to_owned(),
-                column: column.name().to_owned(),
-                reason,
-            })
-        });
-        let keys = keys.collect::<Result<Vec<Value>, _>>()?;
-        let total = match &select.count {
-            Some(_) => row.read_i64(table.columns().len()).map_err(Error::other)?,
-            None => None,
-        };
-        Ok(((item, keys), total))
+    let found = fold(place.again(), &select.rows, Some(table), |found, row| {
+        select.layout.read(found, row, || {
+            let keys = paging.keys().iter().map(|key| {
+                let column = &table.columns()[key.index];
+                read_value(row, key.index, column.column_type()).map_err(|reason| MappingError {
+                    table: table.name().to_owned(),
+                    column: column.name().to_owned(),
+                    reason,
+                })
+            });
+            let keys = keys.collect::<Result<Vec<Value>, _>>()?;
+            let total = match &select.count {
+                Some(_) => row.read_i64(select.layout.total).map_err(Error::other)?,
+                None => None,
+            };
+            Ok((keys, total))
+        })
     })
     .await?;
     let total = match (&select.count, found.first()) {
         (None, _) => None,
-        (Some(_), Some((_, total))) => total.and_then(|total| u64::try_from(total).ok()),
+        (Some(_), Some((_, (_, total)))) => total.and_then(|total| u64::try_from(total).ok()),
         // Behind the last row there is none that could carry the total.
         (Some(select), None) => Some(count(place, select).await?),
     };
-    let items = found.into_iter().map(|(item, _)| item).collect();
+    let finish = |(entity, (keys, _)): (Loading<T>, _)| Ok((entity.finish()?, keys));
+    let items = found.into_iter().map(finish).collect::<Result<_>>()?;
     Ok(paging.page(items, total))
 }
 
@@ -100,13 +111,43 @@ pub(crate) async fn exists<B: Backend>(place: Place<'_, B>, select: &Select) -> 
     Ok(found.contains(&Some(true)))
 }
 
-/// Outside of a transaction an idle connection may have died unnoticed. The read is then repeated
-/// on a new one, since nothing depends on it yet.
+/// The keys that a select finds, in its first column.
+pub(crate) async fn keys<B: Backend, T: Entity>(
+    place: Place<'_, B>,
+    select: &Select,
+) -> Result<Vec<Value>> {
+    let column_type = T::table().key_columns().next().map(Column::column_type);
+    let column_type = column_type.unwrap_or(ColumnType::Text);
+    rows(place, select, None, |row: &B::Row| {
+        read_value(row, 0, column_type)
+            .map_err(|reason| Error::Mapping(T::table().key_error(reason)))
+    })
+    .await
+}
+
+/// What each row reads as.
 pub(crate) async fn rows<B: Backend, T: Send>(
     place: Place<'_, B>,
     select: &Select,
     table: Option<&'static Table>,
     read: impl Fn(&B::Row) -> Result<T> + Send + Sync,
+) -> Result<Vec<T>> {
+    fold(place, select, table, |found: &mut Vec<T>, row| {
+        found.push(read(row)?);
+        Ok(())
+    })
+    .await
+}
+
+/// What all rows together read as. `read` gets each row with what was read before it.
+///
+/// Outside of a transaction an idle connection may have died unnoticed. The read is then repeated
+/// on a new one, since nothing depends on it yet.
+async fn fold<B: Backend, T: Send>(
+    place: Place<'_, B>,
+    select: &Select,
+    table: Option<&'static Table>,
+    read: impl Fn(&mut Vec<T>, &B::Row) -> Result<()> + Send + Sync,
 ) -> Result<Vec<T>> {
     let shared = match place {
         Place::Transaction(connection) => {
@@ -139,12 +180,11 @@ async fn collect<B: Backend, T: Send>(
     connection: &mut <B as Connect>::Connection,
     select: &Select,
     table: Option<&'static Table>,
-    read: &(impl Fn(&B::Row) -> Result<T> + Send + Sync),
+    read: &(impl Fn(&mut Vec<T>, &B::Row) -> Result<()> + Send + Sync),
 ) -> Result<Vec<T>> {
     let mut found = Vec::new();
     B::fetch(connection, &select.sql, &select.parameters, table, |row| {
-        found.push(read(row)?);
-        Ok(())
+        read(&mut found, row)
     })
     .await?;
     Ok(found)

@@ -55,9 +55,13 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     }
 
     async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
-        let select = select::rows(&query, &self.seen(), &B::DIALECT)?;
+        let mut select = select::rows(&query, &self.seen(), &B::DIALECT)?;
         if query.row_lock().is_some() {
             self.unit_of_work.hold_locks().await?;
+        }
+        if let Some(keys) = select::locked_keys(&query, &self.seen(), &B::DIALECT)? {
+            let keys = self.unit_of_work.keys::<A>(&keys).await?;
+            select = select::rows_of_keys(&query, keys, &self.seen(), &B::DIALECT)?;
         }
         self.unit_of_work.entities(&select).await
     }

@@ -1,10 +1,13 @@
 //! Queries: from a specification to SQL.
 
 mod bulk;
+mod family;
 mod pages;
 
-pub(crate) use bulk::bulk;
-pub(crate) use pages::PageSelect;
+pub(crate) use self::bulk::bulk;
+pub(crate) use self::family::Layout;
+use self::family::Total;
+pub(crate) use self::pages::PageSelect;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -30,30 +33,72 @@ pub(crate) struct Select {
     pub(crate) parameters: Vec<Parameter>,
 }
 
-/// The rows that a query selects, with all columns of the table.
+/// The rows that a query selects, with all columns of the table, and with their children.
+///
+/// Those of a query that locks, and that have children, are not locked: see [`locked_keys`].
 pub(crate) fn rows<T: Entity>(
     query: &Query<T>,
     scope: &BulkScope,
     dialect: &Dialect,
 ) -> Result<Select> {
-    let table = T::table();
-    let columns = all_columns(table);
     query.check()?;
-    let mut builder = Builder::new(table, dialect, &columns, TenantSite::Rows);
-    builder.conditions(query.specification(), scope)?;
-    builder.order(&query.sort_keys(scope.tenants.tenant().is_none()));
-    if let Some(limit) = query.row_limit() {
-        builder.sql.push_str(" LIMIT ");
-        builder.bind(Parameter::int(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let keys = query.sort_keys(scope.tenants.tenant().is_none());
+    let builder = Builder::entities(T::table(), dialect, &keys, None, TenantSite::Rows);
+    let mut builder = builder.selecting(query, &keys, scope)?;
+    if T::table().children().is_empty() {
+        builder.lock(query.row_lock());
     }
-    match query.row_lock() {
-        Some(RowLock::Wait) => builder.sql.push_str(dialect.lock),
-        Some(RowLock::SkipLocked) => {
-            builder.sql.push_str(dialect.lock);
-            builder.sql.push_str(dialect.skip_locked);
-        }
-        None => {}
+    builder.finish()
+}
+
+/// The keys of the rows that a query locks, where they have children, and the lock is one of rows;
+/// `None` where [`rows`] does it all.
+///
+/// A statement that waits for a lock goes on with the row as it is then, which may be younger than
+/// the moment from which it sees everything else. So the children are read by the
+/// [next](rows_of_keys) statement, while nobody changes them.
+pub(crate) fn locked_keys<T: Entity>(
+    query: &Query<T>,
+    scope: &BulkScope,
+    dialect: &Dialect,
+) -> Result<Option<Select>> {
+    let table = T::table();
+    let key = table.key_columns().next();
+    let Some(key) = key.filter(|_| !table.children().is_empty() && !dialect.lock.is_empty()) else {
+        return Ok(None);
+    };
+    if query.row_lock().is_none() {
+        return Ok(None);
     }
+    let keys = query.sort_keys(scope.tenants.tenant().is_none());
+    let key = qualified(table, key.name());
+    let builder = Builder::new(table, dialect, &key, TenantSite::LockedRows);
+    let mut builder = builder.selecting(query, &keys, scope)?;
+    builder.lock(query.row_lock());
+    builder.finish().map(Some)
+}
+
+/// The rows with these keys, in the order of a query.
+pub(crate) fn rows_of_keys<T: Entity>(
+    query: &Query<T>,
+    keys: Vec<Value>,
+    scope: &BulkScope,
+    dialect: &Dialect,
+) -> Result<Select> {
+    let table = T::table();
+    let order = query.sort_keys(scope.tenants.tenant().is_none());
+    let mut builder = Builder::entities(table, dialect, &order, None, TenantSite::Rows);
+    builder.conditions(&Specification::<T>::all(), scope)?;
+    for column in table.key_columns().take(1) {
+        builder.and();
+        let column_type = column.column_type();
+        let list = Parameter::List(column_type, keys.clone());
+        let list = builder.parameters.add(list);
+        let operand = qualified(table, column.name());
+        let sql = (dialect.in_list)(&operand, column_type, &list);
+        builder.sql.push_str(&sql);
+    }
+    builder.order(&order);
     builder.finish()
 }
 
@@ -121,7 +166,8 @@ pub(crate) fn by_key<T: Entity>(
 
 fn by_key_sql<T: Entity>(scope: &TenantScope, dialect: &Dialect) -> String {
     let table = T::table();
-    let mut builder = Builder::new(table, dialect, &all_columns(table), TenantSite::ByKey);
+    let keys = Query::<T>::all().sort_keys(true);
+    let mut builder = Builder::entities(table, dialect, &keys, None, TenantSite::ByKey);
     builder
         .conditions(&Specification::<T>::all(), &living(scope))
         .expect("every row is a condition without values");
@@ -134,10 +180,10 @@ fn by_key_sql<T: Entity>(scope: &TenantScope, dialect: &Dialect) -> String {
     // Only a read model's key may be that of several rows, across tenants.
     let unique = table.column_with(ColumnRole::Version).is_some() || !table.is_tenant();
     if scope.tenant().is_none() && !unique {
-        builder.order(&Query::<T>::all().sort_keys(true));
+        builder.order(&keys);
         builder.sql.push_str(" LIMIT 1");
     }
-    builder.sql
+    builder.with_children().sql
 }
 
 /// The rows of a tenant scope that are not deleted: all that a repository sees.
@@ -164,6 +210,8 @@ struct Builder<'d> {
     sql: String,
     parameters: Parameters,
     has_condition: bool,
+    /// Whether whole entities are selected, and with them a total.
+    entities: Option<Total>,
     /// How many levels of the condition are open.
     depth: usize,
 }
@@ -177,7 +225,32 @@ impl<'d> Builder<'d> {
             sql: format!("SELECT {what} FROM {}", quoted(table.name())),
             parameters: Parameters::default(),
             has_condition: false,
+            entities: None,
             depth: 0,
+        }
+    }
+
+    /// What a query selects, in its order and up to its limit.
+    fn selecting<T>(
+        mut self,
+        query: &Query<T>,
+        keys: &[SortKey],
+        scope: &BulkScope,
+    ) -> Result<Self> {
+        self.conditions(query.specification(), scope)?;
+        self.order(keys);
+        if let Some(limit) = query.row_limit() {
+            self.sql.push_str(" LIMIT ");
+            self.bind(Parameter::int(i64::try_from(limit).unwrap_or(i64::MAX)));
+        }
+        Ok(self)
+    }
+
+    fn lock(&mut self, lock: Option<RowLock>) {
+        let Some(lock) = lock else { return };
+        self.sql.push_str(self.dialect.lock);
+        if lock == RowLock::SkipLocked {
+            self.sql.push_str(self.dialect.skip_locked);
         }
     }
 
@@ -189,9 +262,10 @@ impl<'d> Builder<'d> {
                 format!("a query with {count} values, of {most} at most: a list is one with `in_`"),
             ));
         }
+        let builder = self.with_children();
         Ok(Select {
-            sql: self.sql.into(),
-            parameters: self.parameters.0,
+            sql: builder.sql.into(),
+            parameters: builder.parameters.0,
         })
     }
 
@@ -278,6 +352,7 @@ impl<'d> Builder<'d> {
                 self.sql.push_str(&operand);
                 self.sql.push_str(" IS NULL");
             }
+            Predicate::AnyChild { table, predicate } => self.any_child(table, predicate)?,
             Predicate::And(terms) => self.list(terms, " AND ")?,
             Predicate::Or(terms) => self.list(terms, " OR ")?,
             Predicate::Not(inner) => {
@@ -330,16 +405,19 @@ impl<'d> Builder<'d> {
     }
 
     fn order(&mut self, keys: &[SortKey]) {
-        let keys = keys.iter().map(|key| {
+        let keys = self.order_list(keys);
+        self.sql.push_str(" ORDER BY ");
+        self.sql.push_str(&keys);
+    }
+
+    fn order_list(&self, keys: &[SortKey]) -> String {
+        list(keys.iter().map(|key| {
             let column = &self.table.columns()[key.index];
             match key.direction {
                 Direction::Ascending => self.sort_key(column, " ASC", " NULLS LAST"),
                 Direction::Descending => self.sort_key(column, " DESC", " NULLS FIRST"),
             }
-        });
-        let keys = list(keys);
-        self.sql.push_str(" ORDER BY ");
-        self.sql.push_str(&keys);
+        }))
     }
 
     /// The name of a column whose order counts.

@@ -27,6 +27,14 @@ sites! {
     ByKey,
     /// The rows that a query selects.
     Rows,
+    /// The keys of rows that have children, and are locked by a query.
+    LockedRows,
+    /// The children of the rows that are selected.
+    Children,
+    /// A condition on any of them.
+    AnyChild,
+    /// Rows of children that are changed or removed.
+    ChildRows,
     /// Their number.
     Count,
     /// Whether there is one.
@@ -136,6 +144,7 @@ mod tests {
     /// Files that know of tenants, and write no condition on one themselves: they bind values, read
     /// columns, create tables, or call [`super::equals`].
     const KNOWN: &[&str] = &[
+        "backend/mod.rs",
         "backend/postgres/bulk.rs",
         "backend/postgres/events.rs",
         "backend/postgres/rows.rs",
@@ -151,6 +160,7 @@ mod tests {
         "reads.rs",
         "select.rs",
         "select/bulk.rs",
+        "select/family.rs",
         "sql.rs",
     ];
 

@@ -6,7 +6,7 @@ pub(crate) use sql::{ParameterType, Prepared, ResultColumn, verify_sql};
 
 use std::fmt;
 
-use cqrs_core::mapping::Table;
+use cqrs_core::mapping::{Column, Table};
 use cqrs_core::{Error, Result, StoreError, StoreErrorKind};
 
 use crate::backend::Backed;
@@ -26,6 +26,32 @@ pub(crate) struct LiveColumn {
     pub(crate) nullable: bool,
     /// Whether the database fills it when an insert leaves it out.
     pub(crate) has_default: bool,
+    /// Whether the database computes it, and refuses a value that is given.
+    pub(crate) is_generated: bool,
+}
+
+/// A key as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LiveKey {
+    /// The names of its columns.
+    pub(crate) columns: Vec<String>,
+    /// Whether it is the primary key, and not one that is merely unique.
+    pub(crate) is_primary: bool,
+}
+
+impl LiveKey {
+    /// Whether it is a key of these columns, in any order.
+    fn is_of(&self, columns: &[&str]) -> bool {
+        let has = |column: &&str| self.columns.iter().any(|own| own == column);
+        self.columns.len() == columns.len() && columns.iter().all(has)
+    }
+}
+
+impl fmt::Display for LiveKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_primary { "primary" } else { "unique" };
+        write!(f, "{kind} key ({})", self.columns.join(", "))
+    }
 }
 
 /// The differences between the tables of the code and those of the database.
@@ -61,10 +87,15 @@ pub(crate) async fn verify<B: Backed>(
 ) -> Result<()> {
     let mut differences = Vec::new();
     own_tables(connection, &mut differences).await?;
-    for table in tables {
+    let tables = || tables.iter().flat_map(|table| table.with_children());
+    one_writer(tables(), &mut differences);
+    for table in tables() {
         let live = B::live_columns(connection.begin_work(), table.name()).await?;
         connection.end_work();
         compare::<B>(table, &live, &mut differences);
+        let keys = B::live_keys(connection.begin_work(), table.name()).await?;
+        connection.end_work();
+        compare_key(table, &live, &keys, &mut differences);
     }
     refuse("the schema of the database is not the code's", differences)
 }
@@ -136,6 +167,11 @@ fn compare<B: Backed>(table: &Table, live: &[LiveColumn], differences: &mut Vec<
                 found.type_name
             ));
         }
+        compare_filling(name, column, found, differences);
+        if column.is_generated() {
+            // Whether what it computes may be NULL is not what the database says of it.
+            continue;
+        }
         if found.nullable && !column.is_nullable() {
             differences.push(format!(
                 "table {name}, column {}: expected not null, found nullable",
@@ -150,15 +186,82 @@ fn compare<B: Backed>(table: &Table, live: &[LiveColumn], differences: &mut Vec<
         }
     }
     for found in live {
-        let known = table
+        let written = table
             .columns()
             .iter()
-            .any(|column| column.name() == found.name);
-        if !known && !found.nullable && !found.has_default {
+            .any(|column| column.name() == found.name && column.is_written());
+        if !written && !found.nullable && !found.has_default {
             differences.push(format!(
                 "table {name}, column {}: the code does not write it, and it is not null without a default",
                 found.name
             ));
+        }
+    }
+}
+
+fn compare_filling(
+    table: &str,
+    column: &Column,
+    found: &LiveColumn,
+    differences: &mut Vec<String>,
+) {
+    let difference = match (
+        column.is_written(),
+        column.is_generated(),
+        found.is_generated,
+    ) {
+        (true, _, true) => {
+            "expected one that the code writes, found one that the database generates \
+             (mark the field with `#[mapper(generated)]`)"
+        }
+        (_, true, false) => "expected one that the database generates, found one that it does not",
+        _ => return,
+    };
+    differences.push(format!(
+        "table {table}, column {}: {difference}",
+        column.name()
+    ));
+}
+
+/// Looks for the key that inserts rely on to be told that a row is there.
+fn compare_key(
+    table: &Table,
+    live: &[LiveColumn],
+    keys: &[LiveKey],
+    differences: &mut Vec<String>,
+) {
+    let expected: Vec<&str> = table.primary_key().map(Column::name).collect();
+    let is_there = |column: &&str| live.iter().any(|live| live.name == *column);
+    if keys.iter().any(|key| key.is_of(&expected)) || !expected.iter().all(is_there) {
+        return;
+    }
+    let found: Vec<String> = keys.iter().map(ToString::to_string).collect();
+    let found = match found.as_slice() {
+        [] => "none".to_owned(),
+        found => found.join(", "),
+    };
+    let columns = expected.join(", ");
+    differences.push(format!(
+        "table {}, column {columns}: expected primary key ({columns}), found {found}",
+        table.name()
+    ));
+}
+
+/// Reports tables whose rows are written as two types. A read model may name the table of an
+/// aggregate: it only reads it.
+fn one_writer(tables: impl Iterator<Item = &'static Table>, differences: &mut Vec<String>) {
+    let mut seen: Vec<&'static Table> = Vec::new();
+    for table in tables.filter(|table| table.is_aggregate() || table.is_child()) {
+        let type_name = |table: &Table| table.type_name().unwrap_or("a type without a name");
+        match seen.iter().find(|other| other.name() == table.name()) {
+            Some(other) if std::ptr::eq(*other, table) => {}
+            Some(other) => differences.push(format!(
+                "table {}: expected rows of one type, found those of {} and of {}",
+                table.name(),
+                type_name(other),
+                type_name(table)
+            )),
+            None => seen.push(table),
         }
     }
 }

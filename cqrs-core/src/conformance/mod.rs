@@ -61,6 +61,7 @@ pub mod batches;
 pub mod bulk_changes;
 pub mod bulk_inserts;
 pub mod changes;
+pub mod children;
 pub mod columns;
 pub mod conflicts;
 pub mod differential;

@@ -118,6 +118,28 @@ macro_rules! __conformance_rules {
             agreement {
                 random_conditions_find_what_they_are_true_for
             }
+            children {
+                children_come_back_as_they_were_saved
+                children_with_keys_come_back_in_their_order
+                children_are_saved_by_difference
+                a_change_in_a_child_alone_is_a_change
+                unchanged_children_are_not_written
+                a_stale_save_changes_no_child
+                a_copy_is_saved_with_all_children
+                two_children_of_one_key_are_refused
+                what_a_child_cannot_hold_is_refused
+                children_are_removed_with_their_aggregate
+                children_are_hidden_with_their_aggregate
+                queries_and_pages_have_children
+                any_child_asks_for_one_that_fits
+                any_child_is_never_unknown
+                any_child_stays_within_its_aggregate
+                reads_see_staged_children
+                savepoints_undo_children
+                other_tenants_see_no_children
+                many_aggregates_with_children_commit_at_once
+                random_changes_of_children_are_saved
+            }
             unit_of_work {
                 reads_see_what_is_staged
                 a_staged_change_decides_what_a_query_finds

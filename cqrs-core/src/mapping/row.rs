@@ -41,6 +41,8 @@ pub struct RowCursor<'r, R: ?Sized> {
     row: &'r R,
     table: &'static Table,
     index: usize,
+    /// Where in the row the table's columns begin.
+    offset: usize,
 }
 
 impl<'r, R: RowSource + ?Sized> RowCursor<'r, R> {
@@ -50,6 +52,18 @@ impl<'r, R: RowSource + ?Sized> RowCursor<'r, R> {
             row,
             table,
             index: 0,
+            offset: 0,
+        }
+    }
+
+    /// Starts at the first [own column](Table::own_columns) of `table`, whose columns begin at
+    /// `offset` in the row.
+    pub(crate) fn own(table: &'static Table, row: &'r R, offset: usize) -> Self {
+        Self {
+            row,
+            table,
+            index: table.framework_columns().len(),
+            offset,
         }
     }
 
@@ -81,7 +95,7 @@ impl<'r, R: RowSource + ?Sized> RowCursor<'r, R> {
     ) -> Result<T, MappingError> {
         let index = self.index;
         self.index += 1;
-        match read(self.row, index) {
+        match read(self.row, self.offset + index) {
             Ok(Some(value)) => Ok(value),
             Ok(None) => Err(self.error_at(index, ColumnError::UnexpectedNull)),
             Err(reason) => Err(self.error_at(index, reason)),
@@ -97,7 +111,7 @@ impl<'r, R: RowSource + ?Sized> RowCursor<'r, R> {
         let columns = &self.table.columns()[self.index..self.index + count];
         for (offset, column) in columns.iter().enumerate() {
             let index = self.index + offset;
-            let null = is_null(self.row, index, column.column_type())
+            let null = is_null(self.row, self.offset + index, column.column_type())
                 .map_err(|reason| self.error_at(index, reason))?;
             if !null {
                 return Ok(false);
@@ -263,19 +277,36 @@ impl RowWriter {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValueRow {
     values: Vec<Value>,
+    children: Vec<Vec<ValueRow>>,
 }
 
 impl ValueRow {
     /// A row of these values.
     #[must_use]
     pub fn new(values: Vec<Value>) -> Self {
-        Self { values }
+        Self {
+            values,
+            children: Vec::new(),
+        }
+    }
+
+    /// A row of these values with its children: their rows, for each
+    /// [table of children](Table::children).
+    #[must_use]
+    pub fn with_children(values: Vec<Value>, children: Vec<Vec<Self>>) -> Self {
+        Self { values, children }
     }
 
     /// The values, from left to right.
     #[must_use]
     pub fn values(&self) -> &[Value] {
         &self.values
+    }
+
+    /// The rows in the table of children at this index.
+    #[must_use]
+    pub fn children(&self, index: usize) -> &[Self] {
+        self.children.get(index).map_or(&[], Vec::as_slice)
     }
 
     /// The values, to change.

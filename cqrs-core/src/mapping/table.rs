@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{ColumnError, ColumnType, ColumnValue, MappingError, Record, ValueObject};
+use super::{Child, ColumnError, ColumnType, ColumnValue, MappingError, Record, ValueObject};
 
 /// What a column is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +29,20 @@ pub enum ColumnRole {
     DeletedAt,
     /// Who soft-deleted the row.
     DeletedBy,
+    /// The key of the aggregate that a child belongs to.
+    Parent,
+    /// The place of a child among its siblings.
+    Order,
+}
+
+/// Who gives a column its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Filling {
+    Code,
+    /// The database computes it.
+    Generated,
+    /// Someone else writes it.
+    Others,
 }
 
 /// One column of a [`Table`].
@@ -38,6 +52,7 @@ pub struct Column {
     column_type: ColumnType,
     nullable: bool,
     role: ColumnRole,
+    filling: Filling,
 }
 
 impl Column {
@@ -74,6 +89,25 @@ impl Column {
     pub fn role(&self) -> ColumnRole {
         self.role
     }
+
+    /// Whether inserts and updates give it a value: it is neither generated nor read-only.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.filling == Filling::Code
+    }
+
+    /// Whether the database computes it: `#[mapper(generated)]`.
+    #[must_use]
+    pub fn is_generated(&self) -> bool {
+        self.filling == Filling::Generated
+    }
+}
+
+/// What the rows of a child table hang on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parent {
+    table: &'static str,
+    key: String,
 }
 
 /// A table: the framework's columns first (version, tenant, audit, soft delete, as far as it has
@@ -86,6 +120,9 @@ pub struct Table {
     name: &'static str,
     columns: Vec<Column>,
     own: Range<usize>,
+    children: Vec<Table>,
+    parent: Option<Parent>,
+    type_name: Option<&'static str>,
 }
 
 impl Table {
@@ -96,9 +133,13 @@ impl Table {
                 name,
                 columns: Vec::new(),
                 own: 0..0,
+                children: Vec::new(),
+                parent: None,
+                type_name: None,
             },
             prefix: String::new(),
             nullable: false,
+            children: Vec::new(),
         }
     }
 
@@ -106,6 +147,12 @@ impl Table {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The Rust type of its rows, for messages; `None` where it is not known.
+    #[must_use]
+    pub fn type_name(&self) -> Option<&'static str> {
+        self.type_name
     }
 
     /// All columns, in the order in which every statement of the framework selects them.
@@ -131,6 +178,56 @@ impl Table {
         self.own_columns()
             .iter()
             .filter(|column| column.role == ColumnRole::Key)
+    }
+
+    /// The columns of the primary key. An aggregate's key is unique over all tenants; a read model's
+    /// is unique within one; a child has its own key, or else its place, within its parent.
+    pub fn primary_key(&self) -> impl Iterator<Item = &Column> {
+        let within = match (self.is_child(), self.is_aggregate()) {
+            (true, _) => self.column_with(ColumnRole::Parent),
+            (false, true) => None,
+            (false, false) => self.column_with(ColumnRole::Tenant),
+        };
+        let has_key = self.key_columns().next().is_some();
+        let place = self.column_with(ColumnRole::Order).filter(|_| !has_key);
+        within.into_iter().chain(self.key_columns()).chain(place)
+    }
+
+    /// The tables of the children, in the order of the fields.
+    #[must_use]
+    pub fn children(&self) -> &[Table] {
+        &self.children
+    }
+
+    /// This table, then those of its children.
+    pub fn with_children(&self) -> impl Iterator<Item = &Table> + Clone {
+        std::iter::once(self).chain(&self.children)
+    }
+
+    /// The table of children with this name.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Option<&Table> {
+        self.children.iter().find(|child| child.name == name)
+    }
+
+    /// For a table of children the table and the key column that their
+    /// [parent column](ColumnRole::Parent) refers to.
+    #[must_use]
+    pub fn parent(&self) -> Option<(&'static str, &str)> {
+        let parent = self.parent.as_ref()?;
+        Some((parent.table, &parent.key))
+    }
+
+    /// Whether its rows are the children of an aggregate.
+    #[must_use]
+    pub fn is_child(&self) -> bool {
+        self.parent.is_some()
+    }
+
+    /// Whether its rows are aggregates.
+    #[must_use]
+    pub fn is_aggregate(&self) -> bool {
+        self.column_with(ColumnRole::Version).is_some()
     }
 
     /// The error of a key that its columns cannot hold.
@@ -190,9 +287,51 @@ pub struct TableBuilder {
     table: Table,
     prefix: String,
     nullable: bool,
+    children: Vec<Children>,
+}
+
+/// A table of children that waits for the key of its parent.
+#[derive(Debug)]
+struct Children {
+    name: &'static str,
+    order: &'static str,
+    parent: Option<&'static str>,
+    describe: fn(TableBuilder) -> TableBuilder,
+    type_name: &'static str,
+}
+
+impl Children {
+    fn build(&self, parent: &Table) -> Table {
+        let key = parent.key_columns().next();
+        let key = key.unwrap_or_else(|| panic!("table {}: children need a key", parent.name));
+        let link = match self.parent {
+            Some(name) => Cow::Borrowed(name),
+            None => Cow::Owned(format!("{}_{}", parent.name, key.name())),
+        };
+        let mut child =
+            Table::builder(self.name).framework(link, key.column_type(), false, ColumnRole::Parent);
+        if let Some(tenant) = parent.column_with(ColumnRole::Tenant) {
+            let name = tenant.name.clone();
+            child = child.framework(name, ColumnType::Text, false, ColumnRole::Tenant);
+        }
+        child = child.framework(self.order, ColumnType::Int32, false, ColumnRole::Order);
+        let mut table = (self.describe)(child).build();
+        table.type_name = Some(self.type_name);
+        table.parent = Some(Parent {
+            table: parent.name,
+            key: key.name().to_owned(),
+        });
+        table
+    }
 }
 
 impl TableBuilder {
+    /// Says what type its rows are of.
+    pub fn stores<T>(mut self) -> Self {
+        self.table.type_name = Some(std::any::type_name::<T>());
+        self
+    }
+
     /// Adds the version column of an aggregate.
     pub fn version(self) -> Self {
         self.framework("version", ColumnType::Int64, false, ColumnRole::Version)
@@ -234,17 +373,18 @@ impl TableBuilder {
 
     fn framework(
         mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         column_type: ColumnType,
         nullable: bool,
         role: ColumnRole,
     ) -> Self {
         debug_assert!(self.table.own.is_empty(), "framework columns come first");
         self.table.columns.push(Column {
-            name: Cow::Borrowed(name),
+            name: name.into(),
             column_type,
             nullable,
             role,
+            filling: Filling::Code,
         });
         self.table.own = self.table.columns.len()..self.table.columns.len();
         self
@@ -258,6 +398,42 @@ impl TableBuilder {
     /// Adds a data column of type `T`.
     pub fn column<T: ColumnValue>(self, name: &'static str) -> Self {
         self.own(name, T::TYPE, T::NULLABLE, ColumnRole::Data)
+    }
+
+    /// Makes the column that was added last one that the database computes.
+    pub fn generated(self) -> Self {
+        self.filled(Filling::Generated)
+    }
+
+    /// Makes the column that was added last one that is read and never written.
+    pub fn read_only(self) -> Self {
+        self.filled(Filling::Others)
+    }
+
+    fn filled(mut self, filling: Filling) -> Self {
+        if let Some(column) = self.table.columns.last_mut() {
+            column.filling = filling;
+        }
+        self
+    }
+
+    /// Adds a table of children, whose place among their siblings is in the column `order`, and the
+    /// key of their parent in `parent`, otherwise in a column named after the parent's table and
+    /// key: `route_plan_id`.
+    pub fn children<T: Child>(
+        mut self,
+        name: &'static str,
+        order: &'static str,
+        parent: Option<&'static str>,
+    ) -> Self {
+        self.children.push(Children {
+            name,
+            order,
+            parent,
+            describe: T::describe,
+            type_name: std::any::type_name::<T>(),
+        });
+        self
     }
 
     /// Adds the columns of a value object, each with `prefix` in front of its name.
@@ -294,6 +470,7 @@ impl TableBuilder {
             column_type,
             nullable: nullable || self.nullable,
             role,
+            filling: Filling::Code,
         });
         self.table.own.end = self.table.columns.len();
         self
@@ -304,8 +481,8 @@ impl TableBuilder {
     /// # Panics
     ///
     /// If two columns have one name, which a derive cannot see when a flattened value object
-    /// meets a field of the same name.
-    pub fn build(self) -> Table {
+    /// meets a field of the same name; or two of its tables.
+    pub fn build(mut self) -> Table {
         assert!(self.prefix.is_empty(), "every flatten is closed");
         for (index, column) in self.table.columns.iter().enumerate() {
             assert!(
@@ -316,6 +493,17 @@ impl TableBuilder {
                 self.table.name,
                 column.name
             );
+        }
+        for children in &self.children {
+            let child = children.build(&self.table);
+            assert!(
+                self.table
+                    .with_children()
+                    .all(|other| other.name != child.name),
+                "table {}: children need a table of their own",
+                child.name
+            );
+            self.table.children.push(child);
         }
         self.table
     }

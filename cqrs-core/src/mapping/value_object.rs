@@ -1,8 +1,8 @@
 //! Groups of columns: value objects, and row structs that stand apart from their aggregate.
 
 use super::{
-    ColumnError, ColumnValue, MappingError, RowCursor, RowSource, RowWriter, Table, TableBuilder,
-    Value,
+    ChildRows, ColumnError, ColumnValue, Columns, MappingError, RowCursor, RowSource, RowWriter,
+    Table, TableBuilder, Value,
 };
 
 /// A value object of several columns, used with `#[mapper(flatten)]`.
@@ -24,7 +24,7 @@ pub trait ValueObject: Sized {
     const NULLABLE: bool = false;
 
     /// The typed fields, of columns whose names begin with `prefix`.
-    fn fields<T: Entity>(prefix: &str) -> Self::Fields<T>;
+    fn fields<T: Columns>(prefix: &str) -> Self::Fields<T>;
 
     /// Adds its columns to a table.
     fn describe(table: TableBuilder) -> TableBuilder;
@@ -51,7 +51,7 @@ impl<V: ValueObject> ValueObject for Option<V> {
     const COLUMNS: usize = V::COLUMNS;
     const NULLABLE: bool = true;
 
-    fn fields<T: Entity>(prefix: &str) -> V::Fields<T> {
+    fn fields<T: Columns>(prefix: &str) -> V::Fields<T> {
         V::fields(prefix)
     }
 
@@ -150,5 +150,39 @@ pub trait Entity: Sized + Send + Sync + 'static {
     /// itself knows them; NULL for the others.
     fn framework_row(&self) -> Vec<Value> {
         vec![Value::Null; Self::table().framework_columns().len()]
+    }
+
+    /// The values of its children.
+    ///
+    /// # Errors
+    ///
+    /// Where no column can hold a value.
+    fn child_rows(&self) -> Result<ChildRows, MappingError> {
+        Ok(Vec::new())
+    }
+
+    /// Adds the child in a row of the [table of children](Table::children) at `index` to those it
+    /// has, from the first own column.
+    ///
+    /// # Errors
+    ///
+    /// Where a column does not fit.
+    fn read_child<R: RowSource + ?Sized>(
+        &mut self,
+        index: usize,
+        row: &mut RowCursor<'_, R>,
+    ) -> Result<(), MappingError> {
+        let _ = (index, row);
+        Ok(())
+    }
+
+    /// Takes the children that it has for those that are stored, in these places.
+    ///
+    /// # Errors
+    ///
+    /// Where no column can hold a value.
+    fn remember_children(&mut self, places: Vec<Vec<i32>>) -> Result<(), MappingError> {
+        let _ = places;
+        Ok(())
     }
 }

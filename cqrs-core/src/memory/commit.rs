@@ -43,7 +43,7 @@ impl Commit {
     pub(super) async fn run(self, inline: &Inline<InMemoryTransaction>) -> Result<CommitReceipt> {
         let mut changing = self.shared.changes.changing();
         for write in &self.writes {
-            changing.add(write.table.name());
+            write.tables().for_each(|table| changing.add(table));
         }
         if !inline.reads(&self.writes) {
             let mut state = self.shared.lock();

@@ -7,7 +7,6 @@
 
 mod bulk;
 mod commit;
-mod key;
 mod overlay;
 mod read_models;
 mod rebuild;

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::key::Key;
 use super::state::{Row, State};
 use crate::error::Result;
-use crate::mapping::{Column, ColumnRole, Table, Value, ValueRow};
-use crate::staging::{Operation, StagedWrite};
+use crate::mapping::{Column, ColumnRole, Key, Table, Value, ValueRow};
+use crate::staging::{ChildWrite, Operation, StagedWrite, primary_key};
 
 /// Changed rows over the committed ones; `None` is a deleted row.
 #[derive(Debug, Clone, Default)]
@@ -74,7 +73,12 @@ impl Overlay {
             {
                 return Err(write.already_exists());
             }
-            Some(Arc::new(ValueRow::new(write.row.clone())))
+            let none = ValueRow::new(Vec::new());
+            let children = children(write, &none);
+            Some(Arc::new(ValueRow::with_children(
+                write.row.clone(),
+                children,
+            )))
         } else {
             let current = current
                 .filter(|row| is_visible(write, row.values()))
@@ -89,7 +93,10 @@ impl Overlay {
             }
             match change(write, current.values()) {
                 Change::Nothing => return Ok(false),
-                Change::Replace(row) => Some(Arc::new(ValueRow::new(row))),
+                Change::Replace(row) => {
+                    let children = children(write, current);
+                    Some(Arc::new(ValueRow::with_children(row, children)))
+                }
                 Change::Delete => None,
             }
         };
@@ -150,7 +157,8 @@ fn merge(write: &StagedWrite, current: &[Value], keeps: impl Fn(&Column) -> bool
         .iter()
         .zip(current.iter().zip(&write.row))
         .map(|(column, (stored, new))| {
-            if StagedWrite::keeps(column.role()) || keeps(column) {
+            let given = column.is_written() || column.is_generated();
+            if StagedWrite::keeps(column.role()) || keeps(column) || !given {
                 stored.clone()
             } else {
                 new.clone()
@@ -161,10 +169,60 @@ fn merge(write: &StagedWrite, current: &[Value], keeps: impl Fn(&Column) -> bool
 
 fn is_unchanged(write: &StagedWrite, current: &[Value]) -> bool {
     let start = write.table.framework_columns().len();
-    current[start..]
+    let columns = write.table.own_columns().iter();
+    columns
+        .zip(current[start..].iter().zip(&write.row[start..]))
+        .filter(|(column, _)| column.is_written())
+        .all(|(_, (stored, new))| is_same(stored, new))
+}
+
+/// The rows of all children after the write.
+fn children(write: &StagedWrite, current: &ValueRow) -> Vec<Vec<ValueRow>> {
+    let tables = write.table.children().iter().enumerate();
+    tables
+        .map(|(index, table)| {
+            let stored = current.children(index);
+            let mut changes = write.children.iter();
+            match changes.find(|write| std::ptr::eq(write.table, table)) {
+                Some(write) => changed_children(write, stored),
+                None => stored.to_vec(),
+            }
+        })
+        .collect()
+}
+
+fn changed_children(write: &ChildWrite, stored: &[ValueRow]) -> Vec<ValueRow> {
+    let table = write.table;
+    let keyed = |row: &Vec<Value>| (primary_key(table, row), ValueRow::new(row.clone()));
+    let mut rows: BTreeMap<Key, ValueRow> = stored
         .iter()
-        .zip(&write.row[start..])
-        .all(|(stored, new)| is_same(stored, new))
+        .map(|row| (primary_key(table, row.values()), row.clone()))
+        .collect();
+    for row in &write.removed {
+        rows.remove(&primary_key(table, row));
+    }
+    for (key, mut row) in write.changed.iter().map(keyed) {
+        if let Some(stored) = rows.get(&key) {
+            keep_what_is_read_only(table, stored.values(), row.values_mut());
+        }
+        rows.insert(key, row);
+    }
+    rows.extend(write.added.iter().map(keyed));
+    let mut rows: Vec<ValueRow> = rows.into_values().collect();
+    let order = table.index_of(ColumnRole::Order);
+    rows.sort_by_key(|row| match order.map(|index| &row.values()[index]) {
+        Some(Value::Int(place)) => *place,
+        _ => 0,
+    });
+    rows
+}
+
+fn keep_what_is_read_only(table: &Table, stored: &[Value], row: &mut [Value]) {
+    for (column, (stored, new)) in table.columns().iter().zip(stored.iter().zip(row)) {
+        if !column.is_written() && !column.is_generated() {
+            new.clone_from(stored);
+        }
+    }
 }
 
 /// JSON is compared by its meaning: its text may list the same keys in another order.

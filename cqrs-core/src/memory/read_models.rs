@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::key::Key;
 use super::select;
 use super::state::{Row, Shared};
 use crate::context::{RequestContext, TenantScope};
 use crate::error::Result;
-use crate::mapping::Table;
+use crate::mapping::{Key, Table};
 use crate::read_model::{ReadModel, ReadModels, RowKey};
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 

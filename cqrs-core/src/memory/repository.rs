@@ -3,12 +3,11 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::key::Key;
 use super::select;
 use super::unit_of_work::InMemoryUnitOfWork;
 use crate::aggregate::AggregateRoot;
 use crate::error::Result;
-use crate::mapping::ColumnValue;
+use crate::mapping::{ColumnValue, Key};
 use crate::repository::Repository;
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 use crate::unit_of_work::UnitOfWork;

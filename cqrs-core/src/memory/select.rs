@@ -5,7 +5,7 @@ use super::state::Row;
 use crate::context::TenantScope;
 use crate::error::Result;
 use crate::maintenance::{BulkScope, Lifecycle};
-use crate::mapping::{Entity, RowCursor, Table, ValueRow};
+use crate::mapping::{Entity, Loading, Table, ValueRow};
 use crate::specification::{Page, Paging, Query, Specification};
 
 /// The rows of a tenant scope that are not deleted.
@@ -40,7 +40,7 @@ pub(super) fn filter<'r, T: Entity>(
     predicate.check(table)?;
     Ok(rows
         .filter(|row| is_within(scope, table, row))
-        .filter(|row| predicate.truth(table, row.values()) == Some(true))
+        .filter(|row| predicate.truth(table, row) == Some(true))
         .cloned()
         .collect())
 }
@@ -100,5 +100,11 @@ pub(super) fn read_page<T: Entity>(
 ///
 /// Where the row does not fit its type.
 pub(super) fn read<T: Entity>(row: &ValueRow) -> Result<T> {
-    Ok(T::read_row(&mut RowCursor::new(T::table(), row))?)
+    let mut loading = Loading::begin(row)?;
+    for index in 0..T::table().children().len() {
+        for child in row.children(index) {
+            loading.child(index, child, 0)?;
+        }
+    }
+    Ok(loading.finish()?)
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::key::Key;
 use super::overlay::Overlay;
 use super::subscriptions::Entry;
 use super::transaction::InMemoryTransaction;
@@ -14,7 +13,7 @@ use crate::context::{Metadata, TenantId};
 use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
 use crate::idempotency::RecordedReceipt;
 use crate::inline::InlineProjections;
-use crate::mapping::{Table, ValueRow};
+use crate::mapping::{Key, Table, ValueRow};
 use crate::staging::StagedWrite;
 use crate::store::{RetryPolicy, StoreId};
 
@@ -141,7 +140,9 @@ impl State {
     /// Appends the events of writes.
     pub(super) fn append(&mut self, writes: &[StagedWrite], events: Vec<Envelope<RawPayload>>) {
         for write in writes {
-            self.schemas.insert(write.table.name(), write.table);
+            for table in write.table.with_children() {
+                self.schemas.insert(table.name(), table);
+            }
             self.streams
                 .entry(write.aggregate_type)
                 .or_default()

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::key::Key;
 use super::select;
 use super::state::{Row, Shared, State};
 use crate::changes::Changing;
 use crate::context::TenantId;
 use crate::error::Result;
-use crate::mapping::{ColumnRole, ValueRow};
+use crate::mapping::{ColumnRole, Key, ValueRow};
 use crate::projection::{ProjectionTransaction, RowAddress};
 use crate::read_model::{Owned, ReadModel};
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use super::commit::{Commit, Record};
-use super::key::Key;
 use super::overlay::Overlay;
 use super::repository::InMemoryRepository;
 use super::select;
@@ -17,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{Hooks, HooksMark};
 use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::inline::Inline;
-use crate::mapping::Table;
+use crate::mapping::{Key, Table};
 use crate::specification::Specification;
 use crate::spent::Spent;
 use crate::staging::{StagedWrite, StagedWrites};

@@ -4,12 +4,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::key::Key;
 use super::overlay;
 use super::state::{ReadTable, State};
 use crate::context::TenantId;
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::mapping::{Column, ColumnRole, Table, Value, ValueRow};
+use crate::mapping::{Column, ColumnRole, Key, Table, Value, ValueRow};
 
 impl State {
     /// The rows of a read model's table: those that projections wrote, else those of aggregates.
@@ -30,11 +29,27 @@ impl State {
             .map(|column| find(source, column))
             .collect::<Result<Vec<_>>>()?;
         Ok(Cow::Owned(
-            self.rows(table.name())
-                .map(|(_, row)| columns.iter().map(|at| row.values()[*at].clone()).collect())
+            self.rows_of(source)
+                .map(|row| columns.iter().map(|at| row.values()[*at].clone()).collect())
                 .map(|row| (place(table, &row), Arc::new(ValueRow::new(row))))
                 .collect(),
         ))
+    }
+
+    /// The rows of a table of aggregates, or of children.
+    fn rows_of(&self, table: &'static Table) -> Box<dyn Iterator<Item = &ValueRow> + '_> {
+        let Some((parent, _)) = table.parent() else {
+            return Box::new(self.rows(table.name()).map(|(_, row)| &**row));
+        };
+        let siblings = self.schemas.get(parent).map(|parent| parent.children());
+        let index = siblings
+            .unwrap_or_default()
+            .iter()
+            .position(|sibling| sibling.name() == table.name());
+        Box::new(index.into_iter().flat_map(move |index| {
+            self.rows(parent)
+                .flat_map(move |(_, row)| row.children(index))
+        }))
     }
 }
 

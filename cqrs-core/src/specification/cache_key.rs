@@ -190,6 +190,11 @@ impl Encoder {
                 self.text(column);
                 self.text(&reason.to_string());
             }
+            Predicate::AnyChild { table, predicate } => {
+                self.tag(9);
+                self.text(table);
+                self.predicate(predicate);
+            }
         }
     }
 

@@ -108,6 +108,9 @@ impl Display for Text<'_> {
                 f.write_str("not ")?;
                 self.term(f, inner)
             }
+            Predicate::AnyChild { table, predicate } => {
+                write!(f, "any {table} ({})", self.of(predicate))
+            }
             Predicate::Invalid { column, reason } if self.with_values => {
                 write!(f, "invalid ({column}: {reason})")
             }

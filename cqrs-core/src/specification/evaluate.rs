@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::{Comparison, Direction, Operand, Order, Predicate, Query, SortKey, Specification};
-use crate::mapping::{ColumnError, ColumnRole, ColumnType, Entity, MappingError, Table, Value};
+use crate::mapping::{
+    ColumnError, ColumnRole, ColumnType, Entity, MappingError, Table, Value, ValueRow,
+};
 
 impl<T: Entity> Specification<T> {
     /// Whether it is true for this value, by the same mapping that stores it.
@@ -13,8 +15,18 @@ impl<T: Entity> Specification<T> {
     ///
     /// [`MappingError`] where the value, or one in the specification, cannot be stored.
     pub fn is_satisfied_by(&self, value: &T) -> Result<bool, MappingError> {
-        let mut row = value.framework_row();
-        row.extend(value.to_row()?);
+        let mut values = value.framework_row();
+        values.extend(value.to_row()?);
+        let tables = T::table().children().iter().zip(value.child_rows()?);
+        let children = tables.map(|(table, rows)| {
+            let row = |own| {
+                let mut values = vec![Value::Null; table.framework_columns().len()];
+                values.extend(own);
+                ValueRow::new(values)
+            };
+            rows.into_iter().map(row).collect()
+        });
+        let row = ValueRow::with_children(values, children.collect());
         Ok(self.predicate().evaluate(T::table(), &row)? == Some(true))
     }
 }
@@ -25,7 +37,7 @@ impl Predicate {
     /// # Errors
     ///
     /// As [`check`](Self::check).
-    pub fn evaluate(&self, table: &Table, row: &[Value]) -> Result<Option<bool>, MappingError> {
+    pub fn evaluate(&self, table: &Table, row: &ValueRow) -> Result<Option<bool>, MappingError> {
         self.check(table)?;
         Ok(self.truth(table, row))
     }
@@ -41,6 +53,10 @@ impl Predicate {
                 terms.iter().try_for_each(|term| term.check(table))
             }
             Self::Not(inner) => inner.check(table),
+            Self::AnyChild {
+                table: child,
+                predicate,
+            } => predicate.check(table.child(child).unwrap_or(table)),
             Self::Invalid { column, reason } => Err(MappingError {
                 table: table.name().to_owned(),
                 column: (*column).to_owned(),
@@ -55,19 +71,19 @@ impl Predicate {
     }
 
     /// The truth of a condition that was checked; `None` is unknown.
-    pub(crate) fn truth(&self, table: &Table, row: &[Value]) -> Option<bool> {
+    pub(crate) fn truth(&self, table: &Table, row: &ValueRow) -> Option<bool> {
         match self {
             Self::All => Some(true),
             Self::Compare {
                 operand,
                 comparison,
                 value,
-            } => operand_value(table, row, operand)
+            } => operand_value(table, row.values(), operand)
                 .compare(value)
                 .map(|ordering| comparison.holds(ordering)),
             Self::In { values, .. } if values.is_empty() => Some(false),
             Self::In { operand, values } => {
-                let found = operand_value(table, row, operand);
+                let found = operand_value(table, row.values(), operand);
                 let is_found = |value| found.compare(value).is_some_and(Ordering::is_eq);
                 (!found.is_null()).then(|| values.iter().any(is_found))
             }
@@ -75,21 +91,32 @@ impl Predicate {
                 operand,
                 test,
                 text,
-            } => match &*operand_value(table, row, operand) {
+            } => match &*operand_value(table, row.values(), operand) {
                 Value::Text(found) => Some(test.holds(found, text)),
                 _ => None,
             },
-            Self::IsNull { operand } => Some(operand_value(table, row, operand).is_null()),
+            Self::IsNull { operand } => Some(operand_value(table, row.values(), operand).is_null()),
             Self::And(terms) => all_are(true, terms, table, row),
             Self::Or(terms) => all_are(false, terms, table, row),
             Self::Not(inner) => inner.truth(table, row).map(|truth| !truth),
+            Self::AnyChild {
+                table: child,
+                predicate,
+            } => {
+                let tables = table.children();
+                let index = tables.iter().position(|table| table.name() == *child);
+                Some(index.is_some_and(|index| {
+                    let is_true = |row| predicate.truth(&tables[index], row) == Some(true);
+                    row.children(index).iter().any(is_true)
+                }))
+            }
             Self::Invalid { .. } => None,
         }
     }
 }
 
 /// `truth` if all terms have it, the opposite if one has that, else unknown.
-fn all_are(truth: bool, terms: &[Predicate], table: &Table, row: &[Value]) -> Option<bool> {
+fn all_are(truth: bool, terms: &[Predicate], table: &Table, row: &ValueRow) -> Option<bool> {
     let mut all = Some(truth);
     for term in terms {
         match term.truth(table, row) {

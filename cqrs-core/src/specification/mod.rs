@@ -3,6 +3,7 @@
 
 mod assignment;
 mod cache_key;
+mod children;
 mod cursor;
 mod describe;
 mod evaluate;
@@ -16,6 +17,7 @@ mod text;
 
 pub use assignment::Assignment;
 pub use cache_key::CacheKey;
+pub use children::Children;
 pub use cursor::Cursor;
 #[cfg(feature = "cache")]
 pub(crate) use cursor::decode_value;

@@ -91,6 +91,13 @@ pub enum Predicate {
     Or(Vec<Predicate>),
     /// The opposite; unknown stays unknown.
     Not(Box<Predicate>),
+    /// Whether a condition is true for any of its children; never unknown.
+    AnyChild {
+        /// The table of the children.
+        table: &'static str,
+        /// The condition over a row of that table.
+        predicate: Box<Predicate>,
+    },
     /// A value that no column can hold; an error where the specification is used.
     Invalid {
         /// The column.
@@ -189,6 +196,12 @@ impl<T> Specification<T> {
                 "conditions nest at most {MAX_DEPTH} levels deep: use `in_` for a list of values"
             )),
         })
+    }
+
+    /// The condition that this one is true for any child in a table.
+    pub(super) fn of_any_child<P>(self, table: &'static str) -> Specification<P> {
+        let predicate = Box::new(self.predicate);
+        Specification::nested(Predicate::AnyChild { table, predicate }, self.depth + 1)
     }
 
     /// The tree.

@@ -8,7 +8,7 @@ use super::parse::Parsed;
 use super::{Framework, Model, Shape};
 use crate::attribute::emitted_at;
 use crate::entity::EntityImpl;
-use crate::mapper::{FieldParts, FieldsStruct, Names, TypedField};
+use crate::mapper::{ChildrenParts, FieldParts, FieldsStruct, Names, TypedField};
 use crate::types;
 
 pub(super) fn emit(model: &Model) -> TokenStream {
@@ -26,10 +26,15 @@ pub(super) fn emit(model: &Model) -> TokenStream {
         krate,
         vis: &model.vis,
         owner: ident,
+        through: "Entity",
         fields: typed,
         record,
     };
     let root = &model.root.0;
+    let children = match &model.shape {
+        Shape::Fields(fields) => ChildrenParts::of(fields, krate).functions(),
+        Shape::Row(_) => TokenStream::new(),
+    };
     let (describe, read, write) = match &model.shape {
         Shape::Fields(fields) => {
             let parts = FieldParts::of(fields, krate);
@@ -58,6 +63,8 @@ pub(super) fn emit(model: &Model) -> TokenStream {
                     <Self as #krate::Entity>::table(),
                 )
             }
+
+            #children
         },
     }
     .emit();
@@ -196,6 +203,7 @@ pub(super) fn stub(parsed: &Parsed) -> TokenStream {
         krate,
         vis: &parsed.vis,
         owner: ident,
+        through: "Entity",
         fields: typed,
         record: parsed.row.as_ref(),
     };

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{Path, Type};
 
-use super::{Codec, Kind, MappedField, TypedField, TypedKind};
+use super::{Children, Codec, Filling, Kind, MappedField, TypedField, TypedKind};
 use crate::attribute::emitted_at;
 use crate::types;
 
@@ -15,19 +15,27 @@ impl MappedField {
     /// .key::<Id<RoutePlan>>("id")
     /// .column::<Option<i32>>("priority")
     /// .column::<::cqrs_core::mapping::AsText<RouteStatus>>("status")
+    /// .column::<i64>("total").generated()
     /// .flatten::<GeoPoint>("depot_")
+    /// .children::<Stop>("route_stop", "seq", ::core::option::Option::None)
     /// ```
     pub(crate) fn describe(&self, krate: &Path) -> TokenStream {
         let ty = &self.ty;
         let span = emitted_at(ty);
         match &self.kind {
             Kind::Flatten { prefix } => quote_spanned!(span=> .flatten::<#ty>(#prefix)),
+            Kind::Children(children) => children.describe(),
             Kind::Column { name, .. } => {
                 let column_type = self.column_type(krate);
+                let filled = match self.filling {
+                    Filling::Code => TokenStream::new(),
+                    Filling::Generated => quote!(.generated()),
+                    Filling::Others => quote!(.read_only()),
+                };
                 if self.is_key {
                     quote_spanned!(span=> .key::<#column_type>(#name))
                 } else {
-                    quote_spanned!(span=> .column::<#column_type>(#name))
+                    quote_spanned!(span=> .column::<#column_type>(#name) #filled)
                 }
             }
         }
@@ -44,7 +52,7 @@ impl MappedField {
                 Codec::Json => quote_spanned!(span=> #krate::mapping::AsJson<#inner>),
                 Codec::With { column_type, .. } => quote!(#column_type),
             },
-            Kind::Flatten { .. } => return self.ty.to_token_stream(),
+            Kind::Flatten { .. } | Kind::Children(_) => return self.ty.to_token_stream(),
         };
         if is_optional {
             quote_spanned!(span=> ::core::option::Option<#column_type>)
@@ -78,6 +86,7 @@ impl MappedField {
             Kind::Flatten { .. } => {
                 return quote_spanned!(span=> #krate::ValueObject::write(&self.#ident, __row)?;);
             }
+            Kind::Children(_) => return TokenStream::new(),
             Kind::Column { codec, .. } => match codec {
                 Codec::Plain => return quote_spanned!(span=> __row.put(&self.#ident)?;),
                 Codec::Text => quote_spanned!(span=> #krate::mapping::encode_text),
@@ -120,6 +129,7 @@ impl MappedField {
             Kind::Flatten { .. } => {
                 quote_spanned!(span=> <#ty as #krate::ValueObject>::read(__row)?)
             }
+            Kind::Children(_) => quote!(::std::vec::Vec::new()),
             Kind::Column { codec, .. } => match codec {
                 Codec::Plain => quote_spanned!(span=> __row.next::<#ty>()?),
                 Codec::Text | Codec::Json if is_optional => {
@@ -154,6 +164,10 @@ impl MappedField {
                     Names::Whole => quote!(#prefix),
                     Names::Prefixed => quote!(&::std::format!("{}{}", __prefix, #prefix)),
                 },
+            },
+            Kind::Children(Children { table, child, .. }) => TypedKind::Children {
+                table: table.value(),
+                child: child.clone(),
             },
             Kind::Column { name, codec } => {
                 let column = match names {

@@ -28,6 +28,8 @@ pub(crate) enum TypedKind {
         /// An expression for what stands in front of its columns' names.
         prefix: TokenStream,
     },
+    /// Rows of a table of children.
+    Children { table: String, child: Type },
 }
 
 impl TypedField {
@@ -56,6 +58,11 @@ impl TypedField {
                 let fields = quote_spanned!(span=> <#ty as #krate::ValueObject>::Fields<#owner>);
                 (format!("The fields of `{ident}`."), fields)
             }
+            TypedKind::Children { table, child } => {
+                let span = emitted_at(child);
+                let children = quote_spanned!(span=> #krate::Children<#owner, #child>);
+                (format!("The children in table `{table}`."), children)
+            }
         };
         let span = ident.span().resolved_at(proc_macro2::Span::call_site());
         quote_spanned!(span=> #[doc = #doc] #vis #ident: #ty,)
@@ -70,6 +77,7 @@ impl TypedField {
                 let span = emitted_at(ty);
                 quote_spanned!(span=> #ident: <#ty as #krate::ValueObject>::fields::<#owner>(#prefix),)
             }
+            TypedKind::Children { table, .. } => quote!(#ident: #krate::Children::new(#table),),
         }
     }
 }
@@ -98,6 +106,8 @@ pub(crate) struct FieldsStruct<'a> {
     pub(crate) krate: &'a Path,
     pub(crate) vis: &'a Visibility,
     pub(crate) owner: &'a Ident,
+    /// The trait of the owner that makes the struct.
+    pub(crate) through: &'static str,
     pub(crate) fields: Vec<TypedField>,
     /// The row struct whose typed fields are reached through this struct.
     pub(crate) record: Option<&'a Type>,
@@ -132,6 +142,7 @@ impl FieldsStruct<'_> {
         let name = self.name();
         let doc = format!("The typed fields of [`{owner}`], for conditions and orders.");
         let allowed = allowed();
+        let through = format_ident!("{}", self.through);
         let owner_type = quote!(#owner);
         let fields = self
             .fields
@@ -171,7 +182,7 @@ impl FieldsStruct<'_> {
                 #[allow(dead_code, private_interfaces, unreachable_pub)]
                 #[must_use]
                 #vis fn fields() -> #name {
-                    <Self as #krate::Entity>::fields()
+                    <Self as #krate::#through>::fields()
                 }
             }
         }

@@ -1,12 +1,14 @@
 //! How a field becomes columns: `#[mapper(...)]`.
 
 mod check;
+mod children;
 mod emit;
 mod fields_struct;
 mod parse;
 mod parts;
 
-pub(crate) use check::check_columns;
+pub(crate) use check::{check_columns, refuse_children};
+pub(crate) use children::ChildrenParts;
 pub(crate) use emit::Names;
 pub(crate) use fields_struct::{FieldsStruct, GenericFieldsStruct, TypedField, TypedKind};
 pub(crate) use parse::named_fields;
@@ -21,15 +23,35 @@ pub(crate) struct MappedField {
     pub(crate) ty: Type,
     pub(crate) kind: Kind,
     pub(crate) is_key: bool,
+    pub(crate) filling: Filling,
+}
+
+/// Who gives a column its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filling {
+    Code,
+    /// The database computes it.
+    Generated,
+    /// Someone else writes it.
+    Others,
 }
 
 /// How a field is stored.
-#[expect(clippy::large_enum_variant, reason = "one per field")]
 pub(crate) enum Kind {
     /// In one column.
     Column { name: LitStr, codec: Codec },
     /// In the columns of a value object.
     Flatten { prefix: LitStr },
+    /// In rows of a table of its own.
+    Children(Children),
+}
+
+/// `children(table = "route_stop", order = "seq", parent = "plan_id")` on a `Vec<Stop>`.
+pub(crate) struct Children {
+    pub(crate) table: LitStr,
+    pub(crate) order: LitStr,
+    pub(crate) parent: Option<LitStr>,
+    pub(crate) child: Type,
 }
 
 /// What stands between a field and its column.
@@ -46,11 +68,11 @@ pub(crate) enum Codec {
 }
 
 impl MappedField {
-    /// Its column, and where to point at; `None` for a flattened one.
+    /// Its column, and where to point at; `None` where it is not one column.
     pub(crate) fn column(&self) -> Option<(String, Span)> {
         match &self.kind {
             Kind::Column { name, .. } => Some((name.value(), self.ident.span())),
-            Kind::Flatten { .. } => None,
+            Kind::Flatten { .. } | Kind::Children(_) => None,
         }
     }
 }

@@ -1,16 +1,23 @@
 //! `#[mapper(...)]` on a field, and the rules between its entries.
 
 use syn::ext::IdentExt;
+use syn::parse::ParseStream;
 use syn::{Attribute, Field, Fields, Ident, LitStr, Path, Type};
 
-use super::{Codec, Kind, MappedField};
-use crate::attribute::{check_sql_name, entries, sql_name, value};
+use super::{Children, Codec, Filling, Kind, MappedField};
+use crate::attribute::{check_sql_name, entries, nested, sql_name, value};
 use crate::errors::Errors;
 use crate::naming::IDENTIFIER_RULE;
-use crate::symbol::{AS, COLUMN, FLATTEN, JSON, MAPPER, PREFIX, TEXT, WITH};
+use crate::symbol::{
+    AS, CHILDREN, COLUMN, FLATTEN, GENERATED, JSON, MAPPER, ORDER, PARENT, PREFIX, READ_ONLY,
+    TABLE, TEXT, WITH,
+};
 use crate::types;
 
-const ALLOWED: &[&str] = &[COLUMN, TEXT, JSON, FLATTEN, PREFIX, WITH, AS];
+const ALLOWED: &[&str] = &[
+    COLUMN, TEXT, JSON, FLATTEN, PREFIX, WITH, AS, CHILDREN, GENERATED, READ_ONLY,
+];
+const CHILDREN_EXAMPLE: &str = "table = \"route_stop\"";
 
 /// The entries of a field's `#[mapper(...)]`, each with the key that made it.
 #[derive(Default)]
@@ -19,8 +26,57 @@ struct Entries {
     prefix: Option<(Ident, LitStr)>,
     column_type: Option<(Ident, Type)>,
     module: Option<Path>,
-    /// `text`, `json`, `flatten`, `with`: at most one may be there.
+    children: Option<Tables>,
+    /// `generated`, `read_only`.
+    fillings: Vec<Ident>,
+    /// `text`, `json`, `flatten`, `with`, `children`: at most one may be there.
     ways: Vec<Ident>,
+}
+
+/// What `children(...)` says.
+#[derive(Default)]
+struct Tables {
+    table: Option<LitStr>,
+    order: Option<LitStr>,
+    parent: Option<LitStr>,
+}
+
+impl Tables {
+    fn parse(key: &Ident, input: ParseStream) -> syn::Result<Self> {
+        let mut found = Self::default();
+        let allowed = &[TABLE, ORDER, PARENT];
+        nested(key, input, allowed, CHILDREN_EXAMPLE, |name, key, input| {
+            let (place, example) = match name {
+                TABLE => (&mut found.table, "\"route_stop\""),
+                ORDER => (&mut found.order, "\"seq\""),
+                _ => (&mut found.parent, "\"route_plan_id\""),
+            };
+            *place = Some(sql_name(key, input, example)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn check(self, key: &Ident, ty: &Type, errors: &mut Errors) -> Option<Children> {
+        let child = types::argument_of(ty, "Vec");
+        if child.is_none() {
+            errors.report(ty, "children are a `Vec`: write `stops: Vec<Stop>`");
+        }
+        if self.table.is_none() {
+            errors.report(
+                key,
+                format!("which table are they stored in? Write `{key}({CHILDREN_EXAMPLE})`"),
+            );
+        }
+        Some(Children {
+            child: child?.clone(),
+            table: self.table?,
+            order: self
+                .order
+                .unwrap_or_else(|| LitStr::new("position", key.span())),
+            parent: self.parent,
+        })
+    }
 }
 
 /// The fields of a struct with named fields; reports any other shape.
@@ -60,12 +116,15 @@ impl MappedField {
         if is_key {
             found.check_key(&field.ty, errors);
         }
-        let kind = found.check(ident, errors);
+        let ty = types::without_self(&field.ty, owner);
+        let filling = found.check_filling(is_key, errors);
+        let kind = found.check(ident, &ty, errors);
         Self {
             ident: ident.clone(),
-            ty: types::without_self(&field.ty, owner),
+            ty,
             kind,
             is_key,
+            filling,
         }
     }
 }
@@ -80,6 +139,11 @@ impl Entries {
                 }
                 PREFIX => found.prefix = Some((key.clone(), value(key, input, "\"prefix_\"")?)),
                 AS => found.column_type = Some((key.clone(), value(key, input, "i64")?)),
+                CHILDREN => {
+                    found.ways.push(key.clone());
+                    found.children = Some(Tables::parse(key, input)?);
+                }
+                GENERATED | READ_ONLY => found.fillings.push(key.clone()),
                 WITH => {
                     found.module = Some(value(key, input, "path::to::module")?);
                     found.ways.push(key.clone());
@@ -107,13 +171,49 @@ impl Entries {
         }
     }
 
+    /// What is not written is one column, and no key.
+    fn check_filling(&self, is_key: bool, errors: &mut Errors) -> Filling {
+        let [first, others @ ..] = self.fillings.as_slice() else {
+            return Filling::Code;
+        };
+        for other in others {
+            errors.report(
+                other,
+                format!("`{first}` and `{other}` are two reasons not to write a column: keep one"),
+            );
+        }
+        if is_key {
+            errors.report(
+                first,
+                format!("a key is written when its row is: remove `{first}`"),
+            );
+        }
+        let way = self
+            .ways
+            .iter()
+            .find(|way| *way == FLATTEN || *way == CHILDREN);
+        if let Some(way) = way {
+            errors.report(
+                first,
+                format!(
+                    "`{first}` is said of one column: with `{way}` write it on the fields in there"
+                ),
+            );
+        }
+        if first == GENERATED {
+            Filling::Generated
+        } else {
+            Filling::Others
+        }
+    }
+
     /// The rules:
     ///
-    /// - one of `text`, `json`, `flatten`, `with` at most
+    /// - one of `text`, `json`, `flatten`, `with`, `children` at most
     /// - `prefix` only with `flatten`, `column` never with it
     /// - `as` only with `with`, and `with` never without it
     /// - a plain SQL name for each column
-    fn check(self, field: &Ident, errors: &mut Errors) -> Kind {
+    fn check(mut self, field: &Ident, ty: &Type, errors: &mut Errors) -> Kind {
         if let [first, others @ ..] = self.ways.as_slice() {
             for other in others {
                 errors.report(
@@ -136,6 +236,15 @@ impl Entries {
                 key,
                 "`as` belongs to `with`: write `with = path::to::module, as = i64`",
             );
+        }
+        if let (Some(CHILDREN), [key, ..]) = (way.as_deref(), self.ways.as_slice()) {
+            if let Some((column, _)) = &self.column {
+                errors.report(column, "children have no column in the table of their aggregate: write `order = \"...\"` in `children(...)` for the column of their place");
+            }
+            let children = self.children.take();
+            if let Some(children) = children.and_then(|found| found.check(key, ty, errors)) {
+                return Kind::Children(children);
+            }
         }
         let default_name = field.unraw().to_string();
         if is_flatten {

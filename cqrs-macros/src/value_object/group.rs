@@ -8,7 +8,7 @@ use crate::attribute::emitted_at;
 use crate::errors::Errors;
 use crate::mapper::{
     FieldParts, GenericFieldsStruct, Kind, MappedField, Names, TypedField, check_columns,
-    named_fields,
+    named_fields, refuse_children,
 };
 
 pub(super) fn expand(
@@ -22,6 +22,7 @@ pub(super) fn expand(
         .map(|(ident, field)| MappedField::parse(&input.ident, ident, field, false, errors))
         .collect();
     check_columns(&fields, errors);
+    refuse_children(&fields, errors);
     emit(input, krate, &fields)
 }
 
@@ -30,7 +31,7 @@ pub(super) fn expand(
 ///     type Fields<__T> = GeoPointFields<__T>;
 ///     const COLUMNS: usize = 1 + 1 + <Precision as ::cqrs_core::ValueObject>::COLUMNS;
 ///
-///     fn fields<__T: ::cqrs_core::Entity>(__prefix: &str) -> Self::Fields<__T> {
+///     fn fields<__T: ::cqrs_core::Columns>(__prefix: &str) -> Self::Fields<__T> {
 ///         GeoPointFields {
 ///             x: ::cqrs_core::Field::new(::cqrs_core::__private::column_of::<__T>(__prefix, "x")),
 ///             y: ::cqrs_core::Field::new(::cqrs_core::__private::column_of::<__T>(__prefix, "y")),
@@ -53,6 +54,7 @@ fn emit(input: &DeriveInput, krate: &Path, fields: &[MappedField]) -> TokenStrea
     let functions = FieldParts::of(fields, krate).functions(krate);
     let columns = fields.iter().map(|field| match &field.kind {
         Kind::Column { .. } => quote!(1),
+        Kind::Children(_) => quote!(0),
         Kind::Flatten { .. } => {
             let ty = &field.ty;
             let span = emitted_at(ty);
@@ -69,7 +71,7 @@ fn emit(input: &DeriveInput, krate: &Path, fields: &[MappedField]) -> TokenStrea
             const COLUMNS: ::core::primitive::usize = #(#columns)+*;
 
             #[allow(unused_variables)]
-            fn fields<__T: #krate::Entity>(__prefix: &::core::primitive::str) -> Self::Fields<__T> {
+            fn fields<__T: #krate::Columns>(__prefix: &::core::primitive::str) -> Self::Fields<__T> {
                 #construct
             }
 
@@ -86,7 +88,7 @@ pub(super) fn stub(ident: &Ident, krate: &Path) -> TokenStream {
             type Fields<__T> = ();
             const COLUMNS: ::core::primitive::usize = 0;
 
-            fn fields<__T: #krate::Entity>(_: &::core::primitive::str) -> Self::Fields<__T> {}
+            fn fields<__T: #krate::Columns>(_: &::core::primitive::str) -> Self::Fields<__T> {}
 
             #functions
         }

@@ -1,6 +1,7 @@
 //! What the derives and `#[repository]` emit, seen from a crate that uses them.
 
 mod aggregate;
+mod child;
 mod domain_event;
 mod finders;
 mod names;

@@ -27,14 +27,15 @@ use cqrs_core::mapping::{Column, ColumnRole, ColumnType, RowSource, Table, Value
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{
     AggregateRoot, Envelope, Error, JsonPlace, Metadata, Owned, Position, RawPayload, ReadModel,
-    Result, RowAddress, TextTest,
+    Result, RowAddress, StoreErrorKind, TextTest,
 };
 use uuid::Uuid;
 
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::statements::Statements;
-use crate::verify::{LiveColumn, ParameterType, Prepared, ResultColumn};
+use crate::tenancy::{self, TenantSite};
+use crate::verify::{LiveColumn, LiveKey, ParameterType, Prepared, ResultColumn};
 
 /// What is bound to one place of a statement, with the type of its values, which NULL and an empty
 /// list do not tell.
@@ -107,6 +108,8 @@ pub(crate) struct Dialect {
     pub(crate) in_segment: fn(segment: &str, segments: &str) -> String,
     /// The time now, of the database.
     pub(crate) now: &'static str,
+    /// The type of a column.
+    pub(crate) type_name: fn(ColumnType) -> &'static str,
     /// Whether an operand of this type is in the list that a parameter holds.
     pub(crate) in_list: fn(operand: &str, column_type: ColumnType, list: &str) -> String,
     /// A test of an operand that is text.
@@ -428,7 +431,7 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// Brings the framework's own tables up to date.
     fn migrate(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
 
-    /// The statement that creates a table.
+    /// The statements that create a table, and those of its children.
     fn create_table_sql(table: &Table) -> String;
 
     /// The columns of a table of the database; empty where there is no such table.
@@ -436,6 +439,12 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         connection: &mut Self::Connection,
         table: &str,
     ) -> impl Future<Output = Result<Vec<LiveColumn>>> + Send;
+
+    /// The primary and the unique keys of a table of the database, of all rows and of plain columns.
+    fn live_keys(
+        connection: &mut Self::Connection,
+        table: &str,
+    ) -> impl Future<Output = Result<Vec<LiveKey>>> + Send;
 
     /// Whether a live column can hold values of a type, or what would be expected of it.
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str>;
@@ -452,6 +461,9 @@ pub(crate) fn written_columns(
         .iter()
         .enumerate()
         .filter(move |(_, column)| {
+            if !column.is_written() {
+                return false;
+            }
             let role = column.role();
             let deletion = matches!(role, ColumnRole::DeletedAt | ColumnRole::DeletedBy);
             match operation {
@@ -471,4 +483,42 @@ pub(crate) fn version_column(table: &Table) -> &str {
     table
         .column_with(ColumnRole::Version)
         .map_or("version", Column::name)
+}
+
+/// The columns of a table of children that are written, with their positions in the row.
+pub(crate) fn written_child_columns(
+    table: &'static Table,
+) -> impl Iterator<Item = (usize, &'static Column)> {
+    let columns = table.columns().iter().enumerate();
+    columns.filter(|(_, column)| column.is_written())
+}
+
+/// The columns by which a row of a table of children is found, with their positions in the row:
+/// its primary key, and its tenant.
+pub(crate) fn child_address(
+    table: &'static Table,
+) -> impl Iterator<Item = (usize, &'static Column)> {
+    let is_key = |column: &Column| table.primary_key().any(|key| key == column);
+    let columns = table.columns().iter().enumerate();
+    columns.filter(move |(_, column)| column.role() == ColumnRole::Tenant || is_key(column))
+}
+
+/// The condition that a column of a child's address has a value.
+pub(crate) fn child_equals(column: &Column, name: &str, value: &str) -> String {
+    if column.role() == ColumnRole::Tenant {
+        return tenancy::equals(TenantSite::ChildRows, name, value);
+    }
+    format!("{name} = {value}")
+}
+
+/// The error of a change to children whose rows are not those that were loaded.
+pub(crate) fn children_changed(table: &Table) -> Error {
+    Error::store(
+        StoreErrorKind::Contention,
+        format!(
+            "rows of {} are not those that were loaded: someone changed them without the version \
+             of their aggregate",
+            table.name()
+        ),
+    )
 }

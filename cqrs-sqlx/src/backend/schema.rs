@@ -5,7 +5,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{ColumnIndex, Decode, Row, SqlSafeStr, Type};
 
 use crate::statements::{names, quoted};
-use crate::verify::LiveColumn;
+use crate::verify::{LiveColumn, LiveKey};
 
 /// The migrations of the framework's own tables: these, by number, name and SQL.
 pub(super) fn migrations(scripts: &[(i64, &'static str, &'static str)]) -> Migrator {
@@ -24,19 +24,41 @@ pub(super) fn migrations(scripts: &[(i64, &'static str, &'static str)]) -> Migra
     migrator
 }
 
-/// An aggregate's id is unique over all tenants; a read model's key is unique within one.
-pub(super) fn primary_key(table: &Table) -> impl Iterator<Item = &Column> {
-    let tenant = table
-        .column_with(ColumnRole::Tenant)
-        .filter(|_| !is_aggregate(table));
-    tenant.into_iter().chain(table.key_columns())
+/// What stands behind the type of a new column. What the code does not write cannot be required
+/// before somebody has said where else it comes from.
+pub(super) fn null_sql(column: &Column) -> &'static str {
+    if column.is_generated() {
+        " /* generated: add GENERATED ALWAYS AS (...) STORED */"
+    } else if !column.is_written() {
+        " /* read only: others write it */"
+    } else if column.is_nullable() {
+        ""
+    } else {
+        " NOT NULL"
+    }
+}
+
+/// Children go with their aggregate.
+///
+/// `,\n    FOREIGN KEY ("plan_id") REFERENCES "plan" ("id") ON DELETE CASCADE`.
+pub(super) fn foreign_key_sql(table: &Table) -> String {
+    let column = table.column_with(ColumnRole::Parent);
+    let Some(((parent, key), column)) = table.parent().zip(column) else {
+        return String::new();
+    };
+    format!(
+        ",\n    FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE CASCADE",
+        quoted(column.name()),
+        quoted(parent),
+        quoted(key),
+    )
 }
 
 /// The index that finds the aggregates of a tenant, where the primary key does not.
 pub(super) fn tenant_index_sql(table: &Table) -> Option<String> {
     let tenant = table
         .column_with(ColumnRole::Tenant)
-        .filter(|_| is_aggregate(table))?;
+        .filter(|_| table.is_aggregate())?;
     Some(format!(
         "CREATE INDEX IF NOT EXISTS {} ON {} ({}, {});\n",
         quoted(&format!("{}_tenant", table.name())),
@@ -46,11 +68,8 @@ pub(super) fn tenant_index_sql(table: &Table) -> Option<String> {
     ))
 }
 
-fn is_aggregate(table: &Table) -> bool {
-    table.column_with(ColumnRole::Version).is_some()
-}
-
-/// Reads rows of name, type, whether it may be NULL, and whether it has a default.
+/// Reads rows of name, type, whether it may be NULL, whether it has a default, and whether the
+/// database computes it.
 pub(super) fn read_live_columns<R>(rows: &[R]) -> sqlx::Result<Vec<LiveColumn>>
 where
     R: Row,
@@ -65,7 +84,37 @@ where
                 type_name: row.try_get(1)?,
                 nullable: row.try_get(2)?,
                 has_default: row.try_get(3)?,
+                is_generated: row.try_get(4)?,
             })
         })
         .collect()
+}
+
+/// Reads rows of the name of a key, whether it is the primary one, and one of its columns.
+pub(super) fn read_live_keys<R>(rows: &[R]) -> sqlx::Result<Vec<LiveKey>>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> bool: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let mut keys: Vec<(String, LiveKey)> = Vec::new();
+    for row in rows {
+        let (name, is_primary, column): (String, bool, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        match keys.last_mut() {
+            Some((last, key)) if *last == name => key.columns.push(column),
+            _ => {
+                let columns = vec![column];
+                keys.push((
+                    name,
+                    LiveKey {
+                        columns,
+                        is_primary,
+                    },
+                ));
+            }
+        }
+    }
+    Ok(keys.into_iter().map(|(_, key)| key).collect())
 }

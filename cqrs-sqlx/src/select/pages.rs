@@ -4,7 +4,7 @@ use cqrs_core::maintenance::BulkScope;
 use cqrs_core::mapping::{Column, Value};
 use cqrs_core::{Direction, Entity, PageRequest, Paging, Query, Result, SortKey};
 
-use super::{Builder, Select, all_columns, count_at};
+use super::{Builder, Layout, Select, count_at};
 use crate::backend::{Dialect, Parameter};
 use crate::statements::qualified;
 use crate::tenancy::TenantSite;
@@ -13,6 +13,7 @@ use crate::tenancy::TenantSite;
 #[derive(Debug)]
 pub(crate) struct PageSelect {
     pub(crate) paging: Paging,
+    pub(crate) layout: Layout,
     /// The rows with all columns of the table, and the total after them where it is wanted.
     pub(crate) rows: Select,
     /// The total alone, where it is wanted.
@@ -36,12 +37,10 @@ impl PageSelect {
             )?),
             false => None,
         };
-        let mut columns = all_columns(T::table());
-        if let Some(count) = &count {
-            // Its conditions come first and have the same parameters as those of the rows.
-            columns = format!("{columns}, ({})", count.sql);
-        }
-        let mut builder = Builder::new(T::table(), dialect, &columns, TenantSite::Page);
+        // Its conditions come first and have the same parameters as those of the rows.
+        let total = count.as_ref().map(|count| &*count.sql);
+        let mut builder =
+            Builder::entities(T::table(), dialect, paging.keys(), total, TenantSite::Page);
         builder.conditions(query.specification(), scope)?;
         if let Some(values) = paging.after() {
             builder.after(paging.keys(), values);
@@ -60,6 +59,7 @@ impl PageSelect {
         let rows = builder.finish()?;
         Ok(Self {
             paging,
+            layout: Layout::of(T::table()),
             rows,
             count,
         })

@@ -6,6 +6,7 @@ mod transaction;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use cqrs_core::mapping::Value;
 use cqrs_core::sql::{SqlRow, Statement};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
@@ -156,6 +157,16 @@ impl<B: Backend> SqlUnitOfWork<B> {
         let span = self.span.clone();
         let read = async {
             let found = reads::entities(self.place().await?, select).await;
+            self.after_read(found).await
+        };
+        read.instrument(span).await
+    }
+
+    /// The keys that a select finds.
+    pub(crate) async fn keys<T: Entity>(&mut self, select: &Select) -> Result<Vec<Value>> {
+        let span = self.span.clone();
+        let read = async {
+            let found = reads::keys::<B, T>(self.place().await?, select).await;
             self.after_read(found).await
         };
         read.instrument(span).await
@@ -348,7 +359,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
     fn changing(&self) -> Changing {
         let mut changing = self.shared.changes.changing();
         for write in self.staged.as_slice() {
-            changing.add(write.table.name());
+            write.tables().for_each(|table| changing.add(table));
         }
         if let State::Open(transaction) = &self.state {
             transaction.tables().for_each(|table| changing.add(table));

@@ -97,7 +97,7 @@ impl<B: Backend> Transaction<B> {
 
     /// The tables of the aggregates that it has written.
     pub(super) fn tables(&self) -> impl Iterator<Item = &'static str> {
-        self.sent.iter().map(|write| write.table.name())
+        self.sent.iter().flat_map(StagedWrite::tables)
     }
 
     pub(super) fn has_savepoint(&self) -> bool {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, TimeZone, Utc};
 use cqrs_core::mapping::Value;
 use cqrs_core::{
-    Aggregate, DomainEvent, Entity, Error, Field, JsonPath, Order, Query, Repository,
+    Aggregate, Child, DomainEvent, Entity, Error, Field, JsonPath, Order, Query, Repository,
     RequestContext, Root, Specification, Store, UnitOfWork, ValueObject,
 };
 use cqrs_integration::database::TestDatabase;
@@ -84,6 +84,24 @@ struct Specimen {
     document: Option<Json>,
     #[mapper(json)]
     tags: Option<Vec<String>>,
+    #[mapper(children(table = "specimen_part", order = "seq"))]
+    parts: Vec<Part>,
+}
+
+/// A child with columns of the types that the databases keep in different ways.
+#[derive(Debug, Clone, Child)]
+struct Part {
+    flag: Option<bool>,
+    large: Option<i64>,
+    single: Option<f32>,
+    double: Option<f64>,
+    text: Option<String>,
+    bytes: Option<Vec<u8>>,
+    reference: Option<Uuid>,
+    at: Option<DateTime<Utc>>,
+    day: Option<NaiveDate>,
+    #[mapper(flatten)]
+    spot: Option<Spot>,
 }
 
 // Values. Most are from a short list, so that rows and conditions meet.
@@ -303,12 +321,48 @@ fn maybe<T: Clone + Debug + 'static>(values: BoxedStrategy<T>) -> BoxedStrategy<
     prop_oneof![1 => Just(None), 3 => values.prop_map(Some)].boxed()
 }
 
-fn specimens() -> impl Strategy<Value = Specimen> {
+fn spots() -> BoxedStrategy<Spot> {
     let spot = (floats(), maybe(texts()), smalls()).prop_map(|(x, label, row)| Spot {
         x,
         label,
         grid: Grid { row },
     });
+    spot.boxed()
+}
+
+fn parts() -> impl Strategy<Value = Part> {
+    let numbers = (
+        maybe(any::<bool>().boxed()),
+        maybe(larges()),
+        maybe(singles()),
+        maybe(floats()),
+    );
+    let others = (
+        maybe(texts()),
+        maybe(byte_strings()),
+        maybe(uuids()),
+        maybe(times()),
+        maybe(days()),
+        maybe(spots()),
+    );
+    (numbers, others).prop_map(|((flag, large, single, double), others)| {
+        let (text, bytes, reference, at, day, spot) = others;
+        Part {
+            flag,
+            large,
+            single,
+            double,
+            text,
+            bytes,
+            reference,
+            at,
+            day,
+            spot,
+        }
+    })
+}
+
+fn specimens() -> impl Strategy<Value = Specimen> {
     let numbers = (
         maybe(any::<bool>().boxed()),
         maybe(smalls()),
@@ -328,14 +382,15 @@ fn specimens() -> impl Strategy<Value = Specimen> {
         maybe(kinds()),
     );
     let others = (
-        maybe(spot.boxed()),
+        maybe(spots()),
         maybe(documents().boxed()),
         maybe(prop::collection::vec(texts(), 0..3).boxed()),
+        prop::collection::vec(parts(), 0..4),
     );
     (numbers, texts_and_bytes, others).prop_map(|(numbers, texts_and_bytes, others)| {
         let (flag, small, medium, large, count, single, double) = numbers;
         let (text, name, bytes, reference, at, day, kind) = texts_and_bytes;
-        let (spot, document, tags) = others;
+        let (spot, document, tags, parts) = others;
         Specimen {
             id: 0,
             root: Root::new(),
@@ -356,6 +411,7 @@ fn specimens() -> impl Strategy<Value = Specimen> {
             spot,
             document,
             tags,
+            parts,
         }
     })
 }
@@ -365,10 +421,15 @@ fn specimens() -> impl Strategy<Value = Specimen> {
 type Condition = Specification<Specimen>;
 
 /// Each comparison of a field with values.
-fn compared<V: Clone + Debug + 'static, P: cqrs_core::Place + Debug + 'static>(
-    field: Field<Specimen, V, P>,
+fn compared<T, V, P>(
+    field: Field<T, V, P>,
     values: BoxedStrategy<V>,
-) -> BoxedStrategy<Condition> {
+) -> BoxedStrategy<Specification<T>>
+where
+    T: 'static,
+    V: Clone + Debug + 'static,
+    P: cqrs_core::Place + Debug + 'static,
+{
     let list = prop::collection::vec(values.clone(), 0..4);
     (0..10_u8, values.clone(), values, list)
         .prop_map(move |(which, value, other, list)| {
@@ -390,8 +451,9 @@ fn compared<V: Clone + Debug + 'static, P: cqrs_core::Place + Debug + 'static>(
 }
 
 /// Each test of a field that is text.
-fn tested<V, P>(field: Field<Specimen, V, P>) -> BoxedStrategy<Condition>
+fn tested<T, V, P>(field: Field<T, V, P>) -> BoxedStrategy<Specification<T>>
 where
+    T: 'static,
     V: cqrs_core::TextValue + 'static,
     P: cqrs_core::Place + 'static,
 {
@@ -460,6 +522,38 @@ fn refused() -> BoxedStrategy<Condition> {
     .boxed()
 }
 
+/// Conditions on any of the parts, which are conditions themselves.
+fn on_parts() -> BoxedStrategy<Condition> {
+    let (parts, f) = (Specimen::fields().parts, Part::fields());
+    let leaf = prop_oneof![
+        1 => Just(Specification::all()),
+        1 => Just(Specification::none()),
+        1 => Just(f.double.eq(f64::NAN)),
+        5 => compared(f.flag, any::<bool>().boxed()),
+        5 => compared(f.large, larges()),
+        5 => compared(f.single, singles()),
+        5 => compared(f.double, floats()),
+        5 => compared(f.text, texts()),
+        5 => tested(f.text),
+        5 => compared(f.bytes, byte_strings()),
+        5 => compared(f.reference, uuids()),
+        5 => compared(f.at, times()),
+        5 => compared(f.day, days()),
+        5 => compared(f.spot.x, floats()),
+        5 => compared(f.spot.grid.row, smalls()),
+    ];
+    let condition = leaf.prop_recursive(3, 6, 2, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|one| !one),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| a & b),
+            (inner.clone(), inner).prop_map(|(a, b)| a | b),
+        ]
+    });
+    condition
+        .prop_map(move |condition| parts.any_child(condition))
+        .boxed()
+}
+
 fn conditions() -> impl Strategy<Value = Condition> {
     let f = Specimen::fields();
     let leaf = prop_oneof![
@@ -486,6 +580,7 @@ fn conditions() -> impl Strategy<Value = Condition> {
         10 => tested(f.spot.label),
         5 => compared(f.spot.grid.row, smalls()),
         60 => in_documents(),
+        60 => on_parts(),
     ];
     leaf.prop_recursive(5, 16, 4, |inner| {
         prop_oneof![
@@ -578,6 +673,12 @@ async fn ask<S: Store>(
     let mut uow = store.unit_of_work(context);
     let mut repository = uow.repository::<Specimen>();
     let kept = repository.query(Query::all()).await.unwrap();
+    for (kept, saved) in kept.iter().zip(specimens) {
+        let parts = (kept.child_rows().unwrap(), saved.child_rows().unwrap());
+        if parts.0 != parts.1 {
+            return ControlFlow::Break(failed(name, &Query::all(), parts));
+        }
+    }
     for query in queries {
         let found = repository.query(query.clone()).await;
         let found = match (query.check(), found) {

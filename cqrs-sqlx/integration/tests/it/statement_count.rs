@@ -1,6 +1,7 @@
 //! What a command costs, counted on the wire.
 
-use cqrs_core::{Store, UnitOfWork};
+use cqrs_core::conformance::fixtures::{Stop, Ticket, Tour};
+use cqrs_core::{Entity, PageRequest, Query, Repository, Store, UnitOfWork};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{self, Parcel, Parcels};
 use cqrs_integration::stores;
@@ -182,4 +183,109 @@ async fn a_lock_costs_the_transaction_that_it_lasts_in() {
     let sent = proxy.statements_since(&before);
     let cost = proxy.counts().since(&before).statements;
     assert_eq!(cost, 3, "nothing was written: {sent:#?}");
+}
+
+async fn counted_tours() -> (TestDatabase, WireProxy, PgStore) {
+    let (database, proxy, store) = counted().await;
+    store.create_tables(&[Tour::table()]).await.unwrap();
+    (database, proxy, store)
+}
+
+fn tour(number: usize) -> Tour {
+    let mut tour = Tour::plan(&number.to_string(), &["Graz", "Linz"]);
+    tour.tickets = vec![Ticket::new("1"), Ticket::new("2")];
+    tour
+}
+
+#[tokio::test]
+async fn aggregates_come_with_their_children_in_one_statement() {
+    let (_database, proxy, store) = counted_tours().await;
+    let context = stores::tenant("north");
+    let id = tour(0).id;
+    store
+        .execute(&context, async |uow| {
+            uow.save(Tour { id, ..tour(0) })?;
+            (1..60).try_for_each(|number| uow.save(tour(number)))
+        })
+        .await
+        .unwrap();
+    let mut uow = store.unit_of_work(&context);
+    let is_whole = |tour: &Tour| tour.cities() == ["Graz", "Linz"] && tour.tickets.len() == 2;
+
+    let before = proxy.counts();
+    let request = PageRequest::first(50).with_total();
+    let mut tours = uow.repository::<Tour>();
+    let page = tours.page(Query::all(), request).await.unwrap();
+    assert_eq!((page.items.len(), page.total), (50, Some(60)));
+    assert!(page.items.iter().all(is_whole));
+    let sent = proxy.statements_since(&before);
+    assert_eq!(proxy.counts().since(&before).statements, 1, "{sent:#?}");
+
+    let before = proxy.counts();
+    let found = uow.query::<Tour>(Query::all()).await.unwrap();
+    assert!(found.len() == 60 && found.iter().all(is_whole));
+    assert!(is_whole(&uow.get::<Tour>(id).await.unwrap()));
+    let sent = proxy.statements_since(&before);
+    assert_eq!(proxy.counts().since(&before).statements, 2, "{sent:#?}");
+}
+
+#[tokio::test]
+async fn a_commit_that_changes_no_child_is_one_statement() {
+    let (_database, proxy, store) = counted_tours().await;
+    let context = stores::tenant("north");
+    let id = tour(0).id;
+    store
+        .execute(&context, async |uow| uow.save(Tour { id, ..tour(0) }))
+        .await
+        .unwrap();
+    let before = proxy.counts();
+    store
+        .execute(&context, async |uow| {
+            let mut tour: Tour = uow.get(id).await?;
+            tour.name = "another".to_owned();
+            uow.save(tour)
+        })
+        .await
+        .unwrap();
+    let sent = proxy.statements_since(&before);
+    assert_eq!(proxy.counts().since(&before).statements, 2, "{sent:#?}");
+}
+
+#[tokio::test]
+async fn children_cost_a_statement_for_each_table_and_kind_of_change() {
+    let (_database, proxy, store) = counted_tours().await;
+    let context = stores::tenant("north");
+    let before = proxy.counts();
+    store
+        .execute(&context, async |uow| {
+            (0..50).try_for_each(|number| uow.save(tour(number)))
+        })
+        .await
+        .unwrap();
+    let sent = proxy.statements_since(&before);
+    let cost = proxy.counts().since(&before).statements;
+    assert_eq!(
+        cost, 6,
+        "begin, tours, stops, tickets, events, commit: {sent:#?}"
+    );
+
+    let before = proxy.counts();
+    store
+        .execute(&context, async |uow| {
+            for mut tour in uow.query::<Tour>(Query::all()).await? {
+                tour.stops[0].minutes = Some(1);
+                tour.stops.push(Stop::at("Wels"));
+                tour.tickets[0] = Ticket::new("3");
+                uow.save(tour)?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let sent = proxy.statements_since(&before);
+    let cost = proxy.counts().since(&before).statements;
+    assert_eq!(
+        cost, 9,
+        "find, begin, tours, two for stops, two for tickets, events, commit: {sent:#?}"
+    );
 }

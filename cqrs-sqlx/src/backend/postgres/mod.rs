@@ -41,7 +41,7 @@ use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::lent;
 use crate::statements::Statements;
-use crate::verify::{LiveColumn, ParameterType, Prepared, ResultColumn};
+use crate::verify::{LiveColumn, LiveKey, ParameterType, Prepared, ResultColumn};
 
 /// The Postgres backend.
 #[derive(Debug, Clone)]
@@ -129,6 +129,7 @@ impl Backed for Postgres {
         claims_in_one: true,
         in_segment: conditions::in_segment,
         now: "clock_timestamp()",
+        type_name: schema::type_name,
         in_list: conditions::in_list,
         text_test: conditions::text_test,
         json: conditions::json,
@@ -484,6 +485,10 @@ impl Backed for Postgres {
 
     async fn live_columns(session: &mut Session, table: &str) -> Result<Vec<LiveColumn>> {
         schema::live_columns(&mut session.connection, table).await
+    }
+
+    async fn live_keys(session: &mut Session, table: &str) -> Result<Vec<LiveKey>> {
+        schema::live_keys(&mut session.connection, table).await
     }
 
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {

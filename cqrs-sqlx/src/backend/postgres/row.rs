@@ -72,9 +72,13 @@ impl RowSource for PgSource {
     }
 }
 
-/// Checks the types of a result's columns against a table's, once per statement.
+/// Checks the types of a result's columns against those of a table and of its children, once per
+/// statement.
 pub(super) fn check_columns(row: &PgRow, table: &'static Table) -> Result<()> {
-    for (column, found) in table.columns().iter().zip(row.columns()) {
+    let columns = table
+        .with_children()
+        .flat_map(|table| table.columns().iter().map(move |column| (table, column)));
+    for ((table, column), found) in columns.zip(row.columns()) {
         let found = found.type_info();
         if !schema::can_decode(column.column_type(), found.name()) {
             return Err(wrong_type(

@@ -7,12 +7,14 @@ use cqrs_core::mapping::{ColumnType, Table};
 use sqlx::PgConnection;
 
 use super::error::error;
-use crate::backend::schema::{primary_key, read_live_columns, tenant_index_sql};
+use crate::backend::schema::{
+    foreign_key_sql, null_sql, read_live_columns, read_live_keys, tenant_index_sql,
+};
 use crate::statements::{names, quoted};
-use crate::verify::LiveColumn;
+use crate::verify::{LiveColumn, LiveKey};
 
 /// The type of a new column.
-const fn type_name(column_type: ColumnType) -> &'static str {
+pub(super) const fn type_name(column_type: ColumnType) -> &'static str {
     match column_type {
         ColumnType::Bool => "boolean",
         ColumnType::Int16 => "smallint",
@@ -72,17 +74,17 @@ pub(super) fn fits(
 }
 
 pub(super) fn create_table_sql(table: &Table) -> String {
+    table.with_children().map(create_one_sql).collect()
+}
+
+fn create_one_sql(table: &Table) -> String {
     let mut sql = format!("CREATE TABLE IF NOT EXISTS {} (\n", quoted(table.name()));
     for column in table.columns() {
         let collation = match column.column_type() {
             ColumnType::Text => " COLLATE \"C\"",
             _ => "",
         };
-        let null = if column.is_nullable() {
-            ""
-        } else {
-            " NOT NULL"
-        };
+        let null = null_sql(column);
         writeln!(
             sql,
             "    {} {}{collation}{null},",
@@ -93,9 +95,10 @@ pub(super) fn create_table_sql(table: &Table) -> String {
     }
     write!(
         sql,
-        "    CONSTRAINT {} PRIMARY KEY ({})\n);\n",
+        "    CONSTRAINT {} PRIMARY KEY ({}){}\n);\n",
         quoted(&format!("{}_pkey", table.name())),
-        names(primary_key(table)),
+        names(table.primary_key()),
+        foreign_key_sql(table),
     )
     .expect("writing to a String cannot fail");
     sql.extend(tenant_index_sql(table));
@@ -113,7 +116,8 @@ pub(super) async fn live_columns(
                      THEN format_type(a.atttypid, NULL) ELSE format_type(a.atttypid, a.atttypmod)
                 END,
                 NOT a.attnotnull,
-                a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> ''
+                a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '',
+                a.attidentity = 'a' OR a.attgenerated <> ''
          FROM pg_attribute a
          JOIN pg_type t ON t.oid = a.atttypid
          WHERE a.attrelid = to_regclass(quote_ident($1)) AND a.attnum > 0 AND NOT a.attisdropped
@@ -124,4 +128,23 @@ pub(super) async fn live_columns(
     .await;
     rows.and_then(|rows| read_live_columns(&rows))
         .map_err(|cause| error(cause, "reading the columns of a table"))
+}
+
+/// The keys of a table by which a conflict can be found: no deferrable ones.
+pub(super) async fn live_keys(connection: &mut PgConnection, table: &str) -> Result<Vec<LiveKey>> {
+    let rows = sqlx::query(
+        "SELECT i.indexrelid::text, i.indisprimary, a.attname::text
+         FROM pg_index i
+         CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         WHERE i.indrelid = to_regclass(quote_ident($1))
+               AND i.indisunique AND i.indisvalid AND i.indimmediate
+               AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
+         ORDER BY NOT i.indisprimary, i.indexrelid, k.place",
+    )
+    .bind(table)
+    .fetch_all(connection)
+    .await;
+    rows.and_then(|rows| read_live_keys(&rows))
+        .map_err(|cause| error(cause, "reading the keys of a table"))
 }

@@ -12,9 +12,11 @@
 //! INSERT INTO cqrs_event (...) SELECT $6, ... FROM changed RETURNING position
 //! ```
 //!
-//! Several aggregates are one transaction: one statement for each table and operation, with
-//! arrays, and one for all events. Rows are locked in one order, by table and id.
+//! Several aggregates, or one whose children change, are one transaction: one statement for each
+//! table and operation, with arrays, and one for all events. Rows are locked in one order, by table
+//! and id.
 
+mod children;
 mod groups;
 mod guard;
 mod sql;
@@ -79,7 +81,9 @@ pub(super) async fn commit(
     metadata: &Metadata,
 ) -> Committed {
     let outcome = match writes {
-        [write] => write_one(session, statements, write, metadata, Returned::Positions).await,
+        [write] if write.children.is_empty() => {
+            write_one(session, statements, write, metadata, Returned::Positions).await
+        }
         writes => commit_several(session, statements, writes, metadata).await,
     };
     match outcome {
@@ -165,7 +169,9 @@ pub(super) async fn apply(
     returned: Returned,
 ) -> Outcome<Written> {
     if let [write] = writes {
-        return write_one(session, statements, write, metadata, returned).await;
+        let written = write_one(session, statements, write, metadata, returned).await?;
+        children::apply(session, statements, writes).await?;
+        return Ok(written);
     }
     let mut unchanged: Vec<&StagedWrite> = Vec::new();
     let groups = groups::of(writes);
@@ -177,6 +183,7 @@ pub(super) async fn apply(
         explain(session, statements, &left).await?;
         unchanged.extend(left);
     }
+    children::apply(session, statements, writes).await?;
     let changed: Vec<&StagedWrite> = writes
         .iter()
         .filter(|write| !unchanged.iter().any(|other| std::ptr::eq(*other, *write)))

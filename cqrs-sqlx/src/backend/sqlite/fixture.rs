@@ -130,6 +130,7 @@ pub(super) fn write(
         expected_version: version,
         new_version: version + 1,
         row,
+        children: Vec::new(),
         events: vec![event(version + 1)],
     }
 }

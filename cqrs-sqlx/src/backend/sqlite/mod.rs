@@ -39,7 +39,7 @@ use crate::backend::{
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::statements::Statements;
-use crate::verify::{LiveColumn, ParameterType, Prepared, ResultColumn};
+use crate::verify::{LiveColumn, LiveKey, ParameterType, Prepared, ResultColumn};
 
 /// The SQLite backend.
 ///
@@ -116,6 +116,7 @@ impl Backed for Sqlite {
         in_segment: conditions::in_segment,
         // Of the same width as every other time.
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
+        type_name: schema::type_name,
         in_list: conditions::in_list,
         text_test: conditions::text_test,
         json: conditions::json,
@@ -440,6 +441,10 @@ impl Backed for Sqlite {
         table: &str,
     ) -> Result<Vec<LiveColumn>> {
         schema::live_columns(connection, table).await
+    }
+
+    async fn live_keys(connection: &mut SqliteConnection, table: &str) -> Result<Vec<LiveKey>> {
+        schema::live_keys(connection, table).await
     }
 
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {

@@ -7,12 +7,14 @@ use cqrs_core::mapping::{ColumnType, Table};
 use sqlx::SqliteConnection;
 
 use super::error::error;
-use crate::backend::schema::{primary_key, read_live_columns, tenant_index_sql};
+use crate::backend::schema::{
+    foreign_key_sql, null_sql, read_live_columns, read_live_keys, tenant_index_sql,
+};
 use crate::statements::{names, quoted};
-use crate::verify::LiveColumn;
+use crate::verify::{LiveColumn, LiveKey};
 
 /// The type of a new column, one of those that a STRICT table knows.
-const fn type_name(column_type: ColumnType) -> &'static str {
+pub(super) const fn type_name(column_type: ColumnType) -> &'static str {
     match column_type {
         ColumnType::Bool | ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64 => "integer",
         ColumnType::Float32 | ColumnType::Float64 => "real",
@@ -87,20 +89,22 @@ pub(super) fn fits(
 
 /// The table is STRICT, so that what others write has the types of the columns too.
 pub(super) fn create_table_sql(table: &Table) -> String {
+    table.with_children().map(create_one_sql).collect()
+}
+
+fn create_one_sql(table: &Table) -> String {
     let mut sql = format!("CREATE TABLE IF NOT EXISTS {} (\n", quoted(table.name()));
     for column in table.columns() {
         let column_name = quoted(column.name());
         let column_type = type_name(column.column_type());
-        let null = if column.is_nullable() {
-            ""
-        } else {
-            " NOT NULL"
-        };
+        let null = null_sql(column);
         writeln!(sql, "    {column_name} {column_type}{null},")
             .expect("writing to a String cannot fail");
     }
-    let key = names(primary_key(table));
-    write!(sql, "    PRIMARY KEY ({key})\n) STRICT;\n").expect("writing to a String cannot fail");
+    let key = names(table.primary_key());
+    let foreign_key = foreign_key_sql(table);
+    write!(sql, "    PRIMARY KEY ({key}){foreign_key}\n) STRICT;\n")
+        .expect("writing to a String cannot fail");
     sql.extend(tenant_index_sql(table));
     sql
 }
@@ -119,7 +123,10 @@ pub(super) async fn live_columns(
                 dflt_value IS NOT NULL
                     OR (pk = 1 AND lower(type) = 'integer'
                         AND (SELECT count(*) FROM pragma_table_info($1) WHERE pk > 0) = 1)
-         FROM pragma_table_info($1)
+                    OR hidden IN (2, 3),
+                hidden IN (2, 3)
+         FROM pragma_table_xinfo($1)
+         WHERE hidden <> 1
          ORDER BY cid",
     )
     .bind(table)
@@ -127,6 +134,29 @@ pub(super) async fn live_columns(
     .await;
     rows.and_then(|rows| read_live_columns(&rows))
         .map_err(|cause| error(cause, "reading the columns of a table"))
+}
+
+/// The keys of a table. One that is the rowid has no index.
+pub(super) async fn live_keys(
+    connection: &mut SqliteConnection,
+    table: &str,
+) -> Result<Vec<LiveKey>> {
+    let rows = sqlx::query(
+        "SELECT key, is_primary, column FROM (
+             SELECT '' AS key, 1 AS is_primary, name AS column, pk AS place
+             FROM pragma_table_info($1) WHERE pk > 0
+             UNION ALL
+             SELECT i.name, 0, c.name, c.seqno
+             FROM pragma_index_list($1) AS i, pragma_index_info(i.name) AS c
+             WHERE i.\"unique\" AND NOT i.partial AND i.origin <> 'pk'
+                   AND NOT EXISTS (SELECT 1 FROM pragma_index_info(i.name) WHERE name IS NULL))
+         ORDER BY is_primary DESC, key, place",
+    )
+    .bind(table)
+    .fetch_all(connection)
+    .await;
+    rows.and_then(|rows| read_live_keys(&rows))
+        .map_err(|cause| error(cause, "reading the keys of a table"))
 }
 
 #[cfg(test)]
@@ -203,20 +233,44 @@ mod tests {
                     live.type_name.as_str(),
                     live.nullable,
                     live.has_default,
+                    live.is_generated,
                 )
             })
             .collect();
         assert_eq!(
             found,
             [
-                ("row", "integer", false, true),
-                ("id", "uuid", true, false),
-                ("at", "datetime", false, true),
+                ("row", "integer", false, true, false),
+                ("id", "uuid", true, false, false),
+                ("at", "datetime", false, true, false),
+                ("double", "int", true, true, true),
             ]
         );
         let live = live_columns(&mut connection, "u").await.unwrap();
         assert!(!live[0].nullable && !live[0].has_default);
         assert_eq!(live[1].type_name, "varchar(20)");
+    }
+
+    #[tokio::test]
+    async fn keys_of_all_rows_are_known() {
+        let mut connection = memory().await;
+        run(
+            &mut connection,
+            "CREATE TABLE t (row INTEGER PRIMARY KEY, a, b, UNIQUE (b, a));
+             CREATE UNIQUE INDEX part ON t (a) WHERE a > 0;
+             CREATE UNIQUE INDEX half ON t (b, abs(a));
+             CREATE INDEX plain ON t (b);
+             CREATE TABLE u (a, b, PRIMARY KEY (b, a))",
+        )
+        .await;
+        let key = |is_primary, columns: &[&str]| LiveKey {
+            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+            is_primary,
+        };
+        let keys = live_keys(&mut connection, "t").await.unwrap();
+        assert_eq!(keys, [key(true, &["row"]), key(false, &["b", "a"])]);
+        let keys = live_keys(&mut connection, "u").await.unwrap();
+        assert_eq!(keys, [key(true, &["b", "a"])]);
     }
 
     #[test]
@@ -227,6 +281,7 @@ mod tests {
             type_name: type_name.to_owned(),
             nullable: false,
             has_default: false,
+            is_generated: false,
         };
         for (column_type, good, bad) in [
             (

@@ -4,6 +4,8 @@
 //! to reach the disk. So there is one simple statement for each row and one for each event, in a
 //! transaction that holds the write lock from its start.
 
+mod children;
+
 use std::fmt::Write;
 
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
@@ -74,6 +76,7 @@ pub(super) async fn apply(
         if !write_row(connection, statements, write).await? {
             continue;
         }
+        children::write(connection, statements, write).await?;
         for event in &write.events {
             let refused = |cause| write_error(cause, write);
             let stream = Stream::of(write);

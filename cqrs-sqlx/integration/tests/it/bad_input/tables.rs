@@ -1,12 +1,14 @@
 //! Tables and columns that are missing, or are not those of the code.
 
+use cqrs_core::conformance::fixtures::Tour;
 use cqrs_core::{
-    Entity, Error, Id, Position, Query, Repository, RequestContext, Store, StoreErrorKind,
-    UnitOfWork,
+    Aggregate, DomainEvent, Entity, Error, Id, Position, Query, ReadModel, Repository,
+    RequestContext, Root, Store, StoreErrorKind, UnitOfWork,
 };
-use cqrs_integration::domain::{self, Parcel, ParcelViews, Parcels};
+use cqrs_integration::domain::{self, Parcel, ParcelView, ParcelViews, Parcels};
 use cqrs_integration::stores;
-use cqrs_sqlx::{SchemaMismatch, StoreOptions};
+use cqrs_sqlx::{SchemaMismatch, SqlStore, StoreOptions};
+use serde::{Deserialize, Serialize};
 
 use super::{Chest, assert_schema, commit};
 use crate::each::{Fresh, Kind, kind, on_each};
@@ -16,6 +18,10 @@ on_each!(
     a_column_that_is_missing_is_named,
     a_text_column_that_is_missing_is_named,
     all_differences_come_at_once,
+    keys_are_compared,
+    tables_of_children_are_compared,
+    a_table_has_rows_of_one_type,
+    columns_that_the_database_computes_are_not_written,
     a_store_that_was_not_migrated_says_so,
 );
 
@@ -203,4 +209,270 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
         .await
         .map(drop)
         .unwrap();
+}
+
+async fn keys_are_compared<K: Kind>() {
+    let fresh = Fresh::<K>::empty().await;
+    let store = fresh.open(StoreOptions::default()).await;
+    store.migrate().await.unwrap();
+    let tables = [Crate::table(), ParcelView::table()];
+    let columns = |table: &str| {
+        let sql = SqlStore::<K>::create_table_sql(match table {
+            "crates" => Crate::table(),
+            _ => ParcelView::table(),
+        });
+        let (before, _) = sql
+            .split_once(K::either(",\n    CONSTRAINT", ",\n    PRIMARY"))
+            .unwrap();
+        before.to_owned()
+    };
+    for (keys, expected) in [
+        (["PRIMARY KEY (id)", "PRIMARY KEY (id, tenant_id)"], vec![]),
+        (
+            ["UNIQUE (weight, id), UNIQUE (id)", "UNIQUE (tenant_id, id)"],
+            vec![],
+        ),
+        (
+            [
+                "PRIMARY KEY (weight, id)",
+                "PRIMARY KEY (id), UNIQUE (version)",
+            ],
+            vec![
+                "table crates, column id: expected primary key (id), found primary key (weight, id)",
+                "table parcel_view, column tenant_id, id: expected primary key (tenant_id, id), \
+                 found primary key (id), unique key (version)",
+            ],
+        ),
+        (
+            ["CHECK (true)", "PRIMARY KEY (tenant_id, id)"],
+            vec!["table crates, column id: expected primary key (id), found none"],
+        ),
+    ] {
+        for (table, key) in ["crates", "parcel_view"].into_iter().zip(keys) {
+            fresh.run(format!("{}, {key})", columns(table))).await;
+        }
+        let found = match store.verify(&tables).await {
+            Ok(()) => Vec::new(),
+            Err(error) => differences(&error),
+        };
+        assert_eq!(found, expected, "{keys:?}");
+        fresh.run("DROP TABLE crates; DROP TABLE parcel_view").await;
+    }
+}
+
+async fn tables_of_children_are_compared<K: Kind>() {
+    let fresh = Fresh::<K>::empty().await;
+    let store = fresh.open(StoreOptions::default()).await;
+    store.migrate().await.unwrap();
+    store.create_tables(&[Tour::table()]).await.unwrap();
+    store.verify(&[Tour::table()]).await.unwrap();
+    fresh
+        .run(
+            "ALTER TABLE conformance_stop DROP COLUMN city;
+             DROP TABLE conformance_ticket;
+             CREATE TABLE conformance_ticket
+                 (tour varchar(9), tenant_id text, position text, number text, holder text)",
+        )
+        .await;
+    let error = store.verify(&[Tour::table()]).await.unwrap_err();
+    let found = differences(&error);
+    let starts = [
+        "table conformance_stop, column city: expected text, found no such column",
+        "table conformance_ticket, column tour: expected ",
+        "table conformance_ticket, column tour: expected not null, found nullable",
+        "table conformance_ticket, column tenant_id: expected not null, found nullable",
+        "table conformance_ticket, column position: expected integer, found text",
+        "table conformance_ticket, column position: expected not null, found nullable",
+        "table conformance_ticket, column number: expected not null, found nullable",
+        "table conformance_ticket, column tour, number: expected primary key (tour, number), \
+         found none",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (found, start) in found.iter().zip(starts) {
+        assert!(found.starts_with(start), "{found}");
+    }
+    // Whoever reads says so too, where the types of columns can tell.
+    let mut uow = store.unit_of_work(&stores::tenant("north"));
+    let error = uow.query::<Tour>(Query::all()).await.unwrap_err();
+    assert_schema(&error, &["city", "store.verify("]);
+}
+
+async fn a_table_has_rows_of_one_type<K: Kind>() {
+    let fresh = Fresh::<K>::empty().await;
+    let store = fresh.open(StoreOptions::default()).await;
+    store.migrate().await.unwrap();
+    store.create_tables(&[Crate::table()]).await.unwrap();
+    store
+        .verify(&[Crate::table(), Crate::table()])
+        .await
+        .unwrap();
+    store
+        .verify(&[Crate::table(), CrateList::table()])
+        .await
+        .unwrap();
+    let error = store.verify(&[Crate::table(), OtherCrate::table()]).await;
+    let found = differences(&error.unwrap_err());
+    let module = module_path!();
+    assert_eq!(
+        found,
+        [format!(
+            "table crates: expected rows of one type, found those of {module}::Crate and of \
+             {module}::OtherCrate"
+        )]
+    );
+}
+
+async fn columns_that_the_database_computes_are_not_written<K: Kind>() {
+    let fresh = Fresh::<K>::empty().await;
+    let store = fresh.open(StoreOptions::default()).await;
+    store.migrate().await.unwrap();
+    let table = [Measured::table()];
+    store.create_tables(&table).await.unwrap();
+    let found = differences(&store.verify(&table).await.unwrap_err());
+    assert_eq!(
+        found,
+        [
+            "table measured, column area: expected one that the database generates, found one \
+             that it does not",
+            "table measured, column views: expected not null, found nullable",
+        ]
+    );
+    for (width, views, expected) in [
+        (
+            "AS (1 + 1) STORED",
+            "NOT NULL",
+            vec![
+                "table measured, column width: expected one that the code writes, found one that the \
+             database generates (mark the field with `#[mapper(generated)]`)",
+                "table measured, column views: the code does not write it, and it is not null without \
+             a default",
+            ],
+        ),
+        ("NOT NULL", "NOT NULL DEFAULT 3", vec![]),
+    ] {
+        let id = K::either("uuid", "blob");
+        let width = match width.strip_prefix("AS") {
+            Some(rest) => format!("GENERATED ALWAYS AS {rest} NOT NULL"),
+            None => width.to_owned(),
+        };
+        let area = if expected.is_empty() {
+            "width * height"
+        } else {
+            "height * 2"
+        };
+        fresh
+            .run(format!(
+                "DROP TABLE measured;
+                 CREATE TABLE measured (
+                     version {0} NOT NULL, id {id} PRIMARY KEY, width {0} {width},
+                     height {0} NOT NULL, area {0} GENERATED ALWAYS AS ({area}) STORED,
+                     views {0} {views})",
+                K::either("bigint", "integer"),
+            ))
+            .await;
+        let found = match store.verify(&table).await {
+            Ok(()) => Vec::new(),
+            Err(error) => differences(&error),
+        };
+        assert_eq!(found, expected);
+    }
+
+    let measured = Measured::new(2, 3);
+    let id = measured.id;
+    assert_eq!((measured.area, measured.views), (0, 0));
+    let mut uow = store.unit_of_work(&stores::tenant("north"));
+    uow.save(measured).unwrap();
+    let mut measured: Measured = uow.get(id).await.unwrap();
+    assert_eq!((measured.area, measured.views), (6, 3));
+    others_write_views(&mut uow, 4).await;
+    // What is not written is no difference either.
+    measured.area = 70;
+    uow.save(measured.clone()).unwrap();
+    let mut measured: Measured = uow.get(id).await.unwrap();
+    assert_eq!(
+        (measured.area, measured.views, measured.root.version()),
+        (6, 4, 1)
+    );
+    measured.height = 5;
+    measured.views = 50;
+    uow.save(measured).unwrap();
+    let measured: Measured = uow.get(id).await.unwrap();
+    assert_eq!(
+        (measured.area, measured.views, measured.root.version()),
+        (10, 4, 2)
+    );
+    let large = Measured::fields().area.gt(9) & Measured::fields().views.eq(4);
+    assert_eq!(uow.repository::<Measured>().count(large).await.unwrap(), 1);
+    let _ = uow.commit().await.unwrap();
+}
+
+async fn others_write_views<K: Kind>(uow: &mut cqrs_sqlx::SqlUnitOfWork<K>, views: i64) {
+    let sql = format!("UPDATE measured SET views = {views}");
+    K::run_on(uow.connection().await.unwrap(), sql)
+        .await
+        .unwrap();
+}
+
+/// An aggregate with a column that the database computes, and one that others write.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "measured", event = CrateEvent)]
+struct Measured {
+    #[aggregate(id)]
+    id: Id<Measured>,
+    #[aggregate(root)]
+    root: Root<CrateEvent>,
+    width: i64,
+    height: i64,
+    #[mapper(generated)]
+    area: i64,
+    #[mapper(read_only)]
+    views: i64,
+}
+
+impl Measured {
+    fn new(width: i64, height: i64) -> Self {
+        Self {
+            id: Id::new(),
+            root: Root::new(),
+            width,
+            height,
+            area: 0,
+            views: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "crate")]
+enum CrateEvent {
+    Filled,
+}
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "crates", event = CrateEvent)]
+struct Crate {
+    #[aggregate(id)]
+    id: Id<Crate>,
+    #[aggregate(root)]
+    root: Root<CrateEvent>,
+    weight: i64,
+}
+
+/// A second type that takes the table for its own.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "crates", event = CrateEvent)]
+struct OtherCrate {
+    #[aggregate(id)]
+    id: Id<OtherCrate>,
+    #[aggregate(root)]
+    root: Root<CrateEvent>,
+}
+
+/// A read model may read what an aggregate writes.
+#[derive(Debug, Clone, ReadModel)]
+#[read_model(table = "crates")]
+struct CrateList {
+    #[read_model(key)]
+    id: Id<Crate>,
+    weight: i64,
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use cqrs_core::conformance::fixtures::{Stop, Tour};
 use cqrs_core::{
     CommitReceipt, Entity, Envelope, Error, IdempotencyKey, Maintain, Owned, PageRequest, Position,
     Projection, ProjectionTransaction, Query, ReadModel, Repository, Result, RowAddress,
@@ -181,7 +182,7 @@ async fn check_writes<K: Locking>(
         }
     }
     // The other tenant's rows are not even locked.
-    let locked = K::lock(&fresh.url).await;
+    let locked = K::lock(&fresh.url, "SELECT 1 FROM parcel FOR UPDATE").await;
     let mut uow = store.unit_of_work(&stores::tenant("north"));
     uow.save(first.clone()).unwrap();
     uow.remove(second.clone()).unwrap();
@@ -190,6 +191,46 @@ async fn check_writes<K: Locking>(
         connection.close().await.unwrap();
     }
     to("north").await;
+}
+
+/// Children of one tenant's aggregate that say they are another's, and locks of aggregates that
+/// have children.
+async fn check_children<K: Locking>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
+    let north = stores::tenant("north");
+    let save = async |tenant: &str, tour: Tour| {
+        let mut uow = store.unit_of_work(&stores::tenant(tenant));
+        uow.save(tour)?;
+        uow.commit().await.map(|receipt| receipt.events().len())
+    };
+    let load = async |id| store.unit_of_work(&north).get::<Tour>(id).await;
+    let tour = Tour::plan("n", &["own", "stray"]);
+    let id = tour.id;
+    check!(leaks, save("north", tour).await, Ok(1));
+    check!(leaks, save("south", Tour::plan("s", &["own"])).await, Ok(1));
+    let mut whole = load(id).await.unwrap();
+    whole.stops[1].minutes = Some(1);
+    let stray = "UPDATE conformance_stop SET tenant_id = 'south' WHERE city = 'stray'";
+    fresh.run(stray).await;
+    check!(leaks, load(id).await.map(|tour| tour.stops.len()), Ok(1));
+    let condition = Tour::fields()
+        .stops
+        .any_child(Stop::fields().city.eq("stray"));
+    let mut uow = store.unit_of_work(&north);
+    check!(
+        leaks,
+        uow.repository::<Tour>().count(condition).await,
+        Ok(0)
+    );
+    check!(leaks, save("north", whole).await, Err(Error::Store(_)));
+    let south = "SELECT 1 FROM conformance_tour WHERE tenant_id = 'south' FOR UPDATE";
+    let locked = K::lock(&fresh.url, south).await;
+    let mut uow = store.unit_of_work(&north);
+    let tours = uow.query::<Tour>(Query::all().lock()).await;
+    check!(leaks, tours.map(|tours| tours.len()), Ok(1));
+    uow.rollback().await;
+    if let Some(connection) = locked {
+        connection.close().await.unwrap();
+    }
 }
 
 async fn check_rows<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
@@ -231,13 +272,17 @@ async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     }
     let store = fresh.open(StoreOptions::default()).await;
     let store = stores::with_tables(store).await;
-    store.create_tables(&[Label::table()]).await.unwrap();
+    store
+        .create_tables(&[Label::table(), Tour::table()])
+        .await
+        .unwrap();
     let mut leaks = Vec::new();
     let own = parcel_of(&store, "north", "n").await;
     let foreign = parcel_of(&store, "south", "s").await;
     check_reads(&store, foreign, &mut leaks).await;
     check_maintenance(&store, &mut leaks).await;
     check_writes(&fresh, &store, own, &mut leaks).await;
+    check_children(&fresh, &store, &mut leaks).await;
     check_rows(&fresh, &store, &mut leaks).await;
     check_receipts(&store, &mut leaks).await;
     (leaks, opened.conditions() > 0)
@@ -250,16 +295,16 @@ trait Locking: Kind {
     /// What is no statement of this database.
     const WITHOUT: &[TenantSite];
 
-    async fn lock(url: &str) -> Option<PgConnection>;
+    async fn lock(url: &str, select: &str) -> Option<PgConnection>;
 }
 
 impl Locking for Postgres {
     const IMPATIENT: &str = "options=-c%20lock_timeout%3D300";
     const WITHOUT: &[TenantSite] = &[];
 
-    async fn lock(url: &str) -> Option<PgConnection> {
+    async fn lock(url: &str, select: &str) -> Option<PgConnection> {
         let mut connection = PgConnection::connect(url).await.unwrap();
-        let lock = "BEGIN; SELECT 1 FROM parcel FOR UPDATE".to_owned();
+        let lock = format!("BEGIN; {select}");
         Self::run_on(&mut connection, lock).await.unwrap();
         Some(connection)
     }
@@ -268,9 +313,13 @@ impl Locking for Postgres {
 impl Locking for Sqlite {
     const IMPATIENT: &str = "";
     /// It has one statement for each row, and one writer.
-    const WITHOUT: &[TenantSite] = &[TenantSite::GuardMany, TenantSite::GuardLock];
+    const WITHOUT: &[TenantSite] = &[
+        TenantSite::GuardMany,
+        TenantSite::GuardLock,
+        TenantSite::LockedRows,
+    ];
 
-    async fn lock(_: &str) -> Option<PgConnection> {
+    async fn lock(_: &str, _: &str) -> Option<PgConnection> {
         None
     }
 }

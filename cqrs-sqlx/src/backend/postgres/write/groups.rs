@@ -114,6 +114,7 @@ mod tests {
             expected_version: 1,
             new_version: 2,
             row: Vec::new(),
+            children: Vec::new(),
             events: Vec::new(),
         }
     }

@@ -2,14 +2,14 @@
 
 use std::cmp::Ordering;
 
-use crate::mapping::Value;
+use super::Value;
 
 /// The values of the key columns, ordered as the databases order them.
 #[derive(Debug, Clone)]
-pub(super) struct Key(Vec<Value>);
+pub(crate) struct Key(Vec<Value>);
 
 impl Key {
-    pub(super) fn new(values: Vec<Value>) -> Self {
+    pub(crate) fn new(values: Vec<Value>) -> Self {
         Self(values)
     }
 }

@@ -1,0 +1,18 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Aggregate, Id, Root};
+use support::*;
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "plan", event = RoutePlanEvent)]
+struct Plan {
+    #[aggregate(id)]
+    id: Id<Plan>,
+    #[aggregate(root)]
+    root: Root<RoutePlanEvent>,
+    #[mapper(children(table = "plan_stop"))]
+    stops: Vec<String>,
+}
+
+fn main() {}

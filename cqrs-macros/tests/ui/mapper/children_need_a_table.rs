@@ -1,0 +1,27 @@
+#[path = "../support.rs"]
+mod support;
+
+use cqrs_core::{Aggregate, Child, Id, Root};
+use support::*;
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "plan", event = RoutePlanEvent)]
+struct Plan {
+    #[aggregate(id)]
+    id: Id<Plan>,
+    #[aggregate(root)]
+    root: Root<RoutePlanEvent>,
+    #[mapper(children)]
+    stops: Vec<Stop>,
+    #[mapper(children(order = "seq"))]
+    more: Vec<Stop>,
+    #[mapper(children(tabel = "plan_stop"))]
+    most: Vec<Stop>,
+}
+
+#[derive(Debug, Clone, Child)]
+struct Stop {
+    city: String,
+}
+
+fn main() {}

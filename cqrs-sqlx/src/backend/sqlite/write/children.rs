@@ -1,0 +1,111 @@
+//! Writing children, after the row of their aggregate.
+
+use cqrs_core::Result;
+use cqrs_core::mapping::{Column, Table, Value};
+use cqrs_core::staging::{Operation, StagedWrite};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteArguments;
+
+use super::super::bind;
+use super::super::error::write_error;
+use super::compared;
+use crate::backend::bind::query;
+use crate::backend::{child_address, child_equals, children_changed, written_child_columns};
+use crate::statements::{Statements, list, names, quoted};
+
+/// Writes the children of a write.
+pub(super) async fn write(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    write: &StagedWrite,
+) -> Result<()> {
+    for child in &write.children {
+        let table = child.table;
+        // What is removed may make room for what is changed and added.
+        let sql = statements.get(table, "remove a child", || remove_sql(table));
+        for row in &child.removed {
+            let address: Vec<_> = child_address(table).collect();
+            let removed = run(connection, &sql, &address, row, write).await?;
+            // The database may have removed it with its aggregate.
+            if removed == 0 && write.operation != Operation::Remove {
+                return Err(children_changed(table));
+            }
+        }
+        let written: Vec<_> = written_child_columns(table).collect();
+        let sql = statements.get(table, "change a child", || change_sql(table));
+        for row in &child.changed {
+            if run(connection, &sql, &written, row, write).await? == 0 {
+                return Err(children_changed(table));
+            }
+        }
+        let sql = statements.get(table, "add a child", || add_sql(table));
+        for row in &child.added {
+            run(connection, &sql, &written, row, write).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a statement with the values that a row has in these columns; how many rows it changed.
+async fn run(
+    connection: &mut SqliteConnection,
+    sql: &std::sync::Arc<str>,
+    columns: &[(usize, &'static Column)],
+    row: &[Value],
+    write: &StagedWrite,
+) -> Result<u64> {
+    let mut arguments = SqliteArguments::default();
+    for (index, column) in columns {
+        bind::add(&mut arguments, column.column_type(), &row[*index])?;
+    }
+    query(sql, arguments)
+        .execute(connection)
+        .await
+        .map(|result| result.rows_affected())
+        .map_err(|cause| write_error(cause, write))
+}
+
+/// `"plan_id" = $1 AND "seq" = $2`, with the parameter that each column has among `columns`.
+fn address(table: &'static Table, columns: &[(usize, &'static Column)]) -> String {
+    let conditions: Vec<String> = child_address(table)
+        .filter_map(|(index, column)| {
+            let number = columns.iter().position(|(other, _)| *other == index)? + 1;
+            let name = compared(table, column);
+            Some(child_equals(column, &name, &format!("${number}")))
+        })
+        .collect();
+    conditions.join(" AND ")
+}
+
+fn remove_sql(table: &'static Table) -> String {
+    let columns: Vec<_> = child_address(table).collect();
+    format!(
+        "DELETE FROM {} WHERE {}",
+        quoted(table.name()),
+        address(table, &columns)
+    )
+}
+
+fn change_sql(table: &'static Table) -> String {
+    let columns: Vec<_> = written_child_columns(table).collect();
+    let set = columns
+        .iter()
+        .zip(1..)
+        .map(|((_, column), number)| format!("{} = ${number}", quoted(column.name())));
+    format!(
+        "UPDATE {} SET {} WHERE {}",
+        quoted(table.name()),
+        list(set),
+        address(table, &columns)
+    )
+}
+
+fn add_sql(table: &'static Table) -> String {
+    let columns: Vec<_> = written_child_columns(table).collect();
+    format!(
+        "INSERT INTO {} ({}) VALUES ({})",
+        quoted(table.name()),
+        names(columns.iter().map(|(_, column)| *column)),
+        list((1..=columns.len()).map(|number| format!("${number}"))),
+    )
+}
