@@ -6,16 +6,14 @@ use chrono::{DateTime, Utc};
 use cqrs_core::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
-use cqrs_core::mapping::{RowCursor, Value};
+use cqrs_core::mapping::{Loading, Value};
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{
-    AggregateRoot, Error, Inline, Metadata, Page, PageRequest, Query, Result, Specification,
-};
+use cqrs_core::{AggregateRoot, Inline, Metadata, Page, PageRequest, Query, Result, Specification};
 
 use crate::backend::{Backend, Returned, Written};
 use crate::projector::SqlTransaction;
 use crate::reads::{self, Place};
-use crate::select::{self, PageSelect, Select};
+use crate::select::{self, Layout, PageSelect, Select};
 use crate::store::{Shared, SqlStore};
 use crate::unit_of_work::Transaction;
 
@@ -117,20 +115,34 @@ impl<B: Backend> BulkStore for SqlStore<B> {
         let select = select::rows(&query, rows, &B::DIALECT);
         Export::new(|sink| async move {
             let select = select?;
-            let table = A::table();
+            let (table, layout) = (A::table(), Layout::of(A::table()));
             let mut connection = shared.readers.acquire().await?;
-            let read = B::fetch_slowly(
+            // The last one begun, until it is known that no child follows.
+            let mut open: Vec<(Loading<A>, ())> = Vec::new();
+            let mut read = B::fetch_slowly(
                 connection.begin_work(),
                 &select.sql,
                 &select.parameters,
                 table,
                 |row| {
-                    let item = A::read_row(&mut RowCursor::new(table, row)).map_err(Error::from)?;
+                    layout.read(&mut open, row, || Ok(()))?;
+                    let done = (open.len() > 1).then(|| open.remove(0).0.finish());
+                    let done = done.transpose()?;
                     let sink = sink.clone();
-                    Ok(async move { sink.put(item).await })
+                    Ok(async move {
+                        if let Some(item) = done {
+                            sink.put(item).await;
+                        }
+                    })
                 },
             )
             .await;
+            if let (Ok(()), Some((last, ()))) = (&read, open.pop()) {
+                match last.finish() {
+                    Ok(item) => sink.put(item).await,
+                    Err(error) => read = Err(error.into()),
+                }
+            }
             match &read {
                 Ok(()) => connection.end_work(),
                 Err(error) if reads::is_unavailable(error) => {

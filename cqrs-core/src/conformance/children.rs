@@ -11,6 +11,7 @@ use super::support::{
 };
 use crate::error::Error;
 use crate::id::Id;
+use crate::maintenance::Maintain;
 use crate::read_model::ReadModels;
 use crate::repository::Repository;
 use crate::specification::{PageRequest, Query, Specification};
@@ -530,6 +531,50 @@ pub async fn many_aggregates_with_children_commit_at_once<H: Harness>(h: &H) {
         let found: Vec<i64> = shelf.books.iter().map(|book| book.number).collect();
         assert_eq!(found, expected, "shelf {}", shelf.id);
     }
+}
+
+/// Bulk work takes children along: it inserts and exports them, finds aggregates by them, brings
+/// them back, and deletes them for good.
+pub async fn bulk_work_takes_children_along<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let tours = || bench.store.maintenance::<Tour>(&north());
+    let plan = |name: &str, city: &str| {
+        let mut tour = Tour::plan(name, &[city, "Wels"]);
+        tour.tickets = vec![Ticket::new(name)];
+        tour
+    };
+    let inserted = [plan("a", "Graz"), plan("b", "Linz"), Tour::plan("c", &[])];
+    assert_eq!(ok(tours().insert(inserted).await).items(), 3);
+    let f = Tour::fields();
+    let by_name = || Query::all().order_by(f.name.asc());
+    let mut export = tours().export(by_name());
+    let mut exported = Vec::new();
+    while let Some(tour) = ok(export.next().await) {
+        exported.push(tour);
+    }
+    let cities: Vec<_> = exported.iter().map(Tour::cities).collect();
+    assert_eq!(cities, [vec!["Graz", "Wels"], vec!["Linz", "Wels"], vec![]]);
+    assert_eq!(exported[1].tickets, [Ticket::new("b")]);
+
+    let in_graz = || f.stops.any_child(Stop::fields().city.eq("Graz"));
+    let updated = tours().update(in_graz(), [f.rank.set(7)]).await;
+    assert_eq!(ok(updated).items(), 1);
+    assert_eq!(ok(tours().remove(in_graz()).await).items(), 1);
+    assert_eq!(ok(tours().count(in_graz()).await), 0);
+    assert_eq!(ok(tours().restore(in_graz()).await).items(), 1);
+    let found = ok(tours().query(Query::filter(in_graz())).await);
+    assert_eq!(found[0].cities(), ["Graz", "Wels"]);
+    assert_eq!((found[0].rank, found[0].root.version()), (Some(7), 4));
+
+    let receipt = ok(tours().purge(!in_graz()).await);
+    assert_eq!(receipt.items(), 2);
+    assert_eq!(stored_tickets(&bench).await, [("a".to_owned(), 0)]);
+    let shelves = bench.store.maintenance::<Shelf>(&system());
+    let shelf = |id| Shelf::with(id, [10, 20]);
+    assert_eq!(ok(shelves.insert([shelf(1), shelf(2)]).await).items(), 2);
+    let first = Shelf::fields().id.eq(1);
+    assert_eq!(ok(shelves.remove(first).await).items(), 1);
+    assert_eq!(stored_books(&bench).await, [(2, 10), (2, 20)]);
 }
 
 /// Whatever is done to the children, what is loaded is what was saved.

@@ -138,6 +138,7 @@ macro_rules! __conformance_rules {
                 savepoints_undo_children
                 other_tenants_see_no_children
                 many_aggregates_with_children_commit_at_once
+                bulk_work_takes_children_along
                 random_changes_of_children_are_saved
             }
             unit_of_work {

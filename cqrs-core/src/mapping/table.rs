@@ -63,6 +63,7 @@ impl Column {
             column_type: T::TYPE,
             nullable: T::NULLABLE,
             role: ColumnRole::Data,
+            filling: Filling::Code,
         }
     }
 

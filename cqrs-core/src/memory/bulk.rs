@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::key::Key;
 use super::overlay::{self, Overlay};
 use super::select;
 use super::state::{Row, State};
@@ -17,7 +16,7 @@ use crate::error::Result;
 use crate::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
-use crate::mapping::{ColumnRole, Table, Value, ValueRow};
+use crate::mapping::{ColumnRole, Key, Table, Value, ValueRow};
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 use crate::staging::{Operation, StagedWrite};
 
@@ -194,7 +193,7 @@ fn choose<A: AggregateRoot>(
         .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
         .map(|(_, row)| row)
         .filter(|row| select::is_within(&change.rows, table, row))
-        .filter(|row| predicate.truth(table, row.values()) == Some(true))
+        .filter(|row| predicate.truth(table, row) == Some(true))
         .filter(|row| differs(change, row.values()))
         .take(usize::try_from(change.batch_size).unwrap_or(usize::MAX))
         .map(|row| {
@@ -240,6 +239,7 @@ fn staged<A: AggregateRoot>(
         expected_version: row.version,
         new_version,
         row: values,
+        children: Vec::new(),
         events: vec![change.event.at_version(new_version)],
     }
 }

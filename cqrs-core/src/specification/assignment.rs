@@ -44,9 +44,10 @@ impl<T> Assignment<T> {
             return Err(refused(ColumnError::invalid("there is no such column")));
         };
         let column = &table.columns()[index];
-        if column.role() != ColumnRole::Data {
+        if column.role() != ColumnRole::Data || !column.is_written() {
             let what = match column.role() {
                 ColumnRole::Key => "the key of an aggregate never changes",
+                ColumnRole::Data => "the code does not write it",
                 _ => "the framework keeps it",
             };
             return Err(Error::store(

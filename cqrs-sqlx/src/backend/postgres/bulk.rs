@@ -19,7 +19,7 @@
 //! ```
 
 use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
-use cqrs_core::mapping::{Column, Table, Value};
+use cqrs_core::mapping::{Column, ColumnRole, Table, Value};
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{AggregateRoot, Error, Metadata, Position, Result, StoreErrorKind, TenantId};
 use sqlx::Row;
@@ -40,7 +40,8 @@ use crate::statements::{Statements, names, quoted};
 const CHUNK: usize = 128 * 1024;
 /// How much of the events is held back while rows are sent.
 const HELD_BACK: usize = 8 * 1024 * 1024;
-/// How many aggregates are one statement where COPY is not to be had.
+/// How many aggregates are one statement where COPY is not to be had, or their children are rows
+/// too.
 const ARRAY: usize = 1_000;
 
 /// Inserts rows and events within a transaction.
@@ -55,6 +56,9 @@ pub(super) async fn insert(
         Some(Ok(write)) => write.table,
         _ => return writes.next().transpose().map(|_| Inserted::default()),
     };
+    if !table.children().is_empty() {
+        return insert_by_arrays(session, statements, writes, metadata).await;
+    }
     if is_row_security_active(&mut session.connection, table).await? {
         return insert_by_arrays(session, statements, writes, metadata).await;
     }
@@ -342,11 +346,28 @@ fn change_sql(
              RETURNING 1"
         )
     };
+    let children: String = match deletes {
+        true => table
+            .children()
+            .iter()
+            .map(|child| {
+                let name = quoted(child.name());
+                let parent = child
+                    .column_with(ColumnRole::Parent)
+                    .map_or("", Column::name);
+                let parent = quoted(parent);
+                format!(
+                    ", {name} AS (DELETE FROM {name} AS t USING {source} WHERE t.{parent} = g.key)"
+                )
+            })
+            .collect(),
+        false => String::new(),
+    };
     let origin = write::placeholders(versions + 1, ORIGIN);
     let first = versions + ORIGIN;
     let at = |offset: usize| format!("${}", first + offset);
     format!(
-        "WITH changed AS ({changed}), logged AS (INSERT INTO cqrs_event ({}) SELECT {origin}, \
+        "WITH changed AS ({changed}){children}, logged AS (INSERT INTO cqrs_event ({}) SELECT {origin}, \
          e.tenant_id, {}, e.aggregate_id, e.event_id, e.version + 1, {}, {}, {}::json, {}, {} \
          FROM unnest(${versions}::int8[], {}::text[], {}::text[], {}::uuid[]) WITH ORDINALITY \
          AS e(version, tenant_id, aggregate_id, event_id, ordinality) \

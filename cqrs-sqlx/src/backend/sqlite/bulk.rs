@@ -64,6 +64,9 @@ pub(super) async fn change<A: AggregateRoot>(
                 ),
             ));
         }
+        if change.deletes {
+            write::remove_children(connection, table, &row.key).await?;
+        }
         let event = change.event.at_version(row.version + 1);
         let stream = write::Stream {
             tenant: row.tenant.as_ref(),

@@ -6,6 +6,8 @@
 
 mod children;
 
+pub(super) use self::children::remove_all as remove_children;
+
 use std::fmt::Write;
 
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};

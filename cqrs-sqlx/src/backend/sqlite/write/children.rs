@@ -1,13 +1,13 @@
 //! Writing children, after the row of their aggregate.
 
 use cqrs_core::Result;
-use cqrs_core::mapping::{Column, Table, Value};
+use cqrs_core::mapping::{Column, ColumnRole, Table, Value};
 use cqrs_core::staging::{Operation, StagedWrite};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
 
 use super::super::bind;
-use super::super::error::write_error;
+use super::super::error::{error, write_error};
 use super::compared;
 use crate::backend::bind::query;
 use crate::backend::{child_address, child_equals, children_changed, written_child_columns};
@@ -42,6 +42,31 @@ pub(super) async fn write(
         for row in &child.added {
             run(connection, &sql, &written, row, write).await?;
         }
+    }
+    Ok(())
+}
+
+/// Removes all children of the aggregate with this key, which is gone.
+pub(in super::super) async fn remove_all(
+    connection: &mut SqliteConnection,
+    table: &'static Table,
+    key: &Value,
+) -> Result<()> {
+    for child in table.children() {
+        let Some(parent) = child.column_with(ColumnRole::Parent) else {
+            continue;
+        };
+        let sql = format!(
+            "DELETE FROM {} WHERE {} = $1",
+            quoted(child.name()),
+            compared(child, parent)
+        );
+        let mut arguments = SqliteArguments::default();
+        bind::add(&mut arguments, parent.column_type(), key)?;
+        query(&sql.into(), arguments)
+            .execute(&mut *connection)
+            .await
+            .map_err(|cause| error(cause, "removing children"))?;
     }
     Ok(())
 }
