@@ -297,6 +297,11 @@ impl ValueRow {
         Self { values, children }
     }
 
+    /// A row of these values with the same children.
+    pub(crate) fn with_values(&self, values: Vec<Value>) -> Self {
+        Self::with_children(values, self.children.clone())
+    }
+
     /// The values, from left to right.
     #[must_use]
     pub fn values(&self) -> &[Value] {

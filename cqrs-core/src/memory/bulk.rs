@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
-use crate::mapping::{ColumnRole, Key, Table, Value, ValueRow};
+use crate::mapping::{ColumnRole, Key, Table, Value};
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 use crate::staging::{Operation, StagedWrite};
 
@@ -53,7 +53,7 @@ impl InMemoryStore {
                 let mut state = shared.lock();
                 let (overlay, writes, told) = plan(&state)?;
                 for write in &writes {
-                    changing.add(write.table.name());
+                    write.tables().for_each(|table| changing.add(table));
                 }
                 let events = state.next_events(&writes, metadata, clock);
                 if !inline.reads(&writes) {
@@ -121,7 +121,10 @@ impl BulkStore for InMemoryStore {
             for (row, values) in chosen {
                 let write = staged(change, row, values);
                 let key = Key::new(vec![write.key.clone()]);
-                let stored = (!change.deletes).then(|| Arc::new(ValueRow::new(write.row.clone())));
+                let old = state
+                    .row(write.table.name(), &key)
+                    .filter(|_| !change.deletes);
+                let stored = old.map(|old| Arc::new(old.with_values(write.row.clone())));
                 overlay.put(write.table, key, stored);
                 writes.push(write);
             }
