@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use cqrs_core::{Delivery, Entity, Id, Inbox, RequestContext, Result, Store, TenantId, UnitOfWork};
-use cqrs_sqlx::{Retention, SqliteStore, StoreOptions};
+use cqrs_sqlx::{HealthLimits, Retention, SqliteStore, StoreOptions};
 
 use super::{Order, OrderList, OrderRow, pay};
 
@@ -38,6 +38,11 @@ async fn what_the_page_shows_works() -> Result<()> {
     for _ in 0..2 {
         paid_elsewhere(&store, &ctx, "m1", id).await?;
     }
+    let health = store.health(&HealthLimits::default()).await?;
+    for problem in &health.problems {
+        eprintln!("{problem}");
+    }
+    assert!(health.is_healthy());
     for holder in store.horizon_holders().await? {
         if holder.age > Duration::from_secs(10) {
             eprintln!("{holder}");

@@ -81,6 +81,7 @@ mod health;
 mod lent;
 mod log;
 mod maintenance;
+mod metrics;
 mod projector;
 mod read_models;
 mod reads;
@@ -100,7 +101,7 @@ pub use backend::Backend;
 pub use backend::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub use backend::sqlite::Sqlite;
-pub use health::HorizonHolder;
+pub use health::{Health, HealthLimits, HorizonHolder, Problem};
 pub use projector::{
     DeadLetter, DeadLetterStatus, FailedAttempt, OperationRecord, Operations, ProjectorBuilder,
     ProjectorHandle, SegmentStatus, SqlTransaction, Stopped, SubscriptionFailure,

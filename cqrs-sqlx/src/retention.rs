@@ -161,9 +161,12 @@ async fn now<B: Backend>(shared: &Arc<Shared<B>>) -> Result<DateTime<Utc>> {
         .ok_or_else(|| Error::other("the database does not say what time it is"))
 }
 
-/// Events that no subscription needs any more. Where there is none, nobody needs any.
-const PASSED: &str = "position <= (SELECT coalesce(min(position), 9223372036854775807) \
-                      FROM cqrs_segment)";
+/// Events that no subscription needs any more: each has passed them, and has not parked them. Where
+/// there is no subscription, nobody needs any.
+const PASSED: &str = "position <= (SELECT coalesce(min(s.position), 9223372036854775807) \
+                      FROM cqrs_segment AS s) \
+                      AND NOT EXISTS (SELECT 1 FROM cqrs_dead_letter AS d \
+                      WHERE d.position = cqrs_event.position AND d.status = 'parked')";
 
 /// Reads the next events, and which of them may go. It reads them all, up to the first that is too
 /// young: there is no index by age, and the order of the log is nearly that of time.

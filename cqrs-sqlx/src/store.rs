@@ -18,7 +18,7 @@ use tracing::Instrument;
 use crate::backend::Backend;
 use crate::commits::Commits;
 use crate::connections::Connections;
-use crate::health::HorizonHolder;
+use crate::health::{Health, HealthLimits, HorizonHolder};
 use crate::projector::{
     Operations, Progress, ProjectorBuilder, SqlTransaction, SubscriptionStatus, Watching,
 };
@@ -383,6 +383,15 @@ impl<B: Backend> SqlStore<B> {
         crate::retention::run(&self.shared, context, retention, archive).await
     }
 
+    /// How the log and its consumers are, and what of it is wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) where the store fails; that is no state of health.
+    pub async fn health(&self, limits: &HealthLimits) -> Result<Health> {
+        crate::health::look(&self.shared, limits).await
+    }
+
     /// The transactions that hold the horizon of the log, the oldest first: what is written after
     /// one of them began reaches no consumer before it has ended. None on SQLite, where nobody
     /// can.
@@ -391,10 +400,7 @@ impl<B: Backend> SqlStore<B> {
     ///
     /// [`Store`](cqrs_core::Error::Store) where the store fails.
     pub async fn horizon_holders(&self) -> Result<Vec<HorizonHolder>> {
-        let mut connection = self.shared.readers.acquire().await?;
-        let holders = B::holders(connection.begin_work()).await?;
-        connection.end_work();
-        Ok(holders)
+        crate::health::holders(&self.shared).await
     }
 
     /// Closes the store's connections. Those in use are closed when their work ends; new work

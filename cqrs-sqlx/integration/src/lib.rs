@@ -1,5 +1,6 @@
 //! Support for the tests of `cqrs-sqlx`.
 
+pub mod cluster;
 pub mod database;
 pub mod domain;
 pub mod random;

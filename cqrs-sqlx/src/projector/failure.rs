@@ -10,6 +10,7 @@ use super::narrow::Narrow;
 use super::pass::{Failure, Pass, Worker};
 use super::queries;
 use crate::backend::{Backend, Parameter};
+use crate::metrics;
 
 impl<B: Backend> Worker<B> {
     /// Looks for the event that is to blame where the page has several; else records that it
@@ -35,6 +36,7 @@ impl<B: Backend> Worker<B> {
         // From here on the count of its failures keeps pages to this event.
         self.narrow = None;
         let name = self.name().to_owned();
+        metrics::failed(&name);
         let position = claim.first;
         let message = describe(&failure.error);
         let failed = Failed {

@@ -15,6 +15,7 @@ use super::errors::is_closed;
 use super::pace::{Backoff, Pace, Polling};
 use super::queries;
 use crate::backend::{Backend, Horizon};
+use crate::metrics::{self, WakeUp};
 use crate::reads::is_unavailable;
 use crate::store::Shared;
 
@@ -91,11 +92,13 @@ async fn look_again_and_again<B: Backend>(
     let mut committed = shared.committed.subscribe();
     let mut known = B::Horizon::default();
     let mut pace = Pace::new(*polling.borrow_and_update());
+    let mut why = WakeUp::Poll;
     loop {
         committed.mark_unchanged();
         let looked_at = Instant::now();
         let pause = match look(&shared, &mut known).await {
             Ok(found) => {
+                metrics::looked(found.position.0, why);
                 let moved = horizon.send_if_modified(|position| {
                     std::mem::replace(position, found.position) != found.position
                 });
@@ -119,7 +122,9 @@ async fn look_again_and_again<B: Backend>(
         if impatient {
             pace = Pace::new(*polling.borrow_and_update());
         }
+        why = WakeUp::Poll;
         if committed.has_changed().unwrap_or(false) {
+            why = WakeUp::Signal;
             pace.woken();
         }
     }

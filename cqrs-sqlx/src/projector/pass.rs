@@ -20,6 +20,7 @@ use super::transaction::{More, SqlTransaction};
 use super::wake::Known;
 use crate::backend::Backend;
 use crate::connections::Connection;
+use crate::metrics;
 use crate::reads::is_unavailable;
 use crate::store::Shared;
 
@@ -315,6 +316,7 @@ impl<B: Backend> Worker<B> {
             *known = position;
         }
         self.tell(position, false);
+        metrics::applied(self.subscription.name(), claim.page.len() as u64);
     }
 
     async fn apply_and_commit(

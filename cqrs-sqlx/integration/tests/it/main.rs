@@ -8,6 +8,7 @@
 mod bad_input;
 mod cache;
 mod cancellation;
+mod chaos;
 mod children;
 mod concurrency;
 mod conformance;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "also the helpers are tests")]
 
 mod failures;
+mod health;
 mod horizon;
 mod lifecycle;
 mod pages;

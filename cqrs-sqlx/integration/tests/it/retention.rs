@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cqrs_core::{
-    Envelope, Error, EventBus, Position, RawPayload, RequestContext, Result, Store, UnitOfWork,
+    Envelope, Error, EventBus, FailurePolicy, Parking, Position, Projection, ProjectionTransaction,
+    RawPayload, RequestContext, Result, Store, Subscription, UnitOfWork,
 };
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
-use cqrs_sqlx::{Retention, SqlStore, StoreOptions};
+use cqrs_sqlx::{HealthLimits, Retention, SqlStore, StoreOptions};
 use tokio::task::JoinSet;
 
 use crate::each::{Fresh, Kind, kind, on_each};
@@ -21,6 +22,7 @@ on_each!(
     old_events_leave_in_batches,
     young_events_stay,
     what_a_subscription_needs_stays,
+    what_is_parked_stays,
     what_a_policy_keeps_stays,
     a_tenant_removes_its_own,
     what_the_archive_refuses_stays,
@@ -151,6 +153,51 @@ async fn what_a_subscription_needs_stays<K: Kind>() {
     assert_eq!(versions(&store).await, [1, 1, 2, 3]);
     assert_eq!(projector.run_until_idle().await.unwrap(), 3);
     assert_eq!(remove(&store, &hour()).await, (2, 1));
+}
+
+/// Fails on each event that is not the first of its aggregate.
+struct Picky;
+
+impl<T: ProjectionTransaction> Projection<T> for Picky {
+    type Event = RawPayload;
+
+    fn name(&self) -> &str {
+        "picky"
+    }
+
+    async fn apply(&self, page: &[Envelope<RawPayload>], _: &mut T) -> Result<()> {
+        match page.iter().any(|event| event.aggregate_version() > 1) {
+            true => Err(Error::other("picky")),
+            false => Ok(()),
+        }
+    }
+}
+
+async fn what_is_parked_stays<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    parcel(&store, "north", 3).await;
+    let parking = FailurePolicy::Park(Parking::at_most(10));
+    let picky = Subscription::new(Picky).on_failure(parking);
+    let projector = store.projector().subscribe(picky).retry_delays([]);
+    projector.run_until_idle().await.unwrap();
+    age(&fresh).await;
+    assert_eq!(remove(&store, &hour()).await, (0, 0));
+    let system = RequestContext::system();
+    let operations = store.operations(&system).unwrap();
+    for position in [2, 3] {
+        operations
+            .discard_event("picky", Position(position))
+            .await
+            .unwrap();
+    }
+    assert_eq!(remove(&store, &hour()).await, (2, 1));
+
+    let problems = store
+        .health(&HealthLimits::default())
+        .await
+        .unwrap()
+        .problems;
+    assert_eq!(problems, []);
 }
 
 async fn what_a_policy_keeps_stays<K: Kind>() {

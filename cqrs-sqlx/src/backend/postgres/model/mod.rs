@@ -27,8 +27,11 @@ use self::system::System;
 /// How readers find out what to read, and what they keep of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Design {
-    /// What the crate does.
+    /// What the crate does: one statement, on one snapshot, locks the checkpoint and reads the page
+    /// after it, up to a horizon that was looked for before.
     Horizon,
+    /// The same in two statements.
+    TwoStatements,
     /// Reads everything after the checkpoint.
     NoHorizon,
     /// Looks for the holders first and for the sequence after.
@@ -94,6 +97,13 @@ fn the_horizon_holds_for_two_replicas_and_a_crash() {
             .replicas(2)
             .crashes(1),
     );
+    assert!(states > 1_000, "{states}");
+}
+
+#[test]
+fn the_horizon_holds_where_the_claim_is_a_statement_of_its_own() {
+    let system = System::new(Design::TwoStatements).writers(2);
+    let states = check(system.without_aborts().crashes(0));
     assert!(states > 1_000, "{states}");
 }
 

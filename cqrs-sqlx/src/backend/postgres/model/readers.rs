@@ -34,6 +34,8 @@ pub(super) enum Look {
 pub(super) enum Pass {
     #[default]
     Idle,
+    /// Its statement that claims and reads has begun, and sees this.
+    Begun { upto: i64, snapshot: Vec<usize> },
     /// It has claimed the checkpoint.
     Claimed {
         from: i64,

@@ -143,6 +143,7 @@ impl System {
                         _ => Action::Read(number),
                     });
                 }
+                Pass::Begun { .. } => actions.push(Action::Read(number)),
                 Pass::Read { .. } => actions.push(Action::Commit(number)),
                 Pass::Between { .. } => actions.push(Action::Finish(number)),
                 Pass::Replaying => actions.push(Action::Replay(number)),
@@ -155,13 +156,17 @@ impl System {
 
     fn begin_actions(&self, state: &State, number: usize, actions: &mut Vec<Action>) {
         let subscription = &state.subscription;
-        if subscription.claimed.is_some() {
+        if subscription.claimed.is_some() && self.design != Design::Horizon {
             return;
         }
         if self.design == Design::StatusColumn || self.upto(state, number) > subscription.position {
-            actions.push(Action::Claim(number));
+            actions.push(match self.design {
+                Design::Horizon => Action::Snapshot(number),
+                _ => Action::Claim(number),
+            });
         }
-        if !subscription.poisoned && !subscription.parked.is_empty() {
+        let free = subscription.claimed.is_none();
+        if free && !subscription.poisoned && !subscription.parked.is_empty() {
             actions.push(Action::ClaimReplay(number));
         }
     }
@@ -217,13 +222,23 @@ impl System {
 
     fn read(&self, state: &mut State, number: usize) {
         let pass = std::mem::take(&mut state.processes[number].pass);
-        let Pass::Claimed {
-            from,
-            mut upto,
-            snapshot,
-        } = pass
-        else {
-            unreachable!("a worker reads after it has claimed");
+        let (from, mut upto, snapshot) = match pass {
+            Pass::Claimed {
+                from,
+                upto,
+                snapshot,
+            } => (from, upto, snapshot),
+            Pass::Begun { upto, snapshot } => {
+                if state.subscription.claimed.is_some() {
+                    // It skips what others have locked, and finds nothing.
+                    return;
+                }
+                state.subscription.claimed = Some(number);
+                // The newest checkpoint, whatever the snapshot says.
+                let from = state.subscription.position;
+                (from, upto.max(from), Some(snapshot))
+            }
+            _ => unreachable!("a worker reads what it has claimed"),
         };
         let visible = snapshot.unwrap_or_else(|| state.log.visible());
         let (page, to) = match self.design {
@@ -404,7 +419,14 @@ impl Model for System {
             Action::Claim(number) => self.claim(&mut state, number),
             Action::Snapshot(number) => {
                 let visible = state.log.visible();
-                if let Pass::Claimed { snapshot, .. } = &mut state.processes[number].pass {
+                if self.design == Design::Horizon {
+                    let upto = self.upto(&state, number);
+                    let pass = &mut state.processes[number].pass;
+                    *pass = Pass::Begun {
+                        upto,
+                        snapshot: visible,
+                    };
+                } else if let Pass::Claimed { snapshot, .. } = &mut state.processes[number].pass {
                     *snapshot = Some(visible);
                 }
             }
@@ -468,7 +490,7 @@ impl Model for System {
                 state.nothing_is_skipped()
             }));
         }
-        if self.design == Design::Horizon {
+        if matches!(self.design, Design::Horizon | Design::TwoStatements) {
             // Writers wait for nobody but each other, so from every state there is a way to one in
             // which they have ended.
             properties.push(Property::always(SETTLES, |system: &Self, state: &State| {

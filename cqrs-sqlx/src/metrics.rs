@@ -1,0 +1,79 @@
+//! What is counted and measured, by the facade of the `metrics` crate. Without the feature, nothing
+//! is.
+//!
+//! The names are part of the interface; `docs/operations.md` lists them.
+
+use crate::health::HorizonHolder;
+use crate::projector::SubscriptionStatus;
+
+#[cfg(feature = "metrics")]
+mod names {
+    pub(super) const APPLIED: &str = "cqrs_applied_events_total";
+    pub(super) const FAILURES: &str = "cqrs_failures_total";
+    pub(super) const LAG: &str = "cqrs_lag_events";
+    pub(super) const LAG_TIME: &str = "cqrs_lag_seconds";
+    pub(super) const PARKED: &str = "cqrs_parked_events";
+    pub(super) const HORIZON: &str = "cqrs_horizon_position";
+    pub(super) const HELD: &str = "cqrs_horizon_held_seconds";
+    pub(super) const WAKE_UPS: &str = "cqrs_wake_ups_total";
+}
+
+/// Why the horizon is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WakeUp {
+    /// Something was committed.
+    Signal,
+    /// The interval was over.
+    Poll,
+}
+
+/// A subscription has applied so many events.
+pub(crate) fn applied(subscription: &str, events: u64) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(names::APPLIED, "subscription" => subscription.to_owned()).increment(events);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (subscription, events);
+}
+
+/// An event of a subscription has failed.
+pub(crate) fn failed(subscription: &str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(names::FAILURES, "subscription" => subscription.to_owned()).increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = subscription;
+}
+
+/// The horizon was looked for.
+pub(crate) fn looked(horizon: i64, why: WakeUp) {
+    #[cfg(feature = "metrics")]
+    {
+        let why = match why {
+            WakeUp::Signal => "signal",
+            WakeUp::Poll => "poll",
+        };
+        metrics::gauge!(names::HORIZON).set(horizon as f64);
+        metrics::counter!(names::WAKE_UPS, "by" => why).increment(1);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (horizon, why);
+}
+
+/// Somebody asked how things are.
+pub(crate) fn health(subscriptions: &[SubscriptionStatus], holders: &[HorizonHolder]) {
+    #[cfg(feature = "metrics")]
+    {
+        for status in subscriptions {
+            let gauge =
+                |name: &'static str| metrics::gauge!(name, "subscription" => status.name.clone());
+            gauge(names::LAG).set(status.lag as f64);
+            gauge(names::LAG_TIME).set(status.lag_time.as_secs_f64());
+            gauge(names::PARKED).set(status.parked as f64);
+        }
+        let held = holders
+            .first()
+            .map_or(0.0, |holder| holder.age.as_secs_f64());
+        metrics::gauge!(names::HELD).set(held);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (subscriptions, holders);
+}
