@@ -4,11 +4,13 @@
 mod api_map;
 mod finders;
 mod guide_snippets;
+mod interceptors;
 mod maintenance;
 mod mapping;
 mod operations;
 mod projections_snippets;
 mod specification_snippets;
+mod tenancy;
 mod units_of_work;
 
 // user code
@@ -133,26 +135,30 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 12] = [
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
     include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
+    include_str!("interceptors.rs"),
     include_str!("maintenance.rs"),
     include_str!("mapping.rs"),
     include_str!("operations.rs"),
     include_str!("projections_snippets.rs"),
     include_str!("specification_snippets.rs"),
+    include_str!("tenancy.rs"),
     include_str!("units_of_work.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
 const CACHING: &str = include_str!("caching.md");
 const FINDERS: &str = include_str!("finders.md");
+const INTERCEPTORS: &str = include_str!("interceptors.md");
 const MAINTENANCE: &str = include_str!("maintenance.md");
 const OPERATIONS: &str = include_str!("operations.md");
 const MAPPING: &str = include_str!("mapping.md");
 const PROJECTIONS: &str = include_str!("projections.md");
 const SPECIFICATION: &str = include_str!("specification.md");
+const TENANCY: &str = include_str!("tenancy.md");
 const UNITS_OF_WORK: &str = include_str!("units-of-work.md");
 const README: &str = include_str!("../README.md");
 
@@ -188,11 +194,13 @@ fn every_rust_block_is_compiled() {
         GUIDE,
         CACHING,
         FINDERS,
+        INTERCEPTORS,
         MAINTENANCE,
         OPERATIONS,
         MAPPING,
         PROJECTIONS,
         SPECIFICATION,
+        TENANCY,
         UNITS_OF_WORK,
         README,
     ]

@@ -13,7 +13,8 @@ impl Harness for Memory {
     async fn store(&self, setup: Setup) -> InMemoryStore {
         let store = InMemoryStore::new()
             .with_clock(setup.clock)
-            .with_retry_policy(setup.retry_policy);
+            .with_retry_policy(setup.retry_policy)
+            .with_interceptors(setup.interceptors);
         store.subscribe_rows(ParcelList).expect("the name is free");
         store.subscribe_rows(LabelUses).expect("the name is free");
         store

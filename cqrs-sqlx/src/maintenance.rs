@@ -8,7 +8,9 @@ use cqrs_core::maintenance::{
 };
 use cqrs_core::mapping::{Loading, Value};
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{AggregateRoot, Inline, Metadata, Page, PageRequest, Query, Result, Specification};
+use cqrs_core::{
+    AggregateRoot, Inline, Metadata, Page, PageRequest, Query, Result, Specification, TenantScope,
+};
 
 use crate::backend::{Backend, Returned, Written};
 use crate::projector::SqlTransaction;
@@ -34,13 +36,14 @@ impl<B: Backend> BulkStore for SqlStore<B> {
         }
         let projections = shared.inline.current();
         let reads = |write: &StagedWrite| projections.reads(std::slice::from_ref(write));
-        if writes
+        let projected = writes
             .peek()
-            .is_some_and(|write| write.as_ref().is_ok_and(reads))
-        {
+            .is_some_and(|write| write.as_ref().is_ok_and(reads));
+        // No database copies into a table that is behind policies.
+        if projected || shared.row_level_security {
             return insert_and_project(shared, &mut writes, metadata, &projections).await;
         }
-        let mut transaction = Transaction::begin(shared).await?;
+        let mut transaction = Transaction::begin(shared, &TenantScope::System).await?;
         transaction.note_bulk();
         let connection = transaction.connection().get();
         let writes = Box::new(writes);
@@ -67,7 +70,7 @@ impl<B: Backend> BulkStore for SqlStore<B> {
             true => Returned::Events,
             false => Returned::Positions,
         };
-        let mut transaction = Transaction::begin(shared).await?;
+        let mut transaction = Transaction::begin(shared, &change.rows.tenants).await?;
         match change_rows(&mut transaction, change, &select, returned).await {
             Ok(changed) if changed.rows > 0 => {
                 let (transaction, _changing) = transaction.project(shared, &projections).await?;
@@ -88,7 +91,7 @@ impl<B: Backend> BulkStore for SqlStore<B> {
         query: Query<A>,
     ) -> Result<Vec<A>> {
         let select = select::rows(&query, rows, &B::DIALECT)?;
-        reads::entities(Place::Alone(self.shared()), &select).await
+        reads::entities(Place::Confined(self.shared(), &rows.tenants), &select).await
     }
 
     async fn bulk_page<A: AggregateRoot>(
@@ -98,7 +101,7 @@ impl<B: Backend> BulkStore for SqlStore<B> {
         request: PageRequest,
     ) -> Result<Page<A>> {
         let select = PageSelect::new(&query, request, rows, &B::DIALECT)?;
-        reads::page(Place::Alone(self.shared()), &select).await
+        reads::page(Place::Confined(self.shared(), &rows.tenants), &select).await
     }
 
     async fn bulk_count<A: AggregateRoot>(
@@ -107,20 +110,24 @@ impl<B: Backend> BulkStore for SqlStore<B> {
         specification: Specification<A>,
     ) -> Result<u64> {
         let select = select::count(&specification, rows, &B::DIALECT)?;
-        reads::count(Place::Alone(self.shared()), &select).await
+        reads::count(Place::Confined(self.shared(), &rows.tenants), &select).await
     }
 
     fn bulk_export<A: AggregateRoot>(&self, rows: &BulkScope, query: Query<A>) -> Export<A> {
         let shared = Arc::clone(self.shared());
         let select = select::rows(&query, rows, &B::DIALECT);
+        let tenants = rows.tenants.clone();
         Export::new(|sink| async move {
             let select = select?;
             let (table, layout) = (A::table(), Layout::of(A::table()));
             let mut connection = shared.readers.acquire().await?;
+            shared
+                .begin_confined(connection.begin_work(), &tenants)
+                .await?;
             // The last one begun, until it is known that no child follows.
             let mut open: Vec<(Loading<A>, ())> = Vec::new();
             let mut read = B::fetch_slowly(
-                connection.begin_work(),
+                connection.get(),
                 &select.sql,
                 &select.parameters,
                 table,
@@ -142,6 +149,9 @@ impl<B: Backend> BulkStore for SqlStore<B> {
                     Ok(item) => sink.put(item).await,
                     Err(error) => read = Err(error.into()),
                 }
+            }
+            if read.is_ok() {
+                read = shared.end_confined(connection.get()).await;
             }
             match &read {
                 Ok(()) => connection.end_work(),
@@ -169,7 +179,7 @@ async fn insert_and_project<B: Backend>(
     let mut inserted = Inserted::default();
     // Dropped after the commit: then the tables of the projections count as changed.
     let mut changing = Vec::new();
-    let mut transaction = Transaction::begin(shared).await?;
+    let mut transaction = Transaction::begin(shared, &TenantScope::System).await?;
     loop {
         let batch: Result<Vec<_>> = writes.by_ref().take(AT_ONCE).collect();
         let sent = match batch {

@@ -40,7 +40,12 @@ impl<B: Backend> SqlReads for SqlReadModels<B> {
     async fn sql<T: SqlRow>(&self, arguments: Arguments) -> Result<Vec<T>> {
         let statement = arguments.statement();
         let select = sql::select(arguments, &self.scope, &B::DIALECT)?;
-        let rows = sql::rows(Place::Alone(&self.shared), statement, &select, &self.scope);
+        let rows = sql::rows(
+            Place::Confined(&self.shared, &self.scope),
+            statement,
+            &select,
+            &self.scope,
+        );
         rows.instrument(self.span.clone()).await
     }
 }
@@ -48,35 +53,35 @@ impl<B: Backend> SqlReads for SqlReadModels<B> {
 impl<B: Backend> ReadModels for SqlReadModels<B> {
     async fn find<R: ReadModel>(&self, key: R::Key) -> Result<Option<R>> {
         let select = select::by_key::<R>(&self.shared.statements, &key, &self.scope, &B::DIALECT)?;
-        let found = reads::entities(Place::Alone(&self.shared), &select);
+        let found = reads::entities(Place::Confined(&self.shared, &self.scope), &select);
         Ok(found.instrument(self.span.clone()).await?.pop())
     }
 
     async fn query<R: ReadModel>(&self, query: Query<R>) -> Result<Vec<R>> {
         query.check_lock_free()?;
         let select = select::rows(&query, &select::living(&self.scope), &B::DIALECT)?;
-        reads::entities(Place::Alone(&self.shared), &select)
+        reads::entities(Place::Confined(&self.shared, &self.scope), &select)
             .instrument(self.span.clone())
             .await
     }
 
     async fn page<R: ReadModel>(&self, query: Query<R>, request: PageRequest) -> Result<Page<R>> {
         let select = PageSelect::new(&query, request, &select::living(&self.scope), &B::DIALECT)?;
-        reads::page(Place::Alone(&self.shared), &select)
+        reads::page(Place::Confined(&self.shared, &self.scope), &select)
             .instrument(self.span.clone())
             .await
     }
 
     async fn count<R: ReadModel>(&self, specification: Specification<R>) -> Result<u64> {
         let select = select::count(&specification, &select::living(&self.scope), &B::DIALECT)?;
-        reads::count(Place::Alone(&self.shared), &select)
+        reads::count(Place::Confined(&self.shared, &self.scope), &select)
             .instrument(self.span.clone())
             .await
     }
 
     async fn exists<R: ReadModel>(&self, specification: Specification<R>) -> Result<bool> {
         let select = select::exists(&specification, &select::living(&self.scope), &B::DIALECT)?;
-        let exists = reads::exists(Place::Alone(&self.shared), &select);
+        let exists = reads::exists(Place::Confined(&self.shared, &self.scope), &select);
         exists.instrument(self.span.clone()).await
     }
 }

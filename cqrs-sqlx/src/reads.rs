@@ -24,6 +24,8 @@ pub(crate) enum Place<'c, B: Backend> {
     Transaction(&'c mut Connection<B>),
     /// Outside of any.
     Alone(&'c Arc<Shared<B>>),
+    /// Outside of any, where rows belong to tenants.
+    Confined(&'c Arc<Shared<B>>, &'c TenantScope),
 }
 
 impl<B: Backend> Place<'_, B> {
@@ -32,6 +34,7 @@ impl<B: Backend> Place<'_, B> {
         match self {
             Self::Transaction(connection) => Place::Transaction(connection),
             Self::Alone(shared) => Place::Alone(shared),
+            Self::Confined(shared, scope) => Place::Confined(shared, scope),
         }
     }
 }
@@ -149,16 +152,23 @@ async fn fold<B: Backend, T: Send>(
     table: Option<&'static Table>,
     read: impl Fn(&mut Vec<T>, &B::Row) -> Result<()> + Send + Sync,
 ) -> Result<Vec<T>> {
-    let shared = match place {
+    let (shared, scope) = match place {
         Place::Transaction(connection) => {
             return collect::<B, T>(connection.get(), select, table, &read).await;
         }
-        Place::Alone(shared) => shared,
+        Place::Alone(shared) => (shared, None),
+        Place::Confined(shared, scope) => (shared, Some(scope)),
     };
+    let scope = scope.filter(|_| shared.row_level_security);
     let mut repeated = false;
     loop {
         let mut connection = shared.readers.acquire().await?;
-        let result = collect::<B, T>(connection.begin_work(), select, table, &read).await;
+        let result = match scope {
+            None => collect::<B, T>(connection.begin_work(), select, table, &read).await,
+            Some(scope) => {
+                confined::<B, T>(connection.begin_work(), scope, select, table, &read).await
+            }
+        };
         match result {
             Err(error) if is_unavailable(&error) => {
                 connection.discard();
@@ -174,6 +184,24 @@ async fn fold<B: Backend, T: Send>(
             }
         }
     }
+}
+
+/// In a transaction of its own, which tells the policies of the database whose rows are meant.
+async fn confined<B: Backend, T: Send>(
+    connection: &mut <B as Connect>::Connection,
+    scope: &TenantScope,
+    select: &Select,
+    table: Option<&'static Table>,
+    read: &(impl Fn(&mut Vec<T>, &B::Row) -> Result<()> + Send + Sync),
+) -> Result<Vec<T>> {
+    B::begin_reading(connection).await?;
+    let found = match B::confine(connection, scope).await {
+        Ok(()) => collect::<B, T>(connection, select, table, read).await,
+        Err(error) => Err(error),
+    };
+    let ended = B::rollback(connection).await;
+    let found = found?;
+    ended.map(|()| found)
 }
 
 async fn collect<B: Backend, T: Send>(
@@ -217,7 +245,8 @@ pub(crate) async fn events<B: Backend>(
         sql: sql.into(),
         parameters,
     };
-    rows(Place::Alone(shared), &select, None, log::read_event).await
+    let place = Place::Confined(shared, scope);
+    rows(place, &select, None, log::read_event).await
 }
 
 /// Hands the events of a part of the log to `each` as they arrive, within a tenant scope. Those that
@@ -232,18 +261,17 @@ pub(crate) async fn scan<B: Backend>(
     let mut begun = false;
     loop {
         let mut connection = shared.readers.acquire().await?;
-        let result = B::fetch(
-            connection.begin_work(),
-            &select.sql,
-            &select.parameters,
-            None,
-            |row| {
+        let result = async {
+            let connection = connection.begin_work();
+            shared.begin_confined(connection, scope).await?;
+            B::fetch(connection, &select.sql, &select.parameters, None, |row| {
                 begun = true;
                 each(log::read_event(row)?)
-            },
-        )
-        .await;
-        match result {
+            })
+            .await?;
+            shared.end_confined(connection).await
+        };
+        match result.await {
             Ok(()) => {
                 connection.end_work();
                 return Ok(());

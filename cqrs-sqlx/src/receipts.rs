@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::backend::{Backend, Parameter, Written};
 use crate::select::Select;
+use crate::store::Shared;
 use crate::tenancy::{self, TenantSite};
 
 /// The columns in the order in which [`insert`] binds them.
@@ -106,22 +107,19 @@ pub(crate) async fn insert<B: Backend>(
 }
 
 /// Forgets the receipts recorded before a time, but not those of messages; how many there were.
-pub(crate) async fn delete<B: Backend>(
-    connection: &mut B::Connection,
-    before: DateTime<Utc>,
-) -> Result<u64> {
+pub(crate) async fn delete<B: Backend>(shared: &Shared<B>, before: DateTime<Utc>) -> Result<u64> {
     let sql = "DELETE FROM cqrs_receipt WHERE recorded_at < $1 \
                AND NOT (idempotency_key >= $2 AND idempotency_key < $3)"
         .into();
     let before = Parameter::new(ColumnType::Timestamp, Value::Timestamp(before));
     let [from, to] = range_of(IdempotencyKey::INBOX);
-    B::execute(connection, &sql, &[before, from, to]).await
+    crate::projector::execute(shared, &sql, &[before, from, to]).await
 }
 
 /// Forgets the messages of an inbox that were processed before a time, in all tenants; how many
 /// there were.
 pub(crate) async fn delete_messages<B: Backend>(
-    connection: &mut B::Connection,
+    shared: &Shared<B>,
     inbox: &Inbox,
     before: DateTime<Utc>,
 ) -> Result<u64> {
@@ -130,7 +128,7 @@ pub(crate) async fn delete_messages<B: Backend>(
         .into();
     let before = Parameter::new(ColumnType::Timestamp, Value::Timestamp(before));
     let [from, to] = range_of(&inbox.key_prefix());
-    B::execute(connection, &sql, &[before, from, to]).await
+    crate::projector::execute(shared, &sql, &[before, from, to]).await
 }
 
 /// The keys that begin with a prefix, which ends with `/`: up to the one that ends with the next

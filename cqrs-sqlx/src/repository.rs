@@ -81,13 +81,17 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
         self.unit_of_work.exists(&select).await
     }
 
-    fn save(&mut self, aggregate: A) -> Result<()> {
-        self.unit_of_work
-            .stage(|context, now| StagedWrite::save(aggregate, context, now))
+    fn save(&mut self, mut aggregate: A) -> Result<()> {
+        self.unit_of_work.stage(|interceptors, context, now| {
+            interceptors.before_save(&mut aggregate, context)?;
+            StagedWrite::save(aggregate, context, now)
+        })
     }
 
-    fn remove(&mut self, aggregate: A) -> Result<()> {
-        self.unit_of_work
-            .stage(|context, now| StagedWrite::remove(aggregate, context, now))
+    fn remove(&mut self, mut aggregate: A) -> Result<()> {
+        self.unit_of_work.stage(|interceptors, context, now| {
+            interceptors.before_remove(&mut aggregate, context)?;
+            StagedWrite::remove(aggregate, context, now)
+        })
     }
 }

@@ -14,6 +14,7 @@ use crate::log::{EVENT_COLUMNS, read_event};
 use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::store::Shared;
+use crate::tenancy::{self, TenantSite};
 
 /// A commit whose answer was lost is looked for in the log, so an event stays longer than anyone
 /// can be looking.
@@ -190,7 +191,8 @@ async fn part<B: Backend>(
         .into(),
         parameters: parameters.0,
     };
-    let found = reads::rows(Place::Alone(shared), &select, None, |row: &B::Row| {
+    let place = Place::Confined(shared, context.scope());
+    let found = reads::rows(place, &select, None, |row: &B::Row| {
         let goes = row.read_i64(18).map_err(Error::other)? == Some(1);
         Ok((read_event(row)?, goes))
     })
@@ -234,7 +236,7 @@ fn goes<B: Backend>(
     }
     if let Some(tenant) = context.scope().tenant() {
         let tenant = parameters.add(Parameter::text(tenant.as_str()));
-        conditions.push(format!("tenant_id = {tenant}"));
+        conditions.push(tenancy::equals(TenantSite::Retention, "tenant_id", &tenant));
     }
     conditions.join(" AND ")
 }

@@ -65,6 +65,10 @@ sites! {
     Log,
     /// Events of the log that are folded when they are read.
     LiveLog,
+    /// Old events that are removed.
+    Retention,
+    /// The policy of row-level security.
+    Policy,
 }
 
 /// The condition that a column holds the tenant.
@@ -147,6 +151,7 @@ mod tests {
         "backend/mod.rs",
         "backend/postgres/bulk.rs",
         "backend/postgres/events.rs",
+        "backend/postgres/row_security.rs",
         "backend/postgres/rows.rs",
         "backend/postgres/write.rs",
         "backend/postgres/write/guard.rs",
@@ -158,10 +163,12 @@ mod tests {
         "log.rs",
         "maintenance.rs",
         "reads.rs",
+        "retention.rs",
         "select.rs",
         "select/bulk.rs",
         "select/family.rs",
         "sql.rs",
+        "verify.rs",
     ];
 
     fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -84,6 +84,7 @@ impl std::error::Error for SchemaMismatch {}
 pub(crate) async fn verify<B: Backed>(
     connection: &mut Connection<B>,
     tables: &[&'static Table],
+    row_level_security: bool,
 ) -> Result<()> {
     let mut differences = Vec::new();
     own_tables(connection, &mut differences).await?;
@@ -100,6 +101,13 @@ pub(crate) async fn verify<B: Backed>(
         let keys = B::live_keys(connection.begin_work(), table.name()).await?;
         connection.end_work();
         compare_key(table, &live, &keys, &mut differences);
+    }
+    if row_level_security {
+        let confined = tables.iter().flat_map(|table| table.with_children());
+        let confined = confined.filter(|table| table.is_tenant());
+        let confined: Vec<&str> = confined.map(Table::name).collect();
+        differences.extend(B::policy_gaps(connection.begin_work(), &confined).await?);
+        connection.end_work();
     }
     refuse("the schema of the database is not the code's", differences)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::ManualClock;
 use crate::envelope::{Envelope, Position, RawPayload};
+use crate::interceptor::Interceptors;
 use crate::maintenance::BulkStore;
 use crate::store::RetryPolicy;
 
@@ -47,6 +48,8 @@ pub struct Setup {
     pub clock: Arc<ManualClock>,
     /// The retry policy of the store.
     pub retry_policy: RetryPolicy,
+    /// The interceptors of the store.
+    pub interceptors: Interceptors,
 }
 
 impl Setup {
@@ -54,6 +57,7 @@ impl Setup {
         Self {
             clock,
             retry_policy,
+            interceptors: Interceptors::default(),
         }
     }
 }

@@ -27,7 +27,8 @@
 //!     async fn store(&self, setup: Setup) -> InMemoryStore {
 //!         let store = InMemoryStore::new()
 //!             .with_clock(setup.clock)
-//!             .with_retry_policy(setup.retry_policy);
+//!             .with_retry_policy(setup.retry_policy)
+//!             .with_interceptors(setup.interceptors);
 //!         store.subscribe_rows(ParcelList).unwrap();
 //!         store.subscribe_rows(LabelUses).unwrap();
 //!         store.subscribe_rows(CounterTotals).unwrap();
@@ -74,6 +75,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod inbox;
 pub mod inline;
+pub mod interceptors;
 pub mod live;
 pub mod log;
 pub mod pages;

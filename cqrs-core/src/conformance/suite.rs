@@ -194,6 +194,14 @@ macro_rules! __conformance_rules {
                 the_later_of_two_deliveries_does_nothing
                 an_id_that_does_not_fit_is_refused
             }
+            interceptors {
+                interceptors_see_every_write
+                interceptors_run_in_their_order
+                an_interceptor_refuses
+                an_interceptor_changes_the_aggregate
+                what_is_not_committed_has_no_after
+                an_interceptor_that_panics_loses_nothing
+            }
             batches {
                 batches_commit_every_so_many_items
                 a_failed_batch_says_what_was_committed

@@ -14,6 +14,7 @@ use crate::clock::ManualClock;
 use crate::context::{RequestContext, TenantId};
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::interceptor::Interceptors;
 use crate::repository::Repository;
 use crate::store::{RetryPolicy, Store};
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
@@ -33,12 +34,28 @@ pub(super) async fn begin<H: Harness>(harness: &H) -> Bench<'_, H> {
 }
 
 pub(super) async fn begin_at<H: Harness>(harness: &H, clock: Arc<ManualClock>) -> Bench<'_, H> {
+    begin_as(harness, clock, Interceptors::default()).await
+}
+
+pub(super) async fn begin_with<H: Harness>(
+    harness: &H,
+    interceptors: Interceptors,
+) -> Bench<'_, H> {
+    begin_as(harness, Arc::new(ManualClock::new(time(0))), interceptors).await
+}
+
+async fn begin_as<H: Harness>(
+    harness: &H,
+    clock: Arc<ManualClock>,
+    interceptors: Interceptors,
+) -> Bench<'_, H> {
     let retry_policy = RetryPolicy {
         attempts: ATTEMPTS,
         first_delay: Duration::from_millis(1),
         max_delay: Duration::from_millis(2),
     };
-    let setup = Setup::new(Arc::clone(&clock), retry_policy);
+    let mut setup = Setup::new(Arc::clone(&clock), retry_policy);
+    setup.interceptors = interceptors;
     Bench {
         harness,
         store: harness.store(setup).await,

@@ -13,6 +13,7 @@ use crate::context::{Metadata, TenantId};
 use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
 use crate::idempotency::RecordedReceipt;
 use crate::inline::InlineProjections;
+use crate::interceptor::Interceptors;
 use crate::mapping::{Key, Table, ValueRow};
 use crate::staging::StagedWrite;
 use crate::store::{RetryPolicy, StoreId};
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) id: StoreId,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retry_policy: RetryPolicy,
+    pub(super) interceptors: Interceptors,
     pub(super) inline: Arc<InlineProjections<InMemoryTransaction>>,
     pub(super) changes: Arc<TableChanges>,
     /// Whose turn it is to commit with inline projections.

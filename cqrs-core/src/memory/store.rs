@@ -15,6 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::context::RequestContext;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result};
+use crate::interceptor::{Interceptor, Interceptors};
 use crate::live::LogSlice;
 use crate::projection::{Projection, RowProjection, Rows};
 use crate::store::{RetryPolicy, Store, StoreId};
@@ -79,6 +80,7 @@ impl InMemoryStore {
                 id: StoreId::unique(),
                 clock: Arc::new(SystemClock),
                 retry_policy: RetryPolicy::default(),
+                interceptors: Interceptors::default(),
                 inline: Arc::default(),
                 changes: Arc::default(),
                 commits: Turn::default(),
@@ -97,6 +99,21 @@ impl InMemoryStore {
     #[must_use]
     pub fn with_retry_policy(self, policy: RetryPolicy) -> Self {
         self.with(|shared| shared.retry_policy = policy)
+    }
+
+    /// The same store, used with one more [`Interceptor`], after those that it has. Clones made
+    /// before keep theirs.
+    #[must_use]
+    pub fn with_interceptor(self, interceptor: impl Interceptor) -> Self {
+        self.with(|shared| {
+            shared.interceptors = std::mem::take(&mut shared.interceptors).with(interceptor);
+        })
+    }
+
+    /// The same store, used with these interceptors alone. Clones made before keep theirs.
+    #[must_use]
+    pub fn with_interceptors(self, interceptors: Interceptors) -> Self {
+        self.with(|shared| shared.interceptors = interceptors)
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{Hooks, HooksMark};
 use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::inline::Inline;
+use crate::interceptor::Interceptors;
 use crate::mapping::{Key, Table};
 use crate::specification::Specification;
 use crate::spent::Spent;
@@ -88,20 +89,42 @@ impl InMemoryUnitOfWork {
         }
     }
 
-    pub(super) fn stage_save<A: AggregateRoot>(&mut self, aggregate: A) -> Result<()> {
-        let now = self.shared.clock.now();
-        self.stage(StagedWrite::save(aggregate, &self.context, now)?)
-    }
-
-    pub(super) fn stage_remove<A: AggregateRoot>(&mut self, aggregate: A) -> Result<()> {
-        let now = self.shared.clock.now();
-        self.stage(StagedWrite::remove(aggregate, &self.context, now)?)
-    }
-
-    fn stage(&mut self, write: StagedWrite) -> Result<()> {
+    pub(super) fn stage_save<A: AggregateRoot>(&mut self, mut aggregate: A) -> Result<()> {
         self.check_usable()?;
         self.check_writable()?;
-        self.staged.push(write)
+        let context = &self.context;
+        self.shared
+            .interceptors
+            .before_save(&mut aggregate, context)?;
+        let now = self.shared.clock.now();
+        self.staged
+            .push(StagedWrite::save(aggregate, context, now)?)
+    }
+
+    pub(super) fn stage_remove<A: AggregateRoot>(&mut self, mut aggregate: A) -> Result<()> {
+        self.check_usable()?;
+        self.check_writable()?;
+        let context = &self.context;
+        self.shared
+            .interceptors
+            .before_remove(&mut aggregate, context)?;
+        let now = self.shared.clock.now();
+        self.staged
+            .push(StagedWrite::remove(aggregate, context, now)?)
+    }
+
+    /// Everything that the commit is about to write.
+    fn writes(&self) -> impl Iterator<Item = &StagedWrite> {
+        self.flushed.iter().chain(self.staged.as_slice())
+    }
+
+    /// What the interceptors see after the commit.
+    fn watched(&self) -> Option<(Interceptors, RequestContext, Vec<StagedWrite>)> {
+        let interceptors = &self.shared.interceptors;
+        (!interceptors.is_empty()).then(|| {
+            let writes = self.writes().cloned().collect();
+            (interceptors.clone(), self.context.clone(), writes)
+        })
     }
 
     pub(super) fn find_row(&mut self, table: &'static Table, key: &Key) -> Result<Option<Row>> {
@@ -210,8 +233,15 @@ impl UnitOfWork for InMemoryUnitOfWork {
         if !self.savepoints.is_empty() {
             return Err(Error::open_savepoint());
         }
+        self.shared
+            .interceptors
+            .before_commit(&self.context, self.writes())?;
+        let watched = self.watched();
         let hooks = std::mem::take(&mut self.hooks);
         let receipt = self.write().await?;
+        if let Some((interceptors, context, writes)) = watched {
+            interceptors.after_commit(&context, &writes, &receipt);
+        }
         hooks.run_after(&receipt);
         Ok(receipt)
     }

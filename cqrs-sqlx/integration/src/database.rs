@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use cqrs_core::mapping::Table;
+use cqrs_sqlx::PgStore;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tempfile::TempDir;
@@ -70,18 +72,89 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     /// Drops the database; a failure leaves it on the server and is not reported.
     fn drop(&mut self) {
-        let server = std::mem::take(&mut self.server);
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // A test's own runtime cannot be entered from a drop, so the statement gets another.
-        let dropper = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            if let Ok(runtime) = runtime {
-                let _ = runtime.block_on(administer(&server, sql));
-            }
-        });
-        let _ = dropper.join();
+        administer_in_drop(std::mem::take(&mut self.server), sql);
+    }
+}
+
+/// A test's own runtime cannot be entered from a drop, so the statement gets another.
+fn administer_in_drop(server: String, sql: String) {
+    let dropper = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        if let Ok(runtime) = runtime {
+            let _ = runtime.block_on(administer(&server, sql));
+        }
+    });
+    let _ = dropper.join();
+}
+
+/// A Postgres database whose tables are behind policies of row-level security, and a role that they
+/// hold for: neither a superuser nor the owner of the tables.
+#[derive(Debug)]
+pub struct SecuredDatabase {
+    // Dropped before the role, which else has rights in it.
+    database: Option<TestDatabase>,
+    role: String,
+    url: String,
+}
+
+impl SecuredDatabase {
+    /// Creates these tables, those of the framework, their policies, and the role.
+    ///
+    /// # Panics
+    ///
+    /// If a statement fails.
+    pub async fn create(tables: &[&'static Table]) -> Self {
+        const PASSWORD: &str = "of a test";
+        let database = TestDatabase::create().await;
+        let owner = PgStore::connect(database.url()).await.expect("it is there");
+        owner.migrate().await.expect("migrations apply");
+        owner
+            .create_tables(tables)
+            .await
+            .expect("tables are created");
+        owner.close();
+        let role = database.name().replace("cqrs_test_", "cqrs_role_");
+        let sql = format!(
+            "{policies}
+             CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}';
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+             GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}",
+            policies = PgStore::row_level_security_sql(tables),
+        );
+        administer(database.url(), sql)
+            .await
+            .expect("policies and a role are created");
+        let options = options(database.url()).username(&role).password(PASSWORD);
+        Self {
+            url: url_of(&options),
+            database: Some(database),
+            role,
+        }
+    }
+
+    /// The URL for the role.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The URL for a superuser, whom policies do not concern.
+    ///
+    /// # Panics
+    ///
+    /// Never.
+    pub fn superuser_url(&self) -> &str {
+        let database = self.database.as_ref();
+        database.expect("it is only taken out in the drop").url()
+    }
+}
+
+impl Drop for SecuredDatabase {
+    fn drop(&mut self) {
+        drop(self.database.take());
+        administer_in_drop(postgres_url(), format!("DROP ROLE IF EXISTS {}", self.role));
     }
 }
 

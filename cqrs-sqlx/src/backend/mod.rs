@@ -27,7 +27,7 @@ use cqrs_core::mapping::{Column, ColumnRole, ColumnType, RowSource, Table, Value
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{
     AggregateRoot, Envelope, Error, JsonPlace, Metadata, Owned, Position, RawPayload, ReadModel,
-    Result, RowAddress, StoreErrorKind, TextTest,
+    Result, RowAddress, StoreErrorKind, TenantScope, TextTest,
 };
 use uuid::Uuid;
 
@@ -229,6 +229,19 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// Begins a transaction that refuses to write, and whose reads all see one moment. It is
     /// rolled back, never committed.
     fn begin_reading(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// Confines the open transaction to a tenant scope, which policies of the database enforce. Only
+    /// for stores that were asked for that.
+    fn confine(
+        connection: &mut Self::Connection,
+        scope: &TenantScope,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Where the policies do not hold for these tables, or the framework's own.
+    fn policy_gaps(
+        connection: &mut Self::Connection,
+        tables: &[&str],
+    ) -> impl Future<Output = Result<Vec<String>>> + Send;
 
     /// Sets a savepoint in the transaction.
     fn begin_savepoint(

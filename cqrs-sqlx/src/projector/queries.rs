@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use cqrs_core::Result;
+use cqrs_core::{Result, TenantScope};
 
 use crate::backend::{Backend, Parameter};
 use crate::connections::{Connection, Connections};
 use crate::reads::is_unavailable;
 use crate::store::Shared;
 
-/// Runs a statement that may be repeated; how many rows it changed.
+/// Runs a statement that may be repeated, across all tenants; how many rows it changed.
 pub(crate) async fn execute<B: Backend>(
     shared: &Shared<B>,
     sql: &Arc<str>,
@@ -19,7 +19,7 @@ pub(crate) async fn execute<B: Backend>(
     let mut again = true;
     loop {
         let mut connection = shared.writers.acquire().await?;
-        match B::execute(connection.begin_work(), sql, parameters).await {
+        match execute_on(shared, connection.begin_work(), sql, parameters).await {
             Ok(changed) => {
                 connection.end_work();
                 return Ok(changed);
@@ -38,13 +38,42 @@ pub(crate) async fn execute<B: Backend>(
     }
 }
 
-/// Begins a transaction.
+async fn execute_on<B: Backend>(
+    shared: &Shared<B>,
+    connection: &mut B::Connection,
+    sql: &Arc<str>,
+    parameters: &[Parameter],
+) -> Result<u64> {
+    if !shared.row_level_security {
+        return B::execute(connection, sql, parameters).await;
+    }
+    B::begin(connection).await?;
+    let changed = match shared.confine(connection, &TenantScope::System).await {
+        Ok(()) => B::execute(connection, sql, parameters).await,
+        Err(error) => Err(error),
+    };
+    match changed {
+        Ok(changed) => B::commit(connection).await.map(|()| changed),
+        Err(error) => {
+            // Where even this fails, the connection is repaired or closed when it is given back.
+            let _ = B::rollback(connection).await;
+            Err(error)
+        }
+    }
+}
+
+/// Begins a transaction across all tenants.
 pub(super) async fn begin<B: Backend>(shared: &Shared<B>) -> Result<Connection<B>> {
     let mut again = true;
     loop {
         let mut connection = shared.writers.acquire().await?;
         match B::begin(connection.begin_work()).await {
-            Ok(()) => return Ok(connection),
+            Ok(()) => {
+                shared
+                    .confine(connection.get(), &TenantScope::System)
+                    .await?;
+                return Ok(connection);
+            }
             Err(error) if is_unavailable(&error) => {
                 discard(connection, &shared.writers);
                 if !std::mem::take(&mut again) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnType, RowSource, Value};
-use cqrs_core::{Error, Position, Result, StartAt, StoreErrorKind, Subscription};
+use cqrs_core::{Error, Position, Result, StartAt, StoreErrorKind, Subscription, TenantScope};
 
 use super::checkpoint::{self, read};
 use super::horizon::look;
@@ -161,9 +161,12 @@ async fn first_since<B: Backend>(
         sql: sql.into(),
         parameters: vec![checkpoint::time(Some(time))],
     };
-    let found = reads::rows(Place::Alone(shared), &select, None, |row: &B::Row| {
-        read(row, |row| Ok(row.read_i64(0)?.map(Position)))
-    })
+    let found = reads::rows(
+        Place::Confined(shared, &TenantScope::System),
+        &select,
+        None,
+        |row: &B::Row| read(row, |row| Ok(row.read_i64(0)?.map(Position))),
+    )
     .await?;
     Ok(found.into_iter().next().flatten())
 }

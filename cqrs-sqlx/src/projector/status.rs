@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::RowSource;
-use cqrs_core::{Position, Result};
+use cqrs_core::{Position, Result, TenantScope};
 
 use super::checkpoint::{self, Checkpoint, read, some};
 use crate::backend::Backend;
@@ -179,30 +179,35 @@ async fn segments<B: Backend>(
         .into(),
         parameters: Vec::new(),
     };
-    reads::rows(Place::Alone(shared), &select, None, |row: &B::Row| {
-        let checkpoint = Checkpoint::read(row)?;
-        let (now, last, next, wanted) = read(row, |row| {
-            let now = some(row.read_timestamp(13)?)?;
-            let last = some(row.read_i64(14)?)?;
-            Ok((now, last, row.read_timestamp(15)?, row.read_i32(16)?))
-        })?;
-        let name = checkpoint.name.clone();
-        let segment = SegmentStatus {
-            segment: u32::try_from(checkpoint.segment.number).unwrap_or(0),
-            position: checkpoint.position,
-            lag: u64::try_from(last - checkpoint.position.0).unwrap_or(0),
-            lag_time: next
-                .and_then(|next| (now - next).to_std().ok())
-                .unwrap_or_default(),
-            state: match (checkpoint.halted, checkpoint.failed_attempts) {
-                (true, _) => SubscriptionState::Halted(checkpoint.into_failure()),
-                (false, 0) => SubscriptionState::Active,
-                (false, _) => SubscriptionState::Retrying(checkpoint.into_failure()),
-            },
-        };
-        let wanted = wanted.and_then(|wanted| u32::try_from(wanted).ok());
-        Ok((name, wanted.unwrap_or(1), segment))
-    })
+    reads::rows(
+        Place::Confined(shared, &TenantScope::System),
+        &select,
+        None,
+        |row: &B::Row| {
+            let checkpoint = Checkpoint::read(row)?;
+            let (now, last, next, wanted) = read(row, |row| {
+                let now = some(row.read_timestamp(13)?)?;
+                let last = some(row.read_i64(14)?)?;
+                Ok((now, last, row.read_timestamp(15)?, row.read_i32(16)?))
+            })?;
+            let name = checkpoint.name.clone();
+            let segment = SegmentStatus {
+                segment: u32::try_from(checkpoint.segment.number).unwrap_or(0),
+                position: checkpoint.position,
+                lag: u64::try_from(last - checkpoint.position.0).unwrap_or(0),
+                lag_time: next
+                    .and_then(|next| (now - next).to_std().ok())
+                    .unwrap_or_default(),
+                state: match (checkpoint.halted, checkpoint.failed_attempts) {
+                    (true, _) => SubscriptionState::Halted(checkpoint.into_failure()),
+                    (false, 0) => SubscriptionState::Active,
+                    (false, _) => SubscriptionState::Retrying(checkpoint.into_failure()),
+                },
+            };
+            let wanted = wanted.and_then(|wanted| u32::try_from(wanted).ok());
+            Ok((name, wanted.unwrap_or(1), segment))
+        },
+    )
     .await
 }
 

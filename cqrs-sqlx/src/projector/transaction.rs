@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use cqrs_core::mapping::{ColumnType, Table, Value};
-use cqrs_core::{Changing, Entity, Owned, ProjectionTransaction, ReadModel, Result, RowAddress};
+use cqrs_core::{
+    Changing, Entity, Owned, ProjectionTransaction, ReadModel, Result, RowAddress, TenantScope,
+};
 
 use crate::backend::{Backend, Parameter};
 use crate::connections::Connection;
@@ -107,6 +109,9 @@ impl<B: Backend> SqlTransaction<B> {
             }
             B::commit_and_begin(connection).await?;
             if more {
+                self.shared
+                    .confine(connection, &TenantScope::System)
+                    .await?;
                 return Ok(More::Begun);
             }
             B::rollback(connection).await?;

@@ -10,8 +10,8 @@ use cqrs_core::mapping::Value;
 use cqrs_core::sql::{SqlRow, Statement};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
-    AggregateRoot, Changing, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Inline, Page,
-    RecordedReceipt, RequestContext, Result, Spent, TenantScope, UnitOfWork,
+    AggregateRoot, Changing, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Inline,
+    Interceptors, Page, RecordedReceipt, RequestContext, Result, Spent, TenantScope, UnitOfWork,
 };
 use tracing::{Instrument, Span};
 
@@ -101,10 +101,11 @@ impl<B: Backend> SqlUnitOfWork<B> {
 
     pub(crate) fn stage(
         &mut self,
-        stage: impl FnOnce(&RequestContext, DateTime<Utc>) -> Result<StagedWrite>,
+        stage: impl FnOnce(&Interceptors, &RequestContext, DateTime<Utc>) -> Result<StagedWrite>,
     ) -> Result<()> {
         self.check_writable()?;
-        let write = stage(&self.context, self.shared.clock.now())?;
+        let shared = &self.shared;
+        let write = stage(&shared.interceptors, &self.context, shared.clock.now())?;
         self.staged.push(write)
     }
 
@@ -244,7 +245,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
     async fn place(&mut self) -> Result<Place<'_, B>> {
         let alone = self.access == Access::Write && self.staged.is_empty();
         if alone && matches!(self.state, State::Idle) {
-            return Ok(Place::Alone(&self.shared));
+            return Ok(Place::Confined(&self.shared, self.context.scope()));
         }
         Ok(Place::Transaction(self.open().await?.connection()))
     }
@@ -262,9 +263,10 @@ impl<B: Backend> SqlUnitOfWork<B> {
                 None => transaction,
             },
             State::Idle => {
+                let (shared, scope) = (&self.shared, self.context.scope());
                 let begun = match self.access {
-                    Access::Read => Transaction::begin_reading(&self.shared).await,
-                    Access::Write => Transaction::begin(&self.shared).await,
+                    Access::Read => Transaction::begin_reading(shared, scope).await,
+                    Access::Write => Transaction::begin(shared, scope).await,
                 };
                 begun.inspect_err(|cause| self.state = State::Failed(Spent::by(cause)))?
             }
@@ -335,6 +337,8 @@ impl<B: Backend> SqlUnitOfWork<B> {
     async fn write(mut self) -> Result<Written> {
         let _changing = self.changing();
         let alone = !self.projections.reads(self.staged.as_slice());
+        // Policies need to know the tenant before the statement begins.
+        let alone = alone && !self.shared.row_level_security;
         if matches!(self.state, State::Idle) && self.record.is_none() && alone {
             if self.staged.is_empty() {
                 return Ok(Written::default());
@@ -375,9 +379,28 @@ impl<B: Backend> SqlUnitOfWork<B> {
         }
         Hooks::run_before(self, Self::hooks).await?;
         match &self.state {
-            State::Open(transaction) if transaction.has_savepoint() => Err(Error::open_savepoint()),
-            _ => Ok(()),
+            State::Open(transaction) if transaction.has_savepoint() => {
+                return Err(Error::open_savepoint());
+            }
+            _ => {}
         }
+        let interceptors = &self.shared.interceptors;
+        interceptors.before_commit(&self.context, self.writes())
+    }
+
+    /// Everything that the commit is about to write.
+    fn writes(&self) -> impl Iterator<Item = &StagedWrite> {
+        let sent = match &self.state {
+            State::Open(transaction) => transaction.sent(),
+            State::Idle | State::Failed(_) => &[],
+        };
+        sent.iter().chain(self.staged.as_slice())
+    }
+
+    /// What the interceptors see after the commit.
+    fn watched(&self) -> Option<(RequestContext, Vec<StagedWrite>)> {
+        let is_watched = !self.shared.interceptors.is_empty();
+        is_watched.then(|| (self.context.clone(), self.writes().cloned().collect()))
     }
 }
 
@@ -401,11 +424,17 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
             }
             let shared = Arc::clone(&self.shared);
             let hooks = std::mem::take(&mut self.hooks);
+            let watched = self.watched();
             let written = self.write().await?;
             if written.position.is_some() {
                 shared.committed.signal();
             }
             let receipt = CommitReceipt::new(written.events, written.position);
+            if let Some((context, writes)) = watched {
+                shared
+                    .interceptors
+                    .after_commit(&context, &writes, &receipt);
+            }
             hooks.run_after(&receipt);
             Ok(receipt)
         };

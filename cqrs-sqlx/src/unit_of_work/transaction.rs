@@ -58,22 +58,24 @@ pub(crate) enum Afterwards<B: Backend> {
 
 impl<B: Backend> Transaction<B> {
     /// Begins one that writes.
-    pub(crate) async fn begin(shared: &Shared<B>) -> Result<Self> {
+    pub(crate) async fn begin(shared: &Shared<B>, scope: &TenantScope) -> Result<Self> {
         let mut connection = shared.writers.acquire().await?;
         if let Err(cause) = B::begin(connection.begin_work()).await {
             connection = another(&shared.writers, connection, cause).await?;
             B::begin(connection.begin_work()).await?;
         }
+        shared.confine(connection.get(), scope).await?;
         Ok(Self::on(connection))
     }
 
     /// Begins one that only reads, all of it from one moment.
-    pub(super) async fn begin_reading(shared: &Shared<B>) -> Result<Self> {
+    pub(super) async fn begin_reading(shared: &Shared<B>, scope: &TenantScope) -> Result<Self> {
         let mut connection = shared.readers.acquire().await?;
         if let Err(cause) = B::begin_reading(connection.begin_work()).await {
             connection = another(&shared.readers, connection, cause).await?;
             B::begin_reading(connection.begin_work()).await?;
         }
+        shared.confine(connection.get(), scope).await?;
         Ok(Self::on(connection))
     }
 
@@ -93,6 +95,11 @@ impl<B: Backend> Transaction<B> {
 
     pub(super) fn spoiled(&self) -> Option<&Spent> {
         self.spoiled.as_ref()
+    }
+
+    /// What was sent in it.
+    pub(super) fn sent(&self) -> &[StagedWrite] {
+        &self.sent
     }
 
     /// The tables of the aggregates that it has written.

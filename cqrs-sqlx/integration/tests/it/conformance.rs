@@ -6,7 +6,7 @@ use std::time::Duration;
 use cqrs_core::conformance::fixtures::{self, CounterTotals, LabelUses, LockerList, ParcelList};
 use cqrs_core::conformance::{Harness, Setup};
 use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, RequestContext};
-use cqrs_integration::database::{TestDatabase, TestFile};
+use cqrs_integration::database::{SecuredDatabase, TestDatabase, TestFile};
 use cqrs_sqlx::{
     Backend, PgStore, ProjectorBuilder, ProjectorHandle, SqlStore, SqliteStore, StoreOptions,
     SubscriptionState,
@@ -50,6 +50,7 @@ fn options(setup: &Setup) -> StoreOptions {
     StoreOptions::default()
         .clock(setup.clock.clone())
         .retry_policy(setup.retry_policy)
+        .interceptors(setup.interceptors.clone())
 }
 
 /// Each database lives as long as the harness of its test.
@@ -64,6 +65,37 @@ impl Harness for Postgres {
         let url = database.url().parse().unwrap();
         let store = PgStore::connect_with(url, options(&setup)).await.unwrap();
         let handle = prepare(&store).await;
+        self.0.lock().unwrap().push((handle, database));
+        store
+    }
+
+    async fn project(&self, store: &PgStore) {
+        projector(store).run_until_idle().await.ok();
+    }
+
+    async fn log(&self, store: &PgStore) -> Vec<Envelope<RawPayload>> {
+        log(store).await
+    }
+
+    async fn halted_at(&self, store: &PgStore, subscription: &str) -> Option<Position> {
+        halted_at(store, subscription).await
+    }
+}
+
+/// Under row-level security, as a role that it holds for.
+#[derive(Default)]
+struct Secured(Mutex<Vec<(ProjectorHandle, SecuredDatabase)>>);
+
+impl Harness for Secured {
+    type Store = PgStore;
+
+    async fn store(&self, setup: Setup) -> PgStore {
+        let database = SecuredDatabase::create(&fixtures::tables()).await;
+        let url = database.url().parse().unwrap();
+        let options = options(&setup).row_level_security();
+        let store = PgStore::connect_with(url, options).await.unwrap();
+        store.verify(&fixtures::tables()).await.unwrap();
+        let handle = projector(&store).start().await.unwrap();
         self.0.lock().unwrap().push((handle, database));
         store
     }
@@ -120,7 +152,8 @@ impl Harness for Memory {
     async fn store(&self, setup: Setup) -> InMemoryStore {
         let store = InMemoryStore::new()
             .with_clock(setup.clock)
-            .with_retry_policy(setup.retry_policy);
+            .with_retry_policy(setup.retry_policy)
+            .with_interceptors(setup.interceptors);
         store.subscribe_rows(ParcelList).unwrap();
         store.subscribe_rows(LabelUses).unwrap();
         store.subscribe_rows(CounterTotals).unwrap();
@@ -173,6 +206,13 @@ mod postgres {
     cqrs_core::conformance_suite!(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         super::Postgres::default()
+    );
+}
+
+mod secured {
+    cqrs_core::conformance_suite!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        super::Secured::default()
     );
 }
 

@@ -26,6 +26,7 @@ mod oracle;
 mod projector;
 mod refused;
 mod retention;
+mod row_security;
 mod specification;
 mod specification_differential;
 mod sql_finders;

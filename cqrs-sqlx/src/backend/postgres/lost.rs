@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::Postgres;
 use super::error::error;
+use super::row_security;
 use crate::backend::{Process, Proof, Written};
 use crate::connections::Connect;
 
@@ -36,6 +37,9 @@ pub(super) async fn resolve(
         let attempt = async {
             let mut session = postgres.connect().await?;
             wait_until_gone(&mut session.connection, process, give_up).await?;
+            row_security::open(&mut session.connection)
+                .await
+                .map_err(|cause| error(cause, "finding out what became of a commit"))?;
             look(&mut session.connection, proof).await
         };
         let Ok(answer) = tokio::time::timeout_at(give_up, attempt).await else {

@@ -14,6 +14,7 @@ mod model;
 mod notify;
 mod prepare;
 mod row;
+mod row_security;
 mod rows;
 mod schema;
 mod write;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
 use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{AggregateRoot, Metadata, Owned, ReadModel, Result, RowAddress};
+use cqrs_core::{AggregateRoot, Metadata, Owned, ReadModel, Result, RowAddress, TenantScope};
 use futures_util::TryStreamExt;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlStr};
@@ -163,6 +164,14 @@ impl Backed for Postgres {
         transaction::begin::<sqlx::Postgres>(&mut session.connection, Some(begin))
             .await
             .map_err(|cause| error(cause, "beginning a transaction"))
+    }
+
+    async fn confine(session: &mut Session, scope: &TenantScope) -> Result<()> {
+        row_security::confine(&mut session.connection, scope).await
+    }
+
+    async fn policy_gaps(session: &mut Session, tables: &[&str]) -> Result<Vec<String>> {
+        row_security::gaps(&mut session.connection, tables).await
     }
 
     async fn begin_savepoint(session: &mut Session) -> Result<()> {
@@ -505,6 +514,19 @@ fn arguments(parameters: &[Parameter]) -> Result<PgArguments> {
 }
 
 impl crate::SqlStore<Postgres> {
+    /// The statements that put tables behind policies of row-level security, with the framework's
+    /// own, for [`StoreOptions::row_level_security`](crate::StoreOptions::row_level_security): to
+    /// put into a migration of your own, after those that create the tables. Tables without tenants
+    /// are left out. The statements may be run again.
+    ///
+    /// The role that the application connects as must not be a superuser and must not have
+    /// `BYPASSRLS`. It needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables, and `USAGE`
+    /// and `SELECT` on the sequence `cqrs_event_position`.
+    #[must_use]
+    pub fn row_level_security_sql(tables: &[&Table]) -> String {
+        row_security::sql(tables)
+    }
+
     /// Opens a store. Connects once, to find out early that it can.
     ///
     /// # Errors

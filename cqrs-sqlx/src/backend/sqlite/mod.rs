@@ -22,6 +22,7 @@ use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
     AggregateRoot, Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind,
+    TenantScope,
 };
 use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -143,6 +144,15 @@ impl Backed for Sqlite {
 
     async fn begin_reading(connection: &mut SqliteConnection) -> Result<()> {
         connection::begin_reading(connection).await
+    }
+
+    /// Never called: opening a store with row-level security fails.
+    async fn confine(_: &mut SqliteConnection, _: &TenantScope) -> Result<()> {
+        Err(no_row_security())
+    }
+
+    async fn policy_gaps(_: &mut SqliteConnection, _: &[&str]) -> Result<Vec<String>> {
+        Err(no_row_security())
     }
 
     async fn begin_savepoint(connection: &mut SqliteConnection) -> Result<()> {
@@ -452,6 +462,14 @@ impl Backed for Sqlite {
     }
 }
 
+fn no_row_security() -> Error {
+    Error::store(
+        StoreErrorKind::Usage,
+        "SQLite has no row-level security: open the store without \
+         `StoreOptions::row_level_security`, or use Postgres",
+    )
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -479,11 +497,15 @@ impl crate::SqlStore<Sqlite> {
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// As [`connect`](Self::connect); a [`Usage`](cqrs_core::StoreErrorKind::Usage) error where the
+    /// options ask for [row-level security](crate::StoreOptions::row_level_security).
     pub async fn connect_with(
         options: SqliteConnectOptions,
         store: crate::StoreOptions,
     ) -> Result<Self> {
+        if store.row_level_security {
+            return Err(no_row_security());
+        }
         let backend = Sqlite::new(options);
         let open = |size| {
             crate::connections::Connections::new(backend.clone(), size, store.acquire_timeout)

@@ -1,6 +1,7 @@
 //! The checks of isolation notice when a statement forgets the tenant, whichever it is.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cqrs_core::conformance::fixtures::{Stop, Tour};
 use cqrs_core::{
@@ -11,8 +12,8 @@ use cqrs_core::{
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_sqlx::{
-    __TenantSite as TenantSite, __mutation::Opened, Postgres, SqlStore, SqlTransaction, Sqlite,
-    StoreOptions,
+    __TenantSite as TenantSite, __mutation::Opened, PgStore, Postgres, Retention, SqlStore,
+    SqlTransaction, Sqlite, StoreOptions,
 };
 use sqlx::{Connection, PgConnection};
 
@@ -262,6 +263,21 @@ async fn check_receipts<K: Kind>(store: &SqlStore<K>, leaks: &mut Leaks) {
     }
 }
 
+async fn check_retention<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
+    fresh
+        .run("UPDATE cqrs_event SET recorded_at = '2001-02-03T04:05:06.000000Z'")
+        .await;
+    let events = "SELECT count(*) FROM cqrs_event WHERE tenant_id = 'south'";
+    let before = fresh.number(events).await;
+    let retention = Retention::older_than(Duration::from_secs(3600)).forget_first_events();
+    let north = stores::tenant("north");
+    let removed = store.remove_events(&north, &retention).await;
+    check!(leaks, removed.map(|removed| removed.events > 0), Ok(true));
+    if fresh.number(events).await != before {
+        leaks.push("events of another tenant were removed".to_owned());
+    }
+}
+
 /// What leaks with this site open, and whether any statement was built with it.
 async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     let opened = Opened::site(site);
@@ -285,6 +301,8 @@ async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     check_children(&fresh, &store, &mut leaks).await;
     check_rows(&fresh, &store, &mut leaks).await;
     check_receipts(&store, &mut leaks).await;
+    check_retention(&fresh, &store, &mut leaks).await;
+    K::check_policies(&fresh.url, &mut leaks).await;
     (leaks, opened.conditions() > 0)
 }
 
@@ -296,6 +314,9 @@ trait Locking: Kind {
     const WITHOUT: &[TenantSite];
 
     async fn lock(url: &str, select: &str) -> Option<PgConnection>;
+
+    /// What a role sees that policies hold for.
+    async fn check_policies(url: &str, leaks: &mut Leaks);
 }
 
 impl Locking for Postgres {
@@ -308,6 +329,27 @@ impl Locking for Postgres {
         Self::run_on(&mut connection, lock).await.unwrap();
         Some(connection)
     }
+
+    async fn check_policies(url: &str, leaks: &mut Leaks) {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        let policies = PgStore::row_level_security_sql(&[Parcel::table()]);
+        Self::run_on(&mut connection, policies).await.unwrap();
+        // It goes with the transaction.
+        let role = "BEGIN; CREATE ROLE cqrs_policies; GRANT SELECT ON parcel TO cqrs_policies;
+                    SET LOCAL ROLE cqrs_policies; SET LOCAL cqrs.tenant = 'north'";
+        Self::run_on(&mut connection, role.to_owned())
+            .await
+            .unwrap();
+        let foreign: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM parcel WHERE tenant_id <> 'north'")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+        check!(leaks, foreign, 0);
+        Self::run_on(&mut connection, "ROLLBACK".to_owned())
+            .await
+            .unwrap();
+    }
 }
 
 impl Locking for Sqlite {
@@ -317,11 +359,14 @@ impl Locking for Sqlite {
         TenantSite::GuardMany,
         TenantSite::GuardLock,
         TenantSite::LockedRows,
+        TenantSite::Policy,
     ];
 
     async fn lock(_: &str, _: &str) -> Option<PgConnection> {
         None
     }
+
+    async fn check_policies(_: &str, _: &mut Leaks) {}
 }
 
 /// On one thread, which is the one that the sites are opened on.
