@@ -12,6 +12,7 @@ mod database;
 mod domain;
 mod hand_written;
 mod harness;
+mod latency;
 mod load;
 mod report;
 mod write;
@@ -36,6 +37,8 @@ struct Arguments {
 enum Part {
     /// Bulk inserts: many aggregates, each with its event.
     Bulk(bulk::Options),
+    /// From a commit until it is visible, and what telling others of it costs.
+    Latency(latency::Options),
     /// Loads of 1,000 aggregates: instructions and time.
     Load(load::Options),
     /// What `load` runs under callgrind.
@@ -68,6 +71,7 @@ async fn run(url: &str, part: &Part) -> Result<ExitCode> {
     let mut results = Results::open()?;
     let misses = match part {
         Part::Bulk(options) => bulk::run(url, options, &mut results).await?,
+        Part::Latency(options) => latency::run(url, options).await?,
         Part::Load(options) => load::run(url, options, &mut results).await?,
         Part::LoadOnce(_) => Vec::new(),
         Part::Write(options) => write::run(url, options, &mut results).await?,
