@@ -30,6 +30,13 @@ struct Stop {
     address: Option<Address>,
 }
 
+#[derive(Debug, Clone, PartialEq, Child)]
+struct Ticket {
+    #[child(key)]
+    number: String,
+    holder: String,
+}
+
 impl Stop {
     fn at(city: &str) -> Self {
         Self {
@@ -38,13 +45,6 @@ impl Stop {
             address: None,
         }
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Child)]
-struct Ticket {
-    #[child(key)]
-    number: String,
-    holder: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
