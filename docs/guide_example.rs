@@ -9,6 +9,7 @@ mod maintenance;
 mod mapping;
 mod operations;
 mod projections_snippets;
+mod projector;
 mod specification_snippets;
 mod tenancy;
 mod units_of_work;
@@ -135,7 +136,7 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
     include_str!("finders.rs"),
@@ -144,6 +145,7 @@ const SOURCES: [&str; 12] = [
     include_str!("maintenance.rs"),
     include_str!("mapping.rs"),
     include_str!("operations.rs"),
+    include_str!("projector.rs"),
     include_str!("projections_snippets.rs"),
     include_str!("specification_snippets.rs"),
     include_str!("tenancy.rs"),
@@ -156,6 +158,7 @@ const INTERCEPTORS: &str = include_str!("interceptors.md");
 const MAINTENANCE: &str = include_str!("maintenance.md");
 const OPERATIONS: &str = include_str!("operations.md");
 const MAPPING: &str = include_str!("mapping.md");
+const PROJECTOR: &str = include_str!("projector.md");
 const PROJECTIONS: &str = include_str!("projections.md");
 const SPECIFICATION: &str = include_str!("specification.md");
 const TENANCY: &str = include_str!("tenancy.md");
@@ -198,6 +201,7 @@ fn every_rust_block_is_compiled() {
         MAINTENANCE,
         OPERATIONS,
         MAPPING,
+        PROJECTOR,
         PROJECTIONS,
         SPECIFICATION,
         TENANCY,

@@ -7,7 +7,9 @@ use crate::clock::ManualClock;
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::interceptor::Interceptors;
 use crate::maintenance::BulkStore;
+use crate::projection::ProjectionTransaction;
 use crate::store::RetryPolicy;
+use crate::subscription::Subscription;
 
 /// A backend for the suite.
 ///
@@ -15,6 +17,8 @@ use crate::store::RetryPolicy;
 pub trait Harness: Sync {
     /// The store under test.
     type Store: BulkStore;
+    /// The transaction of its projections.
+    type Transaction: ProjectionTransaction;
 
     /// A new, empty store of this setup, with the [tables of the suite](super::fixtures::tables)
     /// and with its projections subscribed: [`ParcelList`](super::fixtures::ParcelList),
@@ -38,6 +42,39 @@ pub trait Harness: Sync {
         store: &Self::Store,
         subscription: &str,
     ) -> impl Future<Output = Option<Position>> + Send;
+
+    /// Runs a subscription that a rule makes, which is registered when it is first run, to the end
+    /// of the log or to where it halts. Replays what is due. No time passes between tries.
+    fn run_subscription(
+        &self,
+        store: &Self::Store,
+        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Lets a halted subscription go on.
+    fn resume(&self, store: &Self::Store, subscription: &str) -> impl Future<Output = ()> + Send;
+
+    /// The positions of the dead letters of a subscription, in order.
+    fn dead_letters(
+        &self,
+        store: &Self::Store,
+        subscription: &str,
+    ) -> impl Future<Output = Vec<Position>> + Send;
+
+    /// Has all parked events of a subscription replayed when it is run next.
+    fn replay_all(
+        &self,
+        store: &Self::Store,
+        subscription: &str,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Gives up a dead letter; whether there was one.
+    fn discard_event(
+        &self,
+        store: &Self::Store,
+        subscription: &str,
+        position: Position,
+    ) -> impl Future<Output = bool> + Send;
 }
 
 /// The settings of a store under test.

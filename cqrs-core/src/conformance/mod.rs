@@ -16,13 +16,14 @@
 //! ```
 //! use cqrs_core::conformance::fixtures::{CounterTotals, LabelUses, LockerList, ParcelList};
 //! use cqrs_core::conformance::{Harness, Setup};
-//! use cqrs_core::memory::SubscriptionState;
-//! use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload};
+//! use cqrs_core::memory::{InMemoryTransaction, SubscriptionState};
+//! use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, Subscription};
 //!
 //! struct Memory;
 //!
 //! impl Harness for Memory {
 //!     type Store = InMemoryStore;
+//!     type Transaction = InMemoryTransaction;
 //!
 //!     async fn store(&self, setup: Setup) -> InMemoryStore {
 //!         let store = InMemoryStore::new()
@@ -50,6 +51,38 @@
 //!             SubscriptionState::Halted { position, .. } => Some(position),
 //!             _ => None,
 //!         }
+//!     }
+//!
+//!     async fn run_subscription(
+//!         &self,
+//!         store: &InMemoryStore,
+//!         make: &(dyn Fn() -> Subscription<InMemoryTransaction> + Sync),
+//!     ) {
+//!         // One that is there already is refused.
+//!         let _ = store.subscribe_with(make());
+//!         let _ = store.project().await;
+//!     }
+//!
+//!     async fn resume(&self, store: &InMemoryStore, subscription: &str) {
+//!         store.resume(subscription).unwrap();
+//!     }
+//!
+//!     async fn dead_letters(&self, store: &InMemoryStore, subscription: &str) -> Vec<Position> {
+//!         let letters = store.dead_letters(subscription).unwrap();
+//!         letters.iter().map(|letter| letter.event.position()).collect()
+//!     }
+//!
+//!     async fn replay_all(&self, store: &InMemoryStore, subscription: &str) {
+//!         store.replay_all(subscription).unwrap();
+//!     }
+//!
+//!     async fn discard_event(
+//!         &self,
+//!         store: &InMemoryStore,
+//!         subscription: &str,
+//!         position: Position,
+//!     ) -> bool {
+//!         store.discard_event(subscription, position).unwrap()
 //!     }
 //! }
 //!
@@ -84,6 +117,7 @@ mod random;
 pub mod reading;
 pub mod repositories;
 pub mod savepoints;
+pub mod subscriptions;
 mod suite;
 mod support;
 pub mod tenants;

@@ -11,6 +11,7 @@ use super::support::{
     Bench, assert_refused, assert_usage, begin, err, north, ok, south, system, tenant,
 };
 use crate::context::RequestContext;
+use crate::envelope::Position;
 use crate::error::{Error, StoreErrorKind};
 use crate::event::EventSet;
 use crate::projection::{RowAddress, RowProjection};
@@ -24,11 +25,20 @@ pub(super) async fn fold<H: Harness, P: RowProjection>(
     bench: &Bench<'_, H>,
     projection: P,
 ) -> Vec<P::Row> {
+    fold_without(bench, projection, &[]).await
+}
+
+/// As [`fold`], without the events at these positions.
+pub(super) async fn fold_without<H: Harness, P: RowProjection>(
+    bench: &Bench<'_, H>,
+    projection: P,
+    left_out: &[Position],
+) -> Vec<P::Row> {
     let mut rows: BTreeMap<String, Option<P::Row>> = BTreeMap::new();
     for raw in bench.log().await {
         let is_wanted =
             P::Event::aggregate_types().is_none_or(|types| types.contains(&raw.aggregate_type()));
-        if !is_wanted {
+        if !is_wanted || left_out.contains(&raw.position()) {
             continue;
         }
         let Some(event) = ok(P::Event::decode(&raw)) else {

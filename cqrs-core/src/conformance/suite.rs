@@ -279,6 +279,16 @@ macro_rules! __conformance_rules {
                 a_projection_counts_its_tables
                 bulk_work_counts_its_table
             }
+            subscriptions {
+                parked_events_wait_while_others_proceed
+                a_replay_that_fails_keeps_the_order
+                a_skipped_event_is_left_out
+                a_full_set_of_parked_events_halts
+                what_stands_behind_a_discarded_event_is_replayed
+                handlers_share_a_checkpoint
+                handlers_are_given_the_types_they_name
+                a_subscription_begins_where_it_says
+            }
             live {
                 a_live_projection_is_the_fold_of_the_log
                 live_projections_are_within_the_tenant

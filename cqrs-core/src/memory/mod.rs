@@ -7,6 +7,7 @@
 
 mod bulk;
 mod commit;
+mod dead_letters;
 mod overlay;
 mod read_models;
 mod rebuild;
@@ -20,6 +21,7 @@ mod turn;
 mod unit_of_work;
 mod view;
 
+pub use dead_letters::{DeadLetter, DeadLetterStatus};
 pub use read_models::InMemoryReadModels;
 pub use repository::InMemoryRepository;
 pub use store::InMemoryStore;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dead_letters::DeadLetter;
 use super::read_models::InMemoryReadModels;
 use super::rebuild;
 use super::state::Shared;
@@ -13,7 +14,7 @@ use super::unit_of_work::InMemoryUnitOfWork;
 use crate::changes::TableChanges;
 use crate::clock::{Clock, SystemClock};
 use crate::context::RequestContext;
-use crate::envelope::{Envelope, RawPayload};
+use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result};
 use crate::interceptor::{Interceptor, Interceptors};
 use crate::live::LogSlice;
@@ -161,8 +162,10 @@ impl InMemoryStore {
 
     /// Runs all subscriptions to the end of the log.
     ///
-    /// A page that fails is tried again at once, up to three times, then event by event; the
-    /// event that still fails halts its subscription, until [`resume`](Self::resume).
+    /// What is parked and due is replayed first. A page that fails is tried again at once, up to
+    /// three times, then event by event; the event that still fails is left to the
+    /// [policy](crate::FailurePolicy) of its subscription, which halts unless told otherwise, until
+    /// [`resume`](Self::resume).
     ///
     /// # Transaction
     ///
@@ -200,6 +203,68 @@ impl InMemoryStore {
     /// [`Usage`](crate::StoreErrorKind::Usage) where there is no subscription of this name.
     pub fn resume(&self, name: &str) -> Result<()> {
         self.shared.resume(name)
+    }
+
+    /// The dead letters of a subscription, in the order of the log.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::StoreErrorKind::Usage) where there is no subscription of this name.
+    pub fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>> {
+        self.shared.dead_letters(subscription)
+    }
+
+    /// Has all parked events replayed when the subscription runs next, those of each aggregate in
+    /// order; how many aggregates there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`dead_letters`](Self::dead_letters).
+    pub fn replay_all(&self, subscription: &str) -> Result<u64> {
+        self.shared.replay(subscription, |_| true)
+    }
+
+    /// As [`replay_all`](Self::replay_all), for the parked events of one aggregate.
+    ///
+    /// # Errors
+    ///
+    /// As [`dead_letters`](Self::dead_letters).
+    pub fn replay(
+        &self,
+        subscription: &str,
+        aggregate_type: &str,
+        aggregate_id: &str,
+    ) -> Result<bool> {
+        let chosen = |event: &Envelope<RawPayload>| {
+            event.aggregate_type() == aggregate_type && event.aggregate_id_str() == aggregate_id
+        };
+        Ok(self.shared.replay(subscription, chosen)? > 0)
+    }
+
+    /// Gives up one dead letter. Where it is the first parked event of its aggregate, those behind
+    /// it are replayed. `false` where there is none at this position.
+    ///
+    /// # Errors
+    ///
+    /// As [`dead_letters`](Self::dead_letters).
+    pub fn discard_event(&self, subscription: &str, position: Position) -> Result<bool> {
+        self.shared.discard_event(subscription, position)
+    }
+
+    /// Gives up all parked events of an aggregate; how many they were. Later events of it are
+    /// applied as they come.
+    ///
+    /// # Errors
+    ///
+    /// As [`dead_letters`](Self::dead_letters).
+    pub fn discard(
+        &self,
+        subscription: &str,
+        aggregate_type: &str,
+        aggregate_id: &str,
+    ) -> Result<u64> {
+        self.shared
+            .discard(subscription, aggregate_type, aggregate_id)
     }
 
     /// The whole log, in order.

@@ -1,15 +1,18 @@
-//! Running projections: pages, retries, halting.
+//! Running subscriptions: pages, retries, and what becomes of events that fail.
 
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::dead_letters::{DeadLetter, DeadLetterStatus, DeadLetters};
 use super::state::{Shared, State};
 use super::transaction::InMemoryTransaction;
 use super::turn::Turn;
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::inline::SubscribedName;
-use crate::subscription::Subscription;
+use crate::subscription::{FailurePolicy, Parking, StartAt, Subscription};
 
 const PAGE: usize = 100;
 const TRIES: u32 = 3;
@@ -21,6 +24,7 @@ pub(super) struct Entry {
     turn: Turn,
     position: Position,
     halted: Option<SubscriptionHalted>,
+    letters: DeadLetters,
     // Held for its drop: no inline projection may have the name meanwhile.
     _name: SubscribedName,
 }
@@ -29,7 +33,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SubscriptionStatus {
-    /// Everything up to here is applied.
+    /// Everything up to here is applied, or is among the dead letters.
     pub position: Position,
     /// Whether it goes on.
     pub state: SubscriptionState,
@@ -90,7 +94,7 @@ impl std::error::Error for SubscriptionHalted {
 }
 
 impl Shared {
-    /// Adds a subscription at the start of the log.
+    /// Adds a subscription where it says that it begins.
     ///
     /// # Errors
     ///
@@ -106,10 +110,11 @@ impl Shared {
             ));
         }
         let entry = Entry {
-            subscription: Arc::new(subscription),
             turn: Turn::default(),
-            position: Position::START,
+            position: start(&state, subscription.start()),
+            subscription: Arc::new(subscription),
             halted: None,
+            letters: DeadLetters::default(),
             _name: subscribed,
         };
         state.subscriptions.insert(name, entry);
@@ -136,6 +141,58 @@ impl Shared {
         Ok(())
     }
 
+    pub(super) fn dead_letters(&self, name: &str) -> Result<Vec<DeadLetter>> {
+        Ok(entry(&mut self.lock(), name)?.letters.all())
+    }
+
+    /// Has the chosen aggregates replayed when the subscription runs next; how many they are.
+    pub(super) fn replay(
+        &self,
+        name: &str,
+        chosen: impl Fn(&Envelope<RawPayload>) -> bool,
+    ) -> Result<u64> {
+        let now = self.clock.now();
+        Ok(entry(&mut self.lock(), name)?.letters.replay(now, chosen))
+    }
+
+    /// Gives up a dead letter; those that stood behind it are replayed.
+    pub(super) fn discard_event(&self, name: &str, position: Position) -> Result<bool> {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let letters = &mut entry(&mut state, name)?.letters;
+        let Some(removed) = letters.remove(position) else {
+            return Ok(false);
+        };
+        let behind = letters.of(&removed.event);
+        if behind
+            .first()
+            .is_some_and(|first| first.position() > position)
+        {
+            letters.replay(now, |event| behind.contains(event));
+        }
+        Ok(true)
+    }
+
+    /// Gives up the parked events of an aggregate; how many they were.
+    pub(super) fn discard(&self, name: &str, aggregate_type: &str, id: &str) -> Result<u64> {
+        let mut state = self.lock();
+        let letters = &mut entry(&mut state, name)?.letters;
+        let chosen: Vec<Position> = letters
+            .all()
+            .into_iter()
+            .filter(|letter| {
+                letter.status == DeadLetterStatus::Parked
+                    && letter.event.aggregate_type() == aggregate_type
+                    && letter.event.aggregate_id_str() == id
+            })
+            .map(|letter| letter.event.position())
+            .collect();
+        for position in &chosen {
+            letters.remove(*position);
+        }
+        Ok(chosen.len() as u64)
+    }
+
     /// Whether the subscription has applied everything up to `position`.
     ///
     /// # Errors
@@ -143,6 +200,19 @@ impl Shared {
     /// `Usage` where there is none of this name.
     pub(super) fn has_passed(&self, name: &str, position: Position) -> Result<bool> {
         Ok(entry(&mut self.lock(), name)?.position >= position)
+    }
+}
+
+/// The position after which a new subscription reads.
+fn start(state: &State, start: StartAt) -> Position {
+    match start {
+        StartAt::Beginning => Position::START,
+        StartAt::Now => state.end(),
+        StartAt::Time(time) => {
+            let mut events = state.log().iter();
+            let first = events.find(|event| event.recorded_at() >= time);
+            first.map_or(state.end(), |first| Position(first.position().0 - 1))
+        }
     }
 }
 
@@ -158,32 +228,65 @@ pub(super) async fn run(shared: &Arc<Shared>, name: &str) -> Result<()> {
         (Arc::clone(&entry.subscription), entry.turn.clone())
     };
     let _turn = turn.take().await;
+    active(&mut shared.lock(), name)?;
+    replay_due(shared, &subscription).await?;
     let mut limit = PAGE;
     loop {
-        let Some((page, end)) = next_page(&mut shared.lock(), &subscription, limit)? else {
+        let Some(page) = next_page(&mut shared.lock(), &subscription, limit)? else {
             return Ok(());
         };
-        match apply(shared, &subscription, &page, end).await {
+        let room = room(shared, &subscription)?;
+        let single = page.free.len() + page.held.len() <= 1;
+        if page.held.len() > room {
+            if single {
+                let position = page.held.first().map_or(page.end, Envelope::position);
+                return Err(halt(shared, name, position, full(&subscription)));
+            }
+            limit = 1;
+            continue;
+        }
+        let Page { free, held, end } = page;
+        let applied = apply(shared, &subscription, &free, |entry| {
+            entry.position = end;
+            for event in held {
+                entry
+                    .letters
+                    .put(event, DeadLetterStatus::Parked, None, None);
+            }
+        });
+        match applied.await {
             Ok(()) => {}
             // One by one, so that all before the bad event is applied and it alone is named.
-            Err(_) if page.len() > 1 => limit = 1,
-            Err(error) => return Err(halt(shared, name, &page, error)),
+            Err(_) if !single => limit = 1,
+            Err(error) => match free.into_iter().next() {
+                Some(event) => put_aside(shared, &subscription, event, error, room)?,
+                None => return Err(error),
+            },
         }
     }
 }
 
-/// The next events for a subscription, and the position that they bring it to; `None` at the end.
+/// The next events for a subscription.
+struct Page {
+    /// Those to be applied.
+    free: Vec<Envelope<RawPayload>>,
+    /// Those of parked aggregates.
+    held: Vec<Envelope<RawPayload>>,
+    /// The position that they bring it to.
+    end: Position,
+}
+
+/// The next page; `None` at the end of the log.
 fn next_page(
     state: &mut State,
     subscription: &Subscription<InMemoryTransaction>,
     limit: usize,
-) -> Result<Option<(Vec<Envelope<RawPayload>>, Position)>> {
-    let entry = entry(state, subscription.name())?;
-    if let Some(halted) = &entry.halted {
-        return Err(Error::other(halted.clone()));
-    }
-    let position = entry.position;
+) -> Result<Option<Page>> {
+    let position = active(state, subscription.name())?.position;
     let end = state.end();
+    if position >= end {
+        return Ok(None);
+    }
     let wanted = |event: &&Envelope<RawPayload>| subscription.wants(event);
     let page: Vec<_> = state
         .after(position)
@@ -192,32 +295,32 @@ fn next_page(
         .take(limit)
         .cloned()
         .collect();
-    if position >= end {
-        return Ok(None);
-    }
     let end = match page.last() {
         Some(last) if page.len() == limit => last.position(),
         _ => end,
     };
-    Ok(Some((page, end)))
+    let letters = &entry(state, subscription.name())?.letters;
+    let (held, free) = page.into_iter().partition(|event| letters.holds(event));
+    Ok(Some(Page { free, held, end }))
 }
 
+/// Applies events in a transaction, and does what belongs to it when they are.
 async fn apply(
     shared: &Arc<Shared>,
     subscription: &Subscription<InMemoryTransaction>,
-    page: &[Envelope<RawPayload>],
-    end: Position,
+    events: &[Envelope<RawPayload>],
+    done: impl FnOnce(&mut Entry),
 ) -> Result<()> {
     let mut tries = 0;
     loop {
         let mut transaction = InMemoryTransaction::new(Arc::clone(shared));
-        let result = subscription.apply(page, &mut transaction).await;
+        let result = subscription.apply(events, &mut transaction).await;
         tries += 1;
         match result {
             Ok(()) => {
                 let mut state = shared.lock();
                 transaction.apply(&mut state);
-                entry(&mut state, subscription.name())?.position = end;
+                done(entry(&mut state, subscription.name())?);
                 return Ok(());
             }
             Err(error @ Error::Undecodable { .. }) => return Err(error),
@@ -229,10 +332,97 @@ async fn apply(
     }
 }
 
-fn halt(shared: &Shared, name: &str, page: &[Envelope<RawPayload>], error: Error) -> Error {
+/// Does with an event that failed what the policy says.
+fn put_aside(
+    shared: &Shared,
+    subscription: &Subscription<InMemoryTransaction>,
+    event: Envelope<RawPayload>,
+    error: Error,
+    room: usize,
+) -> Result<()> {
+    let (name, position) = (subscription.name(), event.position());
+    let status = match subscription.policy() {
+        FailurePolicy::Halt => return Err(halt(shared, name, position, error)),
+        FailurePolicy::Park(_) if room == 0 => {
+            return Err(halt(shared, name, position, full(subscription)));
+        }
+        FailurePolicy::Park(_) => DeadLetterStatus::Parked,
+        FailurePolicy::Skip => DeadLetterStatus::Skipped,
+    };
+    tracing::warn!(subscription = name, %position, %error, "an event is among the dead letters");
+    let replay_at = next_replay(shared, subscription);
+    let mut state = shared.lock();
+    let entry = entry(&mut state, name)?;
+    entry.position = position;
+    entry.letters.put(event, status, Some(error), replay_at);
+    Ok(())
+}
+
+/// Replays what is due, each aggregate in its order and up to the first event that fails.
+async fn replay_due(
+    shared: &Arc<Shared>,
+    subscription: &Subscription<InMemoryTransaction>,
+) -> Result<()> {
+    let name = subscription.name();
+    let now = shared.clock.now();
+    let due = entry(&mut shared.lock(), name)?.letters.due(now);
+    for first in due {
+        let parked = entry(&mut shared.lock(), name)?.letters.of(&first);
+        for event in &parked {
+            let position = event.position();
+            let applied = apply(shared, subscription, std::slice::from_ref(event), |entry| {
+                entry.letters.remove(position);
+            });
+            if let Err(error) = applied.await {
+                let replay_at = next_replay(shared, subscription);
+                let mut state = shared.lock();
+                let letters = &mut entry(&mut state, name)?.letters;
+                letters.failed(position, error, replay_at);
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// When what is parked now is replayed by itself.
+fn next_replay(
+    shared: &Shared,
+    subscription: &Subscription<InMemoryTransaction>,
+) -> Option<DateTime<Utc>> {
+    let FailurePolicy::Park(parking) = subscription.policy() else {
+        return None;
+    };
+    let interval = TimeDelta::from_std(parking.replay_interval()?).ok()?;
+    shared.clock.now().checked_add_signed(interval)
+}
+
+/// How many more events may be parked.
+fn room(shared: &Shared, subscription: &Subscription<InMemoryTransaction>) -> Result<usize> {
+    let count = entry(&mut shared.lock(), subscription.name())?
+        .letters
+        .count();
+    let limit = match subscription.policy() {
+        FailurePolicy::Park(parking) => parking.limit(),
+        _ => Parking::default().limit(),
+    };
+    Ok(usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(count))
+}
+
+fn full(subscription: &Subscription<InMemoryTransaction>) -> Error {
+    Error::other(format!(
+        "as many events of subscription {:?} are parked as may be; replay or discard some, then \
+         resume",
+        subscription.name()
+    ))
+}
+
+fn halt(shared: &Shared, name: &str, position: Position, error: Error) -> Error {
     let halted = SubscriptionHalted {
         name: name.to_owned(),
-        position: page.first().map_or(Position::START, Envelope::position),
+        position,
         error: Arc::new(error),
     };
     tracing::error!(subscription = name, position = %halted.position, error = %halted.error, "halted");
@@ -240,6 +430,15 @@ fn halt(shared: &Shared, name: &str, page: &[Envelope<RawPayload>], error: Error
         entry.halted = Some(halted.clone());
     }
     Error::other(halted)
+}
+
+/// A subscription that goes on, or why it does not.
+fn active<'s>(state: &'s mut State, name: &str) -> Result<&'s mut Entry> {
+    let entry = entry(state, name)?;
+    match &entry.halted {
+        Some(halted) => Err(Error::other(halted.clone())),
+        None => Ok(entry),
+    }
 }
 
 fn entry<'s>(state: &'s mut State, name: &str) -> Result<&'s mut Entry> {

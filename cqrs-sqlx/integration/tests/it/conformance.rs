@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use cqrs_core::conformance::fixtures::{self, CounterTotals, LabelUses, LockerList, ParcelList};
 use cqrs_core::conformance::{Harness, Setup};
-use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, RequestContext};
+use cqrs_core::memory::InMemoryTransaction;
+use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, RequestContext, Subscription};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase, TestFile};
 use cqrs_sqlx::{
-    Backend, PgStore, ProjectorBuilder, ProjectorHandle, SqlStore, SqliteStore, StoreOptions,
-    SubscriptionState,
+    Backend, Operations, PgStore, ProjectorBuilder, ProjectorHandle, SqlStore, SqlTransaction,
+    SqliteStore, StoreOptions, SubscriptionState,
 };
 
 /// The suite's projections, which halt at their first failure.
@@ -46,6 +47,26 @@ async fn halted_at<B: Backend>(store: &SqlStore<B>, name: &str) -> Option<Positi
     }
 }
 
+async fn run_subscription<B: Backend>(
+    store: &SqlStore<B>,
+    subscription: Subscription<SqlTransaction<B>>,
+) {
+    let projector = store.projector().subscribe(subscription);
+    let projector = projector.retry_delays(Vec::<Duration>::new());
+    projector.run_until_idle().await.ok();
+}
+
+fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
+    store.operations(&RequestContext::system()).unwrap()
+}
+
+async fn dead_letters<B: Backend>(store: &SqlStore<B>, name: &str) -> Vec<Position> {
+    let operations = operations(store);
+    let letters = operations.dead_letters(name, Position::START, u32::MAX);
+    let letters = letters.await.unwrap();
+    letters.iter().map(|letter| letter.position).collect()
+}
+
 fn options(setup: &Setup) -> StoreOptions {
     StoreOptions::default()
         .clock(setup.clock.clone())
@@ -59,6 +80,7 @@ struct Postgres(Mutex<Vec<(ProjectorHandle, TestDatabase)>>);
 
 impl Harness for Postgres {
     type Store = PgStore;
+    type Transaction = SqlTransaction<cqrs_sqlx::Postgres>;
 
     async fn store(&self, setup: Setup) -> PgStore {
         let database = TestDatabase::create().await;
@@ -80,6 +102,31 @@ impl Harness for Postgres {
     async fn halted_at(&self, store: &PgStore, subscription: &str) -> Option<Position> {
         halted_at(store, subscription).await
     }
+
+    async fn run_subscription(
+        &self,
+        store: &PgStore,
+        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+    ) {
+        run_subscription(store, make()).await;
+    }
+
+    async fn resume(&self, store: &PgStore, subscription: &str) {
+        operations(store).resume(subscription).await.unwrap();
+    }
+
+    async fn dead_letters(&self, store: &PgStore, subscription: &str) -> Vec<Position> {
+        dead_letters(store, subscription).await
+    }
+
+    async fn replay_all(&self, store: &PgStore, subscription: &str) {
+        operations(store).replay_all(subscription).await.unwrap();
+    }
+
+    async fn discard_event(&self, store: &PgStore, subscription: &str, at: Position) -> bool {
+        let discarded = operations(store).discard_event(subscription, at).await;
+        discarded.unwrap()
+    }
 }
 
 /// Under row-level security, as a role that it holds for.
@@ -88,6 +135,7 @@ struct Secured(Mutex<Vec<(ProjectorHandle, SecuredDatabase)>>);
 
 impl Harness for Secured {
     type Store = PgStore;
+    type Transaction = SqlTransaction<cqrs_sqlx::Postgres>;
 
     async fn store(&self, setup: Setup) -> PgStore {
         let database = SecuredDatabase::create(&fixtures::tables()).await;
@@ -111,6 +159,31 @@ impl Harness for Secured {
     async fn halted_at(&self, store: &PgStore, subscription: &str) -> Option<Position> {
         halted_at(store, subscription).await
     }
+
+    async fn run_subscription(
+        &self,
+        store: &PgStore,
+        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+    ) {
+        run_subscription(store, make()).await;
+    }
+
+    async fn resume(&self, store: &PgStore, subscription: &str) {
+        operations(store).resume(subscription).await.unwrap();
+    }
+
+    async fn dead_letters(&self, store: &PgStore, subscription: &str) -> Vec<Position> {
+        dead_letters(store, subscription).await
+    }
+
+    async fn replay_all(&self, store: &PgStore, subscription: &str) {
+        operations(store).replay_all(subscription).await.unwrap();
+    }
+
+    async fn discard_event(&self, store: &PgStore, subscription: &str, at: Position) -> bool {
+        let discarded = operations(store).discard_event(subscription, at).await;
+        discarded.unwrap()
+    }
 }
 
 /// Each file lives as long as the harness of its test.
@@ -119,6 +192,7 @@ struct Sqlite(Mutex<Vec<(ProjectorHandle, TestFile)>>);
 
 impl Harness for Sqlite {
     type Store = SqliteStore;
+    type Transaction = SqlTransaction<cqrs_sqlx::Sqlite>;
 
     async fn store(&self, setup: Setup) -> SqliteStore {
         let file = TestFile::create();
@@ -142,12 +216,38 @@ impl Harness for Sqlite {
     async fn halted_at(&self, store: &SqliteStore, subscription: &str) -> Option<Position> {
         halted_at(store, subscription).await
     }
+
+    async fn run_subscription(
+        &self,
+        store: &SqliteStore,
+        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+    ) {
+        run_subscription(store, make()).await;
+    }
+
+    async fn resume(&self, store: &SqliteStore, subscription: &str) {
+        operations(store).resume(subscription).await.unwrap();
+    }
+
+    async fn dead_letters(&self, store: &SqliteStore, subscription: &str) -> Vec<Position> {
+        dead_letters(store, subscription).await
+    }
+
+    async fn replay_all(&self, store: &SqliteStore, subscription: &str) {
+        operations(store).replay_all(subscription).await.unwrap();
+    }
+
+    async fn discard_event(&self, store: &SqliteStore, subscription: &str, at: Position) -> bool {
+        let discarded = operations(store).discard_event(subscription, at).await;
+        discarded.unwrap()
+    }
 }
 
 struct Memory;
 
 impl Harness for Memory {
     type Store = InMemoryStore;
+    type Transaction = InMemoryTransaction;
 
     async fn store(&self, setup: Setup) -> InMemoryStore {
         let store = InMemoryStore::new()
@@ -171,6 +271,44 @@ impl Harness for Memory {
 
     async fn halted_at(&self, _: &InMemoryStore, _: &str) -> Option<Position> {
         None
+    }
+
+    async fn run_subscription(
+        &self,
+        store: &InMemoryStore,
+        make: &(dyn Fn() -> Subscription<InMemoryTransaction> + Sync),
+    ) {
+        // One that is there already is refused.
+        let _ = store.subscribe_with(make());
+        let _ = store.project().await;
+    }
+
+    async fn resume(&self, store: &InMemoryStore, subscription: &str) {
+        store.resume(subscription).expect("it is subscribed");
+    }
+
+    async fn dead_letters(&self, store: &InMemoryStore, subscription: &str) -> Vec<Position> {
+        let letters = store.dead_letters(subscription);
+        let letters = letters.expect("it is subscribed");
+        letters
+            .iter()
+            .map(|letter| letter.event.position())
+            .collect()
+    }
+
+    async fn replay_all(&self, store: &InMemoryStore, subscription: &str) {
+        store.replay_all(subscription).expect("it is subscribed");
+    }
+
+    async fn discard_event(
+        &self,
+        store: &InMemoryStore,
+        subscription: &str,
+        position: Position,
+    ) -> bool {
+        store
+            .discard_event(subscription, position)
+            .expect("it is subscribed")
     }
 }
 

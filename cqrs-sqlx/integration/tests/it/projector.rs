@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "also the helpers are tests")]
 
+mod cancelled;
 mod failures;
 mod health;
 mod horizon;
@@ -9,6 +10,6 @@ mod lifecycle;
 mod pages;
 mod parking;
 mod segments;
-mod support;
+pub(crate) mod support;
 mod waiting;
 mod wake_up;

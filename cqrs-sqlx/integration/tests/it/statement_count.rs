@@ -1,12 +1,17 @@
 //! What a command costs, counted on the wire.
 
 use cqrs_core::conformance::fixtures::{Stop, Ticket, Tour};
-use cqrs_core::{Entity, PageRequest, Query, Repository, Store, UnitOfWork};
+use cqrs_core::{
+    Entity, Envelope, Owned, PageRequest, Projection, ProjectionTransaction, Query, RawPayload,
+    Repository, Result, Store, UnitOfWork,
+};
 use cqrs_integration::database::TestDatabase;
-use cqrs_integration::domain::{self, Parcel, Parcels};
+use cqrs_integration::domain::{self, Parcel, ParcelViews, Parcels};
 use cqrs_integration::stores;
 use cqrs_integration::wire::WireProxy;
-use cqrs_sqlx::{PgStore, StoreOptions};
+use cqrs_sqlx::{PgStore, ProjectorBuilder, StoreOptions};
+
+use crate::projector::support::Applied;
 
 /// A store behind a counting proxy, with warm connections and statements.
 async fn counted() -> (TestDatabase, WireProxy, PgStore) {
@@ -288,4 +293,69 @@ async fn children_cost_a_statement_for_each_table_and_kind_of_change() {
         cost, 9,
         "find, begin, tours, two for stops, two for tickets, events, commit: {sent:#?}"
     );
+
+/// Writes a row per event, a page with one statement.
+struct Upserts;
+
+impl<T: ProjectionTransaction> Projection<T> for Upserts {
+    type Event = RawPayload;
+
+    fn name(&self) -> &str {
+        "upserts"
+    }
+
+    async fn apply(&self, page: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {
+        let rows: Vec<_> = page
+            .iter()
+            .map(|event| Owned {
+                tenant: None,
+                row: Applied {
+                    subscription: "upserts".to_owned(),
+                    position: event.position().0,
+                    times: 1,
+                },
+            })
+            .collect();
+        transaction.upsert(&rows).await
+    }
+}
+
+/// What five more full pages cost in a drain.
+async fn five_pages(
+    proxy: &WireProxy,
+    store: &PgStore,
+    projector: ProjectorBuilder<cqrs_sqlx::Postgres>,
+) -> (usize, usize) {
+    let projector = projector.page_size(10);
+    let drain = async |pages: u64| {
+        for number in 0..pages * 10 {
+            let mut uow = store.unit_of_work(&stores::tenant("north"));
+            uow.save(Parcel::register(&number.to_string())).unwrap();
+            let _ = uow.commit().await.unwrap();
+        }
+        let before = proxy.counts();
+        assert_eq!(projector.run_until_idle().await.unwrap(), pages * 10);
+        let cost = proxy.counts().since(&before);
+        (cost, proxy.statements_since(&before))
+    };
+    drain(5).await;
+    let (five, _) = drain(5).await;
+    let (ten, sent) = drain(10).await;
+    println!("{sent:#?}");
+    (
+        ten.statements - five.statements,
+        ten.round_trips - five.round_trips,
+    )
+}
+
+#[tokio::test]
+async fn a_page_is_three_statements_and_one_of_rows_four() {
+    let (_database, proxy, store) = counted().await;
+    let store = crate::projector::support::with_tables(store).await;
+    let upserts = store.projector().projection(Upserts);
+    assert_eq!(five_pages(&proxy, &store, upserts).await, (15, 15));
+    let rows = store.projector().rows(ParcelViews);
+    rows.run_until_idle().await.unwrap();
+    let rows = store.projector().rows(ParcelViews);
+    assert_eq!(five_pages(&proxy, &store, rows).await, (20, 20));
 }
