@@ -210,6 +210,8 @@ impl<B: Backend> Operations<B> {
             Ok(done) => {
                 B::commit(connection.get()).await?;
                 connection.end_work();
+                // There may be no other.
+                drop(connection);
                 self.wake(subscription, action).await?;
                 Ok(done)
             }
