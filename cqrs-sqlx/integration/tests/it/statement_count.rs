@@ -293,6 +293,7 @@ async fn children_cost_a_statement_for_each_table_and_kind_of_change() {
         cost, 9,
         "find, begin, tours, two for stops, two for tickets, events, commit: {sent:#?}"
     );
+}
 
 /// Writes a row per event, a page with one statement.
 struct Upserts;
