@@ -32,7 +32,7 @@ impl<B: Backend> BulkStore for SqlStore<B> {
         }
         let mut changing = shared.changes.changing();
         if let Some(Ok(write)) = writes.peek() {
-            changing.add(write.table.name());
+            write.tables().for_each(|table| changing.add(table));
         }
         let projections = shared.inline.current();
         let reads = |write: &StagedWrite| projections.reads(std::slice::from_ref(write));
@@ -64,7 +64,8 @@ impl<B: Backend> BulkStore for SqlStore<B> {
         let shared = self.shared();
         let select = select::bulk(change, after, &B::DIALECT)?;
         let mut changing = shared.changes.changing();
-        changing.add(A::table().name());
+        let tables = A::table().with_children();
+        tables.for_each(|table| changing.add(table.name()));
         let projections = shared.inline.current();
         let returned = match projections.reads_type(A::TYPE) {
             true => Returned::Events,
@@ -208,17 +209,21 @@ async fn change_rows<B: Backend, A: AggregateRoot>(
     select: &Select,
     returned: Returned,
 ) -> Result<ChangedRows> {
-    let place = Place::Transaction(transaction.connection());
     let tenant = A::table().is_tenant().then_some(2);
-    let rows = reads::rows(place, select, None, |row: &B::Row| {
-        ChosenRow::<A>::read(row, 0, 1, tenant)
-    })
-    .await?;
+    let read = |row: &B::Row| ChosenRow::<A>::read(row, 0, 1, tenant);
+    let place = Place::Transaction(transaction.connection());
+    let mut rows = reads::rows(place, select, None, read).await?;
     let more = rows.len() == usize::try_from(change.batch_size).unwrap_or(usize::MAX);
+    let last = rows.last().filter(|_| more).map(|row| row.key.clone());
+    let keys = rows.iter().map(|row| row.key.clone()).collect();
+    if let Some(again) = select::bulk_again(change, keys, &B::DIALECT)? {
+        let place = Place::Transaction(transaction.connection());
+        rows = reads::rows(place, &again, None, read).await?;
+    }
     let mut changed = ChangedRows {
         rows: rows.len(),
         position: None,
-        last: rows.last().filter(|_| more).map(|row| row.key.clone()),
+        last,
     };
     if !rows.is_empty() {
         transaction.note_bulk();

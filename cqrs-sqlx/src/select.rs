@@ -4,7 +4,7 @@ mod bulk;
 mod family;
 mod pages;
 
-pub(crate) use self::bulk::bulk;
+pub(crate) use self::bulk::{bulk, bulk_again};
 pub(crate) use self::family::Layout;
 use self::family::Total;
 pub(crate) use self::pages::PageSelect;
@@ -55,8 +55,8 @@ pub(crate) fn rows<T: Entity>(
 /// `None` where [`rows`] does it all.
 ///
 /// A statement that waits for a lock goes on with the row as it is then, which may be younger than
-/// the moment from which it sees everything else. So the children are read by the
-/// [next](rows_of_keys) statement, while nobody changes them.
+/// the moment from which it sees everything else. So the children are read, and asked again whether
+/// the query is true, by the [next](rows_of_keys) statement, while nobody changes them.
 pub(crate) fn locked_keys<T: Entity>(
     query: &Query<T>,
     scope: &BulkScope,
@@ -78,7 +78,7 @@ pub(crate) fn locked_keys<T: Entity>(
     builder.finish().map(Some)
 }
 
-/// The rows with these keys, in the order of a query.
+/// The rows with these keys for which a query is true still, in its order.
 pub(crate) fn rows_of_keys<T: Entity>(
     query: &Query<T>,
     keys: Vec<Value>,
@@ -88,16 +88,8 @@ pub(crate) fn rows_of_keys<T: Entity>(
     let table = T::table();
     let order = query.sort_keys(scope.tenants.tenant().is_none());
     let mut builder = Builder::entities(table, dialect, &order, None, TenantSite::Rows);
-    builder.conditions(&Specification::<T>::all(), scope)?;
-    for column in table.key_columns().take(1) {
-        builder.and();
-        let column_type = column.column_type();
-        let list = Parameter::List(column_type, keys.clone());
-        let list = builder.parameters.add(list);
-        let operand = qualified(table, column.name());
-        let sql = (dialect.in_list)(&operand, column_type, &list);
-        builder.sql.push_str(&sql);
-    }
+    builder.conditions(query.specification(), scope)?;
+    builder.keys(keys);
     builder.order(&order);
     builder.finish()
 }
@@ -244,6 +236,19 @@ impl<'d> Builder<'d> {
             self.bind(Parameter::int(i64::try_from(limit).unwrap_or(i64::MAX)));
         }
         Ok(self)
+    }
+
+    /// That the key is one of these.
+    fn keys(&mut self, keys: Vec<Value>) {
+        let Some(column) = self.table.key_columns().next() else {
+            return;
+        };
+        self.and();
+        let column_type = column.column_type();
+        let list = self.parameters.add(Parameter::List(column_type, keys));
+        let operand = qualified(self.table, column.name());
+        let sql = (self.dialect.in_list)(&operand, column_type, &list);
+        self.sql.push_str(&sql);
     }
 
     fn lock(&mut self, lock: Option<RowLock>) {

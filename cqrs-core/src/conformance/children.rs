@@ -544,7 +544,10 @@ pub async fn bulk_work_takes_children_along<H: Harness>(h: &H) {
         tour
     };
     let inserted = [plan("a", "Graz"), plan("b", "Linz"), Tour::plan("c", &[])];
+    let counted = || bench.store.changes().count("conformance_ticket");
+    let before = counted();
     assert_eq!(ok(tours().insert(inserted).await).items(), 3);
+    assert!(counted() > before, "a cache of the children is stale");
     let f = Tour::fields();
     let by_name = || Query::all().order_by(f.name.asc());
     let mut export = tours().export(by_name());
@@ -566,8 +569,10 @@ pub async fn bulk_work_takes_children_along<H: Harness>(h: &H) {
     assert_eq!(found[0].cities(), ["Graz", "Wels"]);
     assert_eq!((found[0].rank, found[0].root.version()), (Some(7), 4));
 
+    let before = counted();
     let receipt = ok(tours().purge(!in_graz()).await);
     assert_eq!(receipt.items(), 2);
+    assert!(counted() > before, "a cache of the children is stale");
     assert_eq!(stored_tickets(&bench).await, [("a".to_owned(), 0)]);
     let shelves = bench.store.maintenance::<Shelf>(&system());
     let shelf = |id| Shelf::with(id, [10, 20]);

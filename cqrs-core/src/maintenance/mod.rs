@@ -316,7 +316,8 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
     /// The table counts as changed when the batch is over, however it ends.
     fn changing(&self) -> Changing {
         let mut changing = self.store.changes().changing();
-        changing.add(A::table().name());
+        let tables = A::table().with_children();
+        tables.for_each(|table| changing.add(table.name()));
         changing
     }
 

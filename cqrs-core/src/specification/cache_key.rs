@@ -280,7 +280,7 @@ impl Encoder {
 #[cfg(all(test, feature = "conformance"))]
 mod tests {
     use super::*;
-    use crate::conformance::fixtures::{Counter, Parcel, Status};
+    use crate::conformance::fixtures::{Counter, Parcel, Status, Stop, Tour};
     use crate::specification::Specification;
 
     fn query() -> Query<Parcel> {
@@ -316,7 +316,13 @@ mod tests {
         assert_eq!(f.ratio.eq(0.0), f.ratio.eq(-0.0));
         assert_eq!(f.ratio.eq(0.0).cache_key(), f.ratio.eq(-0.0).cache_key());
         let (a, b) = (f.label.eq("a"), f.label.eq("b"));
+        let (tour, city) = (Tour::fields(), Stop::fields().city);
         let keys = [
+            tour.stops.any_child(city.eq("a")).cache_key(),
+            tour.stops.any_child(!city.eq("a")).cache_key(),
+            (!tour.stops.any_child(city.eq("a"))).cache_key(),
+            tour.stops.any_child(Specification::all()).cache_key(),
+            tour.tickets.any_child(Specification::all()).cache_key(),
             Specification::<Parcel>::all().cache_key(),
             Specification::<Parcel>::none().cache_key(),
             Specification::<Counter>::all().cache_key(),

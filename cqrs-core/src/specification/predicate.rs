@@ -116,6 +116,17 @@ impl Predicate {
     pub(super) fn is_none(&self) -> bool {
         matches!(self, Self::Not(inner) if **inner == Self::All)
     }
+
+    /// Whether any part of it asks for [children](Self::AnyChild), which are rows of other tables.
+    #[must_use]
+    pub fn asks_for_children(&self) -> bool {
+        match self {
+            Self::AnyChild { .. } => true,
+            Self::And(terms) | Self::Or(terms) => terms.iter().any(Self::asks_for_children),
+            Self::Not(inner) => inner.asks_for_children(),
+            _ => false,
+        }
+    }
 }
 
 /// A condition over the rows of `T`, built from its typed fields.

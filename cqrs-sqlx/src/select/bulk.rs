@@ -17,28 +17,16 @@ pub(crate) fn bulk<A: AggregateRoot>(
     after: Option<&Value>,
     dialect: &Dialect,
 ) -> Result<Select> {
-    let table = A::table();
-    let key = table.index_of(ColumnRole::Key).unwrap_or(0);
-    let column = &table.columns()[key];
-    let tenant = table.column_with(ColumnRole::Tenant);
-    let columns = [column.name(), version_column(table)]
-        .into_iter()
-        .chain(tenant.map(Column::name))
-        .map(|name| qualified(table, name));
-    let mut builder = Builder::new(table, dialect, &list(columns), TenantSite::BulkRows);
-    builder.conditions(&change.specification, &change.rows)?;
-    builder.differs(&change.assignments[..change.compared]);
+    let mut builder = chosen(change, dialect)?;
     if let Some(after) = after {
+        let column = &A::table().columns()[key_index::<A>()];
         builder.and();
         let key = builder.sorted(column);
         builder.sql.push_str(&key);
         builder.sql.push_str(" > ");
         builder.bind(Parameter::new(column.column_type(), after.clone()));
     }
-    builder.order(&[SortKey {
-        index: key,
-        direction: Direction::Ascending,
-    }]);
+    builder.order(&[by_key::<A>()]);
     builder.sql.push_str(" LIMIT ");
     builder.bind(Parameter::int(change.batch_size.into()));
     builder.sql.push_str(if change.deletes {
@@ -47,6 +35,54 @@ pub(crate) fn bulk<A: AggregateRoot>(
         dialect.lock_to_change
     });
     builder.finish()
+}
+
+/// Of the rows with these keys, which [`bulk`] has locked, those that the change reaches still;
+/// `None` where that is all of them.
+///
+/// A statement that waits for a lock looks at the row again, but at its children as they were when
+/// it began. They are those of the row that it has waited for in the next statement.
+pub(crate) fn bulk_again<A: AggregateRoot>(
+    change: &BulkChange<A>,
+    keys: Vec<Value>,
+    dialect: &Dialect,
+) -> Result<Option<Select>> {
+    let waits = !dialect.lock_to_change.is_empty();
+    if keys.is_empty() || !waits || !change.specification.predicate().asks_for_children() {
+        return Ok(None);
+    }
+    let mut builder = chosen(change, dialect)?;
+    builder.keys(keys);
+    builder.order(&[by_key::<A>()]);
+    builder.finish().map(Some)
+}
+
+fn chosen<'d, A: AggregateRoot>(
+    change: &BulkChange<A>,
+    dialect: &'d Dialect,
+) -> Result<Builder<'d>> {
+    let table = A::table();
+    let key = table.columns()[key_index::<A>()].name();
+    let tenant = table.column_with(ColumnRole::Tenant);
+    let columns = [key, version_column(table)]
+        .into_iter()
+        .chain(tenant.map(Column::name))
+        .map(|name| qualified(table, name));
+    let mut builder = Builder::new(table, dialect, &list(columns), TenantSite::BulkRows);
+    builder.conditions(&change.specification, &change.rows)?;
+    builder.differs(&change.assignments[..change.compared]);
+    Ok(builder)
+}
+
+fn key_index<A: AggregateRoot>() -> usize {
+    A::table().index_of(ColumnRole::Key).unwrap_or(0)
+}
+
+fn by_key<A: AggregateRoot>() -> SortKey {
+    SortKey {
+        index: key_index::<A>(),
+        direction: Direction::Ascending,
+    }
 }
 
 impl Builder<'_> {

@@ -1,13 +1,15 @@
 //! Children in the databases: which of their rows are written, and that nobody sees some of one
 //! version and some of another.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cqrs_core::conformance::fixtures::{Shelf, Stop, Ticket, Tour};
 use cqrs_core::{
-    Entity, Id, Query, RequestContext, RetryPolicy, Store, StoreErrorKind, UnitOfWork,
+    Entity, Id, Maintain, Query, RequestContext, RetryPolicy, Specification, Store, StoreErrorKind,
+    UnitOfWork,
 };
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, SqlStore, StoreOptions};
@@ -20,6 +22,7 @@ on_each!(
     only_rows_that_differ_are_written,
     rows_that_others_numbered_keep_their_places,
     a_child_changed_past_its_version_is_noticed,
+    a_child_added_past_its_version_is_noticed,
     no_change_of_a_child_is_lost,
     nobody_sees_half_of_a_change,
     a_query_that_locks_has_children,
@@ -152,6 +155,81 @@ async fn a_child_changed_past_its_version_is_noticed<K: Kind>() {
         tour.name = "a".to_owned();
         save(&store, tour).await.unwrap();
     }
+}
+
+/// Where somebody has put a row to which the save adds one.
+async fn a_child_added_past_its_version_is_noticed<K: Kind>() {
+    let (fresh, store) = prepared::<K>(StoreOptions::default()).await;
+    let tour = Tour::plan("a", &["Graz"]);
+    let id = tour.id;
+    save(&store, tour).await.unwrap();
+    let runs = AtomicUsize::new(0);
+    store
+        .execute(&north(), async |uow| {
+            let mut tour: Tour = uow.get(id).await?;
+            if runs.fetch_add(1, Ordering::SeqCst) == 0 {
+                fresh
+                    .run(
+                        "INSERT INTO conformance_stop
+                             (conformance_tour_id, tenant_id, seq, city, weight, tags)
+                         SELECT conformance_tour_id, tenant_id, 1, 'Wels', weight, tags
+                         FROM conformance_stop",
+                    )
+                    .await;
+            }
+            tour.stops.push(Stop::at("Linz"));
+            uow.save(tour)
+        })
+        .await
+        .unwrap();
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+    let mut tour = load(&store, id).await;
+    assert_eq!(tour.cities(), ["Graz", "Wels", "Linz"]);
+    assert_eq!(tour.root.version(), 2);
+
+    fresh
+        .run(
+            "INSERT INTO conformance_ticket (tour, tenant_id, position, number)
+             SELECT id, tenant_id, 0, '1' FROM conformance_tour",
+        )
+        .await;
+    tour.tickets.push(Ticket::new("1"));
+    let error = save(&store, tour).await.unwrap_err();
+    assert_eq!(*kind(&error), StoreErrorKind::Contention);
+    assert!(error.to_string().contains("conformance_ticket"), "{error}");
+}
+
+/// Also in a commit that removes the children of another aggregate with it.
+#[tokio::test]
+async fn a_child_changed_past_its_version_is_noticed_beside_a_removal() {
+    let (fresh, store) = prepared::<Postgres>(StoreOptions::default()).await;
+    let mut uow = store.unit_of_work(&north());
+    for id in [1, 2] {
+        uow.save(Shelf::with(id, [10, 20])).unwrap();
+    }
+    uow.commit().await.unwrap();
+    // What is left of the children is for the commit to remove then.
+    fresh
+        .run("ALTER TABLE conformance_book DROP CONSTRAINT conformance_book_conformance_shelf_id_fkey")
+        .await;
+    let mut uow = store.unit_of_work(&north());
+    let removed: Shelf = uow.get(1).await.unwrap();
+    let mut changed: Shelf = uow.get(2).await.unwrap();
+    fresh
+        .run("DELETE FROM conformance_book WHERE conformance_shelf_id = 2 AND number = 20")
+        .await;
+    changed.books.truncate(1);
+    uow.remove(removed).unwrap();
+    uow.save(changed).unwrap();
+    let error = uow.commit().await.unwrap_err();
+    assert_eq!(*kind(&error), StoreErrorKind::Contention);
+    let mut uow = store.unit_of_work(&north());
+    assert_eq!(uow.get::<Shelf>(1).await.unwrap().books.len(), 2);
+    let removed: Shelf = uow.get(1).await.unwrap();
+    uow.remove(removed).unwrap();
+    uow.commit().await.unwrap();
+    let left = "SELECT conformance_shelf_id || '/' || number FROM conformance_book";
+    assert_eq!(Postgres::texts(&fresh.url, left.to_owned()).await, ["2/10"]);
 }
 
 /// Patient enough that only what is never retried can fail.
@@ -328,6 +406,89 @@ async fn an_aggregate_and_its_children_are_of_one_moment() {
     assert_eq!(seen, (2, "1", vec!["1"]));
 }
 
+/// Until a transaction waits for the end of another.
+async fn somebody_waits(fresh: &Fresh<Postgres>) {
+    let waiting = "SELECT CAST(count(*) AS text) FROM pg_locks
+         WHERE NOT granted AND locktype = 'transactionid'";
+    while Postgres::texts(&fresh.url, waiting.to_owned()).await == ["0"] {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn in_graz() -> Specification<Tour> {
+    let city = Stop::fields().city;
+    Tour::fields().stops.any_child(city.eq("Graz"))
+}
+
+/// Runs `work` while a unit of work holds the first of two tours that stop in Graz, and has taken
+/// it out of there; it commits as soon as the work waits for it.
+async fn while_one_leaves_graz<T: Send + 'static, F>(
+    work: impl FnOnce(SqlStore<Postgres>) -> F,
+) -> (Fresh<Postgres>, SqlStore<Postgres>, [Id<Tour>; 2], T)
+where
+    F: Future<Output = T> + Send + 'static,
+{
+    let (fresh, store) = prepared::<Postgres>(StoreOptions::default()).await;
+    let mut ids = [Id::new(), Id::new()];
+    ids.sort();
+    for (id, name) in ids.into_iter().zip(["a", "b"]) {
+        let tour = Tour {
+            id,
+            ..Tour::plan(name, &["Graz"])
+        };
+        save(&store, tour).await.unwrap();
+    }
+    let mut writer = store.unit_of_work(&north());
+    let mut tour: Tour = writer.get(ids[0]).await.unwrap();
+    tour.stops[0].city = "Linz".to_owned();
+    writer.save(tour).unwrap();
+    // Sends it.
+    let _: Tour = writer.get(ids[0]).await.unwrap();
+    let work = tokio::spawn(work(store.clone()));
+    somebody_waits(&fresh).await;
+    let _ = writer.commit().await.unwrap();
+    let result = work.await.unwrap();
+    (fresh, store, ids, result)
+}
+
+/// Who waits for an aggregate is asked again whether its children are what is looked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aggregate_that_was_waited_for_is_found_by_its_own_children() {
+    let (_fresh, _, ids, found) = while_one_leaves_graz(async |store| {
+        let mut uow = store.unit_of_work(&north());
+        let query = Query::filter(in_graz()).lock();
+        uow.query::<Tour>(query).await.unwrap()
+    })
+    .await;
+    let found: Vec<_> = found.iter().map(|tour| (tour.id, tour.cities())).collect();
+    assert_eq!(found, [(ids[1], vec!["Graz"])]);
+}
+
+/// A bulk change reaches what satisfies its condition when it is locked, and goes on behind what
+/// does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_change_that_waited_reaches_what_satisfies_it_still() {
+    let (_fresh, store, ids, done) = while_one_leaves_graz(async |store| {
+        let tours = store.maintenance::<Tour>(&north()).batch_size(1);
+        let rank = Tour::fields().rank;
+        tours.update(in_graz(), [rank.set(7)]).await.unwrap()
+    })
+    .await;
+    assert_eq!((done.items(), done.commits()), (1, 1));
+    let [left, reached] = ids;
+    let left = load(&store, left).await;
+    assert_eq!((left.rank, left.root.version()), (None, 2));
+    let reached = load(&store, reached).await;
+    assert_eq!((reached.rank, reached.root.version()), (Some(7), 2));
+    let (_fresh, store, ids, done) = while_one_leaves_graz(async |store| {
+        let tours = store.maintenance::<Tour>(&north());
+        tours.purge(in_graz()).await.unwrap()
+    })
+    .await;
+    assert_eq!(done.items(), 1);
+    assert_eq!(load(&store, ids[0]).await.cities(), ["Linz"]);
+}
+
 /// Who waits for the lock of an aggregate sees it as it is then, and so are its children.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_aggregate_that_was_waited_for_has_its_own_children() {
@@ -357,11 +518,7 @@ async fn an_aggregate_that_was_waited_for_has_its_own_children() {
             uow.query::<Tour>(query).await.unwrap()
         }
     });
-    let waiting = "SELECT CAST(count(*) AS text) FROM pg_locks
-         WHERE NOT granted AND locktype = 'transactionid'";
-    while Postgres::texts(&fresh.url, waiting.to_owned()).await == ["0"] {
-        tokio::task::yield_now().await;
-    }
+    somebody_waits(&fresh).await;
     let _ = writer.commit().await.unwrap();
     let tours = reader.await.unwrap();
     let seen: Vec<_> = tours

@@ -350,14 +350,16 @@ fn change_sql(
         true => table
             .children()
             .iter()
-            .map(|child| {
+            .enumerate()
+            .map(|(index, child)| {
                 let name = quoted(child.name());
                 let parent = child
                     .column_with(ColumnRole::Parent)
                     .map_or("", Column::name);
                 let parent = quoted(parent);
                 format!(
-                    ", {name} AS (DELETE FROM {name} AS t USING {source} WHERE t.{parent} = g.key)"
+                    ", children_{index} AS (DELETE FROM {name} AS t USING {source} \
+                     WHERE t.{parent} = g.key)"
                 )
             })
             .collect(),

@@ -73,6 +73,14 @@ pub(super) fn copy_error(
     }
 }
 
+/// Whether a row of this table was refused because there is one with its primary key.
+pub(super) fn is_row_taken(cause: &sqlx::Error, table: &Table) -> bool {
+    let constraint = cause
+        .as_database_error()
+        .and_then(DatabaseError::constraint);
+    constraint.is_some_and(|constraint| is_primary_key(constraint, table))
+}
+
 /// Whether a constraint is the primary key of a table: `<table>_pkey`. The server cuts
 /// names at 63 bytes; a name of its own making it cuts in front of the suffix.
 fn is_primary_key(constraint: &str, table: &Table) -> bool {

@@ -1,6 +1,6 @@
 //! What the database's errors mean.
 
-use cqrs_core::mapping::{Column, ColumnRole};
+use cqrs_core::mapping::{Column, ColumnRole, Table};
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{Error, StoreError, StoreErrorKind};
 use sqlx::error::DatabaseError;
@@ -111,6 +111,23 @@ fn is_key_of(violated: &str, write: &StagedWrite) -> bool {
         column.is_some() && (column == Some(key) || column == tenant)
     });
     known && found_key
+}
+
+/// Whether a row of this table was refused because there is one with its primary key.
+pub(super) fn is_row_taken(cause: &sqlx::Error, table: &Table) -> bool {
+    let database = cause.as_database_error();
+    let message = database.filter(|database| database.is_unique_violation());
+    let named = message.and_then(|database| violated(database.message()));
+    let key = table.primary_key().map(Column::name);
+    let key: Vec<String> = key
+        .map(|column| format!("{}.{column}", table.name()))
+        .collect();
+    named.is_some_and(|named| {
+        named.split(", ").count() == key.len()
+            && named
+                .split(", ")
+                .all(|column| key.iter().any(|key| key == column))
+    })
 }
 
 /// What a constraint's message names: `UNIQUE constraint failed: plan.id` names `plan.id`.

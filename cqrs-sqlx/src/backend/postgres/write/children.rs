@@ -8,13 +8,15 @@ use sqlx::postgres::PgArguments;
 
 use super::{Outcome, failure};
 use crate::backend::bind::query;
-use crate::backend::postgres::{Session, bind};
+use crate::backend::postgres::{Session, bind, error};
 use crate::backend::{child_address, child_equals, children_changed, written_child_columns};
 use crate::statements::{Statements, list, quoted};
 
 /// What happens to rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// Removed with their aggregate: the database may have done it already.
+    Gone,
     Removed,
     Changed,
     Added,
@@ -22,19 +24,21 @@ enum Kind {
 
 impl Kind {
     /// What is removed may make room for what is changed and added.
-    const ALL: [Self; 3] = [Self::Removed, Self::Changed, Self::Added];
+    const ALL: [Self; 4] = [Self::Gone, Self::Removed, Self::Changed, Self::Added];
 
-    fn rows(self, write: &ChildWrite) -> &[Vec<Value>] {
-        match self {
-            Self::Removed => &write.removed,
-            Self::Changed => &write.changed,
-            Self::Added => &write.added,
+    fn rows(self, of: Operation, write: &ChildWrite) -> &[Vec<Value>] {
+        match (self, of) {
+            (Self::Gone, Operation::Remove) => &write.removed,
+            (Self::Gone, _) | (Self::Removed, Operation::Remove) => &[],
+            (Self::Removed, _) => &write.removed,
+            (Self::Changed, _) => &write.changed,
+            (Self::Added, _) => &write.added,
         }
     }
 
     fn shape(self) -> &'static str {
         match self {
-            Self::Removed => "remove children",
+            Self::Gone | Self::Removed => "remove children",
             Self::Changed => "change children",
             Self::Added => "add children",
         }
@@ -42,7 +46,7 @@ impl Kind {
 
     fn columns(self, table: &'static Table) -> Vec<(usize, &'static Column)> {
         match self {
-            Self::Removed => child_address(table).collect(),
+            Self::Gone | Self::Removed => child_address(table).collect(),
             Self::Changed | Self::Added => written_child_columns(table).collect(),
         }
     }
@@ -69,7 +73,9 @@ impl Kind {
             .collect();
         let address = address.join(" AND ");
         match self {
-            Self::Removed => format!("DELETE FROM {name} AS t USING {rows} WHERE {address}"),
+            Self::Gone | Self::Removed => {
+                format!("DELETE FROM {name} AS t USING {rows} WHERE {address}")
+            }
             Self::Changed => {
                 let set = columns.iter().map(|(index, column)| {
                     format!("{} = {}", quoted(column.name()), value(*index, column))
@@ -116,15 +122,10 @@ async fn apply_one(
     kind: Kind,
 ) -> Outcome<()> {
     let mut rows: Vec<&Vec<Value>> = Vec::new();
-    // What the database may have removed with its aggregate.
-    let mut gone = 0;
     for write in writes {
         let of_table = write.children.iter();
         for child in of_table.filter(|child| std::ptr::eq(child.table, table)) {
-            rows.extend(kind.rows(child));
-            if write.operation == Operation::Remove {
-                gone += kind.rows(child).len() as u64;
-            }
+            rows.extend(kind.rows(write.operation, child));
         }
     }
     if rows.is_empty() {
@@ -140,8 +141,11 @@ async fn apply_one(
     let done = query(&sql, arguments)
         .execute(&mut session.connection)
         .await
-        .map_err(|cause| failure(cause, &all))?;
-    if done.rows_affected() + gone < rows.len() as u64 {
+        .map_err(|cause| match error::is_row_taken(&cause, table) {
+            true => children_changed(table).into(),
+            false => failure(cause, &all),
+        })?;
+    if kind != Kind::Gone && done.rows_affected() < rows.len() as u64 {
         return Err(children_changed(table).into());
     }
     Ok(())

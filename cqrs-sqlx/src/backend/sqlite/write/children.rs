@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
 
 use super::super::bind;
-use super::super::error::{error, write_error};
+use super::super::error::{error, is_row_taken, write_error};
 use super::compared;
 use crate::backend::bind::query;
 use crate::backend::{child_address, child_equals, children_changed, written_child_columns};
@@ -25,7 +25,7 @@ pub(super) async fn write(
         let sql = statements.get(table, "remove a child", || remove_sql(table));
         for row in &child.removed {
             let address: Vec<_> = child_address(table).collect();
-            let removed = run(connection, &sql, &address, row, write).await?;
+            let removed = run(connection, &sql, table, &address, row, write).await?;
             // The database may have removed it with its aggregate.
             if removed == 0 && write.operation != Operation::Remove {
                 return Err(children_changed(table));
@@ -34,13 +34,13 @@ pub(super) async fn write(
         let written: Vec<_> = written_child_columns(table).collect();
         let sql = statements.get(table, "change a child", || change_sql(table));
         for row in &child.changed {
-            if run(connection, &sql, &written, row, write).await? == 0 {
+            if run(connection, &sql, table, &written, row, write).await? == 0 {
                 return Err(children_changed(table));
             }
         }
         let sql = statements.get(table, "add a child", || add_sql(table));
         for row in &child.added {
-            run(connection, &sql, &written, row, write).await?;
+            run(connection, &sql, table, &written, row, write).await?;
         }
     }
     Ok(())
@@ -75,6 +75,7 @@ pub(in super::super) async fn remove_all(
 async fn run(
     connection: &mut SqliteConnection,
     sql: &std::sync::Arc<str>,
+    table: &Table,
     columns: &[(usize, &'static Column)],
     row: &[Value],
     write: &StagedWrite,
@@ -87,7 +88,10 @@ async fn run(
         .execute(connection)
         .await
         .map(|result| result.rows_affected())
-        .map_err(|cause| write_error(cause, write))
+        .map_err(|cause| match is_row_taken(&cause, table) {
+            true => children_changed(table),
+            false => write_error(cause, write),
+        })
 }
 
 /// `"plan_id" = $1 AND "seq" = $2`, with the parameter that each column has among `columns`.
