@@ -17,6 +17,10 @@ use crate::subscription::Subscription;
 pub trait Harness: Sync {
     /// The store under test.
     type Store: BulkStore;
+
+    /// Whether the error of several inserts names the one whose id was used before. A database that
+    /// hides rows by policies may not tell which it was.
+    const NAMES_USED_ID: bool = true;
     /// The transaction of its projections.
     type Transaction: ProjectionTransaction;
 

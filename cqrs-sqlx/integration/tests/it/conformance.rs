@@ -135,6 +135,8 @@ struct Secured(Mutex<Vec<(ProjectorHandle, SecuredDatabase)>>);
 
 impl Harness for Secured {
     type Store = PgStore;
+
+    const NAMES_USED_ID: bool = false;
     type Transaction = SqlTransaction<cqrs_sqlx::Postgres>;
 
     async fn store(&self, setup: Setup) -> PgStore {
