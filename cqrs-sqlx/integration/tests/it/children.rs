@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cqrs_core::conformance::fixtures::{Shelf, Stop, Ticket, Tour};
+use cqrs_core::conformance::fixtures::{
+    Shelf, ShelfEvent, Stop, StoredBook, StoredTicket, Ticket, Tour,
+};
 use cqrs_core::{
-    Entity, Id, Maintain, Query, RequestContext, RetryPolicy, Specification, Store, StoreErrorKind,
-    UnitOfWork,
+    Aggregate, Child, Entity, Id, Maintain, Query, RequestContext, RetryPolicy, Root,
+    Specification, Store, StoreErrorKind, UnitOfWork,
 };
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, SqlStore, StoreOptions};
@@ -23,6 +25,7 @@ on_each!(
     rows_that_others_numbered_keep_their_places,
     a_child_changed_past_its_version_is_noticed,
     a_child_added_past_its_version_is_noticed,
+    any_plain_name_is_that_of_a_table_of_children,
     no_change_of_a_child_is_lost,
     nobody_sees_half_of_a_change,
     a_query_that_locks_has_children,
@@ -36,7 +39,9 @@ async fn prepared<K: Kind>(options: StoreOptions) -> (Fresh<K>, SqlStore<K>) {
     let (fresh, store) = Fresh::<K>::with(options).await;
     let tables = [Tour::table(), Shelf::table()];
     store.create_tables(&tables).await.unwrap();
-    store.verify(&tables).await.unwrap();
+    // Read models over the tables of children have keys of their own.
+    let read = [StoredTicket::table(), StoredBook::table()];
+    store.verify(&[tables, read].concat()).await.unwrap();
     (fresh, store)
 }
 
@@ -197,6 +202,58 @@ async fn a_child_added_past_its_version_is_noticed<K: Kind>() {
     let error = save(&store, tour).await.unwrap_err();
     assert_eq!(*kind(&error), StoreErrorKind::Contention);
     assert!(error.to_string().contains("conformance_ticket"), "{error}");
+}
+
+/// Tables of children that are named as parts of the statements are.
+#[derive(Debug, Clone, Child)]
+struct Part {
+    g: i64,
+}
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "g", event = ShelfEvent)]
+struct Crate {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<ShelfEvent>,
+    #[mapper(children(table = "changed", order = "t", parent = "r"))]
+    changed: Vec<Part>,
+    #[mapper(children(table = "logged"))]
+    logged: Vec<Part>,
+}
+
+async fn any_plain_name_is_that_of_a_table_of_children<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with(StoreOptions::default()).await;
+    store.create_tables(&[Crate::table()]).await.unwrap();
+    let context = RequestContext::system();
+    let crates = store.maintenance::<Crate>(&context);
+    let new = |id| Crate {
+        id,
+        root: Root::new(),
+        changed: vec![Part { g: id }, Part { g: 0 }],
+        logged: vec![Part { g: id }],
+    };
+    crates.insert([new(1), new(2)]).await.unwrap();
+    let f = Crate::fields();
+    let first = || f.changed.any_child(Part::fields().g.eq(1));
+    assert_eq!(crates.purge(first()).await.unwrap().items(), 1);
+    let mut uow = store.unit_of_work(&context);
+    let found = uow.query::<Crate>(Query::filter(!first()).lock()).await;
+    let mut found = found.unwrap();
+    assert_eq!(found.len(), 1);
+    let mut last = found.pop().unwrap();
+    assert_eq!((last.changed.len(), last.logged.len()), (2, 1));
+    last.changed[0].g = 3;
+    last.changed.pop();
+    last.logged.push(Part { g: 4 });
+    uow.save(last).unwrap();
+    uow.commit().await.unwrap();
+    let mut uow = store.unit_of_work(&context);
+    let last: Crate = uow.get(2).await.unwrap();
+    let numbers = |parts: &[Part]| parts.iter().map(|part| part.g).collect::<Vec<_>>();
+    assert_eq!(numbers(&last.changed), [3]);
+    assert_eq!(numbers(&last.logged), [2, 4]);
 }
 
 /// Also in a commit that removes the children of another aggregate with it.
