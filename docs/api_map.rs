@@ -1,10 +1,11 @@
 //! The lines of code in the table that maps the classic pattern to this framework.
 
 use cqrs_core::{
-    Entity, Id, IdempotencyKey, InMemoryStore, PageRequest, Query, ReadModels, Repository,
-    RequestContext, Result, RetryPolicy, RowProjection, Specification, Store, TenantId, UnitOfWork,
+    Entity, FailurePolicy, Id, IdempotencyKey, InMemoryStore, PageRequest, Parking, Query,
+    ReadModels, Repository, RequestContext, Result, RetryPolicy, RowProjection, Rows,
+    Specification, Store, Subscription, TenantId, UnitOfWork,
 };
-use cqrs_sqlx::{SqliteStore, StoreOptions};
+use cqrs_sqlx::{SqlTransaction, Sqlite, SqliteStore, StoreOptions};
 
 use super::{Order, OrderList, OrderRow, lines, pay};
 
@@ -106,5 +107,17 @@ async fn the_lines_of_the_map_run() -> Result<()> {
     let error = pay_again.await.map(drop).err();
     assert!(error.is_some_and(|error| error.is_not_found() && !error.is_conflict()));
     let _ = InMemoryStore::new();
+
+    // Not inline there.
+    let store = SqliteStore::connect("sqlite::memory:").await?;
+    store.migrate().await?;
+    let splittable = Subscription::<SqlTransaction<Sqlite>>::named("order_list").segments(4);
+    assert_eq!(splittable.initial_segments(), 4);
+    let list = Subscription::new(Rows(OrderList));
+    let list = list.on_failure(FailurePolicy::Park(Parking::at_most(500)));
+    assert_eq!(store.projector().subscribe(list).run_until_idle().await?, 0);
+    let operator = RequestContext::system().with_actor("kim");
+    let replayed = store.operations(&operator)?.replay_all("order_list").await;
+    assert_eq!(replayed?, 0);
     Ok(())
 }

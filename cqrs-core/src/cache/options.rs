@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::remote::RemoteCache;
 
+/// `Duration::MAX` means "never", and is more than clocks can add.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// How large a cache is, and how old its answers become.
 ///
 /// # Example
@@ -45,10 +48,11 @@ impl CacheOptions {
         self
     }
 
-    /// How old an answer becomes, and so how late a change of another process is seen.
+    /// How old an answer becomes, and so how late a change of another process is seen; at most a
+    /// hundred years.
     #[must_use]
     pub fn time_to_live(mut self, time: Duration) -> Self {
-        self.time_to_live = time;
+        self.time_to_live = time.min(LONGEST);
         self
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Harness;
 use super::fixtures::{
-    Counter, Forbidden, LabelUses, Parcel, ParcelEvent, ParcelList, Recorder, Tallies, Tally,
+    Counter, Forbidden, LabelUses, Parcel, ParcelEvent, ParcelList, Recorder, Tallies, Tally, Tour,
 };
 use super::projections::{all, fold, sorted};
 use super::support::{
@@ -163,6 +163,53 @@ pub async fn inline_projections_see_what_is_committed<H: Harness>(h: &H) {
     ok(dropped.save(Parcel::register("dropped")));
     dropped.rollback().await;
     assert_folded(&bench, 2).await;
+}
+
+/// A command with a key, whose savepoints lock, save children and are undone, is counted once
+/// however often it comes, with what it has kept, and in its tenant alone.
+pub async fn inline_rows_count_a_repeated_command_once<H: Harness>(h: &H) {
+    let bench = begin_with_tallies(h).await;
+    let key = ok(IdempotencyKey::new("once"));
+    let mut receipts = Vec::new();
+    for context in [north(), south(), north()] {
+        let receipt = bench.store.execute_once(&context, &key, async |uow| {
+            let parcel = Parcel::register("red");
+            let id = parcel.id;
+            uow.save(parcel)?;
+            let undone = uow.savepoint(async |uow| {
+                let locking = Query::filter(Parcel::fields().label.eq("red")).lock();
+                let found = uow.query::<Parcel>(locking).await?;
+                assert_eq!(found.len(), 1, "what was staged is seen");
+                for mut parcel in found {
+                    parcel.relabel("blue");
+                    uow.save(parcel)?;
+                }
+                uow.save(Tour::plan("undone", &["Graz"]))?;
+                assert_eq!(uow.query::<Tour>(Query::all()).await?.len(), 1);
+                Err::<(), _>(Error::other("undone"))
+            });
+            assert!(undone.await.is_err());
+            uow.savepoint(async |uow| {
+                let mut parcel: Parcel = uow.get(id).await?;
+                parcel.relabel("yellow");
+                uow.save(parcel)?;
+                uow.save(Tour::plan("kept", &["Graz", "Linz"]))
+            })
+            .await?;
+            Ok(id)
+        });
+        let receipt = ok(receipt.await);
+        receipts.push((receipt.events().to_vec(), receipt.into_output()));
+    }
+    assert_eq!(receipts[0], receipts[2]);
+    assert_ne!(receipts[0].1, receipts[1].1);
+    assert_eq!(receipts[0].0.len(), 3);
+    assert_eq!(bench.log().await.len(), 6);
+    assert_folded(&bench, 4).await;
+    assert_eq!(uses(&bench, "yellow").await, Some(1));
+    let tours: Vec<Tour> = ok(bench.unit_of_work(&north()).query(Query::all()).await);
+    assert_eq!(tours.len(), 1);
+    assert_eq!(tours[0].cities(), ["Graz", "Linz"]);
 }
 
 /// A projection runs inline or with a projector, and no two have one name.

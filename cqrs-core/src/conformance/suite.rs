@@ -269,6 +269,7 @@ macro_rules! __conformance_rules {
                 a_failing_inline_projection_commits_nothing
                 a_conflict_leaves_no_inline_row
                 inline_projections_see_what_is_committed
+                inline_rows_count_a_repeated_command_once
                 a_projection_runs_one_way
                 many_writers_fold_into_few_inline_rows
                 bulk_work_is_projected_inline

@@ -7,6 +7,8 @@ use crate::mapping::{Column, ColumnType, ColumnValue, Table};
 pub struct Columns {
     columns: Vec<Column>,
     by_name: bool,
+    /// The table of children, which one row does not have.
+    children: Option<&'static str>,
 }
 
 impl Columns {
@@ -16,6 +18,7 @@ impl Columns {
         Self {
             columns: table.columns().to_vec(),
             by_name: true,
+            children: table.children().first().map(Table::name),
         }
     }
 
@@ -25,6 +28,7 @@ impl Columns {
         Self {
             columns: Vec::new(),
             by_name: false,
+            children: None,
         }
     }
 
@@ -46,8 +50,14 @@ impl Columns {
     ///
     /// # Errors
     ///
-    /// Where a column is missing or there twice, or where there are more than are read by place.
+    /// Where a column is missing or there twice, where there are more than are read by place, and
+    /// where the rows have children, which no statement of the application reads.
     pub fn places(&self, names: &[&str]) -> Result<Vec<usize>, Vec<String>> {
+        if let Some(children) = self.children {
+            return Err(vec![format!(
+                "the rows of {children} are not read: select the ids, and find the aggregates by them"
+            )]);
+        }
         if !self.by_name {
             let (expected, found) = (self.columns.len(), names.len());
             return match expected == found {

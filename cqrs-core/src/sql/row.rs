@@ -34,18 +34,7 @@ impl<E: Entity> SqlRow for E {
     }
 
     fn read<R: RowSource + ?Sized>(row: &R) -> Result<Self, MappingError> {
-        let table = E::table();
-        if let Some(children) = table.children().first() {
-            return Err(MappingError {
-                table: table.name().to_owned(),
-                column: format!("(the rows of {})", children.name()),
-                reason: ColumnError::invalid(
-                    "a statement of your own reads no children: select the ids, and find the \
-                     aggregates by them",
-                ),
-            });
-        }
-        E::read_row(&mut RowCursor::new(table, row))
+        E::read_row(&mut RowCursor::new(E::table(), row))
     }
 }
 

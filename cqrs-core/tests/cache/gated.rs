@@ -22,6 +22,8 @@ pub(crate) struct Gate {
     /// Signalled by each read that has its answer.
     pub(crate) reached: Notify,
     pub(crate) fails: AtomicBool,
+    /// The next read panics.
+    pub(crate) panics: AtomicBool,
 }
 
 /// As a process of its own: it knows only what is changed through itself.
@@ -42,6 +44,7 @@ impl Gated {
                 permits: Semaphore::new(1),
                 reached: Notify::new(),
                 fails: AtomicBool::new(false),
+                panics: AtomicBool::new(false),
             }),
             changes: None,
         }
@@ -81,6 +84,10 @@ impl GatedReadModels {
         self.gate.loads.fetch_add(1, Ordering::SeqCst);
         self.gate.reached.notify_one();
         let _permit = self.gate.permits.acquire().await.unwrap();
+        assert!(
+            !self.gate.panics.swap(false, Ordering::SeqCst),
+            "the read panics"
+        );
         if self.gate.fails.load(Ordering::SeqCst) {
             return Err(Error::store(
                 StoreErrorKind::Unavailable,

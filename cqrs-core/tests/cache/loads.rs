@@ -1,6 +1,7 @@
 //! One load for all who miss at once; one that fails or is given up leaves nothing behind.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use cqrs_core::cache::{CacheOptions, Cached};
 use cqrs_core::conformance::fixtures::Tally;
@@ -75,6 +76,33 @@ async fn a_load_that_is_given_up_is_taken_over() {
         assert_eq!(task.await.unwrap().unwrap(), Some(1));
     }
     assert_eq!(store.loads(), 2);
+}
+
+#[tokio::test]
+async fn a_load_that_panics_is_taken_over() {
+    let (store, _cached, mut tasks) = held(5).await;
+    store.gate.panics.store(true, Ordering::SeqCst);
+    store.open();
+    let first = tasks.remove(0);
+    assert!(first.await.unwrap_err().is_panic());
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap(), Some(1));
+    }
+    assert_eq!(store.loads(), 2);
+}
+
+#[tokio::test]
+async fn a_time_to_live_can_be_as_long_as_any() {
+    let store = store();
+    let north = tenant("north");
+    let options = CacheOptions::default().time_to_live(Duration::MAX);
+    let cached = Cached::new(store.clone(), options);
+    let read_models = cached.read_models(&north);
+    for _ in 0..2 {
+        let found = read_models.find::<Tally>("a".to_owned());
+        assert_eq!(found.await.unwrap(), None);
+    }
+    assert_eq!(store.loads(), 1);
 }
 
 #[tokio::test]

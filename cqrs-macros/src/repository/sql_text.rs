@@ -213,16 +213,29 @@ fn check_statement(code: &str) -> Result<(), String> {
     let Some(first) = words.first() else {
         return Err("there is no statement in it".to_owned());
     };
-    let writes = ["insert", "update", "delete", "merge"];
-    let reads = ["select", "with", "values"].contains(&first.as_str());
-    let data_modifying = words.windows(2).any(|pair| {
-        let heads = pair[0] == "as" || pair[0] == "materialized";
-        heads && writes.contains(&pair[1].as_str())
-    });
-    if reads && !data_modifying {
-        return Ok(());
+    if !["select", "with", "values"].contains(&first.as_str()) {
+        return Err("a finder reads: begin with `SELECT`, `WITH` or `VALUES`; what writes goes through `save`, or `uow.connection()`".to_owned());
     }
-    Err("a finder reads: begin with `SELECT`, `WITH` or `VALUES`; what writes goes through `save`, or `uow.connection()`".to_owned())
+    match writing(&words) {
+        None => Ok(()),
+        Some(word) => Err(format!(
+            "a finder reads, and `{word}` writes: that goes through `save`, or `uow.connection()`; a name of this kind stands in quotes"
+        )),
+    }
+}
+
+/// A word by which a statement that begins as one that reads writes, wherever it stands: in a
+/// common table, or behind those. There is no `INSERT` and no `MERGE` without `INTO`.
+fn writing(words: &[String]) -> Option<&str> {
+    let before = [""].into_iter().chain(words.iter().map(String::as_str));
+    let found = before
+        .zip(words)
+        .find(|(before, word)| match word.as_str() {
+            "into" | "delete" => true,
+            "update" => !["for", "key"].contains(before),
+            _ => false,
+        });
+    found.map(|(_, word)| word.as_str())
 }
 
 #[cfg(test)]
@@ -274,6 +287,11 @@ mod tests {
                 vec![2],
             ),
             (
+                "SELECT 'into', \"delete\", updated FROM a FOR NO KEY UPDATE",
+                "SELECT 'into', \"delete\", updated FROM a FOR NO KEY UPDATE",
+                vec![],
+            ),
+            (
                 "-- what for\n SELECT 1 -- :id",
                 "-- what for\n SELECT 1 -- :id",
                 vec![],
@@ -296,11 +314,22 @@ mod tests {
             ("SELECT 1; SELECT 2", "one statement"),
             ("SELECT 1;", "one statement"),
             ("  -- nothing", "there is no statement"),
-            ("DELETE FROM t", "a finder reads"),
+            ("DELETE FROM t", "a finder reads: begin"),
             (
                 "WITH gone AS (DELETE FROM t RETURNING 1) SELECT 1",
-                "a finder reads",
+                "`delete` writes",
             ),
+            ("WITH a AS (SELECT 1) DELETE FROM t", "`delete` writes"),
+            ("WITH a AS (SELECT 1) UPDATE t SET x = 1", "`update` writes"),
+            (
+                "WITH a AS (WITH b AS (SELECT 1) UPDATE t SET x = 1) SELECT 1",
+                "`update` writes",
+            ),
+            (
+                "WITH a AS (SELECT 1) INSERT INTO t SELECT 1",
+                "`into` writes",
+            ),
+            ("SELECT 1 INTO t FROM a", "`into` writes"),
             ("SELECT '\0', \0", "NUL"),
         ] {
             let error = scanned(text).unwrap_err();

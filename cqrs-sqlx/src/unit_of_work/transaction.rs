@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
-    Changing, Envelope, Error, HooksMark, IdempotencyKey, Inline, Metadata, RawPayload, Result,
-    Spent, TenantScope,
+    Changing, Envelope, Error, HooksMark, IdempotencyKey, Inline, Metadata, Position, RawPayload,
+    Result, Spent, TenantScope,
 };
 
 use super::lost::{broken, resolve};
@@ -36,9 +36,13 @@ pub(crate) struct Transaction<B: Backend> {
     in_bulk: bool,
 }
 
+/// How much there was when it began. Numbers, not copies: there can be one for each item of an
+/// import.
 struct Savepoint {
     sent: usize,
-    written: Written,
+    events: usize,
+    envelopes: usize,
+    position: Option<Position>,
     outside: Outside,
 }
 
@@ -269,7 +273,9 @@ impl<B: Backend> Transaction<B> {
         B::begin_savepoint(self.connection.get()).await?;
         self.savepoints.push(Savepoint {
             sent: self.sent.len(),
-            written: self.written.clone(),
+            events: self.written.events.len(),
+            envelopes: self.written.envelopes.len(),
+            position: self.written.position,
             outside,
         });
         Ok(())
@@ -289,7 +295,9 @@ impl<B: Backend> Transaction<B> {
         B::roll_back_savepoint(self.connection.get()).await?;
         let savepoint = self.savepoints.pop().ok_or_else(Error::no_savepoint)?;
         self.sent.truncate(savepoint.sent);
-        self.written = savepoint.written;
+        self.written.events.truncate(savepoint.events);
+        self.written.envelopes.truncate(savepoint.envelopes);
+        self.written.position = savepoint.position;
         self.spoiled = None;
         // One that was made within the savepoint may be gone with it.
         self.mark = None;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cqrs_core::{InMemoryStore, Query, Repository, RetryPolicy, Store, UnitOfWork};
+use cqrs_core::{Error, InMemoryStore, Query, Repository, RetryPolicy, Store, UnitOfWork};
 use cqrs_integration::domain::{self, Parcel, Parcels};
 use cqrs_integration::stores::tenant;
 use cqrs_sqlx::{SqlStore, StoreOptions};
@@ -13,7 +13,11 @@ use tokio::sync::Barrier;
 
 use crate::each::{Fresh, Kind, on_each, poll_up_to};
 
-on_each!(workers_take_each_once, who_locks_waits_for_the_writer);
+on_each!(
+    workers_take_each_once,
+    who_locks_waits_for_the_writer,
+    a_lock_of_an_undone_savepoint_is_given_back,
+);
 
 const WORKERS: usize = 6;
 const PARCELS: usize = 40;
@@ -212,4 +216,30 @@ async fn a_refused_lock_sends_nothing() {
     let models = store.read_models(&tenant("north"));
     let refused = poll_up_to(0, cqrs_core::ReadModels::query(&models, query)).await;
     assert!(refused.expect("nothing is awaited").is_err());
+}
+
+/// Where locks are those of rows, one that was taken in a savepoint ends when that is undone; one
+/// that was taken before it stays.
+async fn a_lock_of_an_undone_savepoint_is_given_back<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    save(&store, &["a", "b"]).await;
+    let mut uow = store.unit_of_work(&tenant("north"));
+    let kept = uow.repository::<Parcel>().take_open().await.unwrap();
+    assert_eq!(kept.unwrap().label(), "a");
+    let undone = uow.savepoint(async |uow| {
+        let all = uow.query::<Parcel>(Query::all().lock()).await?;
+        assert_eq!(all.len(), 2);
+        Err::<(), _>(Error::other("undone"))
+    });
+    assert!(undone.await.is_err());
+    let mut other = store.unit_of_work(&tenant("north"));
+    let mut parcels = other.repository::<Parcel>();
+    // Else the lock is that of the database, and whoever wants it waits.
+    if K::either(true, false) {
+        let found = parcels.take_open().await.unwrap();
+        assert_eq!(found.unwrap().label(), "b");
+    }
+    uow.rollback().await;
+    let found = parcels.take_open().await.unwrap();
+    assert_eq!(found.unwrap().label(), "a");
 }

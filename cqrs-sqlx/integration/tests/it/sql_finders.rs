@@ -1,6 +1,7 @@
 //! Finders with SQL of their own: what is bound, what is read, whose rows, and what `verify_sql` says.
 
 use chrono::{DateTime, NaiveDate, TimeZone, Utc};
+use cqrs_core::conformance::fixtures::Tour;
 use cqrs_core::{
     Aggregate, DomainEvent, Entity, Error, Id, ReadModelRepository, Repository, RequestContext,
     Result, Root, SqlQueries, SqlReads, SqlRow, Store, StoreErrorKind, UnitOfWork, ValueObject,
@@ -409,6 +410,9 @@ trait Misfits: Repository<Parcel> + SqlQueries {
 
     #[sql("SELECT label, label AS label, grams FROM parcel WHERE tenant_id = :tenant")]
     async fn twice(&mut self) -> Result<Vec<Labels>>;
+
+    #[sql("SELECT * FROM parcel WHERE tenant_id = :tenant")]
+    async fn children(&mut self) -> Result<Vec<Tour>>;
 }
 
 #[derive(Debug, SqlRow)]
@@ -441,6 +445,7 @@ async fn what_does_not_fit_is_named<K: Kind>() {
         "Misfits::parameters: parameter grams: expected int8, found text".to_owned(),
         format!("Misfits::elsewhere: Misfits::elsewhere has no SQL for {name}"),
         "Misfits::twice: column label: expected one, found several".to_owned(),
+        "Misfits::children: the rows of conformance_".to_owned(),
     ];
     // It knows no types of parameters.
     if K::either(false, true) {
@@ -469,6 +474,9 @@ async fn what_does_not_fit_is_refused_when_it_runs<K: Kind>() {
     assert!(error.to_string().contains("column name"), "{error}");
     let error = misfits.swapped().await.unwrap_err();
     assert!(error.to_string().contains("column 1"), "{error}");
+    let error = misfits.children().await.unwrap_err();
+    assert_eq!(kind(&error), &StoreErrorKind::Schema);
+    assert!(error.to_string().contains("select the ids"), "{error}");
     let error = misfits.nowhere().await.unwrap_err();
     assert!(matches!(error, Error::Store(_)), "{error:?}");
     assert_eq!(misfits.number().await.unwrap(), 1);
