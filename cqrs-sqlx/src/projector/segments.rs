@@ -8,8 +8,9 @@
 //! to apply anything; so none is lost, none applied twice, and each aggregate keeps its order.
 //!
 //! Everything is in the rows: any worker of any process may find that all have arrived, and
-//! whoever dies leaves nothing half done. A segment that is halted or waits to try again does not
-//! arrive before it goes on.
+//! whoever dies leaves nothing half done. A segment that is halted does not arrive before it is
+//! resumed. One that is at the barrier and waits to try the event behind it again has arrived: the
+//! barrier keeps it from trying, so nobody could wait for it. The new segments try that event anew.
 
 use std::sync::Arc;
 
@@ -26,11 +27,9 @@ use crate::store::Shared;
 /// Whether the segments have arrived at their barrier and can be replaced.
 pub(super) fn have_arrived(checkpoints: &[Checkpoint]) -> bool {
     !checkpoints.is_empty()
-        && checkpoints.iter().all(|checkpoint| {
-            checkpoint.barrier == Some(checkpoint.position)
-                && checkpoint.active
-                && checkpoint.failed_attempts == 0
-        })
+        && checkpoints
+            .iter()
+            .all(|checkpoint| checkpoint.barrier == Some(checkpoint.position) && checkpoint.active)
 }
 
 /// Asks for another number of segments, in a transaction: replaces them at once where all stand at

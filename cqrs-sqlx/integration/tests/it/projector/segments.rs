@@ -12,10 +12,10 @@ use cqrs_integration::database::{TestDatabase, TestFile};
 use cqrs_integration::domain::ParcelViews;
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
-use cqrs_sqlx::{Backend, ProjectorBuilder, SqlStore, SqlTransaction};
+use cqrs_sqlx::{Backend, ProjectorBuilder, SqlStore, SqlTransaction, SubscriptionState};
 use tokio::task::JoinSet;
 
-use super::support::{Recorder, applied, commit, on_each_database};
+use super::support::{Recorder, applied, commit, on_each_database, state};
 
 on_each_database!(
     every_event_is_of_one_segment,
@@ -23,6 +23,7 @@ on_each_database!(
     the_number_changes_at_rest,
     the_number_changes_between_pages,
     a_halted_segment_is_waited_for,
+    a_segment_that_will_try_again_is_not_waited_for,
 );
 
 /// A [`Recorder`] of which segments may run beside each other.
@@ -194,6 +195,26 @@ async fn a_halted_segment_is_waited_for<B: Backend>(store: SqlStore<B>) {
     operations.resume("recorder").await.unwrap();
     split(&store, &recorder, 3).run_until_idle().await.unwrap();
     assert_eq!(segments(&store).await, [12; 2]);
+    assert_eq!(applied(&store).await, (1..=12).collect::<Vec<_>>());
+}
+
+/// The barrier is in front of the event that it would try again.
+async fn a_segment_that_will_try_again_is_not_waited_for<B: Backend>(store: SqlStore<B>) {
+    for _ in 0..12 {
+        commit(&store, 0).await;
+    }
+    let recorder = Recorder::new("recorder");
+    let poisoned = recorder.clone().with_fault(|_| Err(Error::other("poison")));
+    let projector = split(&store, &poisoned, 1).retry_delays([Duration::from_secs(3600)]);
+    let running = projector.start().await.unwrap();
+    while !matches!(state(&store).await, SubscriptionState::Retrying(_)) {
+        tokio::task::yield_now().await;
+    }
+    running.stop(Duration::from_secs(30)).await;
+    set(&store, 3).await;
+    assert_eq!(segments(&store).await, [0; 3]);
+    split(&store, &recorder, 1).run_until_idle().await.unwrap();
+    assert_eq!(segments(&store).await, [12; 3]);
     assert_eq!(applied(&store).await, (1..=12).collect::<Vec<_>>());
 }
 
