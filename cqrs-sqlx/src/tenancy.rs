@@ -8,6 +8,14 @@
 macro_rules! sites {
     ($($(#[$doc:meta])* $site:ident,)*) => {
         /// A place at which a statement is confined to a tenant.
+        #[cfg_attr(
+            not(feature = "__tenancy-mutations"),
+            allow(unreachable_pub, reason = "only the tests of isolation reach it")
+        )]
+        #[cfg_attr(
+            not(feature = "postgres"),
+            allow(dead_code, reason = "some sites are statements of Postgres alone")
+        )]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[doc(hidden)]
         pub enum TenantSite {
