@@ -170,6 +170,8 @@ mod tests {
         "backend/sqlite/write.rs",
         "log.rs",
         "maintenance.rs",
+        "projector/dead_letters.rs",
+        "projector/letter.rs",
         "reads.rs",
         "retention.rs",
         "select.rs",
