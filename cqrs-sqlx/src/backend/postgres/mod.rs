@@ -467,14 +467,14 @@ impl Backed for Postgres {
                 include_str!("../../../migrations/postgres/0002_receipt.sql"),
             ),
             (
-                30,
+                3,
                 "segment",
-                include_str!("../../../migrations/postgres/0030_segment.sql"),
+                include_str!("../../../migrations/postgres/0003_segment.sql"),
             ),
             (
-                31,
+                4,
                 "dead letter",
-                include_str!("../../../migrations/postgres/0031_dead_letter.sql"),
+                include_str!("../../../migrations/postgres/0004_dead_letter.sql"),
             ),
         ]);
         migrator

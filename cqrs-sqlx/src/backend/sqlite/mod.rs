@@ -420,14 +420,14 @@ impl Backed for Sqlite {
                 include_str!("../../../migrations/sqlite/0002_receipt.sql"),
             ),
             (
-                30,
+                3,
                 "segment",
-                include_str!("../../../migrations/sqlite/0030_segment.sql"),
+                include_str!("../../../migrations/sqlite/0003_segment.sql"),
             ),
             (
-                31,
+                4,
                 "dead letter",
-                include_str!("../../../migrations/sqlite/0031_dead_letter.sql"),
+                include_str!("../../../migrations/sqlite/0004_dead_letter.sql"),
             ),
         ]);
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
