@@ -2,6 +2,7 @@
 //! the pages show no code that is not compiled here or in the files beside.
 
 mod api_map;
+mod event_sourcing;
 mod finders;
 mod guide_snippets;
 mod interceptors;
@@ -136,7 +137,7 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
     include_str!("finders.rs"),
@@ -150,9 +151,11 @@ const SOURCES: [&str; 13] = [
     include_str!("specification_snippets.rs"),
     include_str!("tenancy.rs"),
     include_str!("units_of_work.rs"),
+    include_str!("event_sourcing.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
 const CACHING: &str = include_str!("caching.md");
+const EVENT_SOURCING: &str = include_str!("event-sourcing.md");
 const FINDERS: &str = include_str!("finders.md");
 const INTERCEPTORS: &str = include_str!("interceptors.md");
 const MAINTENANCE: &str = include_str!("maintenance.md");
@@ -196,6 +199,7 @@ fn every_rust_block_is_compiled() {
     let blocks = [
         GUIDE,
         CACHING,
+        EVENT_SOURCING,
         FINDERS,
         INTERCEPTORS,
         MAINTENANCE,

@@ -10,6 +10,7 @@ use crate::id::AggregateId;
 use crate::mapping::{
     ChildRows, ColumnRole, Entity, LoadedChild, MappingError, RowCursor, RowSource, Table, Value,
 };
+use crate::sourced::{SnapshotMark, Sourcing};
 
 /// The root of an aggregate: the one object through which its state changes, and the unit that is
 /// saved as a whole.
@@ -27,6 +28,10 @@ pub trait AggregateRoot: Entity {
 
     /// The name of its type in the log.
     const TYPE: &'static str = Self::Event::AGGREGATE_TYPE;
+
+    /// How it is made of its events, where it is [event-sourced](crate::Sourced); `None` where it is
+    /// stored as a row.
+    const SOURCING: Option<Sourcing<Self>> = None;
 
     /// Its identity.
     fn id(&self) -> &Self::Id;
@@ -60,8 +65,12 @@ pub trait AggregateRoot: Entity {
 pub struct Root<E> {
     version: u64,
     raised: Vec<E>,
+    /// How many of them were applied to the state of an event-sourced aggregate.
+    applied: usize,
     tenant: Option<TenantId>,
     stamps: AuditStamps,
+    /// The snapshot that an event-sourced aggregate was loaded from.
+    snapshot: Option<SnapshotMark>,
     /// The children as they were loaded, for each of their tables; `None` where there are none.
     children: Option<Arc<Vec<Vec<LoadedChild>>>>,
 }
@@ -94,8 +103,10 @@ impl<E> Root<E> {
         Self {
             version: 0,
             raised: Vec::new(),
+            applied: 0,
             tenant: None,
             stamps: AuditStamps::default(),
+            snapshot: None,
             children: None,
         }
     }
@@ -112,8 +123,44 @@ impl<E> Root<E> {
 
     /// Records that something happened. The event is written in the commit that saves the
     /// aggregate, after those raised before it.
+    ///
+    /// An event-sourced aggregate must also apply it: call
+    /// [`Sourced::raise`](crate::Sourced::raise) there.
     pub fn raise(&mut self, event: E) {
         self.raised.push(event);
+    }
+
+    /// Records an event that the aggregate has applied.
+    pub(crate) fn raise_applied(&mut self, event: E) {
+        self.raised.push(event);
+        self.applied += 1;
+    }
+
+    /// Whether every raised event was applied.
+    pub(crate) fn is_applied(&self) -> bool {
+        self.applied == self.raised.len()
+    }
+
+    /// The snapshot that the aggregate was loaded from.
+    pub(crate) fn snapshot(&self) -> Option<SnapshotMark> {
+        self.snapshot
+    }
+
+    /// Makes it the root of an aggregate that was loaded from its events.
+    pub(crate) fn loaded(
+        &mut self,
+        version: u64,
+        tenant: Option<TenantId>,
+        stamps: AuditStamps,
+        snapshot: Option<SnapshotMark>,
+    ) {
+        *self = Self {
+            version,
+            tenant,
+            stamps,
+            snapshot,
+            ..Self::new()
+        };
     }
 
     /// The version at which the aggregate was loaded: the number of its events in the log; 0 for
@@ -225,6 +272,7 @@ impl<E> Root<E> {
 
     /// Takes the raised events out.
     pub(crate) fn take_raised(&mut self) -> Vec<E> {
+        self.applied = 0;
         std::mem::take(&mut self.raised)
     }
 }

@@ -7,6 +7,7 @@
 //! | to | see |
 //! |---|---|
 //! | define an aggregate | [`Aggregate`](derive@Aggregate), [`Root`], [`DomainEvent`](derive@DomainEvent), [`DomainError`] |
+//! | make its state the fold of its events | [`Sourced`], [`Decide`] |
 //! | map its fields to columns | [`mapping`], [`ValueObject`](derive@ValueObject), [`Record`](derive@Record) |
 //! | find aggregates | [`repository`](macro@repository), [`Repository`], [`Specification`], [`Query`] |
 //! | run commands | [`Store::execute`], [`UnitOfWork`], [`RequestContext`], [`CommandHandler`], [`IdempotencyKey`] |
@@ -146,6 +147,7 @@ mod payload;
 mod projection;
 mod read_model;
 mod repository;
+pub mod sourced;
 mod specification;
 mod spent;
 pub mod sql;
@@ -176,6 +178,7 @@ pub use payload::{ContentHash, PayloadError, canonical_json};
 pub use projection::{Projection, ProjectionTransaction, RowAddress, RowProjection, Rows};
 pub use read_model::{Owned, ReadModel, ReadModelRepository, ReadModels, RowKey};
 pub use repository::Repository;
+pub use sourced::{Decide, Sourced, SourcedState, StateStored};
 pub use specification::{
     Assignment, CacheKey, Children, Comparison, Cursor, Direction, Field, JsonLeaf, JsonPath,
     JsonPlace, JsonStep, JsonValue, LikeToken, Operand, Order, Page, PageRequest, Paging, Place,

@@ -4,6 +4,17 @@ use std::fmt::Display;
 
 pub use chrono::{DateTime, Utc};
 
+pub use crate::sourced::{NoColumns, SnapshotCodec, SnapshotPolicy, Sourcing};
+
+/// The fields of an aggregate in a snapshot.
+pub type SnapshotFields = serde_json::Map<String, serde_json::Value>;
+
+/// How an event-sourced aggregate is made of its events.
+#[must_use]
+pub const fn sourcing<A: crate::Sourced>() -> Sourcing<A> {
+    Sourcing::of()
+}
+
 use crate::aggregate::{AggregateRoot, Root};
 use crate::mapping::{
     Child, Column, ColumnError, ColumnValue, Columns, MappingError, RowCursor, RowMapper,
@@ -157,4 +168,30 @@ pub fn column_of<T: Columns>(prefix: &str, name: &str) -> &'static str {
 /// A value of the field's type: a number without a type takes it.
 pub fn value_of<T, V, P>(_: Field<T, V, P>, value: V) -> V {
     value
+}
+
+/// Adds a field to a snapshot.
+pub fn snapshot_put<T: serde::Serialize>(
+    state: &mut SnapshotFields,
+    field: &str,
+    value: &T,
+) -> serde_json::Result<()> {
+    state.insert(field.to_owned(), serde_json::to_value(value)?);
+    Ok(())
+}
+
+/// Takes a field out of a snapshot. What is not there is an error of serde's, unless the type has
+/// something to say for it, as `Option` has.
+pub fn snapshot_take<T: serde::de::DeserializeOwned>(
+    state: &mut SnapshotFields,
+    field: &str,
+) -> serde_json::Result<T> {
+    serde_json::from_value(state.remove(field).unwrap_or(serde_json::Value::Null))
+}
+
+/// The error of reading a row as an event-sourced aggregate, which has none.
+pub fn no_rows<R: RowSource + ?Sized>(row: &RowCursor<'_, R>) -> MappingError {
+    row.error(ColumnError::invalid(
+        "an event-sourced aggregate has no rows",
+    ))
 }

@@ -4,10 +4,14 @@ use std::future::Future;
 
 use crate::aggregate::AggregateRoot;
 use crate::error::{Error, Result};
+use crate::sourced::StateStored;
 use crate::specification::{Page, PageRequest, Query, Specification};
 
 /// The aggregates of one type within a unit of work: in its tenant scope, without those that are
 /// soft-deleted.
+///
+/// An [event-sourced](crate::Sourced) aggregate is loaded, saved and removed as any other. What
+/// queries takes a [`StateStored`] one.
 ///
 /// Domain repositories extend it with finders that carry meaning: see
 /// [`#[repository]`](macro@crate::repository). For a query of which one row is expected,
@@ -34,7 +38,9 @@ pub trait Repository<A: AggregateRoot>: Send {
     ///
     /// As [`find`](Self::find); a [`Usage`](crate::StoreErrorKind::Usage) error, before any I/O, of
     /// a query that locks in a [read-only](crate::Store::read_only) unit of work.
-    fn query(&mut self, query: Query<A>) -> impl Future<Output = Result<Vec<A>>> + Send;
+    fn query(&mut self, query: Query<A>) -> impl Future<Output = Result<Vec<A>>> + Send
+    where
+        A: StateStored;
 
     /// Loads the one aggregate that a query selects, if there is one.
     ///
@@ -44,7 +50,10 @@ pub trait Repository<A: AggregateRoot>: Send {
     ///
     /// As [`query`](Self::query); [`Error::NotUnique`] where there is a second, and a
     /// [`Usage`](crate::StoreErrorKind::Usage) error of a query that skips what is locked.
-    fn find_one(&mut self, query: Query<A>) -> impl Future<Output = Result<Option<A>>> + Send {
+    fn find_one(&mut self, query: Query<A>) -> impl Future<Output = Result<Option<A>>> + Send
+    where
+        A: StateStored,
+    {
         async move {
             let condition = query.specification().clone();
             let found = self.query(query.expecting_one()?).await?;
@@ -60,7 +69,10 @@ pub trait Repository<A: AggregateRoot>: Send {
     ///
     /// As [`find_one`](Self::find_one); [`Error::NotFound`] where there is none, with the
     /// condition in place of the id.
-    fn get_one(&mut self, query: Query<A>) -> impl Future<Output = Result<A>> + Send {
+    fn get_one(&mut self, query: Query<A>) -> impl Future<Output = Result<A>> + Send
+    where
+        A: StateStored,
+    {
         async move {
             let condition = query.specification().clone();
             let found = self.find_one(query).await?;
@@ -80,7 +92,9 @@ pub trait Repository<A: AggregateRoot>: Send {
         &mut self,
         query: Query<A>,
         request: PageRequest,
-    ) -> impl Future<Output = Result<Page<A>>> + Send;
+    ) -> impl Future<Output = Result<Page<A>>> + Send
+    where
+        A: StateStored;
 
     /// Counts the aggregates for which the specification is true.
     ///
@@ -90,7 +104,9 @@ pub trait Repository<A: AggregateRoot>: Send {
     fn count(
         &mut self,
         specification: Specification<A>,
-    ) -> impl Future<Output = Result<u64>> + Send;
+    ) -> impl Future<Output = Result<u64>> + Send
+    where
+        A: StateStored;
 
     /// Whether the specification is true for any aggregate. Loads none.
     ///
@@ -100,13 +116,16 @@ pub trait Repository<A: AggregateRoot>: Send {
     fn exists(
         &mut self,
         specification: Specification<A>,
-    ) -> impl Future<Output = Result<bool>> + Send;
+    ) -> impl Future<Output = Result<bool>> + Send
+    where
+        A: StateStored;
 
     /// Stages the aggregate to be written when the unit of work commits: inserted if it is new,
     /// else replaced if it is still at the version at which it was loaded. No I/O.
     ///
     /// One that is unchanged and raised no event is not written. One that changed without an
-    /// event is written with a [change marker](crate::staging::ChangeMarker) in the log.
+    /// event is written with a [change marker](crate::staging::ChangeMarker) in the log. An
+    /// event-sourced one that raised no event is not written.
     ///
     /// # Errors
     ///
@@ -117,7 +136,7 @@ pub trait Repository<A: AggregateRoot>: Send {
     fn save(&mut self, aggregate: A) -> Result<()>;
 
     /// Stages the removal of the aggregate: marked as deleted where it has `soft_delete`, else
-    /// deleted. Its events stay in the log, and its id is not used again. No I/O.
+    /// deleted; an event-sourced one gets a last event that says so. Its events stay in the log, and its id is not used again. No I/O.
     ///
     /// # Errors
     ///

@@ -13,9 +13,10 @@ use uuid::Uuid;
 use crate::aggregate::AggregateRoot;
 use crate::context::{Metadata, RequestContext, TenantId};
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::event::DomainEvent;
+use crate::event::{DomainEvent, EventType};
 use crate::mapping::{ColumnError, ColumnRole, MappingError, Table, Value};
 use crate::payload::{self, ContentHash};
+use crate::sourced::{self, NewSnapshot};
 
 pub use self::children::ChildWrite;
 use self::children::Family;
@@ -124,8 +125,12 @@ pub struct StagedWrite {
     /// What changes in the tables of its children, each at most once; empty where nothing does. A
     /// write that changes children is no [`UpdateIfChanged`](Operation::UpdateIfChanged).
     pub children: Vec<ChildWrite>,
-    /// Its events, at least one.
+    /// Its events, at least one; none of an event-sourced aggregate that raised nothing, which
+    /// [`StagedWrites`] leave out.
     pub events: Vec<NewEvent>,
+    /// The snapshot of an event-sourced aggregate that is due with it, to be written after the
+    /// commit.
+    pub snapshot: Option<NewSnapshot>,
 }
 
 impl StagedWrite {
@@ -181,9 +186,25 @@ impl StagedWrite {
         let table = A::table();
         let tenant = owner(&aggregate, context)?;
         let expected_version = aggregate.root().version();
+        if table.is_sourced() {
+            check_applied(&aggregate)?;
+            // There is nothing to replace: the events are all that is written.
+            operation = match operation {
+                Operation::UpdateIfChanged => Operation::Update,
+                operation => operation,
+            };
+        }
         let raised = aggregate.root_mut().take_raised();
-        let events = new_events(raised, marker, expected_version, now)?;
+        let events = if table.is_sourced() {
+            sourced_events(raised, operation, expected_version, now)?
+        } else {
+            new_events(raised, marker, expected_version, now)?
+        };
         let new_version = expected_version + events.len() as u64;
+        let snapshot = match operation {
+            Operation::Remove => None,
+            _ => sourced::due(&aggregate, new_version, now, context.actor()),
+        };
         let key = table
             .key_columns()
             .next()
@@ -218,7 +239,14 @@ impl StagedWrite {
             row,
             children,
             events,
+            snapshot,
         })
+    }
+
+    /// Whether it is of an event-sourced aggregate: its events are all that is written.
+    #[must_use]
+    pub fn is_sourced(&self) -> bool {
+        self.table.is_sourced()
     }
 
     /// The tables in which it may change rows.
@@ -290,7 +318,7 @@ pub struct StagedWrites {
 }
 
 impl StagedWrites {
-    /// Adds a write. Inserts are added even where the id is staged already: that is an
+    /// Adds a write, unless it writes nothing. Inserts are added even where the id is staged already: that is an
     /// [`Error::AlreadyExists`] of the commit.
     ///
     /// # Errors
@@ -298,6 +326,9 @@ impl StagedWrites {
     /// Of kind [`Usage`](StoreErrorKind::Usage) where the aggregate is staged already; what was
     /// staged before stays staged.
     pub fn push(&mut self, write: StagedWrite) -> Result<()> {
+        if write.events.is_empty() {
+            return Ok(());
+        }
         let aggregate = (write.aggregate_type, write.aggregate_id.clone());
         if !self.aggregates.insert(aggregate) && write.operation != Operation::Insert {
             let StagedWrite {
@@ -398,13 +429,80 @@ fn owner<A: AggregateRoot>(aggregate: &A, context: &RequestContext) -> Result<Op
     }
 }
 
+/// An event-sourced aggregate is what its events made of it.
+fn check_applied<A: AggregateRoot>(aggregate: &A) -> Result<()> {
+    let root = aggregate.root();
+    let (kind, id) = (A::TYPE, aggregate.id());
+    let message = if !root.is_applied() {
+        format!(
+            "{kind} {id} has raised an event that it did not apply: call `Sourced::raise`, not `Root::raise`"
+        )
+    } else if root.version() == 0 && root.raised().is_empty() {
+        format!("{kind} {id} has no event: an event-sourced aggregate begins with one")
+    } else {
+        return Ok(());
+    };
+    Err(Error::store(StoreErrorKind::Usage, message))
+}
+
+/// The events of an event-sourced aggregate. A removal ends with its marker, by which the fold knows
+/// of it.
+fn sourced_events<E: DomainEvent>(
+    raised: Vec<E>,
+    operation: Operation,
+    expected_version: u64,
+    now: DateTime<Utc>,
+) -> Result<Vec<NewEvent>> {
+    let mut events = encoded(&raised, expected_version, now)?;
+    if operation == Operation::Remove {
+        let version = expected_version + events.len() as u64 + 1;
+        events.push(marker_event(ChangeMarker::Removed, version, now));
+    }
+    Ok(events)
+}
+
 fn new_events<E: DomainEvent>(
     raised: Vec<E>,
     marker: ChangeMarker,
     expected_version: u64,
     now: DateTime<Utc>,
 ) -> Result<Vec<NewEvent>> {
-    let new = |version, event_type, schema_version, payload: String| NewEvent {
+    if raised.is_empty() {
+        return Ok(vec![marker_event(marker, expected_version + 1, now)]);
+    }
+    encoded(&raised, expected_version, now)
+}
+
+fn marker_event(marker: ChangeMarker, version: u64, now: DateTime<Utc>) -> NewEvent {
+    new_event(version, marker.event_type(), 1, "{}".to_owned(), now)
+}
+
+fn encoded<E: DomainEvent>(
+    raised: &[E],
+    expected_version: u64,
+    now: DateTime<Utc>,
+) -> Result<Vec<NewEvent>> {
+    let encoded = raised.iter().zip(expected_version + 1..);
+    encoded
+        .map(|(event, version)| {
+            let EventType {
+                name,
+                schema_version,
+            } = *event.event_type();
+            let payload = payload::encode(event)?;
+            Ok(new_event(version, name, schema_version, payload, now))
+        })
+        .collect()
+}
+
+fn new_event(
+    version: u64,
+    event_type: &'static str,
+    schema_version: u32,
+    payload: String,
+    now: DateTime<Utc>,
+) -> NewEvent {
+    NewEvent {
         event_id: Uuid::now_v7(),
         aggregate_version: version,
         event_type,
@@ -412,30 +510,7 @@ fn new_events<E: DomainEvent>(
         content_hash: ContentHash::of(&payload),
         payload,
         occurred_at: now,
-    };
-    if raised.is_empty() {
-        let payload = "{}".to_owned();
-        return Ok(vec![new(
-            expected_version + 1,
-            marker.event_type(),
-            1,
-            payload,
-        )]);
     }
-    raised
-        .iter()
-        .zip(expected_version + 1..)
-        .map(|(event, version)| {
-            let event_type = event.event_type();
-            let payload = payload::encode(event)?;
-            Ok(new(
-                version,
-                event_type.name,
-                event_type.schema_version,
-                payload,
-            ))
-        })
-        .collect()
 }
 
 fn framework_row(

@@ -7,10 +7,11 @@ use uuid::Uuid;
 use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
 use crate::envelope::Position;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hooks::Hooks;
 use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::repository::Repository;
+use crate::sourced::{Decide, StateStored};
 use crate::specification::Query;
 use crate::store::{BoxFuture, WorkOnce};
 
@@ -225,11 +226,45 @@ pub trait UnitOfWork: Send + 'static {
     /// # Errors
     ///
     /// As [`Repository::query`].
-    fn query<A: AggregateRoot>(
+    fn query<A: StateStored>(
         &mut self,
         query: Query<A>,
     ) -> impl Future<Output = Result<Vec<A>>> + Send {
         async move { self.repository::<A>().query(query).await }
+    }
+
+    /// Loads an event-sourced aggregate, has it [decide](Decide) a command, and stages it.
+    ///
+    /// # Errors
+    ///
+    /// That of the decision, and as [`Repository::get`] and [`Repository::save`].
+    fn decide<A, C>(&mut self, id: A::Id, command: C) -> impl Future<Output = Result<()>> + Send
+    where
+        A: Decide<C>,
+        C: Send,
+        Error: From<A::Error>,
+    {
+        async move {
+            let mut aggregate = self.get::<A>(id).await?;
+            aggregate.execute(command)?;
+            self.save(aggregate)
+        }
+    }
+
+    /// Has a new event-sourced aggregate [decide](Decide) its first command, and stages it. No I/O:
+    /// whether the id is free, the commit finds out.
+    ///
+    /// # Errors
+    ///
+    /// That of the decision, and as [`Repository::save`].
+    fn decide_new<A, C>(&mut self, id: A::Id, command: C) -> Result<()>
+    where
+        A: Decide<C>,
+        Error: From<A::Error>,
+    {
+        let mut aggregate = A::blank(id);
+        aggregate.execute(command)?;
+        self.save(aggregate)
     }
 
     /// Stages an aggregate. See [`Repository::save`].

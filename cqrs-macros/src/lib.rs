@@ -62,11 +62,13 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// | on the struct | meaning |
 /// |---|---|
-/// | `#[aggregate(table = "route_plan")]` | its table; required |
+/// | `#[aggregate(table = "route_plan")]` | its table; required, unless it is event-sourced |
 /// | `#[aggregate(event = RoutePlanEvent)]` | what happens to it; required |
 /// | `#[aggregate(tenant)]` | rows belong to a tenant, in the column `tenant_id`, or `tenant = "org_id"` |
 /// | `#[aggregate(soft_delete)]` | removed rows stay, marked by `deleted_at` and `deleted_by` |
 /// | `#[aggregate(audit)]` | keeps `created_at`, `created_by`, `updated_at` and `updated_by` |
+/// | `#[aggregate(sourced)]` | its state is the fold of its events: no table, no columns; it implements `Sourced` |
+/// | `#[aggregate(snapshot(every = 100))]` | of an event-sourced one, a snapshot after that many events; also after `max_age = Duration::from_secs(86_400)`; `version = 2` makes those of before unreadable |
 /// | `#[aggregate(crate = "...")]` | another path to `cqrs_core` |
 /// | `#[mapper(row = RoutePlanRow)]` | a row struct that derives [`Record`](macro@Record) is the shape of the table; it implements `RowMapper` |
 ///

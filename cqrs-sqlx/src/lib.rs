@@ -89,6 +89,8 @@ mod receipts;
 mod repository;
 mod retention;
 mod select;
+mod snapshots;
+mod sourced;
 mod sql;
 mod statements;
 mod store;

@@ -30,7 +30,7 @@ pub(crate) enum Place<'c, B: Backend> {
 
 impl<B: Backend> Place<'_, B> {
     /// The same place, for one read before another.
-    fn again(&mut self) -> Place<'_, B> {
+    pub(crate) fn again(&mut self) -> Place<'_, B> {
         match self {
             Self::Transaction(connection) => Place::Transaction(connection),
             Self::Alone(shared) => Place::Alone(shared),
@@ -146,7 +146,7 @@ pub(crate) async fn rows<B: Backend, T: Send>(
 ///
 /// Outside of a transaction an idle connection may have died unnoticed. The read is then repeated
 /// on a new one, since nothing depends on it yet.
-async fn fold<B: Backend, T: Send>(
+pub(crate) async fn fold<B: Backend, T: Send>(
     place: Place<'_, B>,
     select: &Select,
     table: Option<&'static Table>,

@@ -49,6 +49,9 @@ impl<B: Backend, A: AggregateRoot> SqlQueries for SqlRepository<'_, B, A> {
 
 impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
+        if let Some(sourcing) = A::SOURCING {
+            return self.unit_of_work.sourced(&id, &sourcing).await;
+        }
         let unit = &self.unit_of_work;
         let select = select::by_key::<A>(unit.statements(), &id, unit.scope(), &B::DIALECT)?;
         Ok(self.unit_of_work.entities(&select).await?.pop())

@@ -23,7 +23,8 @@ const SHORTEST_AGE: Duration = Duration::from_secs(60 * 60);
 /// Which events may leave the log.
 ///
 /// Whatever the policy says, these stay: events that a subscription has not passed, also one that
-/// is halted or paused; events that are parked; and, unless
+/// is halted or paused; events that are parked; those of event-sourced aggregates, since they are
+/// what the aggregates are made of; and, unless
 /// [told](Self::forget_first_events), the first event of each aggregate.
 ///
 /// What has left is gone for whoever starts at the beginning of the log: a new subscription, a
@@ -224,7 +225,10 @@ fn goes<B: Backend>(
 ) -> String {
     // What is parked is still to be replayed.
     let parked = "SELECT position FROM cqrs_dead_letter WHERE status = 'parked'";
-    let mut conditions = vec![format!("position NOT IN ({parked})")];
+    let mut conditions = vec![
+        format!("position NOT IN ({parked})"),
+        "NOT sourced".to_owned(),
+    ];
     if retention.first_events == FirstEvents::Keep {
         conditions.push("aggregate_version > 1".to_owned());
     }

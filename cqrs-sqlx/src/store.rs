@@ -24,6 +24,7 @@ use crate::projector::{
 };
 use crate::read_models::SqlReadModels;
 use crate::retention::{Removed, Retention};
+use crate::snapshots::Snapshots;
 use crate::statements::Statements;
 use crate::unit_of_work::SqlUnitOfWork;
 
@@ -52,6 +53,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) changes: Arc<TableChanges>,
     /// The projections that run in the transaction of each commit.
     pub(crate) inline: InlineProjections<SqlTransaction<B>>,
+    /// The snapshots that are being written.
+    pub(crate) snapshots: Snapshots,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) retry: RetryPolicy,
     pub(crate) interceptors: Interceptors,
@@ -254,6 +257,7 @@ impl<B: Backend> SqlStore<B> {
                 advanced: Progress::default(),
                 changes: Arc::default(),
                 inline: InlineProjections::default(),
+                snapshots: Snapshots::default(),
                 clock: options.clock,
                 retry: options.retry,
                 interceptors: options.interceptors,
@@ -282,9 +286,12 @@ impl<B: Backend> SqlStore<B> {
     }
 
     /// The statements that create a table for an aggregate or read model where it does not exist,
-    /// to put into a migration of your own.
+    /// to put into a migration of your own. Empty for one that is event-sourced.
     #[must_use]
     pub fn create_table_sql(table: &Table) -> String {
+        if table.is_sourced() {
+            return String::new();
+        }
         B::create_table_sql(table)
     }
 
@@ -296,7 +303,7 @@ impl<B: Backend> SqlStore<B> {
     /// [`Store`](cqrs_core::Error::Store) where the database cannot be reached or refuses.
     pub async fn create_tables(&self, tables: &[&'static Table]) -> Result<()> {
         let mut connection = self.shared.writers.acquire().await?;
-        for table in tables {
+        for table in tables.iter().filter(|table| !table.is_sourced()) {
             B::execute_script(connection.begin_work(), B::create_table_sql(table)).await?;
             connection.end_work();
         }
@@ -466,6 +473,12 @@ impl<B: Backend> SqlStore<B> {
     /// [`Store`](cqrs_core::Error::Store) where the store fails.
     pub async fn horizon_holders(&self) -> Result<Vec<HorizonHolder>> {
         crate::health::holders(&self.shared).await
+    }
+
+    /// Waits until the snapshots of event-sourced aggregates are written that commits of this store
+    /// have made due, or given up: before a process ends, and in tests.
+    pub async fn snapshots_written(&self) {
+        self.shared.snapshots.settled().await;
     }
 
     /// Closes the store's connections. Those in use are closed when their work ends; new work

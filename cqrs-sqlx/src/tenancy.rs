@@ -73,6 +73,16 @@ sites! {
     Log,
     /// Events of the log that are folded when they are read.
     LiveLog,
+    /// The events of one event-sourced aggregate.
+    Stream,
+    /// Its snapshot.
+    Snapshot,
+    /// Its events after the snapshot.
+    StreamAfterSnapshot,
+    /// The event behind which one is appended.
+    StreamHead,
+    /// The version of a stream to which nothing was appended.
+    StreamVersion,
     /// Old events that are removed.
     Retention,
     /// The policy of row-level security.
@@ -162,12 +172,14 @@ mod tests {
         "backend/postgres/row_security.rs",
         "backend/postgres/rows.rs",
         "backend/postgres/write.rs",
+        "backend/postgres/write/append.rs",
         "backend/postgres/write/guard.rs",
         "backend/rows.rs",
         "backend/schema.rs",
         "backend/sqlite/error.rs",
         "backend/sqlite/rows.rs",
         "backend/sqlite/write.rs",
+        "backend/sqlite/write/append.rs",
         "log.rs",
         "maintenance.rs",
         "projector/dead_letters.rs",
@@ -177,6 +189,7 @@ mod tests {
         "select.rs",
         "select/bulk.rs",
         "select/family.rs",
+        "sourced.rs",
         "sql.rs",
         "verify.rs",
     ];

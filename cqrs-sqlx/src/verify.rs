@@ -14,6 +14,7 @@ use crate::connections::Connection;
 use crate::log::EVENT_COLUMNS;
 use crate::projector;
 use crate::receipts::RECEIPT_COLUMNS;
+use crate::sourced::SNAPSHOT_COLUMNS;
 
 /// A column as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +91,7 @@ pub(crate) async fn verify<B: Backed>(
     own_tables(connection, &mut differences).await?;
     let tables: Vec<&'static Table> = tables
         .iter()
+        .filter(|table| !table.is_sourced())
         .flat_map(|table| table.with_children())
         .collect();
     one_writer(&tables, &mut differences);
@@ -132,13 +134,15 @@ async fn own_tables<B: Backed>(
     differences: &mut Vec<String>,
 ) -> Result<()> {
     const HINT: &str = "call `store.migrate()` once before use";
+    let events = format!("{EVENT_COLUMNS}, sourced");
     for (table, columns) in [
-        ("cqrs_event", EVENT_COLUMNS),
+        ("cqrs_event", events.as_str()),
         ("cqrs_subscription", "name, segments, splits, updated_at"),
         ("cqrs_segment", projector::SEGMENT_COLUMNS),
         ("cqrs_dead_letter", projector::DEAD_LETTER_COLUMNS),
         ("cqrs_operation", projector::OPERATION_COLUMNS),
         ("cqrs_receipt", RECEIPT_COLUMNS),
+        ("cqrs_snapshot", SNAPSHOT_COLUMNS),
     ] {
         let live = B::live_columns(connection.begin_work(), table).await?;
         connection.end_work();

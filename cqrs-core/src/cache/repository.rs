@@ -10,6 +10,7 @@ use crate::context::RequestContext;
 use crate::error::{Error, Result};
 use crate::mapping::ColumnValue;
 use crate::repository::Repository;
+use crate::sourced::StateStored;
 use crate::specification::{Page, PageRequest, Query, Specification};
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
@@ -53,7 +54,10 @@ impl<S: Store, A: AggregateRoot + Clone> Repository<A> for CachedRepository<S, A
         self.cached.answer(question, |_| 1, load).await
     }
 
-    async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {
+    async fn query(&mut self, query: Query<A>) -> Result<Vec<A>>
+    where
+        A: StateStored,
+    {
         let question = Question::query::<A>(&self.context, query.cache_key());
         let load = async {
             let mut unit_of_work = self.unit_of_work();
@@ -64,7 +68,10 @@ impl<S: Store, A: AggregateRoot + Clone> Repository<A> for CachedRepository<S, A
         self.cached.answer(question, Vec::len, load).await
     }
 
-    async fn page(&mut self, query: Query<A>, request: PageRequest) -> Result<Page<A>> {
+    async fn page(&mut self, query: Query<A>, request: PageRequest) -> Result<Page<A>>
+    where
+        A: StateStored,
+    {
         let question = Question::page::<A>(&self.context, query.cache_key(), &request);
         let load = async {
             let mut unit_of_work = self.unit_of_work();
@@ -76,7 +83,10 @@ impl<S: Store, A: AggregateRoot + Clone> Repository<A> for CachedRepository<S, A
         self.cached.answer(question, rows, load).await
     }
 
-    async fn count(&mut self, specification: Specification<A>) -> Result<u64> {
+    async fn count(&mut self, specification: Specification<A>) -> Result<u64>
+    where
+        A: StateStored,
+    {
         let question = Question::count::<A>(&self.context, specification.cache_key());
         let load = async {
             let mut unit_of_work = self.unit_of_work();
@@ -87,7 +97,10 @@ impl<S: Store, A: AggregateRoot + Clone> Repository<A> for CachedRepository<S, A
         self.cached.answer(question, |_| 1, load).await
     }
 
-    async fn exists(&mut self, specification: Specification<A>) -> Result<bool> {
+    async fn exists(&mut self, specification: Specification<A>) -> Result<bool>
+    where
+        A: StateStored,
+    {
         let question = Question::exists::<A>(&self.context, specification.cache_key());
         let load = async {
             let mut unit_of_work = self.unit_of_work();

@@ -117,11 +117,13 @@ mod random;
 pub mod reading;
 pub mod repositories;
 pub mod savepoints;
+pub mod sourced;
 pub mod subscriptions;
 mod suite;
 mod support;
 pub mod tenants;
 mod trace;
+pub mod twins;
 pub mod unit_of_work;
 
 pub use harness::{Harness, Setup};

@@ -290,6 +290,28 @@ macro_rules! __conformance_rules {
                 handlers_are_given_the_types_they_name
                 a_subscription_begins_where_it_says
             }
+            sourced {
+                a_sourced_aggregate_comes_back
+                its_events_are_the_log
+                a_stale_append_is_a_conflict
+                a_stale_append_takes_the_whole_commit_with_it
+                an_append_is_lost_to_nobody
+                a_number_is_used_once
+                a_removal_is_the_last_event
+                what_raised_nothing_is_not_written
+                an_event_that_was_not_applied_is_refused
+                streams_belong_to_their_tenant
+                reads_see_what_was_appended
+                an_undone_append_leaves_no_gap
+                streams_are_read_at_one_moment
+                snapshots_change_nothing
+                a_decision_is_saved
+                consumers_see_its_events
+                rows_and_streams_commit_together
+            }
+            twins {
+                both_forms_behave_alike
+            }
             live {
                 a_live_projection_is_the_fold_of_the_log
                 live_projections_are_within_the_tenant

@@ -29,6 +29,7 @@ use crate::changes::Changing;
 use crate::context::RequestContext;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::mapping::Value;
+use crate::sourced::StateStored;
 use crate::specification::{Assignment, Page, PageRequest, Query, Specification};
 use crate::staging::{self, StagedWrite};
 use crate::store::{BatchError, BatchReceipt, nesting};
@@ -42,7 +43,7 @@ pub trait Maintain: BulkStore {
     /// ```
     /// # use cqrs_core::maintenance::{BulkStore, Maintain};
     /// # use cqrs_core::*;
-    /// # async fn example<S: BulkStore, A: AggregateRoot>(
+    /// # async fn example<S: BulkStore, A: StateStored>(
     /// #     store: S, context: RequestContext, priority: Field<A, i32>,
     /// # ) -> Result<()> {
     /// let orders = store.maintenance::<A>(&context);
@@ -51,7 +52,7 @@ pub trait Maintain: BulkStore {
     /// # Ok(())
     /// # }
     /// ```
-    fn maintenance<A: AggregateRoot>(&self, context: &RequestContext) -> Maintenance<Self, A> {
+    fn maintenance<A: StateStored>(&self, context: &RequestContext) -> Maintenance<Self, A> {
         Maintenance {
             store: self.clone(),
             context: context.clone(),

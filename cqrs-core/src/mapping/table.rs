@@ -124,6 +124,7 @@ pub struct Table {
     children: Vec<Table>,
     parent: Option<Parent>,
     type_name: Option<&'static str>,
+    is_sourced: bool,
 }
 
 impl Table {
@@ -137,6 +138,7 @@ impl Table {
                 children: Vec::new(),
                 parent: None,
                 type_name: None,
+                is_sourced: false,
             },
             prefix: String::new(),
             nullable: false,
@@ -229,6 +231,13 @@ impl Table {
     #[must_use]
     pub fn is_aggregate(&self) -> bool {
         self.column_with(ColumnRole::Version).is_some()
+    }
+
+    /// Whether it stands for an [event-sourced](crate::Sourced) aggregate: there is no such table in
+    /// a database, and its columns are the identity of the aggregate alone.
+    #[must_use]
+    pub fn is_sourced(&self) -> bool {
+        self.is_sourced
     }
 
     /// The error of a key that its columns cannot hold.
@@ -330,6 +339,12 @@ impl TableBuilder {
     /// Says what type its rows are of.
     pub fn stores<T>(mut self) -> Self {
         self.table.type_name = Some(std::any::type_name::<T>());
+        self
+    }
+
+    /// Says that it stands for an event-sourced aggregate.
+    pub fn sourced(mut self) -> Self {
+        self.table.is_sourced = true;
         self
     }
 

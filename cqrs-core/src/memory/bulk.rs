@@ -244,5 +244,6 @@ fn staged<A: AggregateRoot>(
         row: values,
         children: Vec::new(),
         events: vec![change.event.at_version(new_version)],
+        snapshot: None,
     }
 }

@@ -13,6 +13,7 @@ mod read_models;
 mod rebuild;
 mod repository;
 mod select;
+mod sourced;
 mod state;
 mod store;
 mod subscriptions;

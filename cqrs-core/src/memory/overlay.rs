@@ -125,7 +125,8 @@ pub(super) fn tenant<'r>(table: &Table, row: &'r [Value]) -> Option<&'r str> {
     }
 }
 
-fn version(table: &Table, row: &[Value]) -> u64 {
+/// The version of the aggregate in a row.
+pub(super) fn version(table: &Table, row: &[Value]) -> u64 {
     match table.index_of(ColumnRole::Version).map(|index| &row[index]) {
         Some(Value::Int(version)) => u64::try_from(*version).unwrap_or(0),
         _ => 0,

@@ -37,6 +37,9 @@ impl<A> fmt::Debug for InMemoryRepository<'_, A> {
 
 impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
     async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
+        if let Some(sourcing) = A::SOURCING {
+            return self.unit_of_work.find_sourced(&sourcing, &id);
+        }
         let table = A::table();
         let key = id.to_value().map_err(|reason| table.key_error(reason))?;
         let row = self.unit_of_work.find_row(table, &Key::new(vec![key]))?;

@@ -15,6 +15,7 @@ use crate::idempotency::RecordedReceipt;
 use crate::inline::InlineProjections;
 use crate::interceptor::Interceptors;
 use crate::mapping::{Key, Table, ValueRow};
+use crate::sourced::NewSnapshot;
 use crate::staging::StagedWrite;
 use crate::store::{RetryPolicy, StoreId};
 
@@ -57,6 +58,10 @@ pub(super) struct State {
     pub(super) schemas: HashMap<&'static str, &'static Table>,
     pub(super) read_tables: HashMap<&'static str, ReadTable>,
     log: Vec<Envelope<RawPayload>>,
+    /// The events of event-sourced aggregates, by aggregate type and id, as places in the log.
+    sourced: HashMap<&'static str, HashMap<String, Vec<usize>>>,
+    /// The last snapshots of those, in the same way.
+    snapshots: HashMap<&'static str, HashMap<String, NewSnapshot>>,
     /// The last version in the log, by aggregate type and id.
     streams: HashMap<&'static str, HashMap<String, u64>>,
     pub(super) subscriptions: BTreeMap<String, Entry>,
@@ -139,9 +144,47 @@ impl State {
             .collect()
     }
 
+    /// The events of an event-sourced aggregate after a version, in order.
+    pub(super) fn events_of(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after: u64,
+    ) -> impl Iterator<Item = &Envelope<RawPayload>> {
+        let streams = self.sourced.get(aggregate_type);
+        let places = streams.and_then(|streams| streams.get(aggregate_id));
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        let places = places.and_then(|places| places.get(after..));
+        places
+            .unwrap_or_default()
+            .iter()
+            .map(|place| &self.log[*place])
+    }
+
+    /// The last snapshot of an event-sourced aggregate.
+    pub(super) fn snapshot_of(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+    ) -> Option<&NewSnapshot> {
+        self.snapshots.get(aggregate_type)?.get(aggregate_id)
+    }
+
     /// Appends the events of writes.
     pub(super) fn append(&mut self, writes: &[StagedWrite], events: Vec<Envelope<RawPayload>>) {
+        let mut place = self.log.len();
         for write in writes {
+            let end = place + write.events.len();
+            if write.is_sourced() {
+                let streams = self.sourced.entry(write.aggregate_type).or_default();
+                let stream = streams.entry(write.aggregate_id.clone()).or_default();
+                stream.extend(place..end);
+            }
+            if let Some(snapshot) = &write.snapshot {
+                let snapshots = self.snapshots.entry(write.aggregate_type).or_default();
+                snapshots.insert(write.aggregate_id.clone(), snapshot.clone());
+            }
+            place = end;
             for table in write.table.with_children() {
                 self.schemas.insert(table.name(), table);
             }

@@ -8,6 +8,7 @@ use super::commit::{Commit, Record};
 use super::overlay::Overlay;
 use super::repository::InMemoryRepository;
 use super::select;
+use super::sourced::View;
 use super::state::{ReceiptKey, Row, Shared, State};
 use super::transaction::InMemoryTransaction;
 use crate::aggregate::AggregateRoot;
@@ -18,6 +19,7 @@ use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::inline::Inline;
 use crate::interceptor::Interceptors;
 use crate::mapping::{Key, Table};
+use crate::sourced::Sourcing;
 use crate::specification::Specification;
 use crate::spent::Spent;
 use crate::staging::{StagedWrite, StagedWrites};
@@ -134,6 +136,29 @@ impl InMemoryUnitOfWork {
                 .filter(|row| select::is_within(&select::living(context.scope()), table, row))
                 .cloned())
         })
+    }
+
+    /// Loads an event-sourced aggregate.
+    pub(super) fn find_sourced<A: AggregateRoot>(
+        &mut self,
+        sourcing: &Sourcing<A>,
+        id: &A::Id,
+    ) -> Result<Option<A>> {
+        self.flushed(|_, _, _| Ok(()))?;
+        let state = self.shared.lock();
+        let rows = match &self.access {
+            Access::Read(Some(snapshot)) => snapshot,
+            _ => &*state,
+        };
+        let view = View {
+            rows,
+            log: &state,
+            overlay: &self.overlay,
+            flushed: &self.flushed,
+            context: &self.context,
+            clock: self.shared.clock.as_ref(),
+        };
+        view.load(sourcing, id)
     }
 
     pub(super) fn filter_rows<A: AggregateRoot>(

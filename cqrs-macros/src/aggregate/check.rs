@@ -1,6 +1,6 @@
 //! The rules of an aggregate:
 //!
-//! - a table and an event
+//! - a table and an event; no table where it is event-sourced, nor anything about one
 //! - one id and one root
 //! - no field that looks like a column of the framework
 //! - no two columns of one name
@@ -10,12 +10,14 @@ use syn::ext::IdentExt;
 use syn::{Ident, Type};
 
 use super::parse::Parsed;
-use super::{Framework, Model, Shape};
+use super::{Framework, Model, Shape, Storage};
 use crate::errors::Errors;
 use crate::mapper::{MappedField, check_columns};
+use crate::symbol::{AUDIT, SNAPSHOT, SOFT_DELETE, TABLE};
 
 pub(super) fn check(parsed: Parsed, errors: &mut Errors) -> Option<Model> {
-    if parsed.table.is_none() && parsed.is_container_read {
+    check_sourced(&parsed, errors);
+    if parsed.table.is_none() && !parsed.sourced && parsed.is_container_read {
         errors.report(
             &parsed.ident,
             "which table is it stored in? Write `#[aggregate(table = \"route_plan\", ...)]`",
@@ -55,16 +57,64 @@ pub(super) fn check(parsed: Parsed, errors: &mut Errors) -> Option<Model> {
         vis: parsed.vis,
         ident: parsed.ident,
         krate: parsed.krate,
-        table: parsed.table?.value(),
         event: parsed.event?,
         framework,
         id: id?,
         root: root?,
-        shape: match parsed.row {
-            Some(row) => Shape::Row(row),
-            None => Shape::Fields(parsed.fields),
+        storage: if parsed.sourced {
+            Storage::Events {
+                state: parsed.state,
+                snapshot: parsed.snapshot,
+            }
+        } else {
+            Storage::Row {
+                table: parsed.table?.value(),
+                shape: match parsed.row {
+                    Some(row) => Shape::Row(row),
+                    None => Shape::Fields(parsed.fields),
+                },
+            }
         },
     })
+}
+
+/// What is about a table has no meaning where there is none, and snapshots only there.
+fn check_sourced(parsed: &Parsed, errors: &mut Errors) {
+    if !parsed.sourced {
+        if let Some(key) = parsed.keys.iter().find(|key| *key == SNAPSHOT) {
+            errors.report(
+                key,
+                "snapshots are of event-sourced aggregates: write `sourced` too, or remove this",
+            );
+        }
+        return;
+    }
+    for key in &parsed.keys {
+        if key == TABLE {
+            errors.report(key, "an event-sourced aggregate has no table: its events are in the log; remove `table`");
+        } else if key == AUDIT {
+            errors.report(key, "its events say who changed it and when, and `root.stamps()` has that: remove `audit`");
+        } else if key == SOFT_DELETE {
+            errors.report(
+                key,
+                "a removal is an event, after which the others stay: remove `soft_delete`",
+            );
+        }
+    }
+    if let Some(tenant) = &parsed.tenant
+        && tenant.value() != "tenant_id"
+    {
+        errors.report(
+            tenant,
+            "an event-sourced aggregate has no columns: write just `tenant`",
+        );
+    }
+    if let Some(row) = &parsed.row {
+        errors.report(
+            row,
+            "an event-sourced aggregate has no columns: remove `row`",
+        );
+    }
 }
 
 fn exactly_one(

@@ -5,17 +5,24 @@ use quote::{quote, quote_spanned};
 use syn::{Path, Type};
 
 use super::parse::Parsed;
-use super::{Framework, Model, Shape};
+use super::{Framework, Model, Shape, Storage, sourced};
 use crate::attribute::emitted_at;
 use crate::entity::EntityImpl;
 use crate::mapper::{ChildrenParts, FieldParts, FieldsStruct, Names, TypedField};
 use crate::types;
 
 pub(super) fn emit(model: &Model) -> TokenStream {
+    match &model.storage {
+        Storage::Row { table, shape } => emit_stored(model, table, shape),
+        Storage::Events { state, snapshot } => sourced::emit(model, state, snapshot.as_ref()),
+    }
+}
+
+fn emit_stored(model: &Model, table: &str, shape: &Shape) -> TokenStream {
     let Model { krate, ident, .. } = model;
     let mut typed = Vec::new();
     let mut record = None;
-    match &model.shape {
+    match shape {
         Shape::Fields(fields) => {
             typed.extend(fields.iter().map(|field| field.typed(krate, Names::Whole)));
         }
@@ -31,11 +38,11 @@ pub(super) fn emit(model: &Model) -> TokenStream {
         record,
     };
     let root = &model.root.0;
-    let children = match &model.shape {
+    let children = match shape {
         Shape::Fields(fields) => ChildrenParts::of(fields, krate).functions(),
         Shape::Row(_) => TokenStream::new(),
     };
-    let (describe, read, write) = match &model.shape {
+    let (describe, read, write) = match shape {
         Shape::Fields(fields) => {
             let parts = FieldParts::of(fields, krate);
             let (read, write) = (parts.read, parts.write);
@@ -49,7 +56,7 @@ pub(super) fn emit(model: &Model) -> TokenStream {
     let entity = EntityImpl {
         krate,
         ident,
-        table: &model.table,
+        table,
         is_tenant: model.framework.tenant.is_some(),
         framework: model.framework.describe(),
         describe,
@@ -69,8 +76,20 @@ pub(super) fn emit(model: &Model) -> TokenStream {
     }
     .emit();
     let fields = fields.emit();
-    let root_impl = aggregate_root(krate, ident, &model.event, &model.id, &model.root);
-    quote!(#fields #entity #root_impl)
+    let parts = (&model.event, &model.id, &model.root);
+    let root_impl = aggregate_root(krate, ident, parts, TokenStream::new());
+    let stored = state_stored(krate, ident);
+    quote!(#fields #entity #root_impl #stored)
+}
+
+/// ```text
+/// impl ::cqrs_core::StateStored for RoutePlan {}
+/// ```
+fn state_stored(krate: &Path, ident: &syn::Ident) -> TokenStream {
+    quote! {
+        #[automatically_derived]
+        impl #krate::StateStored for #ident {}
+    }
 }
 
 /// The parts of `impl Entity` where a row struct has the columns.
@@ -102,12 +121,11 @@ fn with_row(krate: &Path, row: &Type) -> (TokenStream, TokenStream, TokenStream)
 ///     fn root_mut(&mut self) -> &mut ::cqrs_core::Root<RoutePlanEvent> { &mut self.root }
 /// }
 /// ```
-fn aggregate_root(
+pub(super) fn aggregate_root(
     krate: &Path,
     ident: &syn::Ident,
-    event: &Type,
-    (id, id_type): &(syn::Ident, Type),
-    (root, root_type): &(syn::Ident, Type),
+    (event, (id, id_type), (root, root_type)): (&Type, &(syn::Ident, Type), &(syn::Ident, Type)),
+    more: TokenStream,
 ) -> TokenStream {
     let span = emitted_at(root_type);
     let get_root = quote_spanned!(span=> &self.#root);
@@ -118,6 +136,8 @@ fn aggregate_root(
         impl #krate::AggregateRoot for #ident {
             type Id = #id_type;
             type Event = #event;
+
+            #more
 
             fn id(&self) -> &#id_type {
                 &self.#id
@@ -215,8 +235,15 @@ pub(super) fn stub(parsed: &Parsed) -> TokenStream {
         .as_ref()
         .or_else(|| types::argument_of(&root?.1, "Root"));
     let aggregate = match (event, parsed.ids.first(), root) {
-        (Some(event), Some(id), Some(root)) => aggregate_root(krate, ident, event, id, root),
+        (Some(event), Some(id), Some(root)) => {
+            aggregate_root(krate, ident, (event, id, root), TokenStream::new())
+        }
         _ => TokenStream::new(),
     };
-    quote!(#fields #entity #aggregate)
+    let kind = match (aggregate.is_empty(), parsed.sourced) {
+        (true, _) => TokenStream::new(),
+        (false, true) => sourced::stub(krate, ident),
+        (false, false) => state_stored(krate, ident),
+    };
+    quote!(#fields #entity #aggregate #kind)
 }

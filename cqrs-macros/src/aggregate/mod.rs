@@ -3,6 +3,7 @@
 mod check;
 mod emit;
 mod parse;
+mod sourced;
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -16,12 +17,21 @@ struct Model {
     vis: Visibility,
     ident: Ident,
     krate: Path,
-    table: String,
     event: Type,
     framework: Framework,
     id: (Ident, Type),
     root: (Ident, Type),
-    shape: Shape,
+    storage: Storage,
+}
+
+enum Storage {
+    /// A row of a table.
+    Row { table: String, shape: Shape },
+    /// Its events; these are the fields besides id and root.
+    Events {
+        state: Vec<(Ident, Type)>,
+        snapshot: Option<parse::Snapshot>,
+    },
 }
 
 /// Which columns the framework keeps beside the version.

@@ -1,14 +1,17 @@
 //! From tokens to what the user wrote.
 
 use proc_macro2::Span;
-use syn::{Attribute, DeriveInput, Field, Ident, LitStr, Path, Token, Type, Visibility};
+use syn::{
+    Attribute, DeriveInput, Expr, Field, Ident, LitInt, LitStr, Path, Token, Type, Visibility,
+};
 
-use crate::attribute::{crate_path, default_crate, entries, refuse, sql_name, value};
+use crate::attribute::{crate_path, default_crate, entries, nested, refuse, sql_name, value};
 use crate::errors::Errors;
 use crate::input::{refuse_generics, struct_fields};
 use crate::mapper::{MappedField, named_fields};
 use crate::symbol::{
-    AGGREGATE, AUDIT, CRATE, EVENT, ID, MAPPER, ROOT, ROW, SOFT_DELETE, TABLE, TENANT,
+    AGGREGATE, AUDIT, CRATE, EVENT, EVERY, ID, MAPPER, MAX_AGE, ROOT, ROW, SNAPSHOT, SOFT_DELETE,
+    SOURCED, TABLE, TENANT, VERSION,
 };
 use crate::types;
 
@@ -21,17 +24,62 @@ pub(super) struct Parsed {
     pub(super) tenant: Option<LitStr>,
     pub(super) audit: bool,
     pub(super) soft_delete: bool,
+    /// Whether its state is the fold of its events.
+    pub(super) sourced: bool,
+    pub(super) snapshot: Option<Snapshot>,
+    /// The keys of `#[aggregate(...)]` on the struct, to point at.
+    pub(super) keys: Vec<Ident>,
     pub(super) row: Option<Type>,
     pub(super) ids: Vec<(Ident, Type)>,
     pub(super) roots: Vec<(Ident, Type)>,
-    /// Without roots.
+    /// Without roots. None of one that is event-sourced.
     pub(super) fields: Vec<MappedField>,
+    /// The fields of one that is event-sourced, without id and root.
+    pub(super) state: Vec<(Ident, Type)>,
     /// Whether `#[aggregate(...)]` on the struct could be read: what is missing then is really
     /// missing, and not misspelt.
     pub(super) is_container_read: bool,
     /// The same for the fields.
     pub(super) are_fields_read: bool,
     pub(super) is_generic: bool,
+}
+
+/// `snapshot(every = 100, max_age = ..., version = 2)`.
+pub(super) struct Snapshot {
+    pub(super) every: u64,
+    pub(super) max_age: Option<Expr>,
+    /// What the user counts up where the fields mean something else without being others.
+    pub(super) version: u64,
+}
+
+impl Snapshot {
+    fn parse(key: &Ident, input: syn::parse::ParseStream) -> syn::Result<Self> {
+        let (mut every, mut max_age, mut version) = (None, None, 0);
+        let allowed = &[EVERY, MAX_AGE, VERSION];
+        nested(key, input, allowed, "every = 100", |name, key, input| {
+            match name {
+                EVERY => {
+                    let events: LitInt = value(key, input, "100")?;
+                    let count = events.base10_parse().ok().filter(|count: &u64| *count > 0);
+                    every = Some(count.ok_or_else(|| {
+                        syn::Error::new(events.span(), "a snapshot comes after at least one event")
+                    })?);
+                }
+                MAX_AGE => max_age = Some(value(key, input, "Duration::from_secs(86_400)")?),
+                _ => version = value::<LitInt>(key, input, "2")?.base10_parse()?,
+            }
+            Ok(())
+        })?;
+        let every = every.ok_or_else(|| {
+            let message = "after how many events? Write `snapshot(every = 100)`";
+            syn::Error::new(key.span(), message)
+        })?;
+        Ok(Self {
+            every,
+            max_age,
+            version,
+        })
+    }
 }
 
 pub(super) fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
@@ -45,10 +93,14 @@ pub(super) fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
         tenant: None,
         audit: false,
         soft_delete: false,
+        sourced: false,
+        snapshot: None,
+        keys: Vec::new(),
         row: None,
         ids: Vec::new(),
         roots: Vec::new(),
         fields: Vec::new(),
+        state: Vec::new(),
         is_container_read: false,
         are_fields_read: false,
         is_generic: !input.generics.params.is_empty(),
@@ -68,13 +120,23 @@ pub(super) fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
 
 impl Parsed {
     fn container(&mut self, attributes: &[Attribute], errors: &mut Errors) {
-        let allowed = &[TABLE, EVENT, TENANT, SOFT_DELETE, AUDIT, CRATE];
+        let allowed = &[
+            TABLE,
+            EVENT,
+            TENANT,
+            SOFT_DELETE,
+            AUDIT,
+            SOURCED,
+            SNAPSHOT,
+            CRATE,
+        ];
         entries(
             attributes,
             AGGREGATE,
             allowed,
             errors,
             |name, key, input| {
+                self.keys.push(key.clone());
                 match name {
                     TABLE => self.table = Some(sql_name(key, input, "\"route_plan\"")?),
                     EVENT => self.event = Some(value(key, input, "RoutePlanEvent")?),
@@ -84,6 +146,8 @@ impl Parsed {
                     TENANT => self.tenant = Some(LitStr::new("tenant_id", Span::call_site())),
                     SOFT_DELETE => self.soft_delete = true,
                     AUDIT => self.audit = true,
+                    SOURCED => self.sourced = true,
+                    SNAPSHOT => self.snapshot = Some(Snapshot::parse(key, input)?),
                     _ => self.krate = crate_path(key, input)?,
                 }
                 Ok(())
@@ -120,6 +184,18 @@ impl Parsed {
                 errors,
                 "the root has no mapping: the framework stores its version and stamps in columns of their own; remove this",
             );
+            return;
+        }
+        if self.sourced {
+            refuse(
+                &field.attrs,
+                MAPPER,
+                errors,
+                "an event-sourced aggregate has no columns: remove this",
+            );
+            if !is_id {
+                self.state.push((ident.clone(), ty));
+            }
             return;
         }
         if self.row.is_some() {

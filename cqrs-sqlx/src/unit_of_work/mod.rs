@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::Value;
+use cqrs_core::sourced::Sourcing;
 use cqrs_core::sql::{SqlRow, Statement};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
@@ -23,6 +24,8 @@ use crate::reads::{self, Place};
 use crate::receipts;
 use crate::repository::SqlRepository;
 use crate::select::{PageSelect, Select};
+use crate::snapshots::{Due, Snapshots};
+use crate::sourced::{self, Stream};
 use crate::statements::Statements;
 use crate::store::Shared;
 
@@ -158,6 +161,21 @@ impl<B: Backend> SqlUnitOfWork<B> {
         let span = self.span.clone();
         let read = async {
             let found = reads::entities(self.place().await?, select).await;
+            self.after_read(found).await
+        };
+        read.instrument(span).await
+    }
+
+    /// An event-sourced aggregate, by its id.
+    pub(crate) async fn sourced<A: AggregateRoot>(
+        &mut self,
+        id: &A::Id,
+        sourcing: &Sourcing<A>,
+    ) -> Result<Option<A>> {
+        let span = self.span.clone();
+        let stream = Stream::of(self.statements(), self.scope(), id, sourcing);
+        let read = async {
+            let found = sourced::load(self.place().await?, &stream, id).await;
             self.after_read(found).await
         };
         read.instrument(span).await
@@ -425,10 +443,12 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
             let shared = Arc::clone(&self.shared);
             let hooks = std::mem::take(&mut self.hooks);
             let watched = self.watched();
+            let snapshots = Due::of(self.writes());
             let written = self.write().await?;
             if written.position.is_some() {
                 shared.committed.signal();
             }
+            Snapshots::write(&shared, snapshots);
             let receipt = CommitReceipt::new(written.events, written.position);
             if let Some((context, writes)) = watched {
                 shared

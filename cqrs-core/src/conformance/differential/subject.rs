@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::super::fixtures::{Counter, Locker, Parcel, Point};
 use super::super::support::time;
 use super::describe;
-use crate::aggregate::AggregateRoot;
 use crate::payload::canonical_json;
+use crate::sourced::StateStored;
 use crate::specification::{Query, Specification};
 
 /// What earlier commands loaded for later ones, by slot.
@@ -17,7 +17,7 @@ pub(super) struct Kept {
     lockers: HashMap<usize, Locker>,
 }
 
-pub(super) trait Subject: AggregateRoot + Clone {
+pub(super) trait Subject: StateStored + Clone {
     fn id_of(slot: usize) -> Self::Id;
     fn new(slot: usize, how: u64) -> Self;
     /// Changes values, with up to two events.

@@ -27,6 +27,7 @@ mod projector;
 mod refused;
 mod retention;
 mod row_security;
+mod sourced;
 mod specification;
 mod specification_differential;
 mod sql_finders;

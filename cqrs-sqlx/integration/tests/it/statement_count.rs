@@ -1,6 +1,6 @@
 //! What a command costs, counted on the wire.
 
-use cqrs_core::conformance::fixtures::{Stop, Ticket, Tour};
+use cqrs_core::conformance::fixtures::{AccountForm, Ledger, Stop, Ticket, Tour};
 use cqrs_core::{
     Entity, Envelope, Owned, PageRequest, Projection, ProjectionTransaction, Query, RawPayload,
     Repository, Result, Store, UnitOfWork,
@@ -68,6 +68,38 @@ async fn load_change_save_is_two_statements() {
         if warm {
             assert_eq!(cost.round_trips, 2, "{sent:#?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_command_on_a_stream_is_two_statements() {
+    let (_database, proxy, store) = counted().await;
+    let context = stores::tenant("north");
+    let mut ledger = Ledger::unopened("a");
+    ledger.open("ann");
+    let before = proxy.counts();
+    store
+        .execute(&context, async |uow| uow.save(ledger.clone()))
+        .await
+        .unwrap();
+    assert_eq!(proxy.counts().since(&before).statements, 1);
+    // Two events are one statement too; then there is a snapshot to load.
+    for (round, events) in [1, 1, 2, 1].into_iter().enumerate() {
+        store.snapshots_written().await;
+        let before = proxy.counts();
+        let change = store.execute(&context, async |uow| {
+            let mut ledger = uow.get::<Ledger>("a".to_owned()).await?;
+            (0..events).for_each(|_| ledger.transfer(1));
+            uow.save(ledger)
+        });
+        let receipt = change.await.unwrap();
+        assert_eq!(receipt.events().len(), events);
+        let own = proxy.statements_since(&before);
+        let own: Vec<_> = own
+            .iter()
+            .filter(|sql| !sql.contains("INTO cqrs_snapshot"))
+            .collect();
+        assert_eq!(own.len(), 2, "round {round}: {own:#?}");
     }
 }
 

@@ -73,6 +73,14 @@ pub(super) fn copy_error(
     }
 }
 
+/// Whether an event was refused because the aggregate has one of that version.
+pub(super) fn is_stream_taken(cause: &sqlx::Error) -> bool {
+    let constraint = cause
+        .as_database_error()
+        .and_then(DatabaseError::constraint);
+    constraint == Some(STREAM_KEY)
+}
+
 /// Whether a row of this table was refused because there is one with its primary key.
 pub(super) fn is_row_taken(cause: &sqlx::Error, table: &Table) -> bool {
     let constraint = cause

@@ -86,27 +86,48 @@ pub(super) fn bind_streams_and_events(
     bind_events(arguments, &events)
 }
 
+/// Whether each event of these writes is of an event-sourced aggregate, as an array.
+pub(super) fn bind_sourced(arguments: &mut PgArguments, writes: &[&StagedWrite]) -> Result<()> {
+    let sourced = writes
+        .iter()
+        .flat_map(|write| std::iter::repeat_n(write.is_sourced(), write.events.len()));
+    bind(arguments, sourced.collect::<Vec<bool>>())
+}
+
+const STREAMS: [(&str, &str); 3] = [
+    ("text[]", "tenant_id"),
+    ("text[]", "aggregate_type"),
+    ("text[]", "aggregate_id"),
+];
+
+const EVENTS: [(&str, &str); 7] = [
+    ("uuid[]", "event_id"),
+    ("int8[]", "aggregate_version"),
+    ("text[]", "event_type"),
+    ("int4[]", "schema_version"),
+    ("text[]", "payload"),
+    ("bytea[]", "content_hash"),
+    ("timestamptz[]", "occurred_at"),
+];
+
 /// The relation of events bound as arrays from parameter `first` on, as `e`, in their order.
 pub(super) fn unnested(first: usize, with_streams: bool) -> String {
-    let streams = [
-        ("text[]", "tenant_id"),
-        ("text[]", "aggregate_type"),
-        ("text[]", "aggregate_id"),
-    ];
-    let events = [
-        ("uuid[]", "event_id"),
-        ("int8[]", "aggregate_version"),
-        ("text[]", "event_type"),
-        ("int4[]", "schema_version"),
-        ("text[]", "payload"),
-        ("bytea[]", "content_hash"),
-        ("timestamptz[]", "occurred_at"),
-    ];
-    let columns: Vec<_> = streams
-        .into_iter()
-        .filter(|_| with_streams)
-        .chain(events)
-        .collect();
+    if with_streams {
+        return unnested_streams(first, false);
+    }
+    relation(first, &EVENTS)
+}
+
+/// The same of several aggregates, with their streams, and with what [`bind_sourced`] binds.
+pub(super) fn unnested_streams(first: usize, sourced: bool) -> String {
+    let mut columns = [STREAMS.as_slice(), &EVENTS].concat();
+    if sourced {
+        columns.push(("bool[]", "sourced"));
+    }
+    relation(first, &columns)
+}
+
+fn relation(first: usize, columns: &[(&str, &str)]) -> String {
     let arrays = crate::statements::list(
         columns
             .iter()

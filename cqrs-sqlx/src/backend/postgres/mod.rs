@@ -476,6 +476,11 @@ impl Backed for Postgres {
                 "dead letter",
                 include_str!("../../../migrations/postgres/0004_dead_letter.sql"),
             ),
+            (
+                10,
+                "sourced",
+                include_str!("../../../migrations/postgres/0010_sourced.sql"),
+            ),
         ]);
         migrator
             .run_direct(None, &mut session.connection, false)

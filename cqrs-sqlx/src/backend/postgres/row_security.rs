@@ -20,8 +20,11 @@ const POLICY: &str = "cqrs_tenant";
 const SYSTEM: &str = "current_setting('cqrs.system', true) = 'on'";
 
 /// The framework's own tables with rows of tenants, and the column that says whose they are.
-pub(super) const OWN_TABLES: [(&str, &str); 2] =
-    [("cqrs_event", "tenant_id"), ("cqrs_receipt", "scope")];
+pub(super) const OWN_TABLES: [(&str, &str); 3] = [
+    ("cqrs_event", "tenant_id"),
+    ("cqrs_receipt", "scope"),
+    ("cqrs_snapshot", "tenant_id"),
+];
 
 /// Confines the open transaction to a scope. The settings end with it.
 pub(super) async fn confine(connection: &mut PgConnection, scope: &TenantScope) -> Result<()> {
@@ -50,14 +53,15 @@ pub(super) async fn open(connection: &mut PgConnection) -> sqlx::Result<()> {
 /// left out. They may be run again.
 pub(super) fn sql(tables: &[&Table]) -> String {
     let mut sql = String::new();
-    for table in tables.iter().flat_map(|table| table.with_children()) {
+    let stored = tables.iter().filter(|table| !table.is_sourced());
+    for table in stored.flat_map(|table| table.with_children()) {
         if let Some(tenant) = table.column_with(ColumnRole::Tenant).map(Column::name) {
             policy(&mut sql, table.name(), &is_own(tenant));
         }
     }
     for (table, column) in OWN_TABLES {
         let mut condition = is_own(column);
-        if table == "cqrs_event" {
+        if column == "tenant_id" {
             // An aggregate without tenants is everyone's.
             condition = format!("{} IS NULL OR {condition}", quoted(column));
         }

@@ -12,10 +12,13 @@
 //! INSERT INTO cqrs_event (...) SELECT $6, ... FROM changed RETURNING position
 //! ```
 //!
+//! An event-sourced aggregate has no row, and is written by [`append`].
+//!
 //! Several aggregates, or one whose children change, are one transaction: one statement for each
 //! table and operation, with arrays, and one for all events. Rows are locked in one order, by table
 //! and id.
 
+mod append;
 mod children;
 mod groups;
 mod guard;
@@ -27,14 +30,15 @@ use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{Envelope, Error, Metadata, Position};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
+use uuid::Uuid;
 
 use self::guard::Guard;
-use super::events::{self, ORIGIN};
+use super::events;
 use super::row::PgSource;
 use super::{Session, bind, error};
 use crate::backend::bind::query;
 use crate::backend::{Backed, Committed, Returned, Written, version_column, written_columns};
-use crate::log::{EVENT_COLUMNS, read_event};
+use crate::log::read_event;
 use crate::statements::{Statements, quoted};
 use crate::tenancy::TenantSite;
 
@@ -81,6 +85,7 @@ pub(super) async fn commit(
     metadata: &Metadata,
 ) -> Committed {
     let outcome = match writes {
+        [write] if write.is_sourced() => append::one(session, statements, write, metadata).await,
         [write] if write.children.is_empty() => {
             write_one(session, statements, write, metadata, Returned::Positions).await
         }
@@ -168,7 +173,9 @@ pub(super) async fn apply(
     metadata: &Metadata,
     returned: Returned,
 ) -> Outcome<Written> {
-    if let [write] = writes {
+    if let [write] = writes
+        && !write.is_sourced()
+    {
         let written = write_one(session, statements, write, metadata, returned).await?;
         children::apply(session, statements, writes).await?;
         return Ok(written);
@@ -184,6 +191,11 @@ pub(super) async fn apply(
         unchanged.extend(left);
     }
     children::apply(session, statements, writes).await?;
+    let streams: Vec<&StagedWrite> = writes.iter().filter(|write| write.is_sourced()).collect();
+    append::lock(session, &streams).await?;
+    let begun = |write: &&&StagedWrite| write.operation != Operation::Insert;
+    let continued: Vec<&StagedWrite> = streams.iter().filter(begun).copied().collect();
+    append::check(session, &continued, &[]).await?;
     let changed: Vec<&StagedWrite> = writes
         .iter()
         .filter(|write| !unchanged.iter().any(|other| std::ptr::eq(*other, *write)))
@@ -191,31 +203,52 @@ pub(super) async fn apply(
     if changed.is_empty() {
         return Ok(Written::default());
     }
-
-    let first = ORIGIN + 1;
-    let origin = sql::placeholders(1, ORIGIN);
-    let (shape, columns) = match returned {
-        Returned::Positions => ("events", "position"),
-        Returned::Events => ("events, returned", EVENT_COLUMNS),
-    };
-    let text = statements.get(writes[0].table, shape, || {
-        format!(
-            "INSERT INTO cqrs_event ({}) SELECT {origin}, e.tenant_id, e.aggregate_type, \
-             e.aggregate_id, e.event_id, e.aggregate_version, e.event_type, e.schema_version, \
-             e.payload::json, e.content_hash, e.occurred_at FROM {} ORDER BY e.ordinality \
-             RETURNING {columns}",
-            events::COLUMNS,
-            events::unnested(first, true),
-        )
-    });
+    let sourced = !streams.is_empty();
+    let text = statements.get(
+        writes[0].table,
+        sql::shape_of_events(returned, sourced),
+        || sql::events(returned, sourced),
+    );
     let mut arguments = PgArguments::default();
     events::bind_origin(&mut arguments, metadata)?;
     events::bind_streams_and_events(&mut arguments, &changed)?;
+    if sourced {
+        events::bind_sourced(&mut arguments, &changed)?;
+    }
     let rows = query(&text, arguments)
         .fetch_all(&mut session.connection)
         .await
         .map_err(|cause| failure(cause, &changed))?;
+    let events: usize = changed.iter().map(|write| write.events.len()).sum();
+    if rows.len() < events {
+        return Err(refused(session, &changed, &rows).await);
+    }
     written(&changed, rows, returned)
+}
+
+/// Why some of the events of these writes were not added, by the rows of those that were: others have
+/// added theirs meanwhile.
+async fn refused(session: &mut Session, writes: &[&StagedWrite], rows: &[PgRow]) -> Failure {
+    let added = rows.iter().map(|row| row.try_get(1));
+    let added: Vec<Uuid> = match added.collect::<sqlx::Result<_>>() {
+        Ok(added) => added,
+        Err(cause) => return failure(cause, writes),
+    };
+    let is_refused = |write: &&&StagedWrite| {
+        let events = &mut write.events.iter();
+        events.any(|event| !added.contains(&event.event_id))
+    };
+    let refused: Vec<&StagedWrite> = writes.iter().filter(is_refused).copied().collect();
+    if let Some(new) = refused
+        .iter()
+        .find(|write| write.operation == Operation::Insert)
+    {
+        return Failure::Refused(new.already_exists());
+    }
+    match append::check(session, &refused, &added).await {
+        Ok(()) => Failure::Refused(Error::other("events were not added to the log")),
+        Err(failure) => failure,
+    }
 }
 
 /// What writes have written, from the rows that their events returned.

@@ -72,6 +72,7 @@ pub(super) async fn change<A: AggregateRoot>(
             tenant: row.tenant.as_ref(),
             aggregate_type: A::TYPE,
             aggregate_id: &row.aggregate_id,
+            is_sourced: false,
         };
         let position = write::append(connection, stream, &event, &change.metadata, refused).await?;
         first.get_or_insert(position);

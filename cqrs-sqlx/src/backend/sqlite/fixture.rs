@@ -132,6 +132,7 @@ pub(super) fn write(
         row,
         children: Vec::new(),
         events: vec![event(version + 1)],
+        snapshot: None,
     }
 }
 

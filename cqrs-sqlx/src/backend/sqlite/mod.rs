@@ -429,6 +429,11 @@ impl Backed for Sqlite {
                 "dead letter",
                 include_str!("../../../migrations/sqlite/0004_dead_letter.sql"),
             ),
+            (
+                10,
+                "sourced",
+                include_str!("../../../migrations/sqlite/0010_sourced.sql"),
+            ),
         ]);
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.

@@ -4,6 +4,7 @@
 //! to reach the disk. So there is one simple statement for each row and one for each event, in a
 //! transaction that holds the write lock from its start.
 
+mod append;
 mod children;
 
 pub(super) use self::children::remove_all as remove_children;
@@ -27,8 +28,8 @@ use crate::tenancy::{self, TenantSite};
 
 const INSERT_EVENT: &str = "INSERT INTO cqrs_event (correlation_id, causation_id, actor, \
      traceparent, tracestate, tenant_id, aggregate_type, aggregate_id, event_id, \
-     aggregate_version, event_type, schema_version, payload, content_hash, occurred_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+     aggregate_version, event_type, schema_version, payload, content_hash, occurred_at, sourced) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
 
 /// Commits writes on a connection that is in no transaction.
 pub(super) async fn commit(
@@ -75,10 +76,13 @@ pub(super) async fn apply(
     let mut written = Written::default();
     let mut first = None;
     for write in writes {
-        if !write_row(connection, statements, write).await? {
+        if write.is_sourced() {
+            append::check(connection, statements, write).await?;
+        } else if write_row(connection, statements, write).await? {
+            children::write(connection, statements, write).await?;
+        } else {
             continue;
         }
-        children::write(connection, statements, write).await?;
         for event in &write.events {
             let refused = |cause| write_error(cause, write);
             let stream = Stream::of(write);
@@ -183,6 +187,8 @@ pub(super) struct Stream<'w> {
     pub(super) tenant: Option<&'w TenantId>,
     pub(super) aggregate_type: &'static str,
     pub(super) aggregate_id: &'w str,
+    /// Whether it is event-sourced.
+    pub(super) is_sourced: bool,
 }
 
 impl<'w> Stream<'w> {
@@ -191,6 +197,7 @@ impl<'w> Stream<'w> {
             tenant: write.tenant.as_ref(),
             aggregate_type: write.aggregate_type,
             aggregate_id: &write.aggregate_id,
+            is_sourced: write.is_sourced(),
         }
     }
 }
@@ -240,6 +247,7 @@ fn event_arguments(
     bind(&mut arguments, event.payload.as_str())?;
     bind(&mut arguments, event.content_hash.0.as_slice())?;
     bind(&mut arguments, bind::timestamp(event.occurred_at))?;
+    bind(&mut arguments, stream.is_sourced)?;
     Ok(arguments)
 }
 

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cqrs_core::conformance::fixtures::{Stop, Tour};
+use cqrs_core::conformance::fixtures::{AccountForm, Ledger, Stop, Tour};
 use cqrs_core::{
-    CommitReceipt, Entity, Envelope, Error, IdempotencyKey, Maintain, Owned, PageRequest, Position,
-    Projection, ProjectionTransaction, Query, ReadModel, Repository, Result, RowAddress,
-    Specification, Store, UnitOfWork,
+    Aggregate, CommitReceipt, DomainEvent, Entity, Envelope, Error, IdempotencyKey, Maintain,
+    Owned, PageRequest, Position, Projection, ProjectionTransaction, Query, ReadModel, Repository,
+    Result, Root, RowAddress, Sourced, SourcedState, Specification, Store, UnitOfWork,
 };
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelViews};
 use cqrs_integration::stores;
@@ -15,6 +15,7 @@ use cqrs_sqlx::{
     __TenantSite as TenantSite, __mutation::Opened, PgStore, Postgres, Retention, SqlStore,
     SqlTransaction, Sqlite, StoreOptions,
 };
+use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection};
 
 use super::{loaded, parcel_of};
@@ -194,6 +195,89 @@ async fn check_writes<K: Locking>(
     to("north").await;
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "diary")]
+enum DiaryEvent {
+    Begun,
+}
+
+/// An event-sourced aggregate without snapshots.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(sourced, event = DiaryEvent, tenant)]
+struct Diary {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<DiaryEvent>,
+}
+
+impl Sourced for Diary {
+    fn apply(&mut self, event: &DiaryEvent) {
+        match event {
+            DiaryEvent::Begun => {}
+        }
+    }
+}
+
+/// Streams of another tenant, with and without a snapshot; and those that went to one.
+async fn check_streams<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
+    let (north, south) = (stores::tenant("north"), stores::tenant("south"));
+    let opened = |number: &str, events: usize| {
+        let mut ledger = Ledger::unopened(number);
+        ledger.open("ann");
+        (1..events).for_each(|_| ledger.transfer(1));
+        ledger
+    };
+    let mut diary = Diary::blank(1);
+    diary.raise(DiaryEvent::Begun);
+    let mut uow = store.unit_of_work(&south);
+    uow.save(diary).unwrap();
+    uow.save(opened("short", 1)).unwrap();
+    uow.save(opened("long", 4)).unwrap();
+    check!(
+        leaks,
+        uow.commit().await.map(|done| done.events().len()),
+        Ok(6)
+    );
+    store.snapshots_written().await;
+    let mut uow = store.unit_of_work(&north);
+    check!(
+        leaks,
+        uow.get::<Diary>(1).await,
+        Err(Error::NotFound { .. })
+    );
+    for number in ["short", "long"] {
+        let found = uow.get::<Ledger>(number.to_owned()).await;
+        check!(leaks, found, Err(Error::NotFound { .. }));
+    }
+
+    let mut uow = store.unit_of_work(&north);
+    uow.save(opened("own", 1)).unwrap();
+    let _ = uow.commit().await.unwrap();
+    let mut uow = store.unit_of_work(&north);
+    let mut own = uow.get::<Ledger>("own".to_owned()).await.unwrap();
+    own.transfer(1);
+    let to = async |tenant: &str| {
+        let moved =
+            format!("UPDATE cqrs_event SET tenant_id = '{tenant}' WHERE aggregate_id = 'own'");
+        fresh.run(moved).await;
+    };
+    to("south").await;
+    let before = fresh.state().await;
+    for several in [false, true] {
+        let mut uow = store.unit_of_work(&north);
+        uow.save(own.clone()).unwrap();
+        if several {
+            uow.save(opened("new", 1)).unwrap();
+        }
+        check!(leaks, uow.commit().await, Err(Error::NotFound { .. }));
+        if fresh.state().await != before {
+            leaks.push(format!("several: {several}: events were written"));
+        }
+    }
+    to("north").await;
+}
+
 /// Children of one tenant's aggregate that say they are another's, and locks of aggregates that
 /// have children.
 async fn check_children<K: Locking>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
@@ -299,6 +383,7 @@ async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     check_maintenance(&store, &mut leaks).await;
     check_writes(&fresh, &store, own, &mut leaks).await;
     check_children(&fresh, &store, &mut leaks).await;
+    check_streams(&fresh, &store, &mut leaks).await;
     check_rows(&fresh, &store, &mut leaks).await;
     check_receipts(&store, &mut leaks).await;
     check_retention(&fresh, &store, &mut leaks).await;
@@ -360,6 +445,7 @@ impl Locking for Sqlite {
         TenantSite::GuardLock,
         TenantSite::LockedRows,
         TenantSite::Policy,
+        TenantSite::StreamVersion,
     ];
 
     async fn lock(_: &str, _: &str) -> Option<PgConnection> {

@@ -8,14 +8,15 @@
 
 use cqrs_core::staging::{Operation, StagedWrite};
 
-/// The writes of each table and operation, each in the order of their ids.
+/// The writes of each table and operation, each in the order of their ids. Event-sourced aggregates
+/// have no rows.
 ///
 /// Groups are in the order in which the first of each was staged, since rows that are added or
 /// removed may depend on others, by a foreign key say. Those that replace rows do not, and are put
 /// into the order of their tables, in the places that they have.
 pub(super) fn of(writes: &[StagedWrite]) -> Vec<Vec<&StagedWrite>> {
     let mut groups: Vec<Vec<&StagedWrite>> = Vec::new();
-    for write in writes {
+    for write in writes.iter().filter(|write| !write.is_sourced()) {
         let group = groups.iter_mut().find(|group| {
             std::ptr::eq(group[0].table, write.table) && group[0].operation == write.operation
         });
@@ -116,6 +117,7 @@ mod tests {
             row: Vec::new(),
             children: Vec::new(),
             events: Vec::new(),
+            snapshot: None,
         }
     }
 

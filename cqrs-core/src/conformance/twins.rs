@@ -1,0 +1,264 @@
+//! The state-stored and the event-sourced form of one aggregate behave alike.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::Harness;
+use super::fixtures::{Account, AccountForm, Ledger};
+use super::random::Random;
+use super::support::{Bench, begin, north, south, system, time};
+use crate::context::RequestContext;
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+use crate::store::Store;
+use crate::unit_of_work::{CommitReceipt, UnitOfWork};
+
+const STEPS: i64 = 120;
+const SLOTS: usize = 4;
+
+/// What is done to accounts, each in a unit of work of its own.
+#[derive(Debug)]
+enum Command {
+    Open(usize),
+    /// Loads, changes and saves, with so many events.
+    Change(usize, u64, Vec<i64>),
+    Close(usize),
+    Remove(usize),
+    /// Saves what was loaded at the step before.
+    Stale(usize, i64),
+    RemoveStale(usize),
+    /// Two at once, in this order.
+    Pair(usize, usize, i64),
+    /// Changes one, looks at it, changes it again.
+    Twice(usize, i64),
+    /// Changes one within a savepoint that fails, and another outside.
+    Undone(usize, usize, i64),
+}
+
+fn command(random: &mut Random) -> Command {
+    let slot = random.below(SLOTS);
+    let other = random.below(SLOTS);
+    let cents = i64::try_from(random.below(100)).unwrap_or(0) - 50;
+    match random.below(12) {
+        0 | 1 => Command::Open(slot),
+        2 | 3 => {
+            let count = random.below(4);
+            let cents = (0..count).map(|_| cents).collect();
+            Command::Change(slot, random.next(), cents)
+        }
+        4 => Command::Close(slot),
+        5 if random.once_in(3) => Command::Remove(slot),
+        6 => Command::Stale(slot, cents),
+        7 if random.once_in(3) => Command::RemoveStale(slot),
+        8 | 9 => Command::Pair(slot, other, cents),
+        10 => Command::Twice(slot, cents),
+        _ => Command::Undone(slot, other, cents),
+    }
+}
+
+fn number(slot: usize) -> String {
+    format!("A{slot}")
+}
+
+/// One form, driven by the commands.
+struct Form<'b, H: Harness, A> {
+    bench: &'b Bench<'b, H>,
+    kept: Vec<Option<A>>,
+}
+
+impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
+    fn new(bench: &'b Bench<'b, H>) -> Self {
+        Self {
+            bench,
+            kept: (0..SLOTS).map(|_| None).collect(),
+        }
+    }
+
+    /// What can be seen of a command: what it read, its error, what it wrote.
+    async fn run(&mut self, context: &RequestContext, command: &Command) -> String {
+        let mut uow = self.bench.unit_of_work(context);
+        let mut seen = Vec::new();
+        let staged = self.stage(&mut uow, command, &mut seen).await;
+        let done: Result<CommitReceipt> = match staged {
+            Ok(()) => uow.commit().await,
+            Err(error) => {
+                uow.rollback().await;
+                Err(error)
+            }
+        };
+        let done = match done {
+            Ok(receipt) => format!("{} events", receipt.events().len()),
+            Err(error) => describe_error(&error),
+        };
+        for (slot, kept) in self.kept.iter_mut().enumerate() {
+            // Kept a while, so that it may become stale.
+            if kept.is_none() {
+                *kept = self.bench.find(&system(), number(slot)).await;
+            }
+        }
+        format!("{seen:?} {done}")
+    }
+
+    async fn stage(
+        &mut self,
+        uow: &mut <H::Store as Store>::UnitOfWork,
+        command: &Command,
+        seen: &mut Vec<String>,
+    ) -> Result<()> {
+        match command {
+            Command::Open(slot) => {
+                let mut account = A::unopened(&number(*slot));
+                account.open("ann");
+                uow.save(account)
+            }
+            Command::Change(slot, how, cents) => {
+                let mut account = uow.get::<A>(number(*slot)).await?;
+                seen.push(describe(&account));
+                cents.iter().for_each(|cents| account.transfer(*cents));
+                if how.is_multiple_of(3) {
+                    account.open("ben");
+                }
+                uow.save(account)
+            }
+            Command::Close(slot) => {
+                let mut account = uow.get::<A>(number(*slot)).await?;
+                account.close();
+                uow.save(account)
+            }
+            Command::Remove(slot) => {
+                let account = uow.get::<A>(number(*slot)).await?;
+                uow.remove(account)
+            }
+            Command::Stale(slot, cents) => match self.kept[*slot].take() {
+                Some(mut account) => {
+                    account.transfer(*cents);
+                    uow.save(account)
+                }
+                None => Ok(()),
+            },
+            Command::RemoveStale(slot) => match self.kept[*slot].take() {
+                Some(account) => uow.remove(account),
+                None => Ok(()),
+            },
+            Command::Pair(one, other, cents) => {
+                for slot in [one, other] {
+                    let found = uow.repository::<A>().find(number(*slot)).await?;
+                    let mut account = found.unwrap_or_else(|| A::unopened(&number(*slot)));
+                    seen.push(describe(&account));
+                    account.transfer(*cents);
+                    uow.save(account)?;
+                }
+                Ok(())
+            }
+            Command::Twice(slot, cents) => {
+                for _ in 0..2 {
+                    let mut account = uow.get::<A>(number(*slot)).await?;
+                    seen.push(describe(&account));
+                    account.transfer(*cents);
+                    uow.save(account)?;
+                }
+                Ok(())
+            }
+            Command::Undone(undone, kept, cents) => {
+                let (id, cents) = (number(*undone), *cents);
+                let failed = uow
+                    .savepoint(async |uow| {
+                        let mut account = uow.get::<A>(id.clone()).await?;
+                        account.transfer(cents);
+                        uow.save(account)?;
+                        let account = uow.get::<A>(id.clone()).await?;
+                        Err::<(), _>(Error::other(describe(&account)))
+                    })
+                    .await;
+                seen.push(failed.map_or_else(|error| describe_error(&error), |()| String::new()));
+                let mut account = uow.get::<A>(number(*kept)).await?;
+                seen.push(describe(&account));
+                account.close();
+                uow.save(account)
+            }
+        }
+    }
+
+    /// Everything that there is at the end, in each scope, and the log.
+    async fn everything(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for context in [north(), south(), system()] {
+            for slot in 0..SLOTS {
+                let account: Option<A> = self.bench.find(&context, number(slot)).await;
+                all.push(account.map_or_else(|| "none".to_owned(), |account| describe(&account)));
+            }
+        }
+        let log = self.bench.log().await;
+        let own = log.iter().filter(|event| event.aggregate_type() == A::TYPE);
+        all.extend(own.map(|event| {
+            let (_, name) = event.event_type().split_once('.').unwrap_or_default();
+            format!(
+                "{} {} {name} {} {:?} {:?} {}",
+                event.aggregate_id_str(),
+                event.aggregate_version(),
+                event.payload().as_str(),
+                event.tenant(),
+                event.metadata().actor,
+                event.occurred_at(),
+            )
+        }));
+        all
+    }
+}
+
+fn describe<A: AccountForm>(account: &A) -> String {
+    let root = account.root();
+    format!(
+        "{:?} v{} {:?} {:?}",
+        account.contents(),
+        root.version(),
+        root.tenant(),
+        root.stamps()
+    )
+}
+
+/// The error without the name of the form.
+fn describe_error(error: &Error) -> String {
+    match error {
+        Error::Conflict {
+            id,
+            expected,
+            found,
+            ..
+        } => format!("conflict {id} {expected} {found}"),
+        Error::NotFound { id, .. } => format!("not found {id}"),
+        Error::AlreadyExists { id, .. } => format!("exists {id}"),
+        Error::TenantRequired { id, .. } => format!("tenant required {id}"),
+        Error::Store(error) => format!("store {:?}", error.kind()),
+        error => error.to_string(),
+    }
+}
+
+/// The same commands on both forms: the same results, events and errors.
+pub async fn both_forms_behave_alike<H: Harness>(h: &H) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seed = now.map_or(0, |now| now.as_secs() ^ u64::from(now.subsec_nanos()));
+    let bench = begin(h).await;
+    let mut random = Random::new(seed);
+    let mut stored = Form::<H, Account>::new(&bench);
+    let mut sourced = Form::<H, Ledger>::new(&bench);
+    for step in 1..=STEPS {
+        bench.clock.set(time(step));
+        let context = match random.below(6) {
+            0 => south(),
+            1 => system(),
+            _ => north(),
+        };
+        let command = command(&mut random);
+        let as_row = stored.run(&context, &command).await;
+        let as_events = sourced.run(&context, &command).await;
+        assert_eq!(
+            as_row, as_events,
+            "seed {seed}: the forms differ at step {step}, {command:?}"
+        );
+    }
+    let (as_rows, as_events) = (stored.everything().await, sourced.everything().await);
+    assert_eq!(
+        as_rows, as_events,
+        "seed {seed}: the forms differ at the end"
+    );
+}

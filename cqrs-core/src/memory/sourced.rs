@@ -1,0 +1,85 @@
+//! Loading event-sourced aggregates.
+
+use super::overlay::Overlay;
+use super::select;
+use super::state::State;
+use crate::aggregate::AggregateRoot;
+use crate::clock::Clock;
+use crate::context::RequestContext;
+use crate::error::Result;
+use crate::mapping::{ColumnValue, Key};
+use crate::sourced::{Fold, RecordedEvent, Sourcing};
+use crate::staging::StagedWrite;
+
+/// What a unit of work sees of a store.
+pub(super) struct View<'v> {
+    /// Who exists, at which version.
+    pub(super) rows: &'v State,
+    /// The log, which may have gone on since.
+    pub(super) log: &'v State,
+    pub(super) overlay: &'v Overlay,
+    /// The writes that are in the overlay.
+    pub(super) flushed: &'v [StagedWrite],
+    pub(super) context: &'v RequestContext,
+    pub(super) clock: &'v dyn Clock,
+}
+
+impl View<'_> {
+    /// Loads an event-sourced aggregate: whether it exists its row says, which holds its version
+    /// and nothing more; then its events are folded.
+    pub(super) fn load<A: AggregateRoot>(
+        &self,
+        sourcing: &Sourcing<A>,
+        id: &A::Id,
+    ) -> Result<Option<A>> {
+        let table = A::table();
+        let key = id.to_value().map_err(|reason| table.key_error(reason))?;
+        let row = self
+            .overlay
+            .row(self.rows, table.name(), &Key::new(vec![key]));
+        let living = select::living(self.context.scope());
+        let Some(row) = row.filter(|row| select::is_within(&living, table, row)) else {
+            return Ok(None);
+        };
+        let version = super::overlay::version(table, row.values());
+        let id_text = id.to_string();
+        let own = self
+            .flushed
+            .iter()
+            .filter(|write| write.aggregate_type == A::TYPE && write.aggregate_id == id_text);
+        let own: Vec<StagedWrite> = own.cloned().collect();
+        let committed = own.first().map_or(version, |write| write.expected_version);
+
+        let Some(mut fold) = Fold::<A>::new(id.clone()) else {
+            return Ok(None);
+        };
+        let mut from = 0;
+        let snapshot = self.log.snapshot_of(A::TYPE, &id_text).filter(|snapshot| {
+            Some(snapshot.shape) == sourcing.shape() && snapshot.version <= committed
+        });
+        if let Some(snapshot) = snapshot {
+            let tenant = super::overlay::tenant(table, row.values());
+            let tenant = tenant.and_then(|tenant| crate::context::TenantId::new(tenant).ok());
+            fold.snapshot(snapshot.version, &snapshot.state, tenant);
+            from = snapshot.version;
+        }
+        if fold.is_unreadable() {
+            from = 0;
+            fold = match Fold::new(id.clone()) {
+                Some(fold) => fold,
+                None => return Ok(None),
+            };
+        }
+        let stored = self.log.events_of(A::TYPE, &id_text, from);
+        for event in stored.take_while(|event| event.aggregate_version() <= committed) {
+            fold.event(&RecordedEvent::of(event))?;
+        }
+        for event in self
+            .log
+            .next_events(&own, self.context.metadata(), self.clock)
+        {
+            fold.event(&RecordedEvent::of(&event))?;
+        }
+        Ok(fold.finish())
+    }
+}

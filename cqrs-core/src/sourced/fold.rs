@@ -1,0 +1,160 @@
+//! From events to an aggregate.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+use super::snapshot::{self, SnapshotMark};
+use super::state::Sourcing;
+use crate::aggregate::{AggregateRoot, AuditStamps};
+use crate::context::TenantId;
+use crate::envelope::{Envelope, Position, RawPayload};
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::payload;
+use crate::staging::ChangeMarker;
+
+/// An event of an aggregate, as far as the aggregate needs it.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the accessors of `Envelope` document each")]
+pub struct RecordedEvent<'e> {
+    pub position: Position,
+    pub aggregate_version: u64,
+    pub event_type: &'e str,
+    pub schema_version: u32,
+    pub payload: &'e str,
+    pub occurred_at: DateTime<Utc>,
+    pub actor: Option<&'e str>,
+    pub tenant: Option<&'e TenantId>,
+}
+
+impl<'e> RecordedEvent<'e> {
+    /// That of an envelope.
+    #[must_use]
+    pub fn of(envelope: &'e Envelope<RawPayload>) -> Self {
+        Self {
+            position: envelope.position(),
+            aggregate_version: envelope.aggregate_version(),
+            event_type: envelope.event_type(),
+            schema_version: envelope.schema_version(),
+            payload: envelope.payload().as_str(),
+            occurred_at: envelope.occurred_at(),
+            actor: envelope.metadata().actor.as_deref(),
+            tenant: envelope.tenant(),
+        }
+    }
+}
+
+/// Makes an aggregate of its events, one after the other, for authors of stores.
+pub struct Fold<A: AggregateRoot> {
+    sourcing: Sourcing<A>,
+    aggregate: A,
+    version: u64,
+    tenant: Option<TenantId>,
+    stamps: AuditStamps,
+    snapshot: Option<SnapshotMark>,
+    is_removed: bool,
+    is_unreadable: bool,
+}
+
+impl<A: AggregateRoot> Fold<A> {
+    /// Before the first event of the aggregate with this id; `None` where it is not event-sourced.
+    #[must_use]
+    pub fn new(id: A::Id) -> Option<Self> {
+        let sourcing = A::SOURCING?;
+        Some(Self {
+            aggregate: (sourcing.blank)(id),
+            sourcing,
+            version: 0,
+            tenant: None,
+            stamps: AuditStamps::default(),
+            snapshot: None,
+            is_removed: false,
+            is_unreadable: false,
+        })
+    }
+
+    /// Begins with a snapshot in place of the events up to its version.
+    pub fn snapshot(&mut self, version: u64, state: &str, tenant: Option<TenantId>) {
+        let id = self.aggregate.id().clone();
+        match snapshot::read(&self.sourcing, id, version, state) {
+            Some((aggregate, stamps, mark)) => {
+                self.aggregate = aggregate;
+                self.version = version;
+                self.tenant = tenant;
+                self.stamps = stamps;
+                self.snapshot = Some(mark);
+            }
+            None => self.is_unreadable = true,
+        }
+    }
+
+    /// Whether there was a snapshot that could not be read: then the fold is of no use, and all
+    /// events are needed.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.is_unreadable
+    }
+
+    /// Applies the next event.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecodable`](Error::Undecodable) where it cannot be read, and
+    /// [`Store`](Error::Store) where the log lacks the one before it.
+    pub fn event(&mut self, event: &RecordedEvent<'_>) -> Result<()> {
+        if self.is_unreadable {
+            return Ok(());
+        }
+        if event.aggregate_version != self.version + 1 {
+            let (kind, id) = (A::TYPE, self.aggregate.id());
+            let (expected, found) = (self.version + 1, event.aggregate_version);
+            return Err(Error::store(
+                StoreErrorKind::Database,
+                format!(
+                    "the log lacks events of {kind} {id}: expected version {expected}, found {found}"
+                ),
+            ));
+        }
+        if ChangeMarker::is_marker(event.event_type) {
+            self.is_removed = [ChangeMarker::Removed, ChangeMarker::Purged]
+                .iter()
+                .any(|marker| marker.event_type() == event.event_type);
+        } else {
+            let decoded = payload::decode(event.event_type, event.schema_version, event.payload);
+            let decoded = decoded.map_err(|reason| Error::Undecodable {
+                position: event.position,
+                reason,
+            })?;
+            (self.sourcing.apply)(&mut self.aggregate, &decoded);
+        }
+        self.version = event.aggregate_version;
+        let actor = event.actor.map(str::to_owned);
+        if self.version == 1 {
+            self.tenant = event.tenant.cloned();
+            self.stamps.created_at = Some(event.occurred_at);
+            self.stamps.created_by.clone_from(&actor);
+        }
+        self.stamps.updated_at = Some(event.occurred_at);
+        self.stamps.updated_by = actor;
+        Ok(())
+    }
+
+    /// The aggregate; `None` where there was no event, or it was removed.
+    #[must_use]
+    pub fn finish(mut self) -> Option<A> {
+        if self.version == 0 || self.is_removed {
+            return None;
+        }
+        let root = self.aggregate.root_mut();
+        root.loaded(self.version, self.tenant, self.stamps, self.snapshot);
+        Some(self.aggregate)
+    }
+}
+
+impl<A: AggregateRoot> fmt::Debug for Fold<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fold")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,12 @@
+//! Event-sourced aggregates: the state is the fold of the events.
+
+mod decide;
+mod fold;
+mod snapshot;
+mod state;
+
+pub use self::decide::Decide;
+pub use self::fold::{Fold, RecordedEvent};
+pub use self::snapshot::{NewSnapshot, SnapshotPolicy};
+pub(crate) use self::snapshot::{SnapshotMark, due};
+pub use self::state::{NoColumns, SnapshotCodec, Sourced, SourcedState, Sourcing, StateStored};

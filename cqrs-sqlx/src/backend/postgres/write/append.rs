@@ -1,0 +1,228 @@
+//! Appending to the streams of event-sourced aggregates. There is no row: the event at the version
+//! that the write expects must be there, and the unique key of the log refuses a second one behind
+//! it.
+//!
+//! One aggregate is one statement in autocommit:
+//!
+//! ```sql
+//! INSERT INTO cqrs_event (...) SELECT $1, ... FROM cqrs_event AS h
+//! WHERE h.aggregate_type = $7 AND h.aggregate_id = $8 AND h.aggregate_version = $10 - 1
+//!   AND h.tenant_id = $6
+//! RETURNING position
+//! ```
+//!
+//! Only where it is refused, a second statement asks for the version.
+
+use cqrs_core::staging::{ChangeMarker, Operation, StagedWrite};
+use cqrs_core::{Metadata, Result, TenantId};
+use sqlx::Row;
+use sqlx::postgres::PgArguments;
+use uuid::Uuid;
+
+use super::sql::placeholders;
+use super::{Failure, Outcome, events, failure, written};
+use crate::backend::bind::{bind, query};
+use crate::backend::postgres::events::{ORIGIN, STREAM};
+use crate::backend::postgres::{Session, error};
+use crate::backend::{Returned, Written};
+use crate::statements::Statements;
+use crate::tenancy::{self, TenantSite};
+
+/// The first key of the advisory locks on streams; the second is a hash of type and id.
+const LOCK: i32 = 0x5354_524d;
+
+/// Appends the events of one aggregate in autocommit.
+pub(super) async fn one(
+    session: &mut Session,
+    statements: &Statements,
+    write: &StagedWrite,
+    metadata: &Metadata,
+) -> Outcome<Written> {
+    let (shape, is_new) = (shape(write), write.operation == Operation::Insert);
+    let several = write.events.len() > 1;
+    let text = statements.get(write.table, shape, || {
+        one_sql(is_new, several, write.table.is_tenant())
+    });
+    let mut arguments = PgArguments::default();
+    events::bind_origin(&mut arguments, metadata)?;
+    events::bind_stream(&mut arguments, write)?;
+    match write.events.as_slice() {
+        [event] => events::bind_event(&mut arguments, event)?,
+        several => events::bind_events(&mut arguments, &several.iter().collect::<Vec<_>>())?,
+    }
+    let appended = query(&text, arguments)
+        .fetch_all(&mut session.connection)
+        .await;
+    match appended {
+        Ok(rows) if !rows.is_empty() => return written(&[write], rows, Returned::Positions),
+        Ok(_) => {}
+        Err(cause) if !is_new && error::is_stream_taken(&cause) => {}
+        Err(cause) => return Err(failure(cause, &[write])),
+    }
+    check(session, &[write], &[]).await?;
+    // It was refused, and now is as expected: the event before it has come to be meanwhile.
+    Err(write.conflict(write.expected_version).into())
+}
+
+fn shape(write: &StagedWrite) -> &'static str {
+    match (write.operation, write.events.len()) {
+        (Operation::Insert, 1) => "begin a stream, one event",
+        (Operation::Insert, _) => "begin a stream, events",
+        (_, 1) => "append one event",
+        (_, _) => "append events",
+    }
+}
+
+fn one_sql(is_new: bool, several: bool, is_tenant: bool) -> String {
+    let first = ORIGIN + STREAM + 1;
+    let origin = placeholders(1, ORIGIN + STREAM);
+    let (tenant, kind, id) = (ORIGIN + 1, ORIGIN + 2, ORIGIN + 3);
+    let version = first + 1;
+    let mut from = Vec::new();
+    let (values, before) = if several {
+        from.push(events::unnested(first, false));
+        let values = "e.event_id, e.aggregate_version, e.event_type, e.schema_version, \
+             e.payload::json, e.content_hash, e.occurred_at"
+            .to_owned();
+        (values, format!("(${version}::int8[])[1] - 1"))
+    } else {
+        let event = placeholders(first, 4);
+        let values = format!(
+            "{event}, ${}::json, ${}, ${}",
+            first + 4,
+            first + 5,
+            first + 6
+        );
+        (values, format!("${version} - 1"))
+    };
+    let mut guard = String::new();
+    if !is_new {
+        from.push("cqrs_event AS h".to_owned());
+        guard = format!(
+            " WHERE h.aggregate_type = ${kind} AND h.aggregate_id = ${id} \
+             AND h.aggregate_version = {before}"
+        );
+        if is_tenant {
+            let own = tenancy::equals(TenantSite::StreamHead, "h.tenant_id", &format!("${tenant}"));
+            guard.push_str(" AND ");
+            guard.push_str(&own);
+        }
+    }
+    let from = match from.as_slice() {
+        [] => String::new(),
+        from => format!(" FROM {}", from.join(", ")),
+    };
+    let order = if several {
+        " ORDER BY e.ordinality"
+    } else {
+        ""
+    };
+    format!(
+        "INSERT INTO cqrs_event ({}, sourced) SELECT {origin}, {values}, true{from}{guard}{order} \
+         RETURNING position",
+        events::COLUMNS,
+    )
+}
+
+/// Locks several streams in one order, so that two transactions that append to the same ones do not
+/// wait for each other.
+pub(super) async fn lock(session: &mut Session, writes: &[&StagedWrite]) -> Outcome<()> {
+    if writes.len() < 2 {
+        return Ok(());
+    }
+    let mut streams: Vec<i32> = writes.iter().map(|write| hash(write)).collect();
+    streams.sort_unstable();
+    streams.dedup();
+    let mut arguments = PgArguments::default();
+    bind(&mut arguments, LOCK)?;
+    bind(&mut arguments, streams)?;
+    let text = "SELECT pg_advisory_xact_lock($1, k) FROM unnest($2::int4[]) AS k";
+    query(&text.into(), arguments)
+        .execute(&mut session.connection)
+        .await
+        .map(drop)
+        .map_err(|cause| failure(cause, writes))
+}
+
+/// The same in every process. FNV-1a.
+fn hash(write: &StagedWrite) -> i32 {
+    let text = write.aggregate_type.bytes().chain([0]);
+    let text = text.chain(write.aggregate_id.bytes());
+    text.fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
+    .cast_signed()
+}
+
+/// Compares the versions of streams with those that writes expect, without the events that the
+/// transaction has just added.
+pub(super) async fn check(
+    session: &mut Session,
+    writes: &[&StagedWrite],
+    added: &[Uuid],
+) -> Outcome<()> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let own = tenancy::equals(TenantSite::StreamVersion, "e.tenant_id", "g.tenant");
+    let text = format!(
+        "SELECT g.ordinality, last.aggregate_version, last.event_type \
+         FROM unnest($1::text[], $2::text[], $3::text[]) \
+         WITH ORDINALITY AS g(kind, id, tenant, ordinality), \
+         LATERAL (SELECT e.aggregate_version, e.event_type FROM cqrs_event AS e \
+         WHERE e.aggregate_type = g.kind AND e.aggregate_id = g.id \
+         AND e.event_id <> ALL ($4::uuid[]) \
+         AND (g.tenant IS NULL OR {own}) ORDER BY e.aggregate_version DESC LIMIT 1) AS last"
+    );
+    let mut arguments = PgArguments::default();
+    bind_streams(&mut arguments, writes)?;
+    bind(&mut arguments, added)?;
+    let rows = query(&text.into(), arguments)
+        .fetch_all(&mut session.connection)
+        .await
+        .map_err(|cause| failure(cause, writes))?;
+    let mut found: Vec<Option<(i64, String)>> = vec![None; writes.len()];
+    for row in &rows {
+        let read = || -> sqlx::Result<(i64, i64, String)> {
+            Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+        };
+        let (ordinality, version, event_type) = read().map_err(|cause| failure(cause, writes))?;
+        let place = usize::try_from(ordinality - 1).ok();
+        if let Some(slot) = place.and_then(|place| found.get_mut(place)) {
+            *slot = Some((version, event_type));
+        }
+    }
+    for (write, found) in writes.iter().zip(found) {
+        let refused = match found {
+            None if write.operation == Operation::Insert => continue,
+            Some(_) if write.operation == Operation::Insert => write.already_exists(),
+            None => write.not_found(),
+            Some((_, last)) if last == ChangeMarker::Removed.event_type() => write.not_found(),
+            Some((version, _)) => match u64::try_from(version).unwrap_or(0) {
+                version if version == write.expected_version => continue,
+                version => write.conflict(version),
+            },
+        };
+        return Err(Failure::Refused(refused));
+    }
+    Ok(())
+}
+
+/// A new aggregate is looked for over all tenants.
+fn bind_streams(arguments: &mut PgArguments, writes: &[&StagedWrite]) -> Result<()> {
+    let kinds: Vec<&str> = writes.iter().map(|write| write.aggregate_type).collect();
+    let ids: Vec<&str> = writes
+        .iter()
+        .map(|write| write.aggregate_id.as_str())
+        .collect();
+    let tenants: Vec<Option<&str>> = writes
+        .iter()
+        .map(|write| match write.operation {
+            Operation::Insert => None,
+            _ => write.tenant.as_ref().map(TenantId::as_str),
+        })
+        .collect();
+    bind(arguments, kinds)?;
+    bind(arguments, ids)?;
+    bind(arguments, tenants)
+}

@@ -1,0 +1,201 @@
+//! Loading event-sourced aggregates: the last snapshot and the events after it, in one statement.
+
+use std::sync::Arc;
+
+use cqrs_core::mapping::{ColumnError, RowSource};
+use cqrs_core::sourced::{Fold, RecordedEvent, Sourcing};
+use cqrs_core::{AggregateRoot, Error, Position, Result, StoreErrorKind, TenantId, TenantScope};
+
+use crate::backend::{Backend, Parameter};
+use crate::reads::{self, Place};
+use crate::select::Select;
+use crate::statements::Statements;
+use crate::tenancy::{self, TenantSite};
+
+/// What is read of an event; a snapshot stands in the same columns, with its state in place of the
+/// payload and no event type.
+const COLUMNS: &str = "e.position, e.aggregate_version, e.event_type, e.schema_version, \
+     CAST(e.payload AS text), e.occurred_at, e.actor, e.tenant_id";
+
+/// The columns of the table of snapshots.
+pub(crate) const SNAPSHOT_COLUMNS: &str =
+    "aggregate_type, aggregate_id, tenant_id, version, shape, state, recorded_at";
+
+/// How the aggregate with an id is loaded.
+pub(crate) struct Stream {
+    /// From its snapshot on, where it has snapshots.
+    short: Option<Select>,
+    /// From its first event on.
+    whole: Select,
+}
+
+impl Stream {
+    pub(crate) fn of<A: AggregateRoot>(
+        statements: &Statements,
+        scope: &TenantScope,
+        id: &A::Id,
+        sourcing: &Sourcing<A>,
+    ) -> Self {
+        let tenant = scope.tenant().filter(|_| A::table().is_tenant());
+        let mut parameters = vec![Parameter::text(A::TYPE), Parameter::text(id.to_string())];
+        parameters.extend(tenant.map(|tenant| Parameter::text(tenant.as_str())));
+        let in_tenant = tenant.is_some();
+        let table = A::table();
+        let short = sourcing.shape().map(|shape| {
+            let text = match in_tenant {
+                true => "snapshot and events in a tenant",
+                false => "snapshot and events",
+            };
+            let mut parameters = parameters.clone();
+            parameters.push(Parameter::text(shape));
+            Select {
+                sql: statements.get(table, text, || short_sql(in_tenant)),
+                parameters,
+            }
+        });
+        let text = match in_tenant {
+            true => "events in a tenant",
+            false => "events of one",
+        };
+        let whole = Select {
+            sql: statements.get(table, text, || whole_sql(in_tenant)),
+            parameters,
+        };
+        Self { short, whole }
+    }
+}
+
+fn confined(site: TenantSite, column: &str, in_tenant: bool) -> String {
+    if in_tenant {
+        format!(" AND {}", tenancy::equals(site, column, "$3"))
+    } else {
+        String::new()
+    }
+}
+
+fn whole_sql(in_tenant: bool) -> String {
+    let tenant = confined(TenantSite::Stream, "e.tenant_id", in_tenant);
+    format!(
+        "SELECT {COLUMNS} FROM cqrs_event AS e \
+         WHERE e.aggregate_type = $1 AND e.aggregate_id = $2{tenant} ORDER BY e.aggregate_version"
+    )
+}
+
+fn short_sql(in_tenant: bool) -> String {
+    let shape = if in_tenant { "$4" } else { "$3" };
+    let snapshot = confined(TenantSite::Snapshot, "s.tenant_id", in_tenant);
+    let events = confined(TenantSite::StreamAfterSnapshot, "e.tenant_id", in_tenant);
+    format!(
+        "WITH last AS (SELECT s.version, s.state, s.tenant_id FROM cqrs_snapshot AS s \
+         WHERE s.aggregate_type = $1 AND s.aggregate_id = $2 AND s.shape = {shape}{snapshot}) \
+         SELECT CAST(0 AS bigint), last.version, CAST(NULL AS text), CAST(NULL AS integer), \
+         last.state, CAST(NULL AS timestamp with time zone), CAST(NULL AS text), last.tenant_id \
+         FROM last \
+         UNION ALL SELECT {COLUMNS} FROM cqrs_event AS e \
+         WHERE e.aggregate_type = $1 AND e.aggregate_id = $2{events} \
+         AND e.aggregate_version > coalesce((SELECT last.version FROM last), 0) ORDER BY 2"
+    )
+}
+
+/// Loads the aggregate. A snapshot that cannot be read costs a second statement, and is replaced
+/// when the aggregate is saved next.
+pub(crate) async fn load<B: Backend, A: AggregateRoot>(
+    mut place: Place<'_, B>,
+    stream: &Stream,
+    id: &A::Id,
+) -> Result<Option<A>> {
+    if let Some(select) = &stream.short {
+        let fold = fold::<B, A>(place.again(), select, id).await?;
+        if !fold.as_ref().is_some_and(Fold::is_unreadable) {
+            return Ok(fold.and_then(Fold::finish));
+        }
+        tracing::warn!(aggregate = A::TYPE, %id, "a snapshot cannot be read, and is ignored");
+    }
+    let fold = fold::<B, A>(place, &stream.whole, id).await?;
+    Ok(fold.and_then(Fold::finish))
+}
+
+/// What the rows of a statement make of the aggregate; `None` where there are none.
+async fn fold<B: Backend, A: AggregateRoot>(
+    place: Place<'_, B>,
+    select: &Select,
+    id: &A::Id,
+) -> Result<Option<Fold<A>>> {
+    let mut folds = reads::fold(
+        place,
+        select,
+        None,
+        |folds: &mut Vec<Fold<A>>, row: &B::Row| {
+            if folds.is_empty() {
+                folds.extend(Fold::new(id.clone()));
+            }
+            match folds.last_mut() {
+                Some(fold) => step(fold, row),
+                None => Ok(()),
+            }
+        },
+    )
+    .await?;
+    Ok(folds.pop())
+}
+
+/// Takes a row into the fold.
+fn step<A: AggregateRoot>(fold: &mut Fold<A>, row: &impl RowSource) -> Result<()> {
+    let row = read(row).map_err(|error| {
+        Error::store(StoreErrorKind::Schema, format!("table cqrs_event: {error}"))
+    })?;
+    match row {
+        Read::Event(event, tenant) => fold.event(&RecordedEvent {
+            tenant: tenant.as_ref(),
+            ..event
+        }),
+        Read::Snapshot(version, state, tenant) => {
+            fold.snapshot(version, state, tenant);
+            Ok(())
+        }
+    }
+}
+
+enum Read<'r> {
+    Event(RecordedEvent<'r>, Option<TenantId>),
+    Snapshot(u64, &'r str, Option<TenantId>),
+}
+
+fn read<R: RowSource>(row: &R) -> Result<Read<'_>, ColumnError> {
+    fn some<T>(value: Option<T>) -> Result<T, ColumnError> {
+        value.ok_or(ColumnError::UnexpectedNull)
+    }
+    let version = u64::try_from(some(row.read_i64(1)?)?).map_err(ColumnError::invalid)?;
+    let payload = some(row.read_text(4)?)?;
+    let tenant = || {
+        let tenant = row.read_text(7)?.map(TenantId::new).transpose();
+        tenant.map_err(ColumnError::invalid)
+    };
+    let Some(event_type) = row.read_text(2)? else {
+        return Ok(Read::Snapshot(version, payload, tenant()?));
+    };
+    let event = RecordedEvent {
+        position: Position(some(row.read_i64(0)?)?),
+        aggregate_version: version,
+        event_type,
+        schema_version: u32::try_from(some(row.read_i32(3)?)?).map_err(ColumnError::invalid)?,
+        payload,
+        occurred_at: some(row.read_timestamp(5)?)?,
+        actor: row.read_text(6)?,
+        tenant: None,
+    };
+    // The events of an aggregate are of one tenant.
+    let tenant = if version == 1 { tenant()? } else { None };
+    Ok(Read::Event(event, tenant))
+}
+
+/// The text of a statement that keeps the younger of two snapshots.
+pub(crate) fn replace_snapshot() -> Arc<str> {
+    "INSERT INTO cqrs_snapshot (aggregate_type, aggregate_id, tenant_id, version, shape, state) \
+     VALUES ($1, $2, $3, $4, $5, $6) \
+     ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE \
+     SET version = excluded.version, shape = excluded.shape, \
+     state = excluded.state, recorded_at = excluded.recorded_at \
+     WHERE cqrs_snapshot.version <= excluded.version OR cqrs_snapshot.shape <> excluded.shape"
+        .into()
+}
