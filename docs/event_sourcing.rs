@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use chrono::{TimeDelta, Utc};
 use cqrs_core::{
-    Aggregate, Decide, DomainError, DomainEvent, RequestContext, Result, Root, Sourced,
-    SourcedState, Store, TenantId, UnitOfWork,
+    Aggregate, AsOf, Decide, DomainError, DomainEvent, EventHistory, RequestContext, Result, Root,
+    Sourced, SourcedState, Store, TenantId, UnitOfWork,
 };
 use cqrs_sqlx::SqliteStore;
 use serde::{Deserialize, Serialize};
@@ -115,5 +116,20 @@ async fn an_account_is_what_happened_to_it() -> Result<()> {
     let account = uow.get::<Account>("A1".to_owned()).await?;
     assert_eq!((account.owner.as_str(), account.cents), ("Ada", 200));
     assert_eq!(account.root.version(), 3);
+
+    let mut accounts = uow.repository::<Account>();
+    let second = accounts
+        .find_as_of("A1".to_owned(), AsOf::Version(2))
+        .await?;
+    assert_eq!(second.map(|account| account.cents), Some(250));
+    let an_hour_ago = Utc::now() - TimeDelta::hours(1);
+    let before = accounts
+        .find_as_of("A1".to_owned(), AsOf::Time(an_hour_ago))
+        .await?;
+    assert!(before.is_none());
+    for event in accounts.events("A1".to_owned()).await? {
+        let actor = event.metadata().actor.as_deref();
+        println!("{} {actor:?}: {:?}", event.occurred_at(), event.payload());
+    }
     Ok(())
 }

@@ -177,8 +177,8 @@ pub use memory::InMemoryStore;
 pub use payload::{ContentHash, PayloadError, canonical_json};
 pub use projection::{Projection, ProjectionTransaction, RowAddress, RowProjection, Rows};
 pub use read_model::{Owned, ReadModel, ReadModelRepository, ReadModels, RowKey};
-pub use repository::Repository;
-pub use sourced::{Decide, Sourced, SourcedState, StateStored};
+pub use repository::{EventHistory, Repository};
+pub use sourced::{AsOf, Decide, Sourced, SourcedState, StateStored};
 pub use specification::{
     Assignment, CacheKey, Children, Comparison, Cursor, Direction, Field, JsonLeaf, JsonPath,
     JsonPlace, JsonStep, JsonValue, LikeToken, Operand, Order, Page, PageRequest, Paging, Place,

@@ -3,8 +3,9 @@
 use std::future::Future;
 
 use crate::aggregate::AggregateRoot;
+use crate::envelope::Envelope;
 use crate::error::{Error, Result};
-use crate::sourced::StateStored;
+use crate::sourced::{AsOf, Sourced, StateStored};
 use crate::specification::{Page, PageRequest, Query, Specification};
 
 /// The aggregates of one type within a unit of work: in its tenant scope, without those that are
@@ -157,6 +158,38 @@ pub trait Repository<A: AggregateRoot>: Send {
             })
         }
     }
+}
+
+/// What happened to the aggregates of one type: part of every repository of a unit of work.
+pub trait EventHistory<A: AggregateRoot>: Repository<A> {
+    /// Loads an event-sourced aggregate as it was at a version or at a time, if it existed then.
+    ///
+    /// It is loaded from its first event on, without snapshots. To save it is a
+    /// [conflict](Error::Conflict), unless it is as it was.
+    ///
+    /// Sees what the unit of work has staged.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Repository::find).
+    fn find_as_of(&mut self, id: A::Id, at: AsOf) -> impl Future<Output = Result<Option<A>>> + Send
+    where
+        A: Sourced;
+
+    /// The events of one aggregate, sourced or not, in order: what happened, and in the envelope
+    /// when, by whom, and what for. `None` is a change that the framework recorded without an event
+    /// of the domain: a removal, say; [`event_type`](Envelope::event_type) names it.
+    ///
+    /// Also those of an aggregate that was removed. Events that retention has removed are not among
+    /// them. Sees what the unit of work has staged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Undecodable`] where one cannot be read, [`Error::Store`] where the store fails.
+    fn events(
+        &mut self,
+        id: A::Id,
+    ) -> impl Future<Output = Result<Vec<Envelope<Option<A::Event>>>>> + Send;
 }
 
 /// The one that was found, if any.

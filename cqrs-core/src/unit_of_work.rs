@@ -10,7 +10,7 @@ use crate::envelope::Position;
 use crate::error::{Error, Result};
 use crate::hooks::Hooks;
 use crate::idempotency::{IdempotencyKey, RecordedReceipt};
-use crate::repository::Repository;
+use crate::repository::{EventHistory, Repository};
 use crate::sourced::{Decide, StateStored};
 use crate::specification::Query;
 use crate::store::{BoxFuture, WorkOnce};
@@ -24,7 +24,7 @@ use crate::store::{BoxFuture, WorkOnce};
 /// repository of the aggregate's type.
 pub trait UnitOfWork: Send + 'static {
     /// The repository of an aggregate type.
-    type Repository<'u, A: AggregateRoot>: Repository<A>
+    type Repository<'u, A: AggregateRoot>: Repository<A> + EventHistory<A>
     where
         Self: 'u;
 

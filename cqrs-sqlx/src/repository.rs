@@ -3,12 +3,17 @@
 use std::marker::PhantomData;
 
 use cqrs_core::maintenance::BulkScope;
+use cqrs_core::sourced::decode_events;
 use cqrs_core::sql::{Arguments, SqlQueries, SqlRow};
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{AggregateRoot, Page, PageRequest, Query, Repository, Result, Specification};
+use cqrs_core::{
+    AggregateRoot, AsOf, Envelope, EventHistory, Page, PageRequest, Query, Repository, Result,
+    Sourced, Specification,
+};
 
 use crate::backend::Backend;
 use crate::select::{self, PageSelect};
+use crate::sourced::{self, Stream};
 use crate::sql;
 use crate::unit_of_work::SqlUnitOfWork;
 
@@ -50,7 +55,9 @@ impl<B: Backend, A: AggregateRoot> SqlQueries for SqlRepository<'_, B, A> {
 impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
     async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
         if let Some(sourcing) = A::SOURCING {
-            return self.unit_of_work.sourced(&id, &sourcing).await;
+            let unit = &self.unit_of_work;
+            let stream = Stream::of(unit.statements(), unit.scope(), &id, &sourcing);
+            return self.unit_of_work.sourced(&id, &stream).await;
         }
         let unit = &self.unit_of_work;
         let select = select::by_key::<A>(unit.statements(), &id, unit.scope(), &B::DIALECT)?;
@@ -96,5 +103,22 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
             interceptors.before_remove(&mut aggregate, context)?;
             StagedWrite::remove(aggregate, context, now)
         })
+    }
+}
+
+impl<B: Backend, A: AggregateRoot> EventHistory<A> for SqlRepository<'_, B, A> {
+    async fn find_as_of(&mut self, id: A::Id, at: AsOf) -> Result<Option<A>>
+    where
+        A: Sourced,
+    {
+        let unit = &self.unit_of_work;
+        let stream = Stream::as_of::<A>(unit.statements(), unit.scope(), &id, at);
+        self.unit_of_work.sourced(&id, &stream).await
+    }
+
+    async fn events(&mut self, id: A::Id) -> Result<Vec<Envelope<Option<A::Event>>>> {
+        let unit = &self.unit_of_work;
+        let select = sourced::events::<A>(unit.statements(), unit.scope(), &id);
+        decode_events::<A>(self.unit_of_work.events(&select).await?)
     }
 }

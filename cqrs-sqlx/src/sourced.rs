@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use cqrs_core::mapping::{ColumnError, RowSource};
+use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Value};
 use cqrs_core::sourced::{Fold, RecordedEvent, Sourcing};
-use cqrs_core::{AggregateRoot, Error, Position, Result, StoreErrorKind, TenantId, TenantScope};
+use cqrs_core::{
+    AggregateRoot, AsOf, Error, Position, Result, StoreErrorKind, TenantId, TenantScope,
+};
 
 use crate::backend::{Backend, Parameter};
+use crate::log::EVENT_COLUMNS;
 use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::statements::Statements;
@@ -36,10 +39,7 @@ impl Stream {
         id: &A::Id,
         sourcing: &Sourcing<A>,
     ) -> Self {
-        let tenant = scope.tenant().filter(|_| A::table().is_tenant());
-        let mut parameters = vec![Parameter::text(A::TYPE), Parameter::text(id.to_string())];
-        parameters.extend(tenant.map(|tenant| Parameter::text(tenant.as_str())));
-        let in_tenant = tenant.is_some();
+        let (in_tenant, parameters) = identity::<A>(scope, id);
         let table = A::table();
         let short = sourcing.shape().map(|shape| {
             let text = match in_tenant {
@@ -58,11 +58,87 @@ impl Stream {
             false => "events of one",
         };
         let whole = Select {
-            sql: statements.get(table, text, || whole_sql(in_tenant)),
+            sql: statements.get(table, text, || {
+                stream_sql(TenantSite::Stream, COLUMNS, "", in_tenant)
+            }),
             parameters,
         };
         Self { short, whole }
     }
+
+    /// As it was.
+    pub(crate) fn as_of<A: AggregateRoot>(
+        statements: &Statements,
+        scope: &TenantScope,
+        id: &A::Id,
+        at: AsOf,
+    ) -> Self {
+        let (in_tenant, mut parameters) = identity::<A>(scope, id);
+        let last = format!("${}", parameters.len() + 1);
+        let (text, until) = match at {
+            AsOf::Time(time) => {
+                let time = Value::Timestamp(time);
+                parameters.push(Parameter::new(ColumnType::Timestamp, time));
+                let text = match in_tenant {
+                    true => "events until a time in a tenant",
+                    false => "events until a time",
+                };
+                // Clocks may go backwards, versions do not.
+                let until = format!(
+                    " AND e.aggregate_version <= (SELECT max(l.aggregate_version) \
+                     FROM cqrs_event AS l WHERE l.aggregate_type = $1 AND l.aggregate_id = $2 \
+                     AND l.occurred_at <= {last})"
+                );
+                (text, until)
+            }
+            at => {
+                let version = match at {
+                    AsOf::Version(version) => i64::try_from(version).unwrap_or(i64::MAX),
+                    _ => i64::MAX,
+                };
+                parameters.push(Parameter::int(version));
+                let text = match in_tenant {
+                    true => "events until a version in a tenant",
+                    false => "events until a version",
+                };
+                (text, format!(" AND e.aggregate_version <= {last}"))
+            }
+        };
+        let whole = Select {
+            sql: statements.get(A::table(), text, || {
+                stream_sql(TenantSite::StreamAsOf, COLUMNS, &until, in_tenant)
+            }),
+            parameters,
+        };
+        Self { short: None, whole }
+    }
+}
+
+/// The events of an aggregate, sourced or not, as the log holds them.
+pub(crate) fn events<A: AggregateRoot>(
+    statements: &Statements,
+    scope: &TenantScope,
+    id: &A::Id,
+) -> Select {
+    let (in_tenant, parameters) = identity::<A>(scope, id);
+    let text = match in_tenant {
+        true => "whole events in a tenant",
+        false => "whole events",
+    };
+    Select {
+        sql: statements.get(A::table(), text, || {
+            stream_sql(TenantSite::StreamEvents, EVENT_COLUMNS, "", in_tenant)
+        }),
+        parameters,
+    }
+}
+
+/// Which aggregate is meant, and whether within one tenant.
+fn identity<A: AggregateRoot>(scope: &TenantScope, id: &A::Id) -> (bool, Vec<Parameter>) {
+    let tenant = scope.tenant().filter(|_| A::table().is_tenant());
+    let mut parameters = vec![Parameter::text(A::TYPE), Parameter::text(id.to_string())];
+    parameters.extend(tenant.map(|tenant| Parameter::text(tenant.as_str())));
+    (tenant.is_some(), parameters)
 }
 
 fn confined(site: TenantSite, column: &str, in_tenant: bool) -> String {
@@ -73,11 +149,11 @@ fn confined(site: TenantSite, column: &str, in_tenant: bool) -> String {
     }
 }
 
-fn whole_sql(in_tenant: bool) -> String {
-    let tenant = confined(TenantSite::Stream, "e.tenant_id", in_tenant);
+fn stream_sql(site: TenantSite, columns: &str, until: &str, in_tenant: bool) -> String {
+    let tenant = confined(site, "e.tenant_id", in_tenant);
     format!(
-        "SELECT {COLUMNS} FROM cqrs_event AS e \
-         WHERE e.aggregate_type = $1 AND e.aggregate_id = $2{tenant} ORDER BY e.aggregate_version"
+        "SELECT {columns} FROM cqrs_event AS e WHERE e.aggregate_type = $1 \
+         AND e.aggregate_id = $2{tenant}{until} ORDER BY e.aggregate_version"
     )
 }
 

@@ -79,6 +79,10 @@ sites! {
     Snapshot,
     /// Its events after the snapshot.
     StreamAfterSnapshot,
+    /// The events of one up to a version or a time.
+    StreamAsOf,
+    /// The events of one aggregate, sourced or not.
+    StreamEvents,
     /// The event behind which one is appended.
     StreamHead,
     /// The version of a stream to which nothing was appended.

@@ -7,10 +7,11 @@ use super::Cached;
 use super::question::Question;
 use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
+use crate::envelope::Envelope;
 use crate::error::{Error, Result};
 use crate::mapping::ColumnValue;
-use crate::repository::Repository;
-use crate::sourced::StateStored;
+use crate::repository::{EventHistory, Repository};
+use crate::sourced::{AsOf, Sourced, StateStored};
 use crate::specification::{Page, PageRequest, Query, Specification};
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
@@ -119,6 +120,27 @@ impl<S: Store, A: AggregateRoot + Clone> Repository<A> for CachedRepository<S, A
     /// Refused: units of work write.
     fn remove(&mut self, _: A) -> Result<()> {
         Err(Error::read_only())
+    }
+}
+
+impl<S: Store, A: AggregateRoot + Clone> EventHistory<A> for CachedRepository<S, A> {
+    /// Not cached: what was does not change, and is asked for now and then.
+    async fn find_as_of(&mut self, id: A::Id, at: AsOf) -> Result<Option<A>>
+    where
+        A: Sourced,
+    {
+        let mut unit_of_work = self.unit_of_work();
+        let found = unit_of_work.repository::<A>().find_as_of(id, at).await;
+        unit_of_work.rollback().await;
+        found
+    }
+
+    /// Not cached.
+    async fn events(&mut self, id: A::Id) -> Result<Vec<Envelope<Option<A::Event>>>> {
+        let mut unit_of_work = self.unit_of_work();
+        let events = unit_of_work.repository::<A>().events(id).await;
+        unit_of_work.rollback().await;
+        events
     }
 }
 

@@ -8,8 +8,8 @@ use super::support::{
 };
 use crate::aggregate::Root;
 use crate::error::{DomainError, Error, Result};
-use crate::repository::Repository;
-use crate::sourced::Decide;
+use crate::repository::{EventHistory, Repository};
+use crate::sourced::{AsOf, Decide};
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
 
@@ -516,4 +516,124 @@ pub async fn rows_and_streams_commit_together<H: Harness>(h: &H) {
     let error = err(uow.commit().await);
     assert_already_exists::<Counter>(&error, &1);
     assert_eq!(bench.log().await.len(), 4);
+}
+
+/// An aggregate is loaded as it was at a version, and at a time, also before it was removed; not for
+/// other tenants.
+pub async fn it_is_loaded_as_it_was<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let number = || "L1".to_owned();
+    ledger(&bench, "L1").await;
+    for seconds in 1..=6_i64 {
+        bench.clock.set(time(seconds * 10));
+        let mut ledger: Ledger = bench.load(&north(), number()).await;
+        ledger.transfer(seconds);
+        if seconds == 6 {
+            bench.remove(&north(), ledger).await;
+        } else {
+            bench.save(&north(), ledger).await;
+        }
+    }
+    let mut uow = bench.unit_of_work(&north());
+    let mut ledgers = uow.repository::<Ledger>();
+    let sums = [0, 1, 3, 6, 10, 15, 21];
+    for (version, sum) in (1..).zip(sums) {
+        let found = ledgers.find_as_of(number(), AsOf::Version(version)).await;
+        let found = ok(found).unwrap_or_else(|| panic!("version {version}"));
+        assert_eq!((found.cents, found.root.version()), (sum, version));
+        assert_eq!(found.root.tenant(), Some(&tenant("north")));
+    }
+    for (seconds, cents) in [
+        (-1, None),
+        (0, Some(0)),
+        (10, Some(1)),
+        (19, Some(1)),
+        (59, Some(15)),
+        (60, None),
+    ] {
+        let found = ledgers.find_as_of(number(), time(seconds).into()).await;
+        let found = ok(found).map(|ledger| ledger.cents);
+        assert_eq!(found, cents, "after {seconds} s");
+    }
+    for version in [0, 8, 9] {
+        let found = ledgers.find_as_of(number(), AsOf::Version(version)).await;
+        assert!(ok(found).is_none(), "version {version}");
+    }
+    drop(ledgers);
+    uow.rollback().await;
+    let mut uow = bench.unit_of_work(&south());
+    let mut ledgers = uow.repository::<Ledger>();
+    let found = ledgers.find_as_of(number(), AsOf::Version(3)).await;
+    assert!(ok(found).is_none());
+    let found = ledgers.find_as_of(number(), time(30).into()).await;
+    assert!(ok(found).is_none());
+    drop(ledgers);
+    uow.rollback().await;
+
+    // What was staged counts, and to save what was is a conflict.
+    ledger(&bench, "L2").await;
+    let mut uow = bench.unit_of_work(&north());
+    let mut ledger: Ledger = ok(uow.get("L2".to_owned()).await);
+    ledger.transfer(1);
+    ok(uow.save(ledger));
+    let mut ledgers = uow.repository::<Ledger>();
+    let found = ledgers.find_as_of("L2".to_owned(), AsOf::Version(2)).await;
+    assert_eq!(ok(found).map(|ledger| ledger.cents), Some(1));
+    let found = ledgers.find_as_of("L2".to_owned(), AsOf::Version(1)).await;
+    let mut old = ok(found).unwrap_or_else(|| opened("L2"));
+    drop(ledgers);
+    ok(uow.commit().await);
+    old.transfer(2);
+    let error = err(bench.try_save(&north(), old).await);
+    assert_conflict::<Ledger>(&error, &"L2".to_owned(), 1, 2);
+}
+
+/// The events of one aggregate, of either form: what, when and by whom, also after its removal.
+pub async fn its_events_say_who_and_when<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let mut ledger = ledger(&bench, "L1").await;
+    bench.clock.set(time(7));
+    ledger.transfer(3);
+    let context = north().with_actor("cleo");
+    bench.remove(&context, ledger).await;
+    let counter = bench.counter(5).await;
+    bench.remove(&system(), counter).await;
+
+    let mut uow = bench.unit_of_work(&north());
+    let events = ok(uow.repository::<Ledger>().events("L1".to_owned()).await);
+    let payloads: Vec<_> = events.iter().map(|event| event.payload().clone()).collect();
+    let owner = "ann".to_owned();
+    assert_eq!(
+        payloads,
+        [
+            Some(LedgerEvent::Opened { owner }),
+            Some(LedgerEvent::Moved { cents: 3 }),
+            None
+        ]
+    );
+    let last = &events[2];
+    assert_eq!(last.event_type(), "cqrs.removed");
+    assert_eq!(last.aggregate_version(), 3);
+    assert_eq!(last.occurred_at(), time(7));
+    assert_eq!(last.metadata(), context.metadata());
+    assert_eq!(events[0].occurred_at(), time(0));
+    assert_eq!(events[0].metadata().actor.as_deref(), Some("ann"));
+
+    let events = ok(uow.repository::<Counter>().events(5).await);
+    let types: Vec<_> = events.iter().map(crate::Envelope::event_type).collect();
+    assert_eq!(types, ["counter.added", "cqrs.removed"]);
+    assert!(ok(uow.repository::<Counter>().events(6).await).is_empty());
+    // With what is staged, and without what is undone.
+    let mut staged = opened("L2");
+    staged.transfer(1);
+    ok(uow.save(staged));
+    let events = ok(uow.repository::<Ledger>().events("L2".to_owned()).await);
+    assert_eq!(events.len(), 2);
+    uow.rollback().await;
+    let mut uow = bench.unit_of_work(&north());
+    let events = ok(uow.repository::<Ledger>().events("L2".to_owned()).await);
+    assert!(events.is_empty());
+    let mut other = bench.unit_of_work(&south());
+    let events = ok(other.repository::<Ledger>().events("L1".to_owned()).await);
+    assert!(events.is_empty());
 }

@@ -308,6 +308,8 @@ macro_rules! __conformance_rules {
                 a_decision_is_saved
                 consumers_see_its_events
                 rows_and_streams_commit_together
+                it_is_loaded_as_it_was
+                its_events_say_who_and_when
             }
             twins {
                 both_forms_behave_alike

@@ -6,9 +6,11 @@ use std::marker::PhantomData;
 use super::select;
 use super::unit_of_work::InMemoryUnitOfWork;
 use crate::aggregate::AggregateRoot;
+use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::mapping::{ColumnValue, Key};
-use crate::repository::Repository;
+use crate::repository::{EventHistory, Repository};
+use crate::sourced::{self, AsOf, Sourced};
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 use crate::unit_of_work::UnitOfWork;
 
@@ -38,7 +40,7 @@ impl<A> fmt::Debug for InMemoryRepository<'_, A> {
 impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
     async fn find(&mut self, id: A::Id) -> Result<Option<A>> {
         if let Some(sourcing) = A::SOURCING {
-            return self.unit_of_work.find_sourced(&sourcing, &id);
+            return self.unit_of_work.view(|view| view.load(&sourcing, &id));
         }
         let table = A::table();
         let key = id.to_value().map_err(|reason| table.key_error(reason))?;
@@ -75,5 +77,19 @@ impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
 
     fn remove(&mut self, aggregate: A) -> Result<()> {
         self.unit_of_work.stage_remove(aggregate)
+    }
+}
+
+impl<A: AggregateRoot> EventHistory<A> for InMemoryRepository<'_, A> {
+    async fn find_as_of(&mut self, id: A::Id, at: AsOf) -> Result<Option<A>>
+    where
+        A: Sourced,
+    {
+        self.unit_of_work.view(|view| view.load_as_of(&id, at))
+    }
+
+    async fn events(&mut self, id: A::Id) -> Result<Vec<Envelope<Option<A::Event>>>> {
+        let events = self.unit_of_work.view(|view| Ok(view.events::<A>(&id)))?;
+        sourced::decode_events::<A>(events)
     }
 }

@@ -6,9 +6,10 @@ use super::state::State;
 use crate::aggregate::AggregateRoot;
 use crate::clock::Clock;
 use crate::context::RequestContext;
+use crate::envelope::{Envelope, RawPayload};
 use crate::error::Result;
 use crate::mapping::{ColumnValue, Key};
-use crate::sourced::{Fold, RecordedEvent, Sourcing};
+use crate::sourced::{AsOf, Fold, RecordedEvent, Sourcing};
 use crate::staging::StagedWrite;
 
 /// What a unit of work sees of a store.
@@ -81,5 +82,50 @@ impl View<'_> {
             fold.event(&RecordedEvent::of(&event))?;
         }
         Ok(fold.finish())
+    }
+
+    /// Loads an event-sourced aggregate as it was.
+    pub(super) fn load_as_of<A: AggregateRoot>(&self, id: &A::Id, at: AsOf) -> Result<Option<A>> {
+        let events = self.events::<A>(id);
+        let last = match at {
+            AsOf::Version(version) => version,
+            AsOf::Time(time) => {
+                let before = events.iter().filter(|event| event.occurred_at() <= time);
+                before.map(Envelope::aggregate_version).max().unwrap_or(0)
+            }
+        };
+        let Some(mut fold) = Fold::<A>::new(id.clone()) else {
+            return Ok(None);
+        };
+        for event in events
+            .iter()
+            .take_while(|event| event.aggregate_version() <= last)
+        {
+            fold.event(&RecordedEvent::of(event))?;
+        }
+        Ok(fold.finish())
+    }
+
+    /// The events of an aggregate within the scope, also of one that was removed.
+    pub(super) fn events<A: AggregateRoot>(&self, id: &A::Id) -> Vec<Envelope<RawPayload>> {
+        let id = id.to_string();
+        let is_own =
+            |write: &&StagedWrite| write.aggregate_type == A::TYPE && write.aggregate_id == id;
+        let own: Vec<StagedWrite> = self.flushed.iter().filter(is_own).cloned().collect();
+        let seen = self.rows.last_version(A::TYPE, &id);
+        let seen = own.first().map_or(seen, |write| write.expected_version);
+        let scope = self.context.scope();
+        let committed = self.log.log().iter().filter(|event| {
+            event.aggregate_type() == A::TYPE
+                && event.aggregate_id_str() == id
+                && event.aggregate_version() <= seen
+        });
+        let appended = self
+            .log
+            .next_events(&own, self.context.metadata(), self.clock);
+        let events = committed.cloned().chain(appended);
+        events
+            .filter(|event| !A::table().is_tenant() || scope.admits(event.tenant()))
+            .collect()
     }
 }

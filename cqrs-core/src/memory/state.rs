@@ -92,6 +92,13 @@ impl State {
             .is_some_and(|streams| streams.contains_key(aggregate_id))
     }
 
+    /// The last version of an aggregate in the log; 0 where there is none.
+    pub(super) fn last_version(&self, aggregate_type: &str, aggregate_id: &str) -> u64 {
+        let streams = self.streams.get(aggregate_type);
+        let version = streams.and_then(|streams| streams.get(aggregate_id));
+        version.copied().unwrap_or(0)
+    }
+
     /// The whole log.
     pub(super) fn log(&self) -> &[Envelope<RawPayload>] {
         &self.log

@@ -19,7 +19,6 @@ use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::inline::Inline;
 use crate::interceptor::Interceptors;
 use crate::mapping::{Key, Table};
-use crate::sourced::Sourcing;
 use crate::specification::Specification;
 use crate::spent::Spent;
 use crate::staging::{StagedWrite, StagedWrites};
@@ -138,27 +137,22 @@ impl InMemoryUnitOfWork {
         })
     }
 
-    /// Loads an event-sourced aggregate.
-    pub(super) fn find_sourced<A: AggregateRoot>(
-        &mut self,
-        sourcing: &Sourcing<A>,
-        id: &A::Id,
-    ) -> Result<Option<A>> {
+    /// Reads streams.
+    pub(super) fn view<T>(&mut self, read: impl FnOnce(&View<'_>) -> Result<T>) -> Result<T> {
         self.flushed(|_, _, _| Ok(()))?;
         let state = self.shared.lock();
         let rows = match &self.access {
             Access::Read(Some(snapshot)) => snapshot,
             _ => &*state,
         };
-        let view = View {
+        read(&View {
             rows,
             log: &state,
             overlay: &self.overlay,
             flushed: &self.flushed,
             context: &self.context,
             clock: self.shared.clock.as_ref(),
-        };
-        view.load(sourcing, id)
+        })
     }
 
     pub(super) fn filter_rows<A: AggregateRoot>(

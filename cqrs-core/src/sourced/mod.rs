@@ -1,10 +1,12 @@
 //! Event-sourced aggregates: the state is the fold of the events.
 
+mod as_of;
 mod decide;
 mod fold;
 mod snapshot;
 mod state;
 
+pub use self::as_of::{AsOf, decode_events};
 pub use self::decide::Decide;
 pub use self::fold::{Fold, RecordedEvent};
 pub use self::snapshot::{NewSnapshot, SnapshotPolicy};

@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::Value;
-use cqrs_core::sourced::Sourcing;
 use cqrs_core::sql::{SqlRow, Statement};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
-    AggregateRoot, Changing, CommitReceipt, Entity, Error, Hooks, IdempotencyKey, Inline,
-    Interceptors, Page, RecordedReceipt, RequestContext, Result, Spent, TenantScope, UnitOfWork,
+    AggregateRoot, Changing, CommitReceipt, Entity, Envelope, Error, Hooks, IdempotencyKey, Inline,
+    Interceptors, Page, RawPayload, RecordedReceipt, RequestContext, Result, Spent, TenantScope,
+    UnitOfWork,
 };
 use tracing::{Instrument, Span};
 
 pub(crate) use self::transaction::Transaction;
 use self::transaction::{Afterwards, Outside};
 use crate::backend::{Backend, Written};
+use crate::log;
 use crate::projector::SqlTransaction;
 use crate::reads::{self, Place};
 use crate::receipts;
@@ -166,16 +167,25 @@ impl<B: Backend> SqlUnitOfWork<B> {
         read.instrument(span).await
     }
 
-    /// An event-sourced aggregate, by its id.
+    /// An event-sourced aggregate.
     pub(crate) async fn sourced<A: AggregateRoot>(
         &mut self,
         id: &A::Id,
-        sourcing: &Sourcing<A>,
+        stream: &Stream,
     ) -> Result<Option<A>> {
         let span = self.span.clone();
-        let stream = Stream::of(self.statements(), self.scope(), id, sourcing);
         let read = async {
-            let found = sourced::load(self.place().await?, &stream, id).await;
+            let found = sourced::load(self.place().await?, stream, id).await;
+            self.after_read(found).await
+        };
+        read.instrument(span).await
+    }
+
+    /// The events that a select finds.
+    pub(crate) async fn events(&mut self, select: &Select) -> Result<Vec<Envelope<RawPayload>>> {
+        let span = self.span.clone();
+        let read = async {
+            let found = reads::rows(self.place().await?, select, None, log::read_event).await;
             self.after_read(found).await
         };
         read.instrument(span).await

@@ -4,7 +4,9 @@ use cqrs_core::staging::{NewEvent, StagedWrite};
 use cqrs_core::{Metadata, Result};
 use sqlx::postgres::PgArguments;
 
+use crate::backend::Returned;
 use crate::backend::bind::bind;
+use crate::log::EVENT_COLUMNS;
 
 /// The columns of the log that an insert gives, in the order of [`bind_origin`],
 /// [`bind_stream`] and [`bind_event`]. The others have defaults.
@@ -92,6 +94,41 @@ pub(super) fn bind_sourced(arguments: &mut PgArguments, writes: &[&StagedWrite])
         .iter()
         .flat_map(|write| std::iter::repeat_n(write.is_sourced(), write.events.len()));
     bind(arguments, sourced.collect::<Vec<bool>>())
+}
+
+/// The shape of [`insert`].
+pub(super) fn shape_of_insert(returned: Returned, sourced: bool) -> &'static str {
+    match (returned, sourced) {
+        (Returned::Positions, false) => "events",
+        (Returned::Positions, true) => "events of streams",
+        (Returned::Events, false) => "events, returned",
+        (Returned::Events, true) => "events of streams, returned",
+    }
+}
+
+/// Adds all events of a transaction. Where some are of event-sourced aggregates, one whose version is
+/// taken is left out instead of spoiling the transaction: then the caller asks why.
+pub(super) fn insert(returned: Returned, sourced: bool) -> String {
+    let columns = match (returned, sourced) {
+        (Returned::Positions, false) => "position",
+        (Returned::Positions, true) => "position, event_id",
+        (Returned::Events, _) => EVENT_COLUMNS,
+    };
+    let origin = super::write::placeholders(1, ORIGIN);
+    let (name, value, taken) = if sourced {
+        let taken = " ON CONFLICT ON CONSTRAINT cqrs_event_stream_key DO NOTHING";
+        (", sourced", ", e.sourced", taken)
+    } else {
+        ("", "", "")
+    };
+    format!(
+        "INSERT INTO cqrs_event ({}{name}) SELECT {origin}, e.tenant_id, e.aggregate_type, \
+         e.aggregate_id, e.event_id, e.aggregate_version, e.event_type, e.schema_version, \
+         e.payload::json, e.content_hash, e.occurred_at{value} FROM {} ORDER BY e.ordinality{taken} \
+         RETURNING {columns}",
+        COLUMNS,
+        unnested_streams(ORIGIN + 1, sourced),
+    )
 }
 
 const STREAMS: [(&str, &str); 3] = [

@@ -206,8 +206,8 @@ pub(super) async fn apply(
     let sourced = !streams.is_empty();
     let text = statements.get(
         writes[0].table,
-        sql::shape_of_events(returned, sourced),
-        || sql::events(returned, sourced),
+        events::shape_of_insert(returned, sourced),
+        || events::insert(returned, sourced),
     );
     let mut arguments = PgArguments::default();
     events::bind_origin(&mut arguments, metadata)?;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use cqrs_core::conformance::fixtures::{AccountForm, Ledger, Stop, Tour};
 use cqrs_core::{
-    Aggregate, CommitReceipt, DomainEvent, Entity, Envelope, Error, IdempotencyKey, Maintain,
-    Owned, PageRequest, Position, Projection, ProjectionTransaction, Query, ReadModel, Repository,
-    Result, Root, RowAddress, Sourced, SourcedState, Specification, Store, UnitOfWork,
+    Aggregate, AsOf, CommitReceipt, DomainEvent, Entity, Envelope, Error, EventHistory,
+    IdempotencyKey, Maintain, Owned, PageRequest, Position, Projection, ProjectionTransaction,
+    Query, ReadModel, Repository, Result, Root, RowAddress, Sourced, SourcedState, Specification,
+    Store, UnitOfWork,
 };
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelViews};
 use cqrs_integration::stores;
@@ -246,6 +247,11 @@ async fn check_streams<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &m
         uow.get::<Diary>(1).await,
         Err(Error::NotFound { .. })
     );
+    let now = AsOf::Version(9);
+    let found = uow.repository::<Diary>().find_as_of(1, now).await;
+    check!(leaks, found.map(|diary| diary.is_some()), Ok(false));
+    let events = uow.repository::<Diary>().events(1).await;
+    check!(leaks, events.map(|events| events.len()), Ok(0));
     for number in ["short", "long"] {
         let found = uow.get::<Ledger>(number.to_owned()).await;
         check!(leaks, found, Err(Error::NotFound { .. }));

@@ -124,40 +124,6 @@ pub(super) fn one(
     }
 }
 
-pub(super) fn shape_of_events(returned: Returned, sourced: bool) -> &'static str {
-    match (returned, sourced) {
-        (Returned::Positions, false) => "events",
-        (Returned::Positions, true) => "events of streams",
-        (Returned::Events, false) => "events, returned",
-        (Returned::Events, true) => "events of streams, returned",
-    }
-}
-
-/// Adds all events of a transaction. Where some are of event-sourced aggregates, one whose version is
-/// taken is left out instead of spoiling the transaction: then the caller asks why.
-pub(super) fn events(returned: Returned, sourced: bool) -> String {
-    let columns = match (returned, sourced) {
-        (Returned::Positions, false) => "position",
-        (Returned::Positions, true) => "position, event_id",
-        (Returned::Events, _) => EVENT_COLUMNS,
-    };
-    let origin = placeholders(1, ORIGIN);
-    let (name, value, taken) = if sourced {
-        let taken = " ON CONFLICT ON CONSTRAINT cqrs_event_stream_key DO NOTHING";
-        (", sourced", ", e.sourced", taken)
-    } else {
-        ("", "", "")
-    };
-    format!(
-        "INSERT INTO cqrs_event ({}{name}) SELECT {origin}, e.tenant_id, e.aggregate_type, \
-         e.aggregate_id, e.event_id, e.aggregate_version, e.event_type, e.schema_version, \
-         e.payload::json, e.content_hash, e.occurred_at{value} FROM {} ORDER BY e.ordinality{taken} \
-         RETURNING {columns}",
-        events::COLUMNS,
-        events::unnested_streams(ORIGIN + 1, sourced),
-    )
-}
-
 /// The order in which an `UPDATE` reads its rows is the planner's. So several are locked first, in
 /// the order in which they are bound.
 pub(super) fn many(table: &'static Table, operation: Operation, several_rows: bool) -> String {
