@@ -26,22 +26,13 @@ impl Lent {
     }
 
     /// Looks whether the transaction is still open, where that is not known: whether `depth`
-    /// transactions and savepoints are, and the database has one too. sqlx ends the innermost by
-    /// itself when the future of a nested `begin` is dropped.
+    /// transactions and savepoints are, and the database has one too, the one that was marked if it
+    /// was. sqlx ends the innermost by itself when the future of a nested `begin` is dropped.
     ///
     /// # Errors
     ///
     /// `Usage` where it is over: what followed would be outside of any.
     pub(crate) async fn look<B: Backend>(
-        &mut self,
-        connection: &mut B::Connection,
-        depth: usize,
-    ) -> Result<()> {
-        self.look_for::<B>(connection, depth, &mut None).await
-    }
-
-    /// As [`look`](Self::look), and also whether it is still the one that was marked.
-    pub(crate) async fn look_for<B: Backend>(
         &mut self,
         connection: &mut B::Connection,
         depth: usize,

@@ -101,6 +101,9 @@ pub(crate) struct Dialect {
     /// Keeps others from adding to the log until the transaction ends. Empty where a transaction
     /// that writes has the database for itself.
     pub(crate) lock_log: &'static str,
+    /// After the columns of a statement that begins a page: marks its transaction, for
+    /// [`commit_and_begin`](Backend::commit_and_begin). Empty where [`mark`](Backend::mark) does.
+    pub(crate) open_page: &'static str,
     /// Whether one statement can claim a checkpoint, move it, and read a page.
     pub(crate) claims_in_one: bool,
     /// Whether an aggregate, by its columns `aggregate_type` and `aggregate_id`, is of this segment
@@ -261,8 +264,9 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// Commits the transaction.
     fn commit(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
 
-    /// Commits the transaction and begins another like it, in one round trip where it can. Refuses
-    /// where a statement has failed in it, or where it is over.
+    /// Commits the transaction of a page and begins another like it, in one round trip where it
+    /// can. Refuses where a statement has failed in it, or where it is over, also where another was
+    /// begun since.
     fn commit_and_begin(
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<()>> + Send;

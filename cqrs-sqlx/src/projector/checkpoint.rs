@@ -8,6 +8,7 @@ use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Value};
 use cqrs_core::{Error, Position, Result, StoreErrorKind};
 
 use super::claim::Segment;
+use super::dead_letters;
 use super::queries;
 use super::status::SubscriptionFailure;
 use crate::backend::{Backend, Parameter};
@@ -18,7 +19,9 @@ use crate::store::Shared;
 /// What [`Checkpoint::read`] reads.
 pub(crate) const COLUMNS: &str = "subscription, segment, segments, position, barrier, status, \
      failed_attempts, failed_position, error, retry_at, parks, replay_at, \
-     updated_at";
+     updated_at, replay_set_at, history";
+/// How many they are.
+pub(super) const WIDTH: usize = 15;
 
 /// A row of `cqrs_segment`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +50,10 @@ pub(super) struct Checkpoint {
     pub(super) replay_at: Option<DateTime<Utc>>,
     /// When the row was changed.
     updated_at: DateTime<Utc>,
+    /// When `replay_at` was set.
+    pub(super) replay_set_at: Option<DateTime<Utc>>,
+    /// The failures of the event after `position` that are counted, as JSON.
+    pub(super) history: String,
 }
 
 impl Checkpoint {
@@ -72,8 +79,21 @@ impl Checkpoint {
                 parks: some(row.read_bool(10)?)?,
                 replay_at: row.read_timestamp(11)?,
                 updated_at: some(row.read_timestamp(12)?)?,
+                replay_set_at: row.read_timestamp(13)?,
+                history: match attempts {
+                    0 => "[]".to_owned(),
+                    _ => format!("[{}]", some(row.read_text(14)?)?),
+                },
             })
         })
+    }
+
+    /// What is left until the next replay. Where the clock was set back since that was set, nothing.
+    pub(super) fn until_replay(&self, now: DateTime<Utc>) -> Option<Duration> {
+        let replay_at = self.replay_at?;
+        let set_back = self.replay_set_at.is_some_and(|at| at > now);
+        let left = (replay_at - now).to_std().unwrap_or_default();
+        Some(if set_back { Duration::ZERO } else { left })
     }
 
     /// What is left of the delay after a failure. The clock may have been set back since: then
@@ -109,7 +129,7 @@ pub(super) async fn all<B: Backend>(
         parameters: vec![Parameter::text(name)],
     };
     let found = reads::rows(Place::Alone(shared), &select, None, |row: &B::Row| {
-        let now = read(row, |row| some(row.read_timestamp(13)?))?;
+        let now = read(row, |row| some(row.read_timestamp(WIDTH)?))?;
         Ok((Checkpoint::read(row)?, now))
     })
     .await?;
@@ -190,8 +210,9 @@ pub(super) async fn lock_one<B: Backend>(
 ) -> Result<Option<(Checkpoint, DateTime<Utc>)>> {
     let (now, lock) = (B::DIALECT.now, B::DIALECT.claim);
     let sql = format!(
-        "SELECT {COLUMNS}, {now} FROM cqrs_segment \
-         WHERE subscription = $1 AND segment = $2 AND segments = $3{lock}"
+        "SELECT {COLUMNS}, {now}{} FROM cqrs_segment \
+         WHERE subscription = $1 AND segment = $2 AND segments = $3{lock}",
+        B::DIALECT.open_page
     );
     let parameters = [
         Parameter::text(name),
@@ -200,7 +221,7 @@ pub(super) async fn lock_one<B: Backend>(
     ];
     let mut found = None;
     B::fetch(connection, &sql.into(), &parameters, None, |row| {
-        let now = read(row, |row| some(row.read_timestamp(13)?))?;
+        let now = read(row, |row| some(row.read_timestamp(WIDTH)?))?;
         found = Some((Checkpoint::read(row)?, now));
         Ok(())
     })
@@ -219,6 +240,7 @@ pub(super) struct Failed<'a> {
     pub(super) attempts: u32,
     pub(super) position: Option<Position>,
     pub(super) error: &'a str,
+    pub(super) at: DateTime<Utc>,
 }
 
 /// Records a failure in a transaction of its own: the event is tried again after a delay, or the
@@ -231,11 +253,15 @@ pub(super) async fn record_failure<B: Backend>(
 ) -> Result<bool> {
     let sql = format!(
         "UPDATE cqrs_segment SET failed_attempts = failed_attempts + 1, status = $6, \
-         failed_position = $7, error = $8, retry_at = $9, updated_at = {} \
+         failed_position = $7, error = $8, retry_at = $9, updated_at = {}, \
+         history = CASE WHEN failed_attempts = 0 THEN $10 \
+         WHEN failed_attempts < {} THEN history || ',' || $10 ELSE history END \
          WHERE subscription = $1 AND segment = $2 AND segments = $3 AND position = $4 \
          AND failed_attempts = $5 AND status = 'active'",
-        B::DIALECT.now
+        B::DIALECT.now,
+        dead_letters::HISTORY,
     );
+    let error = without_nul(failed.error);
     let parameters = [
         Parameter::text(failed.name),
         Parameter::int(failed.segment.number),
@@ -248,8 +274,9 @@ pub(super) async fn record_failure<B: Backend>(
             "active"
         }),
         position(failed.position),
-        Parameter::text(without_nul(failed.error)),
+        Parameter::text(&*error),
         time(retry_at),
+        Parameter::text(dead_letters::attempt(failed.at, &error)),
     ];
     Ok(queries::execute(shared, &sql.into(), &parameters).await? > 0)
 }

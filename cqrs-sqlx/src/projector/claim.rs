@@ -261,22 +261,25 @@ fn advanced(dialect: &Dialect) -> String {
 }
 
 /// Locks the segment that is furthest behind of those that have anything to do. Where the clock of
-/// the database was set back since a failure was recorded, it is not waited for. The parameters
+/// the database was set back since a failure was recorded or a replay was set, it is not waited for. The parameters
 /// are the name, the horizon, the size of a page, and the number of a segment or -1.
 fn checkpoint_sql(dialect: &Dialect) -> String {
     let (now, lock) = (dialect.now, dialect.claim);
     let end = "CASE WHEN s.barrier < $2 THEN s.barrier ELSE $2 END";
+    let open_page = dialect.open_page;
+    let due =
+        format!("(s.replay_at <= {now} OR s.replay_at IS NOT NULL AND s.replay_set_at > {now})");
     format!(
         "SELECT s.segment, s.segments, s.position, \
          CASE WHEN {end} < s.position THEN s.position ELSE {end} END AS upto, \
          CASE WHEN s.failed_attempts > 0 THEN 1 ELSE $3 END AS most, \
-         s.failed_attempts, s.parks, coalesce(s.replay_at <= {now}, FALSE) AS due, \
+         s.failed_attempts, s.parks, coalesce({due}, FALSE) AS due, \
          (SELECT min(o.position) FROM cqrs_segment AS o \
           WHERE o.subscription = $1 AND o.segment <> s.segment) AS others, {now} AS now, \
-         s.barrier IS NOT NULL AS changing \
+         s.barrier IS NOT NULL AS changing{open_page} \
          FROM cqrs_segment AS s \
          WHERE s.subscription = $1 AND s.status = 'active' AND ($4 < 0 OR s.segment = $4) \
-         AND (s.position < {end} OR s.replay_at <= {now}) \
+         AND (s.position < {end} OR {due}) \
          AND (s.retry_at IS NULL OR s.retry_at <= {now} OR s.updated_at > {now}) \
          ORDER BY s.position, s.segment LIMIT 1{lock}"
     )

@@ -19,7 +19,7 @@ use crate::backend::{Backend, Parameter};
 pub(super) type Aggregate = (String, String);
 
 /// How many failures of an event are remembered.
-const HISTORY: usize = 20;
+pub(super) const HISTORY: usize = 20;
 
 /// One failure of a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub(super) struct Reason<'a> {
     pub(super) attempts: u32,
     pub(super) error: &'a str,
     pub(super) at: DateTime<Utc>,
+    /// The failures before.
+    pub(super) history: &'a str,
 }
 
 /// What an event becomes there.
@@ -46,11 +48,16 @@ pub(super) enum Fate {
     Skipped,
 }
 
-const INSERT: &str = "INSERT INTO cqrs_dead_letter (subscription, position, status, event_id, \
-     tenant_id, aggregate_type, aggregate_id, aggregate_version, event_type, attempts, error, \
-     history, replay_at) \
-     SELECT $1, position, $2, event_id, tenant_id, aggregate_type, aggregate_id, \
-     aggregate_version, event_type, $3, $4, $5, $6 FROM cqrs_event WHERE ";
+fn insert<B: Backend>(is_one: &str) -> String {
+    format!(
+        "INSERT INTO cqrs_dead_letter (subscription, position, status, event_id, \
+         tenant_id, aggregate_type, aggregate_id, aggregate_version, event_type, attempts, error, \
+         history, replay_at, replay_set_at) \
+         SELECT $1, position, $2, event_id, tenant_id, aggregate_type, aggregate_id, \
+         aggregate_version, event_type, $3, $4, $5, $6, {} FROM cqrs_event WHERE {is_one}",
+        B::DIALECT.now
+    )
+}
 
 /// Whether an event is that of a parked aggregate.
 pub(super) fn is_of(parked: &HashSet<Aggregate>, event: &Envelope<RawPayload>) -> bool {
@@ -104,11 +111,11 @@ pub(super) async fn put<B: Backend>(
         Parameter::text(status),
         Parameter::int(reason.attempts.into()),
         Parameter::text(&*error),
-        Parameter::text(history("[]", reason.at, &error)),
+        Parameter::text(history(reason, &error)),
         checkpoint::time(replay_at),
         Parameter::int(position.0),
     ];
-    let sql = format!("{INSERT}position = $7");
+    let sql = insert::<B>("position = $7");
     B::execute(connection, &sql.into(), &parameters).await
 }
 
@@ -129,7 +136,7 @@ pub(super) async fn put_behind<B: Backend>(
         Parameter::List(ColumnType::Int64, positions.collect()),
     ];
     let is_one = (B::DIALECT.in_list)("position", ColumnType::Int64, "$7");
-    let sql = format!("{INSERT}{is_one}");
+    let sql = insert::<B>(&is_one);
     B::execute(connection, &sql.into(), &parameters)
         .await
         .map(drop)
@@ -160,7 +167,7 @@ pub(super) struct Due {
     pub(super) aggregate: Aggregate,
     pub(super) position: Position,
     pub(super) attempts: u32,
-    history: String,
+    pub(super) history: String,
 }
 
 /// The parked aggregate of a segment whose replay is due for the longest time.
@@ -173,7 +180,8 @@ pub(super) async fn next_due<B: Backend>(
     let in_segment = in_segment::<B>("$2", "$3");
     let sql = format!(
         "SELECT aggregate_type, aggregate_id, position, attempts, history FROM cqrs_dead_letter \
-         WHERE subscription = $1 AND status = 'parked' AND replay_at <= $4 AND {in_segment} \
+         WHERE subscription = $1 AND status = 'parked' AND {in_segment} \
+         AND (replay_at <= $4 OR replay_at IS NOT NULL AND replay_set_at > $4) \
          ORDER BY replay_at, position LIMIT 1"
     );
     let parameters = [
@@ -209,15 +217,18 @@ pub(super) async fn record_failure<B: Backend>(
     reason: &Reason<'_>,
     replay_at: Option<DateTime<Utc>>,
 ) -> Result<()> {
-    let sql = "UPDATE cqrs_dead_letter SET attempts = $3, error = $4, history = $5, \
-               replay_at = $6 WHERE subscription = $1 AND position = $2";
+    let sql = format!(
+        "UPDATE cqrs_dead_letter SET attempts = $3, error = $4, history = $5, \
+         replay_at = $6, replay_set_at = {} WHERE subscription = $1 AND position = $2",
+        B::DIALECT.now
+    );
     let error = checkpoint::without_nul(reason.error);
     let parameters = [
         Parameter::text(name),
         Parameter::int(due.position.0),
         Parameter::int(reason.attempts.into()),
         Parameter::text(&*error),
-        Parameter::text(history(&due.history, reason.at, &error)),
+        Parameter::text(history(reason, &error)),
         checkpoint::time(replay_at),
     ];
     B::execute(connection, &sql.into(), &parameters)
@@ -250,7 +261,8 @@ pub(super) async fn make_due<B: Backend>(
     (aggregate_type, aggregate_id): &Aggregate,
     at: DateTime<Utc>,
 ) -> Result<u64> {
-    let sql = "UPDATE cqrs_dead_letter SET replay_at = $4 WHERE subscription = $1 AND position = \
+    let sql = "UPDATE cqrs_dead_letter SET replay_at = $4, replay_set_at = $4 \
+               WHERE subscription = $1 AND position = \
                (SELECT min(d.position) FROM cqrs_dead_letter AS d WHERE d.subscription = $1 \
                AND d.status = 'parked' AND d.aggregate_type = $2 AND d.aggregate_id = $3)";
     let parameters = [
@@ -278,7 +290,8 @@ pub(super) async fn make_all_due<B: Backend>(
     name: &str,
 ) -> Result<u64> {
     let sql = format!(
-        "UPDATE cqrs_dead_letter SET replay_at = {} WHERE subscription = $1 AND position IN \
+        "UPDATE cqrs_dead_letter SET replay_at = {0}, replay_set_at = {0} \
+         WHERE subscription = $1 AND position IN \
          (SELECT min(d.position) FROM cqrs_dead_letter AS d WHERE d.subscription = $1 \
          AND d.status = 'parked' GROUP BY d.aggregate_type, d.aggregate_id)",
         B::DIALECT.now
@@ -333,12 +346,13 @@ pub(super) async fn note_next<B: Backend>(
     segment: Segment,
 ) -> Result<()> {
     let in_segment = in_segment::<B>("$2", "$3");
+    let parked = format!(
+        "FROM cqrs_dead_letter WHERE subscription = $1 AND status = 'parked' AND {in_segment}"
+    );
     let sql = format!(
-        "UPDATE cqrs_segment SET replay_at = (SELECT min(replay_at) FROM cqrs_dead_letter \
-         WHERE subscription = $1 AND status = 'parked' AND {in_segment}), \
-         parks = EXISTS (SELECT 1 FROM cqrs_dead_letter \
-         WHERE subscription = $1 AND status = 'parked' AND {in_segment}) \
-         WHERE subscription = $1 AND segment = $2"
+        "UPDATE cqrs_segment SET replay_at = (SELECT min(replay_at) {parked}), \
+         replay_set_at = (SELECT max(replay_set_at) {parked} AND replay_at IS NOT NULL), \
+         parks = EXISTS (SELECT 1 {parked}) WHERE subscription = $1 AND segment = $2"
     );
     let parameters = [
         Parameter::text(name),
@@ -355,11 +369,17 @@ fn in_segment<B: Backend>(segment: &str, segments: &str) -> String {
     format!("({segments} = 1 OR {test})")
 }
 
+/// A failure, as JSON.
+pub(super) fn attempt(at: DateTime<Utc>, error: &str) -> String {
+    let error = error.to_owned();
+    serde_json::to_string(&FailedAttempt { at, error }).unwrap_or_default()
+}
+
 /// A history with one failure more.
-fn history(before: &str, at: DateTime<Utc>, error: &str) -> String {
-    let mut all = attempts(before);
+fn history(reason: &Reason<'_>, error: &str) -> String {
+    let mut all = attempts(reason.history);
     all.push(FailedAttempt {
-        at,
+        at: reason.at,
         error: error.to_owned(),
     });
     let first = all.len().saturating_sub(HISTORY);
@@ -380,7 +400,14 @@ mod tests {
         let at = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
         let mut text = "[]".to_owned();
         for number in 0..25 {
-            text = history(&text, at, &format!("\"{number}\""));
+            let error = &format!("\"{number}\"");
+            let reason = Reason {
+                attempts: number,
+                error,
+                at,
+                history: &text,
+            };
+            text = history(&reason, error);
         }
         let attempts = attempts(&text);
         assert_eq!(attempts.len(), HISTORY);

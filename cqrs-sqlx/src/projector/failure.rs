@@ -46,6 +46,7 @@ impl<B: Backend> Worker<B> {
             attempts: claim.attempts,
             position,
             error: &message,
+            at: later(claim.now, claim.age())?,
         };
         let attempts = claim.attempts.saturating_add(1);
         if let Some(delay) = self.rules.delays.after(attempts) {
@@ -82,6 +83,7 @@ impl<B: Backend> Worker<B> {
             attempts: claim.attempts,
             position: claim.first,
             error: &message,
+            at: later(claim.now, claim.age())?,
         })
         .await
     }
@@ -156,6 +158,7 @@ impl<B: Backend> Worker<B> {
             attempts: failed.attempts.saturating_add(1),
             error: failed.error,
             at: now,
+            history: &checkpoint.history,
         };
         dead_letters::put::<B>(connection, failed.name, position, fate, &reason).await?;
         let sql = format!(

@@ -217,7 +217,6 @@ impl<B: Backend> Worker<B> {
             segments::settle(&self.shared, self.name()).await?;
             return Ok(Some(Pass::Narrowed));
         }
-        let left = |time: chrono::DateTime<chrono::Utc>| (time - now).to_std().unwrap_or_default();
         let (mut halted, mut free, mut delay, mut replay) = (false, false, None, None);
         for checkpoint in &checkpoints {
             let end = checkpoint.barrier.map_or(horizon, |end| end.min(horizon));
@@ -226,7 +225,7 @@ impl<B: Backend> Worker<B> {
                 halted |= checkpoint.position < horizon;
                 continue;
             }
-            let until_replay = checkpoint.replay_at.map(left);
+            let until_replay = checkpoint.until_replay(now);
             if !behind && until_replay.is_none_or(|left| !left.is_zero()) {
                 replay = replay.into_iter().chain(until_replay).min();
                 continue;
@@ -353,6 +352,7 @@ impl<B: Backend> Worker<B> {
             timed_out,
         };
         let deadline = self.rules.deadline;
+        transaction.mark().await?;
         let applied = catch_panic(self.subscription.apply(page, transaction)).instrument(span);
         match tokio::time::timeout(deadline, applied).await {
             Ok(Ok(result)) => Ok(result?),

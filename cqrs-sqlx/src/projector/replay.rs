@@ -217,6 +217,7 @@ impl<B: Backend> Worker<B> {
             attempts: due.attempts.saturating_add(1),
             error,
             at: now,
+            history: &due.history,
         };
         dead_letters::record_failure::<B>(connection, self.name(), due, &reason, replay_at).await?;
         dead_letters::note_next::<B>(connection, self.name(), segment).await

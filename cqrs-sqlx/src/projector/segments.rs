@@ -87,8 +87,17 @@ async fn replace<B: Backend>(connection: &mut B::Connection, name: &str) -> Resu
             .iter()
             .filter_map(|checkpoint| checkpoint.replay_at)
             .min();
-        let sql = "UPDATE cqrs_segment SET parks = TRUE, replay_at = $2 WHERE subscription = $1";
-        let parameters = [Parameter::text(name), checkpoint::time(replay_at)];
+        let set_at = checkpoints
+            .iter()
+            .filter_map(|checkpoint| checkpoint.replay_set_at)
+            .max();
+        let sql = "UPDATE cqrs_segment SET parks = TRUE, replay_at = $2, replay_set_at = $3 \
+                   WHERE subscription = $1";
+        let parameters = [
+            Parameter::text(name),
+            checkpoint::time(replay_at),
+            checkpoint::time(set_at),
+        ];
         B::execute(connection, &sql.into(), &parameters).await?;
     }
     tracing::info!(subscription = name, segments = count, %position, "segments were replaced");

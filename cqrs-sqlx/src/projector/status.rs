@@ -186,9 +186,10 @@ async fn segments<B: Backend>(
         |row: &B::Row| {
             let checkpoint = Checkpoint::read(row)?;
             let (now, last, next, wanted) = read(row, |row| {
-                let now = some(row.read_timestamp(13)?)?;
-                let last = some(row.read_i64(14)?)?;
-                Ok((now, last, row.read_timestamp(15)?, row.read_i32(16)?))
+                let now = some(row.read_timestamp(checkpoint::WIDTH)?)?;
+                let last = some(row.read_i64(checkpoint::WIDTH + 1)?)?;
+                let next = row.read_timestamp(checkpoint::WIDTH + 2)?;
+                Ok((now, last, next, row.read_i32(checkpoint::WIDTH + 3)?))
             })?;
             let name = checkpoint.name.clone();
             let segment = SegmentStatus {

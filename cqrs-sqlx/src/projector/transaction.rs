@@ -4,12 +4,15 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use cqrs_core::mapping::{ColumnType, Table, Value};
+use cqrs_core::mapping::{ColumnType, RowSource, Table, Value};
 use cqrs_core::{
-    Changing, Entity, Owned, ProjectionTransaction, ReadModel, Result, RowAddress, TenantScope,
+    Changing, Entity, Envelope, Owned, ProjectionTransaction, RawPayload, ReadModel, Result,
+    RowAddress, TenantScope,
 };
 
-use crate::backend::{Backend, Parameter};
+use super::checkpoint::read;
+
+use crate::backend::{Backend, Mark, Parameter};
 use crate::connections::Connection;
 use crate::lent::{Lent, ended};
 use crate::statements::Statements;
@@ -29,6 +32,11 @@ pub struct SqlTransaction<B: Backend> {
     shared: Arc<Shared<B>>,
     connection: Connection<B>,
     lent: Lent,
+    /// What tells the transaction of a page from another that SQL of its projection has begun,
+    /// where the commit does not find out by itself.
+    mark: Option<Mark>,
+    /// Whether the connection was lent here.
+    used: bool,
     /// The rows that are locked; `None` where nobody else writes rows of this projection.
     locked: Option<HashSet<RowLock>>,
     changing: Changing,
@@ -58,6 +66,8 @@ impl<B: Backend> SqlTransaction<B> {
             shared,
             connection,
             lent: Lent::Never,
+            mark: None,
+            used: false,
             locked: None,
         }
     }
@@ -75,6 +85,8 @@ impl<B: Backend> SqlTransaction<B> {
             shared,
             connection,
             lent,
+            mark: None,
+            used: false,
             locked: Some(HashSet::new()),
         }
     }
@@ -97,6 +109,15 @@ impl<B: Backend> SqlTransaction<B> {
     /// The connection below, for a statement of the framework: in the transaction, or an error.
     pub(crate) async fn connection_below(&mut self) -> Result<&mut B::Connection> {
         Ok(self.seen().await?.0)
+    }
+
+    /// Gets ready for SQL of a projection: where it ends the transaction and begins another, which
+    /// looks the same, the page must not count as applied.
+    pub(super) async fn mark(&mut self) -> Result<()> {
+        if B::DIALECT.open_page.is_empty() && self.mark.is_none() {
+            self.mark = B::mark(self.connection.get()).await?;
+        }
+        Ok(())
     }
 
     /// Commits. Where there will be more, another transaction is begun in the same round trip if
@@ -124,8 +145,39 @@ impl<B: Backend> SqlTransaction<B> {
     /// What a statement of the framework needs.
     async fn seen(&mut self) -> Result<(&mut B::Connection, &Statements)> {
         let connection = self.connection.get();
-        self.lent.look::<B>(connection, 1).await?;
+        let marked = self.mark.is_some();
+        self.lent.look::<B>(connection, 1, &mut self.mark).await?;
+        if marked && self.mark.is_none() {
+            self.mark = B::mark(connection).await?;
+        }
         Ok((connection, &self.shared.statements))
+    }
+
+    /// Whether the transaction is still open in which this event was written: SQL of an inline
+    /// projection may have ended it and begun another.
+    ///
+    /// # Errors
+    ///
+    /// `Usage` where it is over.
+    pub(crate) async fn still_holds(&mut self, event: &Envelope<RawPayload>) -> Result<()> {
+        let used = self.used;
+        let connection = self.connection_below().await?;
+        if !used {
+            return Ok(());
+        }
+        let sql = "SELECT event_id FROM cqrs_event WHERE position = $1";
+        let mut found = None;
+        let position = [Parameter::int(event.position().0)];
+        B::fetch(connection, &sql.into(), &position, None, |row| {
+            found = read(row, |row| row.read_uuid(0))?;
+            Ok(())
+        })
+        .await?;
+        if found == Some(event.event_id()) {
+            return Ok(());
+        }
+        self.lent = Lent::Ended;
+        Err(ended())
     }
 
     /// Locks rows before they are read or written, also those that do not exist.
@@ -182,6 +234,7 @@ impl<B: Backend> SqlTransaction<B> {
     /// fails also if you do not.
     pub fn connection(&mut self) -> &mut B::Raw {
         self.lent.lend();
+        self.used = true;
         B::raw(self.connection.get())
     }
 }

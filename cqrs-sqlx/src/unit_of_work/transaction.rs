@@ -143,7 +143,7 @@ impl<B: Backend> Transaction<B> {
     pub(super) async fn look(&mut self) -> Result<()> {
         let depth = self.depth();
         self.lent
-            .look_for::<B>(self.connection.get(), depth, &mut self.mark)
+            .look::<B>(self.connection.get(), depth, &mut self.mark)
             .await
     }
 
@@ -218,9 +218,8 @@ impl<B: Backend> Transaction<B> {
         let mut transaction =
             SqlTransaction::inline(Arc::clone(shared), self.connection, self.lent);
         let mut applied = projections.apply(&events, &mut transaction).await;
-        if applied.is_ok() {
-            // SQL of a projection may have ended the transaction.
-            applied = transaction.connection_below().await.map(drop);
+        if let (Ok(()), Some(last)) = (&applied, events.last()) {
+            applied = transaction.still_holds(last).await;
         }
         let (connection, lent, changing) = transaction.into_open_parts();
         let projected = Self {

@@ -175,6 +175,7 @@ impl<K: Kind> Projection<SqlTransaction<K>> for LabelCounts<K> {
             };
             let sql = match label.as_str() {
                 "end" => "ROLLBACK".to_owned(),
+                "replace" => "ROLLBACK; BEGIN".to_owned(),
                 _ => format!(
                     "INSERT INTO {} (label, n) VALUES ('{label}', 1) \
                      ON CONFLICT (label) DO UPDATE SET n = label_count.n + 1",
@@ -227,13 +228,15 @@ async fn sql_that_fails_or_ends_the_transaction_commits_nothing<K: Kind>() {
     let context = stores::tenant("north");
     let before = fresh.state().await;
     store.inline(LabelCounts::<K>::into("label_count")).unwrap();
-    let ended = store.execute(&context, async |uow| uow.save(Parcel::register("end")));
-    let error = ended.await.unwrap_err();
-    let Error::Store(cause) = &error else {
-        panic!("expected a usage error, got {error:?}");
-    };
-    assert_eq!(cause.kind(), &StoreErrorKind::Usage, "{error:?}");
-    assert_eq!(fresh.state().await, before);
+    for label in ["end", "replace"] {
+        let ended = store.execute(&context, async |uow| uow.save(Parcel::register(label)));
+        let error = ended.await.unwrap_err();
+        let Error::Store(cause) = &error else {
+            panic!("expected a usage error, got {error:?}");
+        };
+        assert_eq!(cause.kind(), &StoreErrorKind::Usage, "{error:?}");
+        assert_eq!(fresh.state().await, before, "{label}");
+    }
 
     let second = fresh.open(StoreOptions::default()).await;
     second

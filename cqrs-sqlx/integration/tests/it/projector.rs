@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "also the helpers are tests")]
 
+mod attempts;
 mod cancelled;
 mod failures;
 mod health;
@@ -9,6 +10,7 @@ mod horizon;
 mod lifecycle;
 mod pages;
 mod parking;
+mod replaced;
 mod segments;
 pub(crate) mod support;
 mod waiting;

@@ -173,6 +173,12 @@ pub(super) fn in_transaction(cause: &sqlx::Error) -> Option<bool> {
     }
 }
 
+/// Whether a statement divided by zero, as one does that makes sure of something.
+pub(super) fn is_division_by_zero(cause: &sqlx::Error) -> bool {
+    let cause = cause.as_database_error();
+    cause.and_then(sqlx::error::DatabaseError::code).as_deref() == Some("22012")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -73,7 +73,7 @@ async fn wait_until_gone(
     loop {
         let alive: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
-                            WHERE pid = $1 AND backend_start::text = $2)",
+                            WHERE pid = $1 AND coalesce(backend_start::text, '') = $2)",
         )
         .bind(process.id)
         .bind(&process.started)
@@ -93,7 +93,8 @@ async fn wait_until_gone(
                 ),
             ));
         }
-        if now >= told_at {
+        // One whose beginning is not visible may be another of the same id.
+        if now >= told_at && !process.started.is_empty() {
             sqlx::query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE pid = $1 AND backend_start::text = $2",

@@ -83,7 +83,9 @@ impl Connect for Postgres {
         let connect = async {
             let mut connection = PgConnection::connect_with(&self.options).await?;
             let row = sqlx::query(
-                "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+                // Who has taken another role by the options of the connection does not see it.
+                "SELECT pid, coalesce(backend_start::text, '') FROM pg_stat_activity
+                 WHERE pid = pg_backend_pid()",
             )
             .fetch_one(&mut connection)
             .await?;
@@ -127,6 +129,8 @@ impl Backed for Postgres {
         lock: " FOR UPDATE",
         skip_locked: " SKIP LOCKED",
         lock_log: "LOCK TABLE cqrs_event IN SHARE MODE",
+        // Forgotten when the transaction ends.
+        open_page: ", set_config('cqrs.page', 'open', true) AS opened",
         claims_in_one: true,
         in_segment: conditions::in_segment,
         now: "clock_timestamp()",
@@ -201,11 +205,15 @@ impl Backed for Postgres {
     /// A commit in a transaction that has failed is a silent rollback; a savepoint is refused in it,
     /// and outside of any.
     async fn commit_and_begin(session: &mut Session) -> Result<()> {
-        let commit =
-            sqlx::raw_sql("SAVEPOINT cqrs_look; RELEASE SAVEPOINT cqrs_look; COMMIT AND CHAIN");
+        let commit = sqlx::raw_sql(
+            "SAVEPOINT cqrs_look; RELEASE SAVEPOINT cqrs_look;
+             SELECT 1 / (current_setting('cqrs.page', true) IS NOT DISTINCT FROM 'open')::int;
+             COMMIT AND CHAIN",
+        );
         match commit.execute(&mut session.connection).await {
             Ok(_) => Ok(()),
             Err(cause) if error::in_transaction(&cause) == Some(false) => Err(lent::ended()),
+            Err(cause) if error::is_division_by_zero(&cause) => Err(lent::ended()),
             Err(cause) => Err(error(cause, "committing")),
         }
     }
@@ -475,6 +483,11 @@ impl Backed for Postgres {
                 4,
                 "dead letter",
                 include_str!("../../../migrations/postgres/0004_dead_letter.sql"),
+            ),
+            (
+                9,
+                "attempts",
+                include_str!("../../../migrations/postgres/0009_attempts.sql"),
             ),
             (
                 10,

@@ -113,6 +113,7 @@ impl Backed for Sqlite {
         lock: "",
         skip_locked: "",
         lock_log: "",
+        open_page: "",
         claims_in_one: false,
         in_segment: conditions::in_segment,
         // Of the same width as every other time.
@@ -428,6 +429,11 @@ impl Backed for Sqlite {
                 4,
                 "dead letter",
                 include_str!("../../../migrations/sqlite/0004_dead_letter.sql"),
+            ),
+            (
+                9,
+                "attempts",
+                include_str!("../../../migrations/sqlite/0009_attempts.sql"),
             ),
             (
                 10,

@@ -6,12 +6,40 @@ use std::time::Duration;
 use cqrs_core::{Error, Id, Store, StoreErrorKind, UnitOfWork};
 use cqrs_integration::domain::{self, Parcel, Parcels};
 use cqrs_integration::stores;
-use cqrs_sqlx::{PgStore, SqliteStore, StoreOptions};
+use cqrs_sqlx::{PgStore, Postgres, SqliteStore, StoreOptions};
 
 use super::commit;
 use crate::each::{Fresh, Kind, kind, on_each};
 
 on_each!(a_full_pool_is_said_in_time, a_closed_store_says_so,);
+
+/// Who takes another role does not see since when its server process runs.
+#[tokio::test]
+async fn a_connection_may_take_another_role() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    let role = format!("cqrs_plain_{}", uuid::Uuid::new_v4().simple());
+    let tables = "ALL TABLES IN SCHEMA public";
+    fresh
+        .run(format!(
+            "CREATE ROLE {role}; GRANT ALL ON {tables} TO {role};
+             GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}"
+        ))
+        .await;
+    let mut url = fresh.url.clone();
+    url.push(if url.contains('?') { '&' } else { '?' });
+    url.push_str(&format!("options=-c%20role%3D{role}"));
+    let plain = PgStore::connect(&url).await.unwrap();
+    let context = stores::tenant("north");
+    let saved = plain.execute(&context, async |uow| uow.save(Parcel::register("a")));
+    assert_eq!(saved.await.unwrap().events().len(), 1);
+    let projector = plain.projector().rows(domain::ParcelViews);
+    assert_eq!(projector.run_until_idle().await.unwrap(), 1);
+    plain.close();
+    store.close();
+    fresh
+        .run(format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
+}
 
 async fn a_full_pool_is_said_in_time<K: Kind>() {
     let timeout = Duration::from_millis(100);
