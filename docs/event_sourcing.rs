@@ -3,12 +3,14 @@
 use std::fmt;
 
 use chrono::{TimeDelta, Utc};
+use cqrs_core::testing::{Golden, given};
 use cqrs_core::{
-    Aggregate, AsOf, Decide, DomainError, DomainEvent, EventHistory, RequestContext, Result, Root,
-    Sourced, SourcedState, Store, TenantId, UnitOfWork,
+    Aggregate, AsOf, ConsoleEventBus, Decide, DomainError, DomainEvent, EventHistory, Relay,
+    RequestContext, Result, Root, Sourced, SourcedState, Store, TenantId, UnitOfWork,
 };
 use cqrs_sqlx::SqliteStore;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DomainEvent)]
 #[event(aggregate = "account")]
@@ -91,6 +93,67 @@ async fn withdraw<U: UnitOfWork>(uow: &mut U, number: &str, cents: i64) -> Resul
         .await
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "invoice")]
+enum InvoiceEvent {
+    #[event(version = 3, upcast(1 = in_cents, 2 = with_currency))]
+    Issued { cents: i64, currency: String },
+    #[event(name = "invoice.settled", was("invoice.paid"))]
+    Settled,
+}
+
+#[derive(Deserialize)]
+struct IssuedV1 {
+    euros: i64,
+}
+
+#[derive(Serialize)]
+struct IssuedV2 {
+    cents: i64,
+}
+
+fn in_cents(old: IssuedV1) -> IssuedV2 {
+    let cents = old.euros * 100;
+    IssuedV2 { cents }
+}
+
+fn with_currency(mut old: Value) -> Value {
+    old["currency"] = "EUR".into();
+    old
+}
+
+#[test]
+fn invoices_of_every_release_are_read() {
+    let currency = "CHF".to_owned();
+    let issued = InvoiceEvent::Issued {
+        cents: 70,
+        currency,
+    };
+    let samples = [issued, InvoiceEvent::Settled];
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/golden/invoice");
+    let read = Golden::<InvoiceEvent>::new(folder).check(&samples);
+    assert_eq!(read.len(), 4);
+}
+
+#[test]
+fn an_account_is_tested_without_a_store() {
+    let account = || {
+        let owner = "Ada".to_owned();
+        let before = [
+            AccountEvent::Opened { owner },
+            AccountEvent::Deposited { cents: 5 },
+        ];
+        given::<Account>("A1".to_owned(), before)
+    };
+    account()
+        .when(|account| account.deposit(3))
+        .then([AccountEvent::Deposited { cents: 3 }])
+        .then_state(|account| assert_eq!(account.cents, 8));
+    account()
+        .when_decides(Withdraw { cents: 6 })
+        .then_error(Overdrawn);
+}
+
 #[tokio::test]
 async fn an_account_is_what_happened_to_it() -> Result<()> {
     let store = SqliteStore::connect("sqlite::memory:").await?;
@@ -116,6 +179,8 @@ async fn an_account_is_what_happened_to_it() -> Result<()> {
     let account = uow.get::<Account>("A1".to_owned()).await?;
     assert_eq!((account.owner.as_str(), account.cents), ("Ada", 200));
     assert_eq!(account.root.version(), 3);
+    store.verify_events::<InvoiceEvent>().await?;
+    let _ = Relay::new("outgoing", ConsoleEventBus::stdout()).upcasting::<InvoiceEvent>();
 
     let mut accounts = uow.repository::<Account>();
     let second = accounts

@@ -346,7 +346,7 @@ async fn times_can_be_set() -> AnyResult {
 #[event(aggregate = "site")]
 enum SiteEvent {
     Opened,
-    #[event(name = "site.moved_away", version = 2)]
+    #[event(name = "site.moved_away", version = 2, since = 2)]
     Moved {
         x: f64,
         y: f64,

@@ -248,6 +248,11 @@ impl<E> Root<E> {
             .collect()
     }
 
+    /// Makes it the root of an aggregate that was saved at this version.
+    pub(crate) fn saved(&mut self, version: u64) {
+        self.version = version;
+    }
+
     /// Makes it the root of an aggregate that was never saved, of the same tenant and with the same
     /// raised events.
     pub(crate) fn make_new(&mut self) {

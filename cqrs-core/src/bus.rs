@@ -5,7 +5,9 @@ use std::io::Write;
 
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result};
+use crate::event::DomainEvent;
 use crate::projection::Projection;
+use crate::upcast;
 
 /// A way out of the database: a broker, a webhook, a console.
 ///
@@ -25,7 +27,12 @@ pub trait EventBus: Send + Sync + 'static {
 pub struct Relay<B> {
     name: String,
     bus: B,
+    upcasters: Vec<Upcaster>,
 }
+
+/// Lifts an event of one aggregate type; `None` where it stays as it is.
+type Upcaster =
+    fn(&Envelope<RawPayload>) -> Result<Option<Envelope<RawPayload>>, crate::PayloadError>;
 
 impl<B: EventBus> Relay<B> {
     /// A relay whose checkpoint is kept under `name`.
@@ -33,7 +40,36 @@ impl<B: EventBus> Relay<B> {
         Self {
             name: name.into(),
             bus,
+            upcasters: Vec::new(),
         }
+    }
+
+    /// Has old events of an aggregate type lifted before they are published: consumers see the
+    /// names and the schema versions of the code, whatever the log holds. Others are published as
+    /// they are.
+    ///
+    /// One that cannot be lifted fails the page, as one that cannot be decoded does elsewhere.
+    #[must_use]
+    pub fn upcasting<E: DomainEvent>(mut self) -> Self {
+        self.upcasters.push(upcast::lifted_raw::<E>);
+        self
+    }
+
+    /// The page, with what is lifted in place of what was stored; `None` where nothing is.
+    fn lifted(&self, page: &[Envelope<RawPayload>]) -> Result<Option<Vec<Envelope<RawPayload>>>> {
+        let mut lifted: Option<Vec<_>> = None;
+        for (index, event) in page.iter().enumerate() {
+            for upcaster in &self.upcasters {
+                let new = upcaster(event).map_err(|reason| Error::Undecodable {
+                    position: event.position(),
+                    reason,
+                })?;
+                if let Some(new) = new {
+                    lifted.get_or_insert_with(|| page.to_vec())[index] = new;
+                }
+            }
+        }
+        Ok(lifted)
     }
 }
 
@@ -50,7 +86,8 @@ impl<B: EventBus, T: Send + 'static> Projection<T> for Relay<B> {
     }
 
     async fn apply(&self, page: &[Envelope<RawPayload>], _: &mut T) -> Result<()> {
-        self.bus.publish(page).await
+        let lifted = self.lifted(page)?;
+        self.bus.publish(lifted.as_deref().unwrap_or(page)).await
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::context::{Metadata, TenantId};
+use crate::event::EventType;
 use crate::payload::ContentHash;
 use crate::staging::ChangeMarker;
 
@@ -102,6 +103,21 @@ impl<P> Envelope<P> {
             header: Arc::clone(&self.header),
             payload,
         }
+    }
+
+    /// The same event under the name and schema version that the code has for it.
+    pub(crate) fn relabelled(
+        &self,
+        event_type: EventType,
+        payload: RawPayload,
+    ) -> Envelope<RawPayload> {
+        let header = EventHeader {
+            event_type: event_type.name.to_owned(),
+            schema_version: event_type.schema_version,
+            content_hash: ContentHash::of(payload.as_str()),
+            ..EventHeader::clone(&self.header)
+        };
+        Envelope::new(header, payload)
     }
 
     /// Its place in the log.

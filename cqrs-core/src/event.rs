@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::envelope::{Envelope, RawPayload};
 use crate::payload::{self, PayloadError};
+use crate::upcast::{self, Upcast};
 
 /// Something that happened to an aggregate, in the words of the domain.
 ///
@@ -23,6 +24,13 @@ pub trait DomainEvent: Serialize + DeserializeOwned + Clone + Send + Sync + 'sta
 
     /// One entry per variant, in the order of their declaration.
     const EVENT_TYPES: &'static [EventType];
+
+    /// How payloads of older schema versions are lifted: a step from each.
+    const UPCASTS: &'static [Upcast] = &[];
+
+    /// Names that event types had, each with its position in [`EVENT_TYPES`](Self::EVENT_TYPES):
+    /// old events have them still.
+    const FORMER_NAMES: &'static [(&'static str, usize)] = &[];
 
     /// The position of this value's variant in [`EVENT_TYPES`](Self::EVENT_TYPES).
     fn variant(&self) -> usize;
@@ -58,13 +66,20 @@ pub trait EventSet: Sized + Send + Sync + 'static {
         true
     }
 
+    /// The other names under which events of this type are stored: of a type that was renamed.
+    #[must_use]
+    fn other_names(event_type: &str) -> Vec<&'static str> {
+        let _ = event_type;
+        Vec::new()
+    }
+
     /// Decodes an event of one of these aggregate types; `None` where it does not belong to the
     /// set, as the framework's own [change markers](crate::staging::ChangeMarker).
     ///
     /// # Errors
     ///
-    /// [`PayloadError`] where the event type is not known, its schema version is another, or the
-    /// payload does not fit.
+    /// [`PayloadError`] where the event type is not known, its schema version is younger than that of
+    /// the code or nothing lifts it, or the payload does not fit.
     fn decode(raw: &Envelope<RawPayload>) -> Result<Option<Self>, PayloadError>;
 }
 
@@ -74,7 +89,11 @@ impl<E: DomainEvent> EventSet for E {
     }
 
     fn may_hold(event_type: &str) -> bool {
-        E::EVENT_TYPES.iter().any(|known| known.name == event_type)
+        upcast::variant_of::<E>(event_type).is_some()
+    }
+
+    fn other_names(event_type: &str) -> Vec<&'static str> {
+        upcast::other_names::<E>(event_type)
     }
 
     fn decode(raw: &Envelope<RawPayload>) -> Result<Option<Self>, PayloadError> {

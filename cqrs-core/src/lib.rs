@@ -18,7 +18,7 @@
 //! | write SQL of your own | [`sql`], [`SqlRow`](derive@SqlRow) |
 //! | tell others | [`EventBus`], [`Relay`] |
 //! | tell errors apart | [`Error`], [`StoreErrorKind`] |
-//! | test | [`InMemoryStore`], [`ManualClock`] |
+//! | test | [`InMemoryStore`], [`ManualClock`], [`testing`] |
 //! | write a store | [`staging`], `conformance` (a feature) |
 //!
 //! # Example
@@ -154,7 +154,9 @@ pub mod sql;
 pub mod staging;
 mod store;
 mod subscription;
+pub mod testing;
 mod unit_of_work;
+mod upcast;
 
 pub use aggregate::{AggregateRoot, AuditStamps, Root};
 pub use bus::{ConsoleEventBus, EventBus, Relay};
@@ -194,6 +196,7 @@ pub use subscription::{
     Each, EventFilter, EventHandler, FailurePolicy, Parking, StartAt, Subscription,
 };
 pub use unit_of_work::{CommitReceipt, UnitOfWork};
+pub use upcast::{Upcast, check_readable};
 
 #[cfg(feature = "derive")]
 pub use cqrs_macros::{

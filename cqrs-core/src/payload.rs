@@ -7,12 +7,16 @@
 use std::fmt::{self, Write as _};
 
 use serde::de::value::{StrDeserializer, U32Deserializer};
-use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
+use serde::de::{
+    self, Deserialize, DeserializeSeed, EnumAccess, IgnoredAny, IntoDeserializer, VariantAccess,
+    Visitor,
+};
 use serde::{Deserializer, Serialize, Serializer, forward_to_deserialize_any, ser};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::event::DomainEvent;
+use crate::upcast;
 
 /// Why a payload could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +30,7 @@ pub enum PayloadError {
         /// The event type found.
         event_type: String,
     },
-    /// The log holds another version of the payload's schema than the code.
+    /// The log holds a younger version of the payload's schema than the code.
     #[error("event type {event_type:?} has schema version {found}, the code has {expected}")]
     SchemaVersion {
         /// The event type.
@@ -35,6 +39,18 @@ pub enum PayloadError {
         expected: u32,
         /// The version in the log.
         found: u32,
+    },
+    /// The log holds an older version of the payload's schema, and nothing lifts it.
+    #[error(
+        "event type {event_type:?} has schema version {from}, the code has {expected}, and nothing lifts it: write `#[event(upcast({from} = ...))]`"
+    )]
+    NoUpcaster {
+        /// The event type.
+        event_type: String,
+        /// The version that nothing lifts.
+        from: u32,
+        /// The version in the code.
+        expected: u32,
     },
     /// The payload does not fit the event.
     #[error("payload of event type {event_type:?}: {reason}")]
@@ -95,29 +111,32 @@ pub(crate) fn decode<E: DomainEvent>(
     schema_version: u32,
     payload: &str,
 ) -> Result<E, PayloadError> {
-    let Some(variant) = E::EVENT_TYPES
-        .iter()
-        .position(|known| known.name == event_type)
-    else {
-        return Err(PayloadError::UnknownEventType {
-            aggregate_type: E::AGGREGATE_TYPE,
-            event_type: event_type.to_owned(),
-        });
+    let Some(variant) = upcast::variant_of::<E>(event_type) else {
+        return Err(unknown::<E>(event_type));
     };
-    let expected = E::EVENT_TYPES[variant].schema_version;
-    if schema_version != expected {
-        return Err(PayloadError::SchemaVersion {
-            event_type: event_type.to_owned(),
-            expected,
-            found: schema_version,
+    let decoded = if schema_version == E::EVENT_TYPES[variant].schema_version {
+        let mut content = serde_json::Deserializer::from_str(payload);
+        let decoded = E::deserialize(PayloadDeserializer {
+            variant,
+            content: &mut content,
         });
+        decoded.and_then(|event| content.end().map(|()| event))
+    } else {
+        let content = upcast::lifted::<E>(variant, schema_version, payload)?;
+        E::deserialize(PayloadDeserializer { variant, content })
+    };
+    decoded.map_err(|error| PayloadError::Malformed {
+        event_type: event_type.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// The error of an event type that the code does not know.
+pub(crate) fn unknown<E: DomainEvent>(event_type: &str) -> PayloadError {
+    PayloadError::UnknownEventType {
+        aggregate_type: E::AGGREGATE_TYPE,
+        event_type: event_type.to_owned(),
     }
-    serde_json::from_str(payload)
-        .and_then(|content| E::deserialize(PayloadDeserializer { variant, content }))
-        .map_err(|error| PayloadError::Malformed {
-            event_type: event_type.to_owned(),
-            reason: error.to_string(),
-        })
 }
 
 /// The canonical text of a JSON value: no white space, object keys sorted by their UTF-8 bytes,
@@ -335,12 +354,14 @@ impl<S: ser::SerializeStruct> ser::SerializeStructVariant for VariantFields<S> {
 }
 
 /// Offers a payload to an enum's own `Deserialize` as the content of one known variant.
-struct PayloadDeserializer {
+///
+/// The content is text that was not parsed yet, or a value that was lifted.
+struct PayloadDeserializer<D> {
     variant: usize,
-    content: Value,
+    content: D,
 }
 
-impl<'de> Deserializer<'de> for PayloadDeserializer {
+impl<'de, D: Deserializer<'de, Error = JsonError>> Deserializer<'de> for PayloadDeserializer<D> {
     type Error = JsonError;
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, JsonError> {
@@ -393,6 +414,7 @@ impl<'de> Deserializer<'de> for PayloadDeserializer {
         _: &'static str,
         visitor: V,
     ) -> Result<V::Value, JsonError> {
+        IgnoredAny::deserialize(self.content)?;
         visitor.visit_unit()
     }
 
@@ -402,13 +424,13 @@ impl<'de> Deserializer<'de> for PayloadDeserializer {
     }
 }
 
-struct KnownVariant {
+struct KnownVariant<D> {
     name: Option<&'static str>,
     index: usize,
-    content: Value,
+    content: D,
 }
 
-impl<'de> EnumAccess<'de> for KnownVariant {
+impl<'de, D: Deserializer<'de, Error = JsonError>> EnumAccess<'de> for KnownVariant<D> {
     type Error = JsonError;
     type Variant = Self;
 
@@ -425,11 +447,11 @@ impl<'de> EnumAccess<'de> for KnownVariant {
     }
 }
 
-impl<'de> VariantAccess<'de> for KnownVariant {
+impl<'de, D: Deserializer<'de, Error = JsonError>> VariantAccess<'de> for KnownVariant<D> {
     type Error = JsonError;
 
     fn unit_variant(self) -> Result<(), JsonError> {
-        Ok(())
+        IgnoredAny::deserialize(self.content).map(drop)
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, JsonError> {
@@ -526,11 +548,15 @@ mod tests {
             error.to_string(),
             r#"unknown event type "thing.gone" of aggregate "thing""#
         );
-        let error = decode::<Event>("thing.tuple", 1, "[]").unwrap_err();
+        let error = decode::<Event>("thing.tuple", 3, "[]").unwrap_err();
         assert_eq!(
             error.to_string(),
-            r#"event type "thing.tuple" has schema version 1, the code has 2"#
+            r#"event type "thing.tuple" has schema version 3, the code has 2"#
         );
+        let error = decode::<Event>("thing.tuple", 1, "[]").unwrap_err();
+        assert!(error.to_string().contains("nothing lifts it"), "{error}");
+        let error = decode::<Event>("thing.unit", 1, "{} {}").unwrap_err();
+        assert!(error.to_string().contains("trailing"), "{error}");
         let error = decode::<Event>("thing.struct", 1, r#"{"z":"x"}"#).unwrap_err();
         assert!(error.to_string().contains("thing.struct"), "{error}");
         assert!(error.to_string().contains("expected f64"), "{error}");

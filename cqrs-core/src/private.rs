@@ -21,6 +21,7 @@ use crate::mapping::{
     RowSource, RowWriter, Table, Value,
 };
 use crate::specification::Field;
+pub use crate::upcast::lift;
 
 /// Reads a column of type `C` and converts it: `#[mapper(with = module, as = C)]`.
 pub fn read_with<R, C, T, E>(

@@ -193,6 +193,9 @@ pub fn derive_child(input: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `#[event(name = "route_plan.sent")]` | the name of the event type in the log; otherwise the aggregate and the variant's name in snake case, `route_plan.dispatched` |
 /// | `#[event(version = 2)]` | the version of its payload's schema, from 1; otherwise 1 |
+/// | `#[event(upcast(1 = from_version_1))]` | how payloads of an older version are lifted to the next: a function from the old to the next content, each a type with serde's derives or a `serde_json::Value`; required for each version before |
+/// | `#[event(since = 2)]` | no event of an older version was ever written |
+/// | `#[event(was("route_plan.left"))]` | names that the event type had; old events are read under them |
 ///
 /// # Example
 ///
@@ -204,8 +207,22 @@ pub fn derive_child(input: TokenStream) -> TokenStream {
 /// #[event(aggregate = "route_plan")]
 /// enum RoutePlanEvent {
 ///     Created { stops: u32 },
-///     #[event(name = "route_plan.sent", version = 2)]
+///     #[event(name = "route_plan.sent", version = 2, upcast(1 = named_driver))]
 ///     Dispatched { driver: String },
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct SentV1 {
+///     driver_name: String,
+/// }
+///
+/// #[derive(Serialize)]
+/// struct SentV2 {
+///     driver: String,
+/// }
+///
+/// fn named_driver(old: SentV1) -> SentV2 {
+///     SentV2 { driver: old.driver_name }
 /// }
 ///
 /// let event = RoutePlanEvent::Dispatched { driver: "Kim".into() };

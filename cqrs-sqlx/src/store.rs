@@ -9,9 +9,9 @@ use chrono::{DateTime, Utc};
 use cqrs_core::mapping::Table;
 use cqrs_core::sql::Statement;
 use cqrs_core::{
-    Clock, CommitReceipt, Envelope, EventBus, Inbox, InlineProjections, Interceptor, Interceptors,
-    LogSlice, Position, Projection, RawPayload, RequestContext, Result, RetryPolicy, RowProjection,
-    Store, StoreId, SystemClock, TableChanges, TenantScope,
+    Clock, CommitReceipt, DomainEvent, Envelope, EventBus, Inbox, InlineProjections, Interceptor,
+    Interceptors, LogSlice, Position, Projection, RawPayload, RequestContext, Result, RetryPolicy,
+    RowProjection, Store, StoreId, SystemClock, TableChanges, TenantScope,
 };
 use tracing::Instrument;
 
@@ -340,6 +340,22 @@ impl<B: Backend> SqlStore<B> {
     pub async fn verify_sql(&self, statements: &[&'static [Statement]]) -> Result<()> {
         let mut connection = self.shared.readers.acquire().await?;
         crate::verify::verify_sql::<B>(&mut connection, statements).await
+    }
+
+    /// Looks whether the code can read all events of an aggregate type that the log holds: whether
+    /// it knows their types, and lifts their schema versions. No payload is read.
+    ///
+    /// It goes through the index entries of all events of that type: call it before a release,
+    /// rather than at each start-up.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](cqrs_core::Error::Store) of kind
+    /// [`Schema`](cqrs_core::StoreErrorKind::Schema) with each type and version that cannot be
+    /// read, and the upcaster that is missing. Its source is a
+    /// [`SchemaMismatch`](crate::SchemaMismatch).
+    pub async fn verify_events<E: DomainEvent>(&self) -> Result<()> {
+        crate::verify::verify_events::<B, E>(&self.shared).await
     }
 
     /// Reads the log: up to `limit` events after a position, of the context's tenants, in order.

@@ -1,7 +1,9 @@
 //! Checking the tables of the code against those of the database.
 
+mod events;
 mod sql;
 
+pub(crate) use events::verify_events;
 pub(crate) use sql::{ParameterType, Prepared, ResultColumn, verify_sql};
 
 use std::fmt;

@@ -125,5 +125,6 @@ pub mod tenants;
 mod trace;
 pub mod twins;
 pub mod unit_of_work;
+pub mod upcasts;
 
 pub use harness::{Harness, Setup};

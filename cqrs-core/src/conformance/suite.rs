@@ -314,6 +314,12 @@ macro_rules! __conformance_rules {
             twins {
                 both_forms_behave_alike
             }
+            upcasts {
+                aggregates_read_old_events
+                projections_read_old_events
+                relays_lift_old_events
+                what_nothing_lifts_is_named
+            }
             live {
                 a_live_projection_is_the_fold_of_the_log
                 live_projections_are_within_the_tenant

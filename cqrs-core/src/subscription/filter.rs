@@ -21,11 +21,14 @@ impl EventFilter {
         }
     }
 
-    /// What a projection reads.
+    /// What a projection reads. An event type that was renamed is read under all its names.
     pub(super) fn of<T, P: Projection<T>>(projection: &P) -> Self {
         Self {
             aggregate_types: P::Event::aggregate_types().map(<[_]>::to_vec),
-            event_types: projection.event_types().map(<[_]>::to_vec),
+            event_types: projection.event_types().map(|types| {
+                let others = types.iter().flat_map(|own| P::Event::other_names(own));
+                types.iter().copied().chain(others).collect()
+            }),
         }
     }
 

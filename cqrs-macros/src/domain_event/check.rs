@@ -2,9 +2,10 @@
 //!
 //! - `aggregate` is there and a plain name
 //! - names are unique, printable, and not the framework's own (`cqrs.`)
-//! - versions count from 1
+//! - versions count from 1, and each older one is lifted to the next
+//! - a name that an event type had is no other's
 
-use syn::LitStr;
+use syn::{Expr, LitStr};
 
 use super::parse::{Parsed, ParsedType};
 use super::{EventType, Model, Shape};
@@ -35,6 +36,7 @@ pub(super) fn check(parsed: Parsed, errors: &mut Errors) -> Option<Model> {
             Shape::Enum(types)
         }
     };
+    check_former_names(&shape, errors);
     Some(Model {
         ident: parsed.ident,
         krate: parsed.krate,
@@ -87,7 +89,75 @@ fn check_type(parsed: &ParsedType, aggregate: &str, errors: &mut Errors) -> Even
             }
         },
     };
-    EventType { name, version }
+    EventType {
+        name,
+        version,
+        upcasts: check_upcasts(parsed, version, errors),
+        was: parsed.was.clone(),
+    }
+}
+
+/// There must be a step from each version that was ever written.
+fn check_upcasts(parsed: &ParsedType, version: u32, errors: &mut Errors) -> Vec<(u32, Expr)> {
+    let since = match &parsed.since {
+        None => 1,
+        Some(since) => match since.base10_parse::<u32>() {
+            Ok(first) if (1..=version).contains(&first) => first,
+            _ => {
+                let message = format!("the first version that was written is 1 to {version}");
+                errors.report(since, message);
+                1
+            }
+        },
+    };
+    let mut upcasts: Vec<(u32, Expr)> = Vec::new();
+    for (literal, step) in &parsed.upcasts {
+        match literal.base10_parse::<u32>() {
+            Ok(from) if upcasts.iter().any(|(other, _)| *other == from) => {
+                errors.report(literal, format!("version {from} is lifted already: remove one"));
+            }
+            Ok(from) if (since..version).contains(&from) => upcasts.push((from, step.clone())),
+            _ => errors.report(
+                literal,
+                format!("there is nothing to lift from there: the code has version {version}, and the first one is {since}"),
+            ),
+        }
+    }
+    let is_missing = |from: &u32| !upcasts.iter().any(|(other, _)| other == from);
+    let missing: Vec<u32> = (since..version).filter(is_missing).collect();
+    if let (Some(first), Some(literal)) = (missing.first(), &parsed.version) {
+        let list: Vec<String> = missing.iter().map(u32::to_string).collect();
+        errors.report(
+            literal,
+            format!(
+                "nothing lifts payloads of version {}: write `upcast({first} = ...)` with a function to the next version, or `since = {version}` where none was ever written",
+                list.join(" and ")
+            ),
+        );
+    }
+    upcasts
+}
+
+fn check_former_names(shape: &Shape, errors: &mut Errors) {
+    let types: Vec<&EventType> = match shape {
+        Shape::Struct(own) => vec![own],
+        Shape::Enum(variants) => variants.iter().map(|(_, own)| own).collect(),
+    };
+    let mut seen: Vec<String> = types.iter().map(|own| own.name.clone()).collect();
+    for name in types.iter().flat_map(|own| &own.was) {
+        if let Some(problem) = name_problem(&name.value()) {
+            errors.report(name, problem);
+        } else if seen.contains(&name.value()) {
+            errors.report(
+                name,
+                format!(
+                    "{:?} names an event type already: an old event would have two",
+                    name.value()
+                ),
+            );
+        }
+        seen.push(name.value());
+    }
 }
 
 fn name_problem(name: &str) -> Option<String> {

@@ -1,10 +1,11 @@
 //! From a checked event to code.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::{Data, DeriveInput, Path};
 
 use super::{EventType, Model, Shape};
+use crate::attribute::emitted_at;
 
 /// ```text
 /// impl ::cqrs_core::DomainEvent for RoutePlanEvent {
@@ -13,6 +14,11 @@ use super::{EventType, Model, Shape};
 ///         ::cqrs_core::EventType { name: "route_plan.created", schema_version: 1u32 },
 ///         ::cqrs_core::EventType { name: "route_plan.dispatched", schema_version: 2u32 },
 ///     ];
+///
+///     const UPCASTS: &'static [::cqrs_core::Upcast] = &[
+///         ::cqrs_core::Upcast::new(1usize, 1u32, |__payload| ::cqrs_core::__private::lift(__payload, from_version_1)),
+///     ];
+///     const FORMER_NAMES: &'static [(&'static str, usize)] = &[("route_plan.sent", 1usize)];
 ///
 ///     fn variant(&self) -> usize {
 ///         match self {
@@ -29,7 +35,7 @@ pub(super) fn emit(model: &Model) -> TokenStream {
         aggregate,
         shape,
     } = model;
-    let event_type = |EventType { name, version }: &EventType| quote!(#krate::EventType { name: #name, schema_version: #version });
+    let event_type = |EventType { name, version, .. }: &EventType| quote!(#krate::EventType { name: #name, schema_version: #version });
     let (types, variant) = match shape {
         Shape::Struct(own) => (vec![event_type(own)], quote!(0usize)),
         Shape::Enum(variants) => {
@@ -41,18 +47,54 @@ pub(super) fn emit(model: &Model) -> TokenStream {
             (types, quote!(match self { #(#arms)* }))
         }
     };
+    let old = old_events(krate, shape);
     quote! {
         #[automatically_derived]
         #[allow(deprecated)]
         impl #krate::DomainEvent for #ident {
             const AGGREGATE_TYPE: &'static ::core::primitive::str = #aggregate;
             const EVENT_TYPES: &'static [#krate::EventType] = &[#(#types),*];
+            #old
 
             fn variant(&self) -> ::core::primitive::usize {
                 #variant
             }
         }
     }
+}
+
+/// What is needed to read old events.
+fn old_events(krate: &Path, shape: &Shape) -> TokenStream {
+    let types: Vec<&EventType> = match shape {
+        Shape::Struct(own) => vec![own],
+        Shape::Enum(variants) => variants.iter().map(|(_, own)| own).collect(),
+    };
+    let upcasts: Vec<TokenStream> = types
+        .iter()
+        .enumerate()
+        .flat_map(|(index, own)| own.upcasts.iter().map(move |upcast| (index, upcast)))
+        .map(|(index, (from, step))| {
+            let span = emitted_at(step);
+            let lift = quote_spanned!(span=> #krate::__private::lift(__payload, #step));
+            quote!(#krate::Upcast::new(#index, #from, |__payload| #lift))
+        })
+        .collect();
+    let names: Vec<TokenStream> = types
+        .iter()
+        .enumerate()
+        .flat_map(|(index, own)| own.was.iter().map(move |name| quote!((#name, #index))))
+        .collect();
+    let upcasts = (!upcasts.is_empty())
+        .then(|| quote!(const UPCASTS: &'static [#krate::Upcast] = &[#(#upcasts),*];));
+    let names = (!names.is_empty()).then(|| {
+        quote! {
+            const FORMER_NAMES: &'static [(
+                &'static ::core::primitive::str,
+                ::core::primitive::usize,
+            )] = &[#(#names),*];
+        }
+    });
+    quote!(#upcasts #names)
 }
 
 /// An impl that lets the rest of the crate be checked after an error.

@@ -6,7 +6,7 @@ mod parse;
 mod serde;
 
 use proc_macro2::TokenStream;
-use syn::{DeriveInput, Ident, Path};
+use syn::{DeriveInput, Expr, Ident, LitStr, Path};
 
 use crate::errors::Errors;
 
@@ -26,6 +26,10 @@ enum Shape {
 struct EventType {
     name: String,
     version: u32,
+    /// A step from each older version.
+    upcasts: Vec<(u32, Expr)>,
+    /// The names that it had.
+    was: Vec<LitStr>,
 }
 
 pub(crate) fn expand(input: &DeriveInput) -> TokenStream {

@@ -1,13 +1,14 @@
 //! From tokens to what the user wrote.
 
 use proc_macro2::Span;
-use syn::{Attribute, Data, DeriveInput, Fields, Ident, LitInt, LitStr, Path};
+use syn::parse::ParseStream;
+use syn::{Attribute, Data, DeriveInput, Expr, Fields, Ident, LitInt, LitStr, Path, Token};
 
 use super::serde;
 use crate::attribute::{crate_path, default_crate, entries, refuse, value};
 use crate::errors::Errors;
 use crate::input::refuse_generics;
-use crate::symbol::{AGGREGATE, CRATE, EVENT, NAME, VERSION};
+use crate::symbol::{AGGREGATE, CRATE, EVENT, NAME, SINCE, UPCAST, VERSION, WAS};
 
 pub(super) struct Parsed {
     pub(super) ident: Ident,
@@ -26,6 +27,10 @@ pub(super) struct ParsedType {
     pub(super) ident: Ident,
     pub(super) name: Option<LitStr>,
     pub(super) version: Option<LitInt>,
+    pub(super) since: Option<LitInt>,
+    /// From which schema version, and how.
+    pub(super) upcasts: Vec<(LitInt, Expr)>,
+    pub(super) was: Vec<LitStr>,
 }
 
 pub(super) fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
@@ -40,7 +45,7 @@ pub(super) fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
     };
     let allowed: &[&str] = match &input.data {
         Data::Enum(_) => &[AGGREGATE, CRATE],
-        Data::Struct(_) | Data::Union(_) => &[AGGREGATE, NAME, VERSION, CRATE],
+        Data::Struct(_) | Data::Union(_) => &[AGGREGATE, NAME, VERSION, SINCE, UPCAST, WAS, CRATE],
     };
     let mut own = ParsedType::new(&input.ident);
     let before = errors.count();
@@ -93,12 +98,46 @@ fn refuse_on_fields(fields: &Fields, errors: &mut Errors) {
     }
 }
 
+/// Reads `(item, item)` behind `key`; `example` completes the message where there is none.
+fn list<T>(
+    key: &Ident,
+    input: ParseStream,
+    example: &str,
+    item: impl Fn(ParseStream) -> syn::Result<T>,
+) -> syn::Result<Vec<T>> {
+    let wrong = || {
+        syn::Error::new(
+            key.span(),
+            format!("`{key}` needs more: write `{key}({example})`"),
+        )
+    };
+    if !input.peek(syn::token::Paren) {
+        return Err(wrong());
+    }
+    let content;
+    syn::parenthesized!(content in input);
+    let mut items = Vec::new();
+    while !content.is_empty() {
+        items.push(item(&content).map_err(|_| wrong())?);
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    if items.is_empty() {
+        return Err(wrong());
+    }
+    Ok(items)
+}
+
 impl ParsedType {
     fn new(ident: &Ident) -> Self {
         Self {
             ident: ident.clone(),
             name: None,
             version: None,
+            since: None,
+            upcasts: Vec::new(),
+            was: Vec::new(),
         }
     }
 
@@ -107,23 +146,29 @@ impl ParsedType {
         entries(
             attributes,
             EVENT,
-            &[NAME, VERSION],
+            &[NAME, VERSION, SINCE, UPCAST, WAS],
             errors,
             |name, key, input| event.entry(name, key, input),
         );
         event
     }
 
-    fn entry(
-        &mut self,
-        name: &str,
-        key: &Ident,
-        input: syn::parse::ParseStream,
-    ) -> syn::Result<()> {
-        if name == NAME {
-            self.name = Some(value(key, input, "\"route_plan.dispatched\"")?);
-        } else {
-            self.version = Some(value(key, input, "2")?);
+    fn entry(&mut self, name: &str, key: &Ident, input: ParseStream) -> syn::Result<()> {
+        match name {
+            NAME => self.name = Some(value(key, input, "\"route_plan.dispatched\"")?),
+            SINCE => self.since = Some(value(key, input, "2")?),
+            UPCAST => {
+                self.upcasts = list(key, input, "1 = from_version_1", |input| {
+                    let from: LitInt = input.parse()?;
+                    input.parse::<Token![=]>()?;
+                    Ok((from, input.parse()?))
+                })?;
+            }
+            WAS => {
+                let name = |input: ParseStream| input.parse::<LitStr>();
+                self.was = list(key, input, "\"route_plan.sent\"", name)?;
+            }
+            _ => self.version = Some(value(key, input, "2")?),
         }
         Ok(())
     }

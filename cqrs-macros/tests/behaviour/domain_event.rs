@@ -7,14 +7,14 @@ enum RoutePlanEvent {
     Created {
         stops: u32,
     },
-    #[event(name = "route_plan.sent", version = 2)]
+    #[event(name = "route_plan.sent", version = 2, since = 2)]
     Dispatched(String),
     #[serde(rename = "done")]
     AllDone,
 }
 
 #[derive(Clone, Serialize, Deserialize, DomainEvent)]
-#[event(aggregate = "meter", name = "meter.read", version = 3)]
+#[event(aggregate = "meter", name = "meter.read", version = 3, since = 3)]
 struct MeterRead {
     value: u64,
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeZone, Utc};
-use cqrs_core::conformance::fixtures::{AccountForm, Ledger};
+use cqrs_core::conformance::fixtures::{
+    AccountForm, ForgetfulLetterEvent, Ledger, Letter, LetterEvent, OldLetter, OldLetterEvent,
+};
 use cqrs_core::{
     Aggregate, DomainEvent, Error, ManualClock, RequestContext, Root, Sourced, SourcedState, Store,
     StoreErrorKind, UnitOfWork,
@@ -25,6 +27,7 @@ on_each!(
     events_that_are_lacking_are_an_error,
     retention_leaves_streams_alone,
     racing_appends_are_conflicts,
+    what_the_code_cannot_read_is_found_before,
 );
 
 fn north() -> RequestContext {
@@ -248,6 +251,36 @@ async fn racing_appends_are_conflicts<K: Kind>() {
         assert_eq!(done, 1);
         assert_eq!(load(&store).await.unwrap().root.version(), round + 1);
     }
+}
+
+/// The log is compared with the code without reading a payload.
+async fn what_the_code_cannot_read_is_found_before<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    store.verify_events::<ForgetfulLetterEvent>().await.unwrap();
+    let mut old = OldLetter::blank(1);
+    let to = "ann".to_owned();
+    old.raise(OldLetterEvent::Written { to });
+    old.raise(OldLetterEvent::Stamped { euros: 1 });
+    let mut uow = store.unit_of_work(&north());
+    uow.save(old).unwrap();
+    let _ = uow.commit().await.unwrap();
+    let mut uow = store.unit_of_work(&north());
+    let letter = uow.get::<Letter>(1).await.unwrap();
+    uow.remove(letter).unwrap();
+    let _ = uow.commit().await.unwrap();
+
+    store.verify_events::<LetterEvent>().await.unwrap();
+    store.verify_events::<OldLetterEvent>().await.unwrap();
+    let error = store.verify_events::<ForgetfulLetterEvent>().await;
+    let error = error.unwrap_err();
+    assert_eq!(kind(&error), &StoreErrorKind::Schema);
+    assert_eq!(
+        error.to_string(),
+        "the log holds events that the code cannot read:\n\
+         unknown event type \"letter.stamped\" of aggregate \"letter\"\n\
+         event type \"letter.written\" has schema version 1, the code has 2, and nothing lifts it: \
+         write `#[event(upcast(1 = ...))]`"
+    );
 }
 
 /// Units of work that append to the same streams, in whatever order.

@@ -1,0 +1,236 @@
+//! Given events, when a command, then events.
+
+use std::convert::Infallible;
+use std::fmt::{self, Debug};
+
+use super::diff::diff;
+use crate::aggregate::{AggregateRoot, AuditStamps};
+use crate::sourced::{Decide, Sourced};
+
+/// An event-sourced aggregate to which these events have happened. Without any it is a new one.
+///
+/// # Example
+///
+/// ```
+/// use cqrs_core::testing::given;
+/// # use cqrs_core::*;
+/// # #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, DomainEvent)]
+/// # #[event(aggregate = "account")]
+/// # enum AccountEvent { Deposited { cents: i64 }, Withdrawn { cents: i64 } }
+/// # #[derive(Debug, Clone, Aggregate)]
+/// # #[aggregate(sourced, event = AccountEvent)]
+/// # struct Account {
+/// #     #[aggregate(id)] number: i64,
+/// #     #[aggregate(root)] root: Root<AccountEvent>,
+/// #     cents: i64,
+/// # }
+/// # impl Sourced for Account {
+/// #     fn apply(&mut self, event: &AccountEvent) {
+/// #         match event {
+/// #             AccountEvent::Deposited { cents } => self.cents += cents,
+/// #             AccountEvent::Withdrawn { cents } => self.cents -= cents,
+/// #         }
+/// #     }
+/// # }
+/// # impl Account {
+/// #     fn withdraw(&mut self, cents: i64) -> Result<(), &'static str> {
+/// #         if cents > self.cents { return Err("overdrawn"); }
+/// #         self.raise(AccountEvent::Withdrawn { cents });
+/// #         Ok(())
+/// #     }
+/// # }
+/// let account = || given::<Account>(1, [AccountEvent::Deposited { cents: 5 }]);
+///
+/// account()
+///     .when(|account| account.withdraw(3))
+///     .then([AccountEvent::Withdrawn { cents: 3 }])
+///     .then_state(|account| assert_eq!(account.cents, 2));
+/// account().when(|account| account.withdraw(6)).then_error("overdrawn");
+/// ```
+pub fn given<A: Sourced>(id: A::Id, events: impl IntoIterator<Item = A::Event>) -> Given<A> {
+    let mut aggregate = A::blank(id);
+    let mut version = 0;
+    for event in events {
+        aggregate.apply(&event);
+        version += 1;
+    }
+    let stamps = AuditStamps::default();
+    aggregate.root_mut().loaded(version, None, stamps, None);
+    Given { aggregate }
+}
+
+/// An aggregate of either form as it would be loaded: the events that it has raised so far are not
+/// those of the command.
+pub fn given_stored<A: AggregateRoot>(mut aggregate: A) -> Given<A> {
+    let raised = aggregate.root_mut().take_raised();
+    let root = aggregate.root_mut();
+    let version = root.version() + raised.len() as u64;
+    root.saved(version);
+    Given { aggregate }
+}
+
+/// An aggregate before a command.
+#[derive(Debug, Clone)]
+#[must_use = "say what happens: `when`"]
+pub struct Given<A> {
+    aggregate: A,
+}
+
+impl<A: AggregateRoot> Given<A> {
+    /// Runs a command: a method of the aggregate that returns nothing, or a `Result`.
+    pub fn when<R: CommandResult>(
+        mut self,
+        command: impl FnOnce(&mut A) -> R,
+    ) -> Outcome<A, R::Error> {
+        let result = command(&mut self.aggregate).into_result();
+        Outcome {
+            aggregate: self.aggregate,
+            result,
+        }
+    }
+
+    /// Has the aggregate [decide](Decide) a command.
+    pub fn when_decides<C>(mut self, command: C) -> Outcome<A, A::Error>
+    where
+        A: Decide<C>,
+    {
+        let result = self.aggregate.execute(command).map(drop);
+        Outcome {
+            aggregate: self.aggregate,
+            result,
+        }
+    }
+}
+
+/// What a command returns: nothing, or a [`Result`].
+pub trait CommandResult {
+    /// Why it is refused.
+    type Error;
+
+    /// Whether it was refused.
+    ///
+    /// # Errors
+    ///
+    /// Where it was.
+    fn into_result(self) -> Result<(), Self::Error>;
+}
+
+impl CommandResult for () {
+    type Error = Infallible;
+
+    fn into_result(self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+impl<T, E> CommandResult for Result<T, E> {
+    type Error = E;
+
+    fn into_result(self) -> Result<(), E> {
+        self.map(drop)
+    }
+}
+
+/// An aggregate after a command. Its methods panic where the expectation is not met, with what
+/// differs.
+pub struct Outcome<A, E> {
+    aggregate: A,
+    result: Result<(), E>,
+}
+
+impl<A: Debug, E: Debug> Debug for Outcome<A, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome")
+            .field("aggregate", &self.aggregate)
+            .field("result", &self.result)
+            .finish()
+    }
+}
+
+impl<A: AggregateRoot, E> Outcome<A, E> {
+    /// Expects these events, in this order, and no error.
+    ///
+    /// # Panics
+    ///
+    /// Where the command was refused, or raised others.
+    #[track_caller]
+    pub fn then(self, events: impl IntoIterator<Item = A::Event>) -> Self
+    where
+        A::Event: PartialEq + Debug,
+        E: Debug,
+    {
+        let expected: Vec<A::Event> = events.into_iter().collect();
+        if let Err(error) = &self.result {
+            panic!("expected the events {expected:#?}, but the command was refused: {error:?}");
+        }
+        let found = self.aggregate.root().raised();
+        assert!(
+            found == expected,
+            "the events differ (- expected, + raised):\n{}",
+            diff(&expected, found)
+        );
+        self
+    }
+
+    /// Expects that nothing happens, and no error.
+    ///
+    /// # Panics
+    ///
+    /// Where the command was refused, or raised an event.
+    #[track_caller]
+    pub fn then_nothing(self) -> Self
+    where
+        A::Event: PartialEq + Debug,
+        E: Debug,
+    {
+        self.then([])
+    }
+
+    /// Expects this error, and that nothing happened.
+    ///
+    /// # Panics
+    ///
+    /// Where the command was not refused, or for another reason; or raised an event before.
+    #[track_caller]
+    pub fn then_error<X: Debug>(self, error: X) -> Self
+    where
+        A::Event: Debug,
+        E: PartialEq<X> + Debug,
+    {
+        self.then_error_if(|found| {
+            assert!(
+                *found == error,
+                "expected the error {error:?}, but it is {found:?}"
+            );
+        })
+    }
+
+    /// Expects an error, of which `check` asserts what it likes, and that nothing happened.
+    ///
+    /// # Panics
+    ///
+    /// Where the command was not refused, or raised an event before; and where `check` does.
+    #[track_caller]
+    pub fn then_error_if(self, check: impl FnOnce(&E)) -> Self
+    where
+        A::Event: Debug,
+    {
+        let raised = self.aggregate.root().raised();
+        match &self.result {
+            Ok(()) => panic!("expected that the command is refused, but it raised {raised:#?}"),
+            Err(error) => check(error),
+        }
+        assert!(
+            raised.is_empty(),
+            "the command was refused, and yet it raised {raised:#?}"
+        );
+        self
+    }
+
+    /// Hands the aggregate to `check`.
+    #[track_caller]
+    pub fn then_state(self, check: impl FnOnce(&A)) -> Self {
+        check(&self.aggregate);
+        self
+    }
+}
