@@ -15,6 +15,7 @@ mod harness;
 mod latency;
 mod load;
 mod report;
+mod sourced;
 mod write;
 
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Part {
     /// What `load` runs under callgrind.
     #[command(hide = true)]
     LoadOnce(load::Once),
+    /// Loads of an event-sourced aggregate with many events, and of one with few.
+    Sourced(sourced::Options),
     /// Commits: an aggregate and its event.
     Write(write::Options),
 }
@@ -74,6 +77,7 @@ async fn run(url: &str, part: &Part) -> Result<ExitCode> {
         Part::Latency(options) => latency::run(url, options).await?,
         Part::Load(options) => load::run(url, options, &mut results).await?,
         Part::LoadOnce(_) => Vec::new(),
+        Part::Sourced(options) => sourced::run(url, options, &mut results).await?,
         Part::Write(options) => write::run(url, options, &mut results).await?,
     };
     for miss in &misses {

@@ -118,6 +118,7 @@ pub mod reading;
 pub mod repositories;
 pub mod savepoints;
 pub mod sourced;
+pub mod streams;
 pub mod subscriptions;
 mod suite;
 mod support;

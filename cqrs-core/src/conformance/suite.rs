@@ -301,13 +301,15 @@ macro_rules! __conformance_rules {
                 what_raised_nothing_is_not_written
                 an_event_that_was_not_applied_is_refused
                 streams_belong_to_their_tenant
+                a_decision_is_saved
+                consumers_see_its_events
+                rows_and_streams_commit_together
+            }
+            streams {
                 reads_see_what_was_appended
                 an_undone_append_leaves_no_gap
                 streams_are_read_at_one_moment
                 snapshots_change_nothing
-                a_decision_is_saved
-                consumers_see_its_events
-                rows_and_streams_commit_together
                 it_is_loaded_as_it_was
                 its_events_say_who_and_when
             }
