@@ -2,6 +2,7 @@
 //! the pages show no code that is not compiled here or in the files beside.
 
 mod api_map;
+mod audit;
 mod event_sourcing;
 mod finders;
 mod guide_snippets;
@@ -137,9 +138,10 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
+    include_str!("audit.rs"),
     include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
     include_str!("interceptors.rs"),
@@ -154,6 +156,7 @@ const SOURCES: [&str; 14] = [
     include_str!("event_sourcing.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");
+const AUDIT: &str = include_str!("audit.md");
 const CACHING: &str = include_str!("caching.md");
 const EVENT_SOURCING: &str = include_str!("event-sourcing.md");
 const FINDERS: &str = include_str!("finders.md");
@@ -198,6 +201,7 @@ fn every_rust_block_is_compiled() {
     let sources = SOURCES.map(lines);
     let blocks = [
         GUIDE,
+        AUDIT,
         CACHING,
         EVENT_SOURCING,
         FINDERS,

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use tracing::Instrument;
+
 use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
 use crate::envelope::{Envelope, RawPayload};
@@ -198,7 +200,9 @@ impl<'s, S: Store> Live<'s, S> {
             let (_, row) = place.or_insert_with(|| (address, None));
             projection.apply(row, &event)
         };
-        self.store.scan_log(self.context, slice, each).await?;
+        let scan = self.store.scan_log(self.context, slice, each);
+        scan.instrument(self.context.span("live projection"))
+            .await?;
         Ok(fold)
     }
 }

@@ -8,7 +8,7 @@ pub(crate) use sql::{ParameterType, Prepared, ResultColumn, verify_sql};
 
 use std::fmt;
 
-use cqrs_core::mapping::{Column, Table};
+use cqrs_core::mapping::{Column, ColumnRole, Table};
 use cqrs_core::{Error, Result, StoreError, StoreErrorKind};
 
 use crate::backend::Backed;
@@ -54,6 +54,27 @@ impl fmt::Display for LiveKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.is_primary { "primary" } else { "unique" };
         write!(f, "{kind} key ({})", self.columns.join(", "))
+    }
+}
+
+/// A foreign key as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LiveForeignKey {
+    /// The table that it points to.
+    pub(crate) target: String,
+    /// The names of its columns, each with the one that it points to.
+    pub(crate) columns: Vec<(String, String)>,
+}
+
+impl fmt::Display for LiveForeignKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (own, other): (Vec<&str>, Vec<&str>) = self
+            .columns
+            .iter()
+            .map(|(own, other)| (own.as_str(), other.as_str()))
+            .unzip();
+        let (own, other) = (own.join(", "), other.join(", "));
+        write!(f, "foreign key ({own}) to {} ({other})", self.target)
     }
 }
 
@@ -106,6 +127,11 @@ pub(crate) async fn verify<B: Backed>(
             let keys = B::live_keys(connection.begin_work(), table.name()).await?;
             connection.end_work();
             compare_key(table, &live, &keys, &mut differences);
+        }
+        if table.is_child() {
+            let found = B::live_foreign_keys(connection.begin_work(), table.name()).await?;
+            connection.end_work();
+            compare_foreign_key(table, &live, &found, &mut differences);
         }
     }
     if row_level_security {
@@ -283,6 +309,42 @@ fn compare_key(
     let columns = expected.join(", ");
     differences.push(format!(
         "table {}, column {columns}: expected primary key ({columns}), found {found}",
+        table.name()
+    ));
+}
+
+/// Looks for the foreign key without which children may be there whose aggregate is not.
+fn compare_foreign_key(
+    table: &Table,
+    live: &[LiveColumn],
+    found: &[LiveForeignKey],
+    differences: &mut Vec<String>,
+) {
+    let Some((column, (parent, key))) = table.column_with(ColumnRole::Parent).zip(table.parent())
+    else {
+        return;
+    };
+    let column = column.name();
+    let at_column =
+        |foreign: &&LiveForeignKey| foreign.columns.iter().any(|(own, _)| own == column);
+    let is_right = |foreign: &LiveForeignKey| {
+        let points = |(own, other): &(String, String)| own == column && other == key;
+        foreign.target == parent && foreign.columns.iter().any(points)
+    };
+    if found.iter().any(is_right) || !live.iter().any(|live| live.name == column) {
+        return;
+    }
+    let found: Vec<String> = found
+        .iter()
+        .filter(at_column)
+        .map(ToString::to_string)
+        .collect();
+    let found = match found.as_slice() {
+        [] => "none".to_owned(),
+        found => found.join(", "),
+    };
+    differences.push(format!(
+        "table {}, column {column}: expected foreign key ({column}) to {parent} ({key}), found {found}",
         table.name()
     ));
 }

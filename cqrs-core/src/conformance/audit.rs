@@ -1,10 +1,12 @@
 //! Who created, changed and deleted, and when; soft delete.
 
 use super::Harness;
-use super::fixtures::{Locker, Parcel, ParcelEvent, StoredParcel};
-use super::support::{begin, north, ok, south, system, tenant, time};
+use super::fixtures::{Locker, Parcel, ParcelEvent, StoredParcel, Tour};
+use super::support::{Bench, begin, north, ok, south, system, tenant, time};
 use crate::aggregate::AuditStamps;
 use crate::context::RequestContext;
+use crate::id::Id;
+use crate::maintenance::Maintain;
 use crate::read_model::ReadModels;
 use crate::repository::Repository;
 use crate::specification::{Query, Specification};
@@ -171,4 +173,178 @@ pub async fn stamps_can_be_asked_for<H: Harness>(h: &H) {
     assert_eq!(labels, ["second", "third"]);
     assert_eq!(ok(parcels.count(fields.updated_at.lt(time(2))).await), 1);
     assert_eq!(ok(parcels.count(fields.updated_by.is_null()).await), 0);
+}
+
+/// A change of nothing but children is a change of the aggregate.
+pub async fn a_change_in_a_child_alone_is_stamped<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    bench.clock.set(time(1));
+    let tour = Tour::plan("north", &["Graz", "Wels"]);
+    let id = tour.id;
+    bench.save(&north(), tour).await;
+    let mut tour: Tour = bench.load(&north(), id).await;
+    assert_eq!(tour.root.stamps(), &stamps((1, "ann"), (1, "ann")));
+    bench.clock.set(time(2));
+    tour.stops[1].minutes = Some(5);
+    bench.save(&north().with_actor("cat"), tour).await;
+    let mut tour: Tour = bench.load(&north(), id).await;
+    assert_eq!(tour.root.stamps(), &stamps((1, "ann"), (2, "cat")));
+    bench.clock.set(time(3));
+    tour.stops.pop();
+    bench.save(&system(), tour).await;
+    let tour: Tour = bench.load(&north(), id).await;
+    assert_eq!(tour.root.stamps(), &stamps((1, "ann"), (3, "root")));
+    bench.clock.set(time(4));
+    bench.save(&north(), tour).await;
+    let tour: Tour = bench.load(&north(), id).await;
+    assert_eq!(tour.root.stamps(), &stamps((1, "ann"), (3, "root")));
+}
+
+/// The row as it is, whether it is deleted or not.
+async fn stored_row<H: Harness>(bench: &Bench<'_, H>, id: Id<Parcel>) -> StoredParcel {
+    let read_models = bench.store.read_models(&system());
+    let found = ok(read_models.find::<StoredParcel>(id).await);
+    found.unwrap_or_else(|| panic!("parcel {id} has no row"))
+}
+
+/// When and by whom it was created, changed and deleted, in seconds of the suite's time.
+type Stamped<'r> = [Option<(i64, Option<&'r str>)>; 3];
+
+fn stamped(row: &StoredParcel) -> Stamped<'_> {
+    let second = |at: chrono::DateTime<chrono::Utc>| (at - time(0)).num_seconds();
+    [
+        Some((second(row.created_at), row.created_by.as_deref())),
+        Some((second(row.updated_at), row.updated_by.as_deref())),
+        row.deleted_at
+            .map(|at| (second(at), row.deleted_by.as_deref())),
+    ]
+}
+
+/// Bulk inserts, updates and removals leave the stamps that units of work leave.
+pub async fn bulk_changes_are_stamped<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let parcels = |actor: &str| {
+        let context = north().with_actor(actor);
+        bench.store.maintenance::<Parcel>(&context)
+    };
+    bench.clock.set(time(1));
+    let parcel = Parcel::register("bulk");
+    let id = parcel.id;
+    ok(parcels("ann").insert([parcel]).await);
+    let row = stored_row(&bench, id).await;
+    let created = Some((1, Some("ann")));
+    assert_eq!(stamped(&row), [created, created, None]);
+
+    bench.clock.set(time(2));
+    let set = || [Parcel::fields().priority.set(7)];
+    ok(parcels("cat").update(Specification::all(), set()).await);
+    let row = stored_row(&bench, id).await;
+    let updated = Some((2, Some("cat")));
+    assert_eq!(stamped(&row), [created, updated, None]);
+
+    bench.clock.set(time(3));
+    ok(parcels("dan").update(Specification::all(), set()).await);
+    assert_eq!(stored_row(&bench, id).await, row);
+
+    ok(parcels("eve").remove(Specification::all()).await);
+    let row = stored_row(&bench, id).await;
+    let removed = Some((3, Some("eve")));
+    assert_eq!(stamped(&row), [created, removed, removed]);
+}
+
+/// What is changed while it is deleted stays deleted since when it was, and by whom.
+pub async fn a_bulk_change_of_what_is_deleted_keeps_the_deletion<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let parcel = bench.parcel(&north(), "gone").await;
+    let id = parcel.id;
+    bench.clock.set(time(1));
+    bench.remove(&north().with_actor("cat"), parcel).await;
+    bench.clock.set(time(2));
+    let all = bench.store.maintenance::<Parcel>(&system());
+    let all = all.include_deleted();
+    let set = [Parcel::fields().priority.set(7)];
+    let changed = all.update(Specification::all(), set);
+    assert_eq!(ok(changed.await).items(), 1);
+    let row = stored_row(&bench, id).await;
+    let (created, updated) = (Some((0, Some("ann"))), Some((2, Some("root"))));
+    assert_eq!(stamped(&row), [created, updated, Some((1, Some("cat")))]);
+}
+
+/// Who restores has changed it; who created it stays, and nobody has deleted it.
+pub async fn restoring_is_stamped_as_a_change<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let parcel = bench.parcel(&north(), "back").await;
+    let id = parcel.id;
+    bench.clock.set(time(1));
+    bench.remove(&north().with_actor("cat"), parcel).await;
+    bench.clock.set(time(2));
+    let parcels = bench.store.maintenance::<Parcel>(&system());
+    assert_eq!(ok(parcels.restore(Specification::all()).await).items(), 1);
+    let row = stored_row(&bench, id).await;
+    let created = Some((0, Some("ann")));
+    assert_eq!(stamped(&row), [created, Some((2, Some("root"))), None]);
+    let parcel: Parcel = bench.load(&north(), id).await;
+    assert_eq!(parcel.root.stamps(), &stamps((0, "ann"), (2, "root")));
+
+    bench.clock.set(time(3));
+    bench.remove(&north(), parcel).await;
+    let row = stored_row(&bench, id).await;
+    let removed = Some((3, Some("ann")));
+    assert_eq!(stamped(&row), [created, removed, removed]);
+}
+
+/// Without an actor, bulk work too says when, and not who; also where somebody is named before.
+pub async fn bulk_work_of_nobody_is_stamped_as_null<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let nobody = RequestContext::tenant(tenant("north"));
+    let parcels = bench.store.maintenance::<Parcel>(&nobody);
+    let fresh = Parcel::register("fresh");
+    let fresh_id = fresh.id;
+    ok(parcels.insert([fresh]).await);
+    let row = stored_row(&bench, fresh_id).await;
+    assert_eq!(stamped(&row), [Some((0, None)), Some((0, None)), None]);
+
+    let named = bench.parcel(&north(), "named").await.id;
+    let created = Some((0, Some("ann")));
+    let is_named = || Parcel::fields().label.eq("named");
+    bench.clock.set(time(1));
+    let set = [Parcel::fields().priority.set(7)];
+    ok(parcels.update(is_named(), set).await);
+    let row = stored_row(&bench, named).await;
+    assert_eq!(stamped(&row), [created, Some((1, None)), None]);
+    bench.clock.set(time(2));
+    ok(parcels.remove(is_named()).await);
+    let row = stored_row(&bench, named).await;
+    assert_eq!(stamped(&row), [created, Some((2, None)), Some((2, None))]);
+    bench.clock.set(time(3));
+    ok(parcels.restore(is_named()).await);
+    let row = stored_row(&bench, named).await;
+    assert_eq!(stamped(&row), [created, Some((3, None)), None]);
+}
+
+/// What is imported was created now and by who imports it, and is deleted by nobody, whatever it
+/// was where it comes from.
+pub async fn an_import_is_stamped_as_new<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let parcel = bench.parcel(&north(), "moved").await;
+    bench.clock.set(time(1));
+    bench.remove(&north().with_actor("cat"), parcel).await;
+    let all = bench.store.maintenance::<Parcel>(&system());
+    let found = ok(all.include_deleted().query(Query::all()).await);
+    let copies: Vec<Parcel> = found
+        .into_iter()
+        .map(|parcel| Parcel {
+            id: Id::new(),
+            ..parcel
+        })
+        .collect();
+    let id = copies[0].id;
+    bench.clock.set(time(2));
+    let parcels = bench.store.maintenance::<Parcel>(&system());
+    ok(parcels.import(copies.into_iter(), |_| {}).await);
+    let row = stored_row(&bench, id).await;
+    let created = Some((2, Some("root")));
+    assert_eq!(stamped(&row), [created, created, None]);
+    let parcel: Parcel = bench.load(&north(), id).await;
+    assert_eq!(parcel.root.stamps(), &stamps((2, "root"), (2, "root")));
 }

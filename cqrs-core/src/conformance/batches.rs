@@ -55,6 +55,11 @@ pub async fn a_failed_batch_says_what_was_committed<H: Harness>(h: &H) {
         (4, 2)
     );
     assert_already_exists::<Counter>(error.cause(), &6);
+    let says = format!(
+        "the batch after 4 committed items failed: {}",
+        error.cause()
+    );
+    assert_eq!(error.to_string(), says);
     let log = bench.log().await;
     let ids: Vec<&str> = log
         .iter()

@@ -79,6 +79,7 @@ macro_rules! __conformance_rules {
                 aggregates_without_tenant_are_everyones
                 a_tenant_may_have_any_name
                 work_across_tenants_is_visible_in_the_trace
+                maintenance_is_visible_in_the_trace
             }
             audit {
                 creation_is_stamped
@@ -88,6 +89,12 @@ macro_rules! __conformance_rules {
                 soft_delete_keeps_the_row_from_sight
                 soft_delete_is_stamped
                 stamps_can_be_asked_for
+                a_change_in_a_child_alone_is_stamped
+                bulk_changes_are_stamped
+                a_bulk_change_of_what_is_deleted_keeps_the_deletion
+                restoring_is_stamped_as_a_change
+                bulk_work_of_nobody_is_stamped_as_null
+                an_import_is_stamped_as_new
             }
             finders {
                 conditions_on_every_type

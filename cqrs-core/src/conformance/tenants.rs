@@ -1,13 +1,15 @@
 //! Tenants: what is not yours does not exist.
 
 use super::Harness;
-use super::fixtures::{Counter, Locker, Parcel};
+use super::fixtures::{Counter, Locker, Parcel, ParcelList};
 use super::support::{Bench, assert_not_found, begin, err, north, ok, south, system, tenant};
 use super::trace::Recorded;
+use crate::aggregate::Root;
 use crate::context::RequestContext;
 use crate::error::Error;
+use crate::maintenance::Maintain;
 use crate::repository::Repository;
-use crate::specification::{Query, Specification};
+use crate::specification::{PageRequest, Query, Specification};
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
 
@@ -208,6 +210,13 @@ pub async fn work_across_tenants_is_visible_in_the_trace<H: Harness>(h: &H) {
             "INFO work=\"read models\" system=true actor=\"root\"",
         ]
     );
+    let across = system();
+    let live = bench.store.live(&across);
+    assert_eq!(ok(live.rows(&ParcelList).await), []);
+    assert_eq!(
+        recorded.take(),
+        ["INFO work=\"live projection\" system=true actor=\"root\""]
+    );
     drop(bench.unit_of_work(&north()));
     drop(
         bench
@@ -221,4 +230,61 @@ pub async fn work_across_tenants_is_visible_in_the_trace<H: Harness>(h: &H) {
             "DEBUG work=\"read models\" tenant=\"south\"",
         ]
     );
+}
+
+/// Bulk work runs in the span of its context, one for each transaction or read.
+pub async fn maintenance_is_visible_in_the_trace<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    for (context, expected) in [
+        (
+            system(),
+            "INFO work=\"maintenance\" system=true actor=\"root\"",
+        ),
+        (
+            north(),
+            "DEBUG work=\"maintenance\" tenant=\"north\" actor=\"ann\"",
+        ),
+        (
+            RequestContext::tenant(tenant("north")),
+            "DEBUG work=\"maintenance\" tenant=\"north\"",
+        ),
+    ] {
+        let parcel = |label: &str| {
+            let mut parcel = Parcel::register(label);
+            parcel.root = Root::for_tenant(tenant("north"));
+            parcel
+        };
+        let all = Specification::all;
+        let priority = Parcel::fields().priority;
+        let recorded = Recorded::start();
+        let taken = |what: &str, times: usize| {
+            assert_eq!(recorded.take(), vec![expected; times], "{what}");
+        };
+        let parcels = bench.store.maintenance::<Parcel>(&context).batch_size(2);
+        taken("no work", 0);
+        ok(parcels.insert([parcel("a")]).await);
+        taken("insert", 1);
+        let imported = ["b", "c", "d"].map(parcel).into_iter();
+        assert_eq!(ok(parcels.import(imported, |_| {}).await).items(), 3);
+        taken("import", 2);
+        assert_eq!(ok(parcels.query(Query::all()).await).len(), 4);
+        taken("query", 1);
+        ok(parcels.page(Query::all(), PageRequest::first(2)).await);
+        taken("page", 1);
+        assert_eq!(ok(parcels.count(all()).await), 4);
+        taken("count", 1);
+        let mut export = parcels.export(Query::all());
+        while ok(export.next().await).is_some() {}
+        taken("export", 1);
+        let some = || Parcel::fields().label.eq("a");
+        ok(parcels.update(some(), [priority.set(-1)]).await);
+        taken("update", 1);
+        ok(parcels.remove(some()).await);
+        taken("remove", 1);
+        ok(parcels.restore(some()).await);
+        taken("restore", 1);
+        // Two full batches, and a look whether there is more.
+        assert_eq!(ok(parcels.purge(all()).await).items(), 4);
+        taken("purge", 3);
+    }
 }

@@ -81,15 +81,16 @@ impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the batch after {} committed items failed",
-            self.committed.items
+            "the batch after {} committed items failed: {}",
+            self.committed.items, self.cause
         )
     }
 }
 
 impl std::error::Error for BatchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
+        // The message says what the cause says; what is behind that comes next.
+        std::error::Error::source(&self.cause)
     }
 }
 

@@ -7,11 +7,14 @@ use syn::{Attribute, Ident, LitStr, ReturnType, Token, TraitItemFn, Type};
 
 use super::Kind;
 use super::finder::parameters;
-use super::sql_text::{locks, scan};
+use super::sql_text::{Marks, locks, scan};
 use crate::errors::Errors;
 use crate::symbol::{ALL_TENANTS, LOCK, SQL, TENANT, WITHOUT_TENANT};
 use crate::types;
 
+/// The database in whose texts `?` and `@` are operators and `$` quotes; in others they may begin
+/// parameters.
+const OPERATORS_IN: &str = "postgres";
 const SAYS: &str = "write `#[sql(\"SELECT ...\")]`, or one text for each database: `#[sql(postgres = \"...\", sqlite = \"...\")]`";
 const RETURNS: &str = "a finder with `#[sql]` returns `Result<Vec<T>>` for all rows, `Result<Option<T>>` for the only one, if there is one, or `Result<T>` for the only one";
 
@@ -232,7 +235,11 @@ fn texts(
     names.push(TENANT.to_owned());
     let (mut texts, mut mentions) = (Vec::new(), Vec::new());
     for (database, text) in &said.texts {
-        let scanned = match scan(&text.value(), &names) {
+        let marks = match database {
+            Some(database) if database == OPERATORS_IN => Marks::Operators,
+            _ => Marks::Parameters,
+        };
+        let scanned = match scan(&text.value(), &names, marks) {
             Ok(scanned) => scanned,
             Err(message) => {
                 errors.push(syn::Error::new(text.span(), message));

@@ -1,5 +1,15 @@
 //! The text of a statement: which parameters it names, and what it must not hold.
 
+/// What `?`, `@` and `$` are in a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// Operators and quotes.
+    Operators,
+    /// In some database where the text may run, the beginning of a parameter. It would be one that
+    /// nobody gives, and is NULL.
+    Parameters,
+}
+
 /// A text whose parameters are numbered.
 #[derive(Debug, PartialEq)]
 pub(super) struct Scanned {
@@ -17,10 +27,11 @@ pub(super) struct Scanned {
 /// - quotes and comments end, and comments do not nest
 /// - there is one statement, which reads: `SELECT`, `WITH` or `VALUES`
 /// - there are no parameters of another spelling
-pub(super) fn scan(text: &str, parameters: &[String]) -> Result<Scanned, String> {
+pub(super) fn scan(text: &str, parameters: &[String], marks: Marks) -> Result<Scanned, String> {
     let mut scanner = Scanner {
         text,
         at: 0,
+        marks,
         sql: String::with_capacity(text.len()),
         code: String::with_capacity(text.len()),
     };
@@ -42,6 +53,7 @@ pub(super) fn locks(text: &str, parameters: &[String]) -> bool {
     let mut scanner = Scanner {
         text,
         at: 0,
+        marks: Marks::Operators,
         sql: String::new(),
         code: String::new(),
     };
@@ -56,6 +68,7 @@ pub(super) fn locks(text: &str, parameters: &[String]) -> bool {
 struct Scanner<'t> {
     text: &'t str,
     at: usize,
+    marks: Marks,
     sql: String,
     /// The text without quotes and comments.
     code: String,
@@ -85,6 +98,9 @@ impl Scanner<'_> {
             let Some(first) = rest.chars().next() else {
                 return Ok(None);
             };
+            if self.marks == Marks::Parameters {
+                check_mark(rest, &self.code)?;
+            }
             if let Some(length) = quoted(rest, &self.code)? {
                 self.copy(length, false);
                 continue;
@@ -112,6 +128,20 @@ impl Scanner<'_> {
                 other => self.copy(other.len_utf8(), true),
             }
         }
+    }
+}
+
+/// Refuses a parameter of another spelling at the beginning of a text; `before` is the code in
+/// front of it. A `$` within a name is part of that.
+fn check_mark(text: &str, before: &str) -> Result<(), String> {
+    let is_of_name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    match text.chars().next() {
+        Some('$') if before.ends_with(is_of_name) => Ok(()),
+        Some('$') if text[1..].starts_with(|c: char| c.is_ascii_digit()) => Ok(()),
+        Some(mark @ ('?' | '@' | '$')) => Err(format!(
+            "`{mark}` begins a parameter in SQLite, and a parameter is named: write `:name`; for an operator or a quote of Postgres say which text is its: `#[sql(postgres = \"...\", sqlite = \"...\")]`"
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -244,7 +274,7 @@ mod tests {
 
     fn scanned(text: &str) -> Result<(String, Vec<usize>), String> {
         let parameters = ["id", "min", "tenant"].map(str::to_owned);
-        scan(text, &parameters).map(|scanned| (scanned.sql, scanned.named))
+        scan(text, &parameters, Marks::Operators).map(|scanned| (scanned.sql, scanned.named))
     }
 
     #[test]
@@ -335,6 +365,32 @@ mod tests {
             let error = scanned(text).unwrap_err();
             assert!(error.contains(message), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn other_spellings_of_parameters_are_refused() {
+        let scanned = |text, marks| scan(text, &["id".to_owned()], marks).map(|found| found.sql);
+        for text in [
+            "SELECT ?",
+            "SELECT ?1",
+            "SELECT a ? 'b'",
+            "SELECT @id",
+            "SELECT $id",
+            "SELECT $$a$$",
+        ] {
+            let error = scanned(text, Marks::Parameters).unwrap_err();
+            assert!(error.contains("write `:name`"), "{text}: {error}");
+            assert_eq!(scanned(text, Marks::Operators), Ok(text.to_owned()));
+        }
+        for text in [
+            "SELECT '?@$a'",
+            "SELECT \"?\", `@a` -- $a ?",
+            "SELECT a$b, c$ /* ? */",
+        ] {
+            assert_eq!(scanned(text, Marks::Parameters), Ok(text.to_owned()));
+        }
+        let error = scanned("SELECT $1", Marks::Parameters).unwrap_err();
+        assert!(error.contains("in place of `$1`"), "{error}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::statements::Statements;
 use crate::tenancy::{self, TenantSite};
-use crate::verify::{LiveColumn, LiveKey, ParameterType, Prepared, ResultColumn};
+use crate::verify::{LiveColumn, LiveForeignKey, LiveKey, ParameterType, Prepared, ResultColumn};
 
 /// What is bound to one place of a statement, with the type of its values, which NULL and an empty
 /// list do not tell.
@@ -462,6 +462,12 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         connection: &mut Self::Connection,
         table: &str,
     ) -> impl Future<Output = Result<Vec<LiveKey>>> + Send;
+
+    /// The foreign keys of a table of the database.
+    fn live_foreign_keys(
+        connection: &mut Self::Connection,
+        table: &str,
+    ) -> impl Future<Output = Result<Vec<LiveForeignKey>>> + Send;
 
     /// Whether a live column can hold values of a type, or what would be expected of it.
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str>;

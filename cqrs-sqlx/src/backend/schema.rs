@@ -5,7 +5,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{ColumnIndex, Decode, Row, SqlSafeStr, Type};
 
 use crate::statements::{names, quoted};
-use crate::verify::{LiveColumn, LiveKey};
+use crate::verify::{LiveColumn, LiveForeignKey, LiveKey};
 
 /// The migrations of the framework's own tables: these, by number, name and SQL.
 pub(super) fn migrations(scripts: &[(i64, &'static str, &'static str)]) -> Migrator {
@@ -113,6 +113,29 @@ where
                         is_primary,
                     },
                 ));
+            }
+        }
+    }
+    Ok(keys.into_iter().map(|(_, key)| key).collect())
+}
+
+/// Reads rows of the name of a foreign key, the table that it points to, one of its columns, and
+/// the one that this points to.
+pub(super) fn read_live_foreign_keys<R>(rows: &[R]) -> sqlx::Result<Vec<LiveForeignKey>>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let mut keys: Vec<(String, LiveForeignKey)> = Vec::new();
+    for row in rows {
+        let (name, target): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let column = (row.try_get(2)?, row.try_get(3)?);
+        match keys.last_mut() {
+            Some((last, key)) if *last == name => key.columns.push(column),
+            _ => {
+                let columns = vec![column];
+                keys.push((name, LiveForeignKey { target, columns }));
             }
         }
     }

@@ -42,7 +42,7 @@ use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::lent;
 use crate::statements::Statements;
-use crate::verify::{LiveColumn, LiveKey, ParameterType, Prepared, ResultColumn};
+use crate::verify::{LiveColumn, LiveForeignKey, LiveKey, ParameterType, Prepared, ResultColumn};
 
 /// The Postgres backend.
 #[derive(Debug, Clone)]
@@ -516,6 +516,10 @@ impl Backed for Postgres {
 
     async fn live_keys(session: &mut Session, table: &str) -> Result<Vec<LiveKey>> {
         schema::live_keys(&mut session.connection, table).await
+    }
+
+    async fn live_foreign_keys(session: &mut Session, table: &str) -> Result<Vec<LiveForeignKey>> {
+        schema::live_foreign_keys(&mut session.connection, table).await
     }
 
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {

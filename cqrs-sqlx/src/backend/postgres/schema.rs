@@ -8,10 +8,11 @@ use sqlx::PgConnection;
 
 use super::error::error;
 use crate::backend::schema::{
-    foreign_key_sql, null_sql, read_live_columns, read_live_keys, tenant_index_sql,
+    foreign_key_sql, null_sql, read_live_columns, read_live_foreign_keys, read_live_keys,
+    tenant_index_sql,
 };
 use crate::statements::{names, quoted};
-use crate::verify::{LiveColumn, LiveKey};
+use crate::verify::{LiveColumn, LiveForeignKey, LiveKey};
 
 /// The type of a new column.
 pub(super) const fn type_name(column_type: ColumnType) -> &'static str {
@@ -147,4 +148,30 @@ pub(super) async fn live_keys(connection: &mut PgConnection, table: &str) -> Res
     .await;
     rows.and_then(|rows| read_live_keys(&rows))
         .map_err(|cause| error(cause, "reading the keys of a table"))
+}
+
+/// The foreign keys of a table. One that points to a table of that name elsewhere names its schema.
+pub(super) async fn live_foreign_keys(
+    connection: &mut PgConnection,
+    table: &str,
+) -> Result<Vec<LiveForeignKey>> {
+    let rows = sqlx::query(
+        "SELECT c.oid::text,
+                CASE WHEN t.oid = to_regclass(quote_ident(t.relname))
+                     THEN t.relname::text ELSE t.relnamespace::regnamespace::text || '.' || t.relname
+                END,
+                own.attname::text, other.attname::text
+         FROM pg_constraint c
+         JOIN pg_class t ON t.oid = c.confrelid
+         CROSS JOIN unnest(c.conkey, c.confkey) WITH ORDINALITY AS k(own, other, place)
+         JOIN pg_attribute own ON own.attrelid = c.conrelid AND own.attnum = k.own
+         JOIN pg_attribute other ON other.attrelid = c.confrelid AND other.attnum = k.other
+         WHERE c.conrelid = to_regclass(quote_ident($1)) AND c.contype = 'f'
+         ORDER BY c.oid, k.place",
+    )
+    .bind(table)
+    .fetch_all(connection)
+    .await;
+    rows.and_then(|rows| read_live_foreign_keys(&rows))
+        .map_err(|cause| error(cause, "reading the foreign keys of a table"))
 }

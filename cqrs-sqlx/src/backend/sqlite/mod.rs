@@ -40,7 +40,7 @@ use crate::backend::{
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::statements::Statements;
-use crate::verify::{LiveColumn, LiveKey, ParameterType, Prepared, ResultColumn};
+use crate::verify::{LiveColumn, LiveForeignKey, LiveKey, ParameterType, Prepared, ResultColumn};
 
 /// The SQLite backend.
 ///
@@ -466,6 +466,13 @@ impl Backed for Sqlite {
 
     async fn live_keys(connection: &mut SqliteConnection, table: &str) -> Result<Vec<LiveKey>> {
         schema::live_keys(connection, table).await
+    }
+
+    async fn live_foreign_keys(
+        connection: &mut SqliteConnection,
+        table: &str,
+    ) -> Result<Vec<LiveForeignKey>> {
+        schema::live_foreign_keys(connection, table).await
     }
 
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {

@@ -8,10 +8,11 @@ use sqlx::SqliteConnection;
 
 use super::error::error;
 use crate::backend::schema::{
-    foreign_key_sql, null_sql, read_live_columns, read_live_keys, tenant_index_sql,
+    foreign_key_sql, null_sql, read_live_columns, read_live_foreign_keys, read_live_keys,
+    tenant_index_sql,
 };
 use crate::statements::{names, quoted};
-use crate::verify::{LiveColumn, LiveKey};
+use crate::verify::{LiveColumn, LiveForeignKey, LiveKey};
 
 /// The type of a new column, one of those that a STRICT table knows.
 pub(super) const fn type_name(column_type: ColumnType) -> &'static str {
@@ -157,6 +158,28 @@ pub(super) async fn live_keys(
     .await;
     rows.and_then(|rows| read_live_keys(&rows))
         .map_err(|cause| error(cause, "reading the keys of a table"))
+}
+
+/// The foreign keys of a table. One that names no columns of the other table points to its primary
+/// key.
+pub(super) async fn live_foreign_keys(
+    connection: &mut SqliteConnection,
+    table: &str,
+) -> Result<Vec<LiveForeignKey>> {
+    let rows = sqlx::query(
+        "SELECT CAST(f.id AS text), lower(f.\"table\"), lower(f.\"from\"),
+                lower(coalesce(
+                    f.\"to\",
+                    (SELECT name FROM pragma_table_info(f.\"table\") WHERE pk = f.seq + 1),
+                    '?'))
+         FROM pragma_foreign_key_list($1) AS f
+         ORDER BY f.id, f.seq",
+    )
+    .bind(table)
+    .fetch_all(connection)
+    .await;
+    rows.and_then(|rows| read_live_foreign_keys(&rows))
+        .map_err(|cause| error(cause, "reading the foreign keys of a table"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Tables and columns that are missing, or are not those of the code.
 
-use cqrs_core::conformance::fixtures::Tour;
+use cqrs_core::conformance::fixtures::{Shelf, Tour};
 use cqrs_core::{
     Aggregate, DomainEvent, Entity, Error, Id, Position, Query, ReadModel, Repository,
     RequestContext, Root, Store, StoreErrorKind, UnitOfWork,
@@ -20,6 +20,7 @@ on_each!(
     all_differences_come_at_once,
     keys_are_compared,
     tables_of_children_are_compared,
+    foreign_keys_of_children_are_compared,
     a_table_has_rows_of_one_type,
     columns_that_the_database_computes_are_not_written,
     a_store_that_was_not_migrated_says_so,
@@ -286,6 +287,8 @@ async fn tables_of_children_are_compared<K: Kind>() {
         "table conformance_ticket, column number: expected not null, found nullable",
         "table conformance_ticket, column tour, number: expected primary key (tour, number), \
          found none",
+        "table conformance_ticket, column tour: expected foreign key (tour) to \
+         conformance_tour (id), found none",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
     for (found, start) in found.iter().zip(starts) {
@@ -295,6 +298,72 @@ async fn tables_of_children_are_compared<K: Kind>() {
     let mut uow = store.unit_of_work(&stores::tenant("north"));
     let error = uow.query::<Tour>(Query::all()).await.unwrap_err();
     assert_schema(&error, &["city", "store.verify("]);
+}
+
+/// One to the aggregate is asked for, by itself or with more columns; others may be there.
+async fn foreign_keys_of_children_are_compared<K: Kind>() {
+    let fresh = Fresh::<K>::empty().await;
+    let store = fresh.open(StoreOptions::default()).await;
+    store.migrate().await.unwrap();
+    store.create_tables(&[Shelf::table()]).await.unwrap();
+    let (parent, other) = ("conformance_shelf_id", "elsewhere");
+    fresh
+        .run(
+            "CREATE TABLE elsewhere (id bigint PRIMARY KEY, shelf bigint UNIQUE);
+             ALTER TABLE conformance_shelf ADD COLUMN label integer;
+             CREATE UNIQUE INDEX labelled ON conformance_shelf (id, label);
+             CREATE UNIQUE INDEX by_label ON conformance_shelf (label)",
+        )
+        .await;
+    let right = format!("FOREIGN KEY ({parent}) REFERENCES conformance_shelf (id)");
+    let wrong = format!("FOREIGN KEY ({parent}) REFERENCES {other} (shelf)");
+    let says = |found: &str| {
+        vec![format!(
+            "table conformance_book, column {parent}: expected foreign key ({parent}) to \
+             conformance_shelf (id), found {found}"
+        )]
+    };
+    for (keys, expected) in [
+        (String::new(), says("none")),
+        (format!(", {right}"), vec![]),
+        (format!(", {wrong}, {right}"), vec![]),
+        (
+            format!(", FOREIGN KEY ({parent}) REFERENCES conformance_shelf"),
+            vec![],
+        ),
+        (
+            format!(", FOREIGN KEY ({parent}, number) REFERENCES conformance_shelf (id, label)"),
+            vec![],
+        ),
+        (
+            format!(", {wrong}"),
+            says(&format!("foreign key ({parent}) to {other} (shelf)")),
+        ),
+        (
+            format!(", FOREIGN KEY ({parent}) REFERENCES conformance_shelf (label)"),
+            says(&format!(
+                "foreign key ({parent}) to conformance_shelf (label)"
+            )),
+        ),
+        (
+            format!(", FOREIGN KEY (number) REFERENCES conformance_shelf (id)"),
+            says("none"),
+        ),
+    ] {
+        fresh
+            .run(&format!(
+                "DROP TABLE conformance_book;
+                 CREATE TABLE conformance_book ({parent} bigint NOT NULL,
+                     position integer NOT NULL, number bigint NOT NULL,
+                     PRIMARY KEY ({parent}, number){keys})"
+            ))
+            .await;
+        let found = match store.verify(&[Shelf::table()]).await {
+            Ok(()) => vec![],
+            Err(error) => differences(&error),
+        };
+        assert_eq!(found, expected, "{keys}");
+    }
 }
 
 async fn a_table_has_rows_of_one_type<K: Kind>() {
