@@ -199,7 +199,8 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
             "cqrs_segment",
             "cqrs_dead_letter",
             "cqrs_operation",
-            "cqrs_receipt"
+            "cqrs_receipt",
+            "cqrs_snapshot"
         ]
         .map(|table| format!("table {table}: {hint}"))
     );
