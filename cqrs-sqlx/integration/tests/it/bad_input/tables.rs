@@ -347,7 +347,7 @@ async fn foreign_keys_of_children_are_compared<K: Kind>() {
             )),
         ),
         (
-            format!(", FOREIGN KEY (number) REFERENCES conformance_shelf (id)"),
+            ", FOREIGN KEY (number) REFERENCES conformance_shelf (id)".to_owned(),
             says("none"),
         ),
     ] {
