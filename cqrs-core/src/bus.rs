@@ -85,6 +85,15 @@ impl<B: EventBus, T: Send + 'static> Projection<T> for Relay<B> {
         true
     }
 
+    fn has_side_effects(&self) -> bool {
+        true
+    }
+
+    /// It has written nothing here.
+    async fn clear(&self, _: &mut T) -> Result<()> {
+        Ok(())
+    }
+
     async fn apply(&self, page: &[Envelope<RawPayload>], _: &mut T) -> Result<()> {
         let lifted = self.lifted(page)?;
         self.bus.publish(lifted.as_deref().unwrap_or(page)).await

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::envelope::{Envelope, RawPayload};
+use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::projection::Projection;
 use crate::staging::StagedWrite;
@@ -165,7 +165,7 @@ impl<T: Send + 'static> Inline<T> {
             if page.is_empty() {
                 continue;
             }
-            let applied = projection.apply(&page, transaction).await;
+            let applied = projection.apply(&page, Position::START, transaction).await;
             applied.map_err(|cause| Error::Projection {
                 name: projection.name().to_owned(),
                 cause: Box::new(cause),

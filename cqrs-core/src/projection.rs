@@ -42,6 +42,28 @@ pub trait Projection<T>: Send + Sync + 'static {
         false
     }
 
+    /// Whether it acts on the world outside of its transaction: it publishes, calls, sends mail.
+    /// `false`, unless told.
+    ///
+    /// Such a projection is not given events again that its subscription has passed before it was
+    /// [reset](crate::Subscription#resets).
+    fn has_side_effects(&self) -> bool {
+        false
+    }
+
+    /// Removes everything that it has written, in the transaction of a
+    /// [reset](crate::Subscription#resets).
+    ///
+    /// # Errors
+    ///
+    /// Unless told, a [`Usage`](StoreErrorKind::Usage) error: the framework does not know what
+    /// SQL of your own has written.
+    fn clear(&self, transaction: &mut T) -> impl Future<Output = Result<()>> + Send {
+        let _ = transaction;
+        let error = not_clearable(self.name());
+        async { Err(error) }
+    }
+
     /// Applies a page of events, in the order of the log.
     ///
     /// # Transaction
@@ -132,6 +154,13 @@ pub trait ProjectionTransaction: Send + 'static {
         &mut self,
         addresses: &[RowAddress],
     ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Deletes all rows of the read model, of all tenants.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    fn clear<R: ReadModel>(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Where a row of a read table is found: its tenant and its key.
@@ -255,6 +284,10 @@ where
         P::ROW_PER_AGGREGATE
     }
 
+    async fn clear(&self, transaction: &mut T) -> Result<()> {
+        transaction.clear::<P::Row>().await
+    }
+
     async fn apply(&self, page: &[Envelope<P::Event>], transaction: &mut T) -> Result<()> {
         let mut addresses: Vec<RowAddress> = Vec::new();
         let mut by_identity: HashMap<String, usize> = HashMap::new();
@@ -322,6 +355,16 @@ where
         }
         Ok(())
     }
+}
+
+pub(crate) fn not_clearable(name: &str) -> Error {
+    Error::store(
+        StoreErrorKind::Usage,
+        format!(
+            "projection {name:?} does not say how what it has written is removed: implement \
+             `clear`"
+        ),
+    )
 }
 
 /// Checks that no row gets events of two aggregates.

@@ -3,7 +3,7 @@
 use cqrs_core::conformance::fixtures::{CounterTotals, LabelUses, LockerList, ParcelList};
 use cqrs_core::conformance::{Harness, Setup};
 use cqrs_core::memory::{InMemoryTransaction, SubscriptionState};
-use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, Subscription};
+use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, StartAt, Subscription};
 
 struct Memory;
 
@@ -53,6 +53,20 @@ impl Harness for Memory {
 
     async fn resume(&self, store: &InMemoryStore, subscription: &str) {
         store.resume(subscription).expect("it is subscribed");
+    }
+
+    async fn pause(&self, store: &InMemoryStore, subscription: &str) {
+        let paused = store.pause_subscription(subscription);
+        paused.await.expect("it is subscribed");
+    }
+
+    async fn reset_subscription(
+        &self,
+        store: &InMemoryStore,
+        make: &(dyn Fn() -> Subscription<InMemoryTransaction> + Sync),
+        to: StartAt,
+    ) -> cqrs_core::Result<()> {
+        store.reset_subscription(make().name(), to).await
     }
 
     async fn dead_letters(&self, store: &InMemoryStore, subscription: &str) -> Vec<Position> {

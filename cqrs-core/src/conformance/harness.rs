@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::clock::ManualClock;
 use crate::envelope::{Envelope, Position, RawPayload};
+use crate::error::Result;
 use crate::interceptor::Interceptors;
 use crate::maintenance::BulkStore;
 use crate::projection::ProjectionTransaction;
 use crate::store::RetryPolicy;
-use crate::subscription::Subscription;
+use crate::subscription::{StartAt, Subscription};
 
 /// A backend for the suite.
 ///
@@ -55,7 +56,18 @@ pub trait Harness: Sync {
         make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
     ) -> impl Future<Output = ()> + Send;
 
-    /// Lets a halted subscription go on.
+    /// Pauses a subscription.
+    fn pause(&self, store: &Self::Store, subscription: &str) -> impl Future<Output = ()> + Send;
+
+    /// Resets a subscription that a rule makes.
+    fn reset_subscription(
+        &self,
+        store: &Self::Store,
+        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+        to: StartAt,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Lets a halted or paused subscription go on.
     fn resume(&self, store: &Self::Store, subscription: &str) -> impl Future<Output = ()> + Send;
 
     /// The positions of the dead letters of a subscription, in order.

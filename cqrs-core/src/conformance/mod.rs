@@ -17,7 +17,7 @@
 //! use cqrs_core::conformance::fixtures::{CounterTotals, LabelUses, LockerList, ParcelList};
 //! use cqrs_core::conformance::{Harness, Setup};
 //! use cqrs_core::memory::{InMemoryTransaction, SubscriptionState};
-//! use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, Subscription};
+//! use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, StartAt, Subscription};
 //!
 //! struct Memory;
 //!
@@ -67,6 +67,19 @@
 //!         store.resume(subscription).unwrap();
 //!     }
 //!
+//!     async fn pause(&self, store: &InMemoryStore, subscription: &str) {
+//!         store.pause_subscription(subscription).await.unwrap();
+//!     }
+//!
+//!     async fn reset_subscription(
+//!         &self,
+//!         store: &InMemoryStore,
+//!         make: &(dyn Fn() -> Subscription<InMemoryTransaction> + Sync),
+//!         to: StartAt,
+//!     ) -> cqrs_core::Result<()> {
+//!         store.reset_subscription(make().name(), to).await
+//!     }
+//!
 //!     async fn dead_letters(&self, store: &InMemoryStore, subscription: &str) -> Vec<Position> {
 //!         let letters = store.dead_letters(subscription).unwrap();
 //!         letters.iter().map(|letter| letter.event.position()).collect()
@@ -109,6 +122,7 @@ pub mod identity;
 pub mod inbox;
 pub mod inline;
 pub mod interceptors;
+pub mod life_cycle;
 pub mod live;
 pub mod log;
 pub mod pages;

@@ -297,6 +297,15 @@ macro_rules! __conformance_rules {
                 handlers_are_given_the_types_they_name
                 a_subscription_begins_where_it_says
             }
+            life_cycle {
+                a_paused_subscription_stands_still
+                a_reset_starts_over_in_silence
+                a_second_reset_keeps_the_mark
+                a_reset_leaves_nothing_out
+                a_reset_loses_no_parked_event
+                what_cannot_be_cleared_is_not_reset
+                only_what_is_registered_is_reset
+            }
             sourced {
                 a_sourced_aggregate_comes_back
                 its_events_are_the_log

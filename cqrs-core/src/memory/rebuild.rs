@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::state::Shared;
 use super::transaction::InMemoryTransaction;
-use crate::envelope::{Envelope, RawPayload};
+use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::Result;
-use crate::projection::{RowProjection, Rows};
+use crate::projection::{ProjectionTransaction, RowProjection, Rows};
 use crate::subscription::Subscription;
 
 /// Builds the rows, and returns how many events were read.
@@ -21,8 +21,9 @@ pub(super) async fn run<P: RowProjection>(shared: &Arc<Shared>, projection: P) -
             (log.filter(read).cloned().collect::<Vec<_>>(), state.end())
         };
         let mut transaction = InMemoryTransaction::new(Arc::clone(shared));
-        transaction.clear::<P::Row>();
-        subscription.apply(&page, &mut transaction).await?;
+        transaction.clear::<P::Row>().await?;
+        let mark = Position::START;
+        subscription.apply(&page, mark, &mut transaction).await?;
         let mut state = shared.lock();
         // Who commits without inline projections does not wait for the turn.
         if state.end() == end {

@@ -20,7 +20,7 @@ use crate::interceptor::{Interceptor, Interceptors};
 use crate::live::LogSlice;
 use crate::projection::{Projection, RowProjection, Rows};
 use crate::store::{RetryPolicy, Store, StoreId};
-use crate::subscription::Subscription;
+use crate::subscription::{StartAt, Subscription};
 use crate::unit_of_work::CommitReceipt;
 
 /// A [`Store`] in memory.
@@ -195,8 +195,39 @@ impl InMemoryStore {
         self.shared.status(name)
     }
 
-    /// Lets a halted subscription go on: it tries the event that halted it again when it runs
-    /// next. Does nothing to one that is active.
+    /// Pauses a subscription: once this returns no page of it is applied, until it is
+    /// [resumed](Self::resume). To wait for it is an error meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::StoreErrorKind::Usage) where there is no subscription of this name.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the subscription is not paused.
+    pub async fn pause_subscription(&self, name: &str) -> Result<()> {
+        subscriptions::pause(&self.shared, name).await
+    }
+
+    /// [Resets](Subscription#resets) a subscription: removes what its handlers have written, and
+    /// its dead letters, and brings it back in the log, never forward. One that is halted goes on;
+    /// one that is paused stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::StoreErrorKind::Usage) where there is no subscription of this name, where a
+    /// handler does not say how it is [cleared](Projection::clear), or where events are parked that
+    /// a handler with side effects would not get again.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, nothing has changed.
+    pub async fn reset_subscription(&self, name: &str, to: StartAt) -> Result<()> {
+        subscriptions::reset(&self.shared, name, to).await
+    }
+
+    /// Lets a paused or halted subscription go on: it tries the event that halted it again when it
+    /// runs next. Does nothing to one that is active.
     ///
     /// # Errors
     ///

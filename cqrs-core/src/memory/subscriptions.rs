@@ -23,7 +23,10 @@ pub(super) struct Entry {
     subscription: Arc<Subscription<InMemoryTransaction>>,
     turn: Turn,
     position: Position,
+    /// How far it had come before it was reset.
+    mark: Position,
     halted: Option<SubscriptionHalted>,
+    paused: bool,
     letters: DeadLetters,
     // Held for its drop: no inline projection may have the name meanwhile.
     _name: SubscribedName,
@@ -45,6 +48,8 @@ pub struct SubscriptionStatus {
 pub enum SubscriptionState {
     /// It goes on.
     Active,
+    /// Somebody paused it. It goes on after [`resume`](super::InMemoryStore::resume).
+    Paused,
     /// An event could not be applied, also not when it was tried again. It goes on after
     /// [`resume`](super::InMemoryStore::resume).
     Halted {
@@ -113,7 +118,9 @@ impl Shared {
             turn: Turn::default(),
             position: start(&state, subscription.start()),
             subscription: Arc::new(subscription),
+            mark: Position::START,
             halted: None,
+            paused: false,
             letters: DeadLetters::default(),
             _name: subscribed,
         };
@@ -127,6 +134,7 @@ impl Shared {
         Some(SubscriptionStatus {
             position: entry.position,
             state: match &entry.halted {
+                None if entry.paused => SubscriptionState::Paused,
                 None => SubscriptionState::Active,
                 Some(halted) => SubscriptionState::Halted {
                     error: Arc::clone(&halted.error),
@@ -137,7 +145,9 @@ impl Shared {
     }
 
     pub(super) fn resume(&self, name: &str) -> Result<()> {
-        entry(&mut self.lock(), name)?.halted = None;
+        let mut state = self.lock();
+        let entry = entry(&mut state, name)?;
+        (entry.halted, entry.paused) = (None, false);
         Ok(())
     }
 
@@ -214,6 +224,38 @@ fn start(state: &State, start: StartAt) -> Position {
             first.map_or(state.end(), |first| Position(first.position().0 - 1))
         }
     }
+}
+
+/// Waits for the page under way, and has no further ones applied.
+pub(super) async fn pause(shared: &Arc<Shared>, name: &str) -> Result<()> {
+    let turn = entry(&mut shared.lock(), name)?.turn.clone();
+    let _turn = turn.take().await;
+    entry(&mut shared.lock(), name)?.paused = true;
+    Ok(())
+}
+
+/// Removes what a subscription has written, and brings it back to where it is to start.
+pub(super) async fn reset(shared: &Arc<Shared>, name: &str, to: StartAt) -> Result<()> {
+    let (subscription, turn) = {
+        let mut state = shared.lock();
+        let entry = entry(&mut state, name)?;
+        (Arc::clone(&entry.subscription), entry.turn.clone())
+    };
+    let _turn = turn.take().await;
+    let mut transaction = InMemoryTransaction::new(Arc::clone(shared));
+    subscription.clear(&mut transaction).await?;
+    let mut state = shared.lock();
+    let start = start(&state, to);
+    let found = entry(&mut state, name)?;
+    if subscription.has_side_effects() && found.letters.count() > 0 {
+        return Err(Error::parked_side_effects(name));
+    }
+    found.mark = found.mark.max(found.position);
+    found.position = found.position.min(start);
+    found.halted = None;
+    found.letters = DeadLetters::default();
+    transaction.apply(&mut state);
+    Ok(())
 }
 
 /// Runs a subscription to the end of the log, or to where it halts.
@@ -313,8 +355,9 @@ async fn apply(
 ) -> Result<()> {
     let mut tries = 0;
     loop {
+        let mark = entry(&mut shared.lock(), subscription.name())?.mark;
         let mut transaction = InMemoryTransaction::new(Arc::clone(shared));
-        let result = subscription.apply(events, &mut transaction).await;
+        let result = subscription.apply(events, mark, &mut transaction).await;
         tries += 1;
         match result {
             Ok(()) => {
@@ -437,6 +480,7 @@ fn active<'s>(state: &'s mut State, name: &str) -> Result<&'s mut Entry> {
     let entry = entry(state, name)?;
     match &entry.halted {
         Some(halted) => Err(Error::other(halted.clone())),
+        None if entry.paused => Err(Error::paused_subscription(name)),
         None => Ok(entry),
     }
 }

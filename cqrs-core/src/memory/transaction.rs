@@ -35,13 +35,6 @@ impl InMemoryTransaction {
         }
     }
 
-    /// Deletes all rows.
-    pub(super) fn clear<R: ReadModel>(&mut self) {
-        let table = R::table().name();
-        self.cleared.insert(table);
-        self.changing.add(table);
-    }
-
     /// Makes what was written visible.
     pub(super) fn apply(self, state: &mut State) {
         for table in self.cleared {
@@ -117,6 +110,14 @@ impl ProjectionTransaction for InMemoryTransaction {
         for address in addresses {
             self.put(R::table().name(), address, None);
         }
+        Ok(())
+    }
+
+    async fn clear<R: ReadModel>(&mut self) -> Result<()> {
+        let table = R::table().name();
+        self.written.remove(table);
+        self.cleared.insert(table);
+        self.changing.add(table);
         Ok(())
     }
 }

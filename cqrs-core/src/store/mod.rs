@@ -406,4 +406,27 @@ impl Error {
             format!("there is no subscription named {name:?}"),
         )
     }
+
+    /// A subscription that is paused. For authors of backends.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn paused_subscription(name: &str) -> Self {
+        Self::store(
+            StoreErrorKind::Usage,
+            format!("subscription {name:?} is paused"),
+        )
+    }
+
+    /// A reset would leave events behind that are parked. For authors of backends.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn parked_side_effects(name: &str) -> Self {
+        Self::store(
+            StoreErrorKind::Usage,
+            format!(
+                "events of subscription {name:?} are parked, and a handler with side effects would \
+                 not get them again after a reset: replay or discard them"
+            ),
+        )
+    }
 }

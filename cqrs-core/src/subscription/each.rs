@@ -5,7 +5,7 @@ use std::future::Future;
 use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::event::EventSet;
-use crate::projection::Projection;
+use crate::projection::{Projection, not_clearable};
 
 /// A consumer of the log that handles one event at a time, in the transaction of its checkpoint.
 ///
@@ -26,6 +26,22 @@ pub trait EventHandler<T>: Send + Sync + 'static {
     /// As [`Projection::is_splittable`].
     fn is_splittable(&self) -> bool {
         false
+    }
+
+    /// As [`Projection::has_side_effects`].
+    fn has_side_effects(&self) -> bool {
+        false
+    }
+
+    /// As [`Projection::clear`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn clear(&self, transaction: &mut T) -> impl Future<Output = Result<()>> + Send {
+        let _ = transaction;
+        let error = not_clearable(self.name());
+        async { Err(error) }
     }
 
     /// Handles an event.
@@ -61,6 +77,14 @@ impl<T: Send, H: EventHandler<T>> Projection<T> for Each<H> {
 
     fn is_splittable(&self) -> bool {
         self.0.is_splittable()
+    }
+
+    fn has_side_effects(&self) -> bool {
+        self.0.has_side_effects()
+    }
+
+    async fn clear(&self, transaction: &mut T) -> Result<()> {
+        self.0.clear(transaction).await
     }
 
     async fn apply(&self, page: &[Envelope<H::Event>], transaction: &mut T) -> Result<()> {

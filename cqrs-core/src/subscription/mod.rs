@@ -13,7 +13,7 @@ pub use policy::{FailurePolicy, Parking, StartAt};
 
 use self::handler::{Handler, Typed};
 use crate::bus::{EventBus, Relay};
-use crate::envelope::{Envelope, RawPayload};
+use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::projection::{Projection, ProjectionTransaction, RowProjection, Rows};
 
@@ -22,6 +22,13 @@ use crate::projection::{Projection, ProjectionTransaction, RowProjection, Rows};
 /// Its handlers share everything: a page is read once, applied by each in turn, and committed in
 /// one transaction with one checkpoint. So they are at the same point of the log, always; and an
 /// event that one of them cannot apply is applied by none.
+///
+/// # Resets
+///
+/// A store can reset a subscription: what its handlers have written is removed, and it goes back
+/// in the log, in one transaction. It keeps a mark at how far it had come. Handlers
+/// [with side effects](Projection::has_side_effects) get the events behind the mark alone, so that
+/// nothing is published twice.
 ///
 /// # Example
 ///
@@ -49,7 +56,6 @@ pub struct Subscription<T> {
     policy: FailurePolicy,
     segments: u32,
     is_splittable: bool,
-    publishes: bool,
     unknown_event_types: Vec<&'static str>,
 }
 
@@ -69,7 +75,6 @@ impl<T: Send + 'static> Subscription<T> {
             policy: FailurePolicy::default(),
             segments: 1,
             is_splittable: true,
-            publishes: false,
             unknown_event_types: Vec::new(),
         }
     }
@@ -104,8 +109,7 @@ impl<T: Send + 'static> Subscription<T> {
     /// Publishes all events to a bus, at least once. After a page that failed its events are
     /// published one by one.
     #[must_use]
-    pub fn relay(mut self, bus: impl EventBus) -> Self {
-        self.publishes = true;
+    pub fn relay(self, bus: impl EventBus) -> Self {
         self.projection(Relay::new("", bus))
     }
 
@@ -189,10 +193,13 @@ impl<T> Subscription<T> {
         self.is_splittable
     }
 
-    /// Whether it publishes events, so that a page that failed is better not tried in parts.
+    /// Whether one of its handlers acts on the world outside of its transaction, so that a page
+    /// that failed is better not tried in parts.
     #[must_use]
-    pub fn publishes(&self) -> bool {
-        self.publishes
+    pub fn has_side_effects(&self) -> bool {
+        self.handlers
+            .iter()
+            .any(|handler| handler.has_side_effects())
     }
 
     /// Whether it can be run as it is set up.
@@ -218,15 +225,33 @@ impl<T> Subscription<T> {
         Ok(())
     }
 
-    /// Decodes a page and applies it.
+    /// Decodes a page and applies it. Handlers with side effects get the events behind the mark
+    /// alone: how far the subscription had come before its last [reset](Self#resets).
     ///
     /// # Errors
     ///
     /// [`Error::Undecodable`] with the position of the first event that a handler cannot read,
     /// before that handler applied anything; else the error of the handler.
-    pub async fn apply(&self, page: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {
+    pub async fn apply(
+        &self,
+        page: &[Envelope<RawPayload>],
+        mark: Position,
+        transaction: &mut T,
+    ) -> Result<()> {
         for handler in &self.handlers {
-            handler.apply(page, transaction).await?;
+            handler.apply(page, mark, transaction).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything that its handlers have written, in the transaction of a reset.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Projection::clear`].
+    pub async fn clear(&self, transaction: &mut T) -> Result<()> {
+        for handler in &self.handlers {
+            handler.clear(transaction).await?;
         }
         Ok(())
     }

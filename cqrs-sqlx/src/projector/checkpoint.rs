@@ -19,9 +19,9 @@ use crate::store::Shared;
 /// What [`Checkpoint::read`] reads.
 pub(crate) const COLUMNS: &str = "subscription, segment, segments, position, barrier, status, \
      failed_attempts, failed_position, error, retry_at, parks, replay_at, \
-     updated_at, replay_set_at, history";
+     updated_at, replay_set_at, history, mark";
 /// How many they are.
-pub(super) const WIDTH: usize = 15;
+pub(super) const WIDTH: usize = 16;
 
 /// A row of `cqrs_segment`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +32,10 @@ pub(super) struct Checkpoint {
     pub(super) position: Position,
     /// No page goes beyond.
     pub(super) barrier: Option<Position>,
-    /// Whether it stands still until someone resumes it.
+    /// Whether it stands still until someone resumes it, since an event failed.
     pub(super) halted: bool,
+    /// Whether it does because somebody paused it.
+    pub(super) paused: bool,
     /// Whether pages of it are applied.
     pub(super) active: bool,
     /// How often the event after `position` has failed.
@@ -54,6 +56,8 @@ pub(super) struct Checkpoint {
     pub(super) replay_set_at: Option<DateTime<Utc>>,
     /// The failures of the event after `position` that are counted, as JSON.
     pub(super) history: String,
+    /// How far it had come before it was reset.
+    pub(super) mark: Position,
 }
 
 impl Checkpoint {
@@ -71,6 +75,7 @@ impl Checkpoint {
                 position: Position(some(row.read_i64(3)?)?),
                 barrier: row.read_i64(4)?.map(Position),
                 halted: status == "halted",
+                paused: status == "paused",
                 active: status == "active",
                 failed_attempts: u32::try_from(attempts).map_err(ColumnError::invalid)?,
                 failed_position: row.read_i64(7)?.map(Position),
@@ -84,6 +89,7 @@ impl Checkpoint {
                     0 => "[]".to_owned(),
                     _ => format!("[{}]", some(row.read_text(14)?)?),
                 },
+                mark: Position(some(row.read_i64(15)?)?),
             })
         })
     }
@@ -281,14 +287,42 @@ pub(super) async fn record_failure<B: Backend>(
     Ok(queries::execute(shared, &sql.into(), &parameters).await? > 0)
 }
 
-/// Sets a subscription's halted segments active and forgets their failures.
+/// Pauses the segments of a subscription, but for those that are halted.
+pub(super) async fn pause<B: Backend>(connection: &mut B::Connection, name: &str) -> Result<u64> {
+    let sql = format!(
+        "UPDATE cqrs_segment SET status = 'paused', updated_at = {} \
+         WHERE subscription = $1 AND status = 'active'",
+        B::DIALECT.now
+    );
+    B::execute(connection, &sql.into(), &[Parameter::text(name)]).await
+}
+
+/// Brings the segments of a subscription back, and forgets their failures.
+pub(super) async fn set_back<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+    to: Position,
+) -> Result<u64> {
+    let sql = format!(
+        "UPDATE cqrs_segment SET \
+         mark = CASE WHEN mark < position THEN position ELSE mark END, \
+         position = CASE WHEN position < $2 THEN position ELSE $2 END, \
+         status = CASE WHEN status = 'halted' THEN 'active' ELSE status END, \
+         failed_attempts = 0, failed_position = NULL, error = NULL, retry_at = NULL, \
+         parks = FALSE, replay_at = NULL, updated_at = {} WHERE subscription = $1",
+        B::DIALECT.now
+    );
+    let parameters = [Parameter::text(name), Parameter::int(to.0)];
+    B::execute(connection, &sql.into(), &parameters).await
+}
+
+/// Sets a subscription's halted and paused segments active and forgets their failures.
 pub(super) async fn reactivate<B: Backend>(
     connection: &mut B::Connection,
     name: &str,
 ) -> Result<u64> {
     let sql = format!(
-        "UPDATE cqrs_segment SET status = CASE WHEN status = 'halted' THEN 'active' ELSE status \
-         END, failed_attempts = 0, failed_position = NULL, error = NULL, retry_at = NULL, \
+        "UPDATE cqrs_segment SET status = 'active', failed_attempts = 0, failed_position = NULL, error = NULL, retry_at = NULL, \
          updated_at = {} WHERE subscription = $1",
         B::DIALECT.now
     );

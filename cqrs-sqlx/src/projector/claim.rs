@@ -53,6 +53,8 @@ pub(super) struct Claim {
     pub(super) to: Position,
     /// Whether the page holds as many events as it may, so that there may be more.
     pub(super) is_full: bool,
+    /// Handlers with side effects are not given what is not behind it.
+    pub(super) mark: Position,
     /// How often its first event has failed.
     pub(super) attempts: u32,
     /// Whether events of its aggregates may be parked.
@@ -207,6 +209,7 @@ impl Open {
                     },
                     from,
                     to: from,
+                    mark: Position(some(row.read_i64(at + 11)?)?),
                     is_full: false,
                     attempts: u32::try_from(some(row.read_i32(at + 5)?)?).unwrap_or(0),
                     parks: some(row.read_bool(at + 6)?)?,
@@ -276,7 +279,7 @@ fn checkpoint_sql(dialect: &Dialect) -> String {
          s.failed_attempts, s.parks, coalesce({due}, FALSE) AS due, \
          (SELECT min(o.position) FROM cqrs_segment AS o \
           WHERE o.subscription = $1 AND o.segment <> s.segment) AS others, {now} AS now, \
-         s.barrier IS NOT NULL AS changing{open_page} \
+         s.barrier IS NOT NULL AS changing, s.mark{open_page} \
          FROM cqrs_segment AS s \
          WHERE s.subscription = $1 AND s.status = 'active' AND ($4 < 0 OR s.segment = $4) \
          AND (s.position < {end} OR {due}) \

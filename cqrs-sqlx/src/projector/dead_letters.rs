@@ -161,6 +161,15 @@ pub(super) async fn count<B: Backend>(connection: &mut B::Connection, name: &str
     Ok(u64::try_from(found).unwrap_or(0))
 }
 
+/// Forgets all dead letters of a subscription.
+pub(super) async fn remove_all<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+) -> Result<u64> {
+    let sql = "DELETE FROM cqrs_dead_letter WHERE subscription = $1";
+    B::execute(connection, &sql.into(), &[Parameter::text(name)]).await
+}
+
 /// The first parked event of an aggregate, which is to be replayed now.
 #[derive(Debug)]
 pub(super) struct Due {

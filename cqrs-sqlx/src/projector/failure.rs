@@ -26,7 +26,7 @@ impl<B: Backend> Worker<B> {
             self.narrow = Some(match place {
                 Some(0) => Narrow::singly(segment, from, 1),
                 Some(before) => Narrow::before(segment, from, before),
-                None if failure.timed_out || self.subscription.publishes() => {
+                None if failure.timed_out || self.subscription.has_side_effects() => {
                     Narrow::singly(segment, from, claim.rows)
                 }
                 None => Narrow::halves(segment, from, claim.rows),

@@ -69,7 +69,11 @@ async fn drain<B: Backend>(worker: &mut Worker<B>, horizon: Position) -> Result<
 
 async fn failure<B: Backend>(worker: &Worker<B>) -> Result<Error> {
     let (checkpoints, _) = checkpoint::all(worker.shared(), worker.name()).await?;
+    let paused = checkpoints.iter().any(|checkpoint| checkpoint.paused);
     let halted = checkpoints.into_iter().find(|checkpoint| checkpoint.halted);
-    let halted = halted.ok_or_else(|| Error::unknown_subscription(worker.name()))?;
+    let halted = halted.ok_or_else(|| match paused {
+        true => Error::paused_subscription(worker.name()),
+        false => Error::unknown_subscription(worker.name()),
+    })?;
     Ok(Error::other(halted.into_failure()))
 }

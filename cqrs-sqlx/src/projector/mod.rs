@@ -26,6 +26,7 @@ mod queries;
 mod rebuild;
 mod register;
 mod replay;
+mod reset;
 mod segments;
 mod status;
 mod subscription;

@@ -38,7 +38,7 @@ pub(crate) const COLUMNS: &str = "operation, subscription, detail, actor, correl
 ///
 /// When a future is dropped, the operation was done with its record, or not at all.
 pub struct Operations<B: Backend> {
-    shared: Arc<Shared<B>>,
+    pub(super) shared: Arc<Shared<B>>,
     context: RequestContext,
 }
 
@@ -62,6 +62,7 @@ pub struct OperationRecord {
 
 /// What an operation does in its transaction.
 enum Action<'a> {
+    Pause,
     Resume,
     SetSegments(u32),
     ReplayAll,
@@ -84,8 +85,19 @@ impl<B: Backend> Operations<B> {
         })
     }
 
-    /// Lets a halted subscription go on: it tries the event that halted it again. Delays after
-    /// failures are cut short. Does nothing to one that is active.
+    /// Pauses a subscription in all processes: once this returns, no page of it is applied and
+    /// nothing of it is replayed, until it is [resumed](Self::resume). A segment that is halted
+    /// stays so.
+    ///
+    /// # Errors
+    ///
+    /// As for [all](Self#errors).
+    pub async fn pause(&self, subscription: &str) -> Result<()> {
+        self.run(subscription, &Action::Pause).await.map(drop)
+    }
+
+    /// Lets a paused or halted subscription go on: it tries the event that halted it again. Delays
+    /// after failures are cut short. Does nothing to one that is active.
     ///
     /// # Errors
     ///
@@ -212,7 +224,8 @@ impl<B: Backend> Operations<B> {
                 connection.end_work();
                 // There may be no other.
                 drop(connection);
-                self.wake(subscription, action).await?;
+                self.wake(subscription, matches!(action, Action::Resume))
+                    .await?;
                 Ok(done)
             }
             Err(error) => {
@@ -235,6 +248,7 @@ impl<B: Backend> Operations<B> {
             return Err(Error::unknown_subscription(name));
         }
         let done = match action {
+            Action::Pause => checkpoint::pause::<B>(connection, name).await?,
             Action::Resume => checkpoint::reactivate::<B>(connection, name).await?,
             Action::SetSegments(segments) => {
                 segments::change::<B>(connection, name, *segments).await?;
@@ -252,22 +266,24 @@ impl<B: Backend> Operations<B> {
                 dead_letters::remove::<B>(connection, name, aggregate, end).await?
             }
         };
-        if !matches!(action, Action::Resume | Action::SetSegments(_)) {
+        if !matches!(
+            action,
+            Action::Pause | Action::Resume | Action::SetSegments(_)
+        ) {
             for checkpoint in checkpoint::lock_all::<B>(connection, name).await? {
                 dead_letters::note_next::<B>(connection, name, checkpoint.segment).await?;
             }
         }
-        self.record(connection, name, action).await?;
+        self.record(connection, name, action.describe()).await?;
         Ok(done)
     }
 
-    async fn record(
+    pub(super) async fn record(
         &self,
         connection: &mut B::Connection,
         name: &str,
-        action: &Action<'_>,
+        (operation, detail): (&str, String),
     ) -> Result<()> {
-        let (operation, detail) = action.describe();
         let metadata = self.context.metadata();
         let sql = "INSERT INTO cqrs_operation \
                    (operation, subscription, detail, actor, correlation_id) \
@@ -286,10 +302,8 @@ impl<B: Backend> Operations<B> {
     }
 
     /// Tells the projectors of this process. Others find out by asking.
-    async fn wake(&self, name: &str, action: &Action<'_>) -> Result<()> {
-        if matches!(action, Action::Resume)
-            && let Some(checkpoint) = checkpoint::find(&self.shared, name).await?
-        {
+    pub(super) async fn wake(&self, name: &str, goes_on: bool) -> Result<()> {
+        if goes_on && let Some(checkpoint) = checkpoint::find(&self.shared, name).await? {
             let known = Known {
                 position: checkpoint.position,
                 halted: false,
@@ -305,6 +319,7 @@ impl Action<'_> {
     fn describe(&self) -> (&'static str, String) {
         let of = |(aggregate_type, id): &Aggregate| format!("{aggregate_type} {id}");
         match self {
+            Self::Pause => ("pause", String::new()),
             Self::Resume => ("resume", String::new()),
             Self::SetSegments(segments) => ("set_segments", segments.to_string()),
             Self::ReplayAll => ("replay_all", String::new()),

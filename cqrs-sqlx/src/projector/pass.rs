@@ -39,7 +39,7 @@ pub(super) enum Pass {
     Elsewhere,
     /// An event failed before, and this much of the delay is left.
     Delayed(Duration),
-    /// What is left to do is halted.
+    /// What is left to do is halted, or paused.
     Halted,
 }
 
@@ -326,7 +326,7 @@ impl<B: Backend> Worker<B> {
         if let Some((position, error)) = &claim.unreadable {
             return Err(Error::other(format!("the event at {position}: {error}")).into());
         }
-        self.apply(transaction, &claim.page).await?;
+        self.apply(transaction, &claim.page, claim.mark).await?;
         Ok(transaction.commit(claim.is_full).await?)
     }
 
@@ -335,6 +335,7 @@ impl<B: Backend> Worker<B> {
         &self,
         transaction: &mut SqlTransaction<B>,
         page: &[Envelope<RawPayload>],
+        mark: Position,
     ) -> Result<(), Failure> {
         let (Some(first), Some(last)) = (page.first(), page.last()) else {
             return Ok(());
@@ -353,7 +354,8 @@ impl<B: Backend> Worker<B> {
         };
         let deadline = self.rules.deadline;
         transaction.mark().await?;
-        let applied = catch_panic(self.subscription.apply(page, transaction)).instrument(span);
+        let applied =
+            catch_panic(self.subscription.apply(page, mark, transaction)).instrument(span);
         match tokio::time::timeout(deadline, applied).await {
             Ok(Ok(result)) => Ok(result?),
             Ok(Err(panic)) => Err(interrupted(panic, false)),

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use cqrs_core::{Entity, Position, Result, RowProjection, Rows, Subscription};
+use cqrs_core::{
+    Entity, Position, ProjectionTransaction, Result, RowProjection, Rows, Subscription,
+};
 
 use super::queries;
 use super::transaction::SqlTransaction;
 use crate::backend::{Backend, Parameter};
 use crate::log::{EVENT_COLUMNS, read_event};
 use crate::reads::is_unavailable;
-use crate::statements::quoted;
 use crate::store::Shared;
 
 /// How many events are in memory at once.
@@ -45,8 +46,7 @@ async fn build<B: Backend, P: RowProjection>(
     if !B::DIALECT.lock_log.is_empty() {
         B::execute(connection, &B::DIALECT.lock_log.into(), &[]).await?;
     }
-    let delete = format!("DELETE FROM {}", quoted(P::Row::table().name()));
-    B::execute(connection, &delete.into(), &[]).await?;
+    transaction.clear::<P::Row>().await?;
 
     let sql = format!(
         "SELECT {EVENT_COLUMNS} FROM cqrs_event WHERE position > $1 ORDER BY position LIMIT $2"
@@ -66,7 +66,9 @@ async fn build<B: Backend, P: RowProjection>(
         position = last.position();
         page.retain(|event| subscription.reads(event.aggregate_type()));
         events += page.len() as u64;
-        subscription.apply(&page, transaction).await?;
+        subscription
+            .apply(&page, Position::START, transaction)
+            .await?;
     }
     B::commit(transaction.connection_below().await?).await?;
     Ok(events)

@@ -74,7 +74,14 @@ async fn insert<B: Backend, T>(
         // Another process was faster.
         return Ok(());
     }
-    insert_segments::<B>(connection, subscription.name(), segments.into(), start).await
+    insert_segments::<B>(
+        connection,
+        subscription.name(),
+        segments.into(),
+        start,
+        Position::START,
+    )
+    .await
 }
 
 /// Inserts the segments of a subscription.
@@ -83,16 +90,19 @@ pub(super) async fn insert_segments<B: Backend>(
     name: &str,
     count: i64,
     position: Position,
+    mark: Position,
 ) -> Result<()> {
-    let sql: Arc<str> = "INSERT INTO cqrs_segment (subscription, segment, segments, position) \
-                         VALUES ($1, $2, $3, $4) ON CONFLICT (subscription, segment) DO NOTHING"
-        .into();
+    let sql: Arc<str> =
+        "INSERT INTO cqrs_segment (subscription, segment, segments, position, mark) \
+                         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (subscription, segment) DO NOTHING"
+            .into();
     for number in 0..count {
         let parameters = [
             Parameter::text(name),
             Parameter::int(number),
             Parameter::int(count),
             Parameter::int(position.0),
+            Parameter::int(mark.0),
         ];
         B::execute(connection, &sql, &parameters).await?;
     }
@@ -125,7 +135,7 @@ pub(super) fn not_splittable(name: &str) -> Error {
 }
 
 /// The position after which a new subscription reads.
-async fn start<B: Backend>(shared: &Arc<Shared<B>>, start: StartAt) -> Result<Position> {
+pub(super) async fn start<B: Backend>(shared: &Arc<Shared<B>>, start: StartAt) -> Result<Position> {
     match start {
         StartAt::Now => settled(shared).await,
         StartAt::Time(time) => {

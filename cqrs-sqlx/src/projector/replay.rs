@@ -6,7 +6,7 @@
 //! in front of the one that fails are applied.
 
 use chrono::{DateTime, Utc};
-use cqrs_core::{Envelope, Error, FailurePolicy, RawPayload, Result};
+use cqrs_core::{Envelope, Error, FailurePolicy, Position, RawPayload, Result};
 
 use super::checkpoint;
 use super::claim::{Segment, later};
@@ -23,7 +23,7 @@ impl<B: Backend> Worker<B> {
     pub(super) async fn replay(&mut self, segment: Segment) -> Result<Pass> {
         let mut connection = queries::begin(&self.shared).await?;
         let found = self.find_due(connection.get(), segment).await;
-        let (due, now) = match found {
+        let (due, mark, now) = match found {
             Ok(Some(found)) => found,
             Ok(None) => {
                 queries::rollback(connection).await;
@@ -34,7 +34,10 @@ impl<B: Backend> Worker<B> {
         let mut transaction = SqlTransaction::new(std::sync::Arc::clone(&self.shared), connection);
         let (tried, result) = match &due {
             None => (0, self.finish(&mut transaction, segment).await.map(|()| 0)),
-            Some(due) => self.try_due(&mut transaction, segment, due, now).await,
+            Some(due) => {
+                self.try_due(&mut transaction, segment, due, (mark, now))
+                    .await
+            }
         };
         let mut connection = transaction.into_connection();
         match (result, due) {
@@ -69,13 +72,13 @@ impl<B: Backend> Worker<B> {
         &self,
         connection: &mut B::Connection,
         segment: Segment,
-    ) -> Result<Option<(Option<Due>, DateTime<Utc>)>> {
+    ) -> Result<Option<(Option<Due>, Position, DateTime<Utc>)>> {
         let locked = checkpoint::lock_one::<B>(connection, self.name(), segment).await?;
-        let Some((_, now)) = locked.filter(|(checkpoint, _)| checkpoint.active) else {
+        let Some((checkpoint, now)) = locked.filter(|(checkpoint, _)| checkpoint.active) else {
             return Ok(None);
         };
         let due = dead_letters::next_due::<B>(connection, self.name(), segment, now).await?;
-        Ok(Some((due, now)))
+        Ok(Some((due, checkpoint.mark, now)))
     }
 
     /// Applies parked events of an aggregate, forgets them and commits; how many were tried, and
@@ -85,7 +88,7 @@ impl<B: Backend> Worker<B> {
         transaction: &mut SqlTransaction<B>,
         segment: Segment,
         due: &Due,
-        now: DateTime<Utc>,
+        (mark, now): (Position, DateTime<Utc>),
     ) -> (usize, Result<u64, Failure>) {
         let most = if self.one_by_one.as_ref() == Some(&due.aggregate) {
             1
@@ -97,7 +100,7 @@ impl<B: Backend> Worker<B> {
             Err(error) => return (1, Err(error.into())),
         };
         let applied = async {
-            self.apply(transaction, &events).await?;
+            self.apply(transaction, &events, mark).await?;
             let Some(last) = events.last() else {
                 let message = format!("the event at {} is not in the log any more", due.position);
                 return Err(Error::other(message).into());
@@ -199,7 +202,7 @@ impl<B: Backend> Worker<B> {
         due: &Due,
         error: &str,
     ) -> Result<()> {
-        let Some((Some(found), now)) = self.find_due(connection, segment).await? else {
+        let Some((Some(found), _, now)) = self.find_due(connection, segment).await? else {
             // Another worker has the segment; what it finds out counts.
             return Ok(());
         };

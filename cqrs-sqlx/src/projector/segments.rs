@@ -80,7 +80,10 @@ async fn replace<B: Backend>(connection: &mut B::Connection, name: &str) -> Resu
     let position = checkpoints
         .first()
         .map_or(Position::START, |first| first.position);
-    insert_segments::<B>(connection, name, count, position).await?;
+    // Aggregates are of other segments now. None must be above what was passed by all.
+    let mark = checkpoints.iter().map(|checkpoint| checkpoint.mark).min();
+    let mark = mark.unwrap_or(Position::START);
+    insert_segments::<B>(connection, name, count, position, mark).await?;
     if checkpoints.iter().any(|checkpoint| checkpoint.parks) {
         // Whose aggregates are parked is not looked for: each segment finds out.
         let replay_at: Option<DateTime<Utc>> = checkpoints

@@ -68,6 +68,8 @@ pub enum SubscriptionState {
     Active,
     /// The next event failed and will be tried again.
     Retrying(SubscriptionFailure),
+    /// Somebody [paused](crate::Operations::pause) it.
+    Paused,
     /// The next event failed too often. It stands still until it is
     /// [resumed](crate::Operations::resume).
     Halted(SubscriptionFailure),
@@ -156,7 +158,8 @@ impl SubscriptionState {
         match self {
             Self::Active => 0,
             Self::Retrying(_) => 1,
-            Self::Halted(_) => 2,
+            Self::Paused => 2,
+            Self::Halted(_) => 3,
         }
     }
 }
@@ -201,6 +204,7 @@ async fn segments<B: Backend>(
                     .unwrap_or_default(),
                 state: match (checkpoint.halted, checkpoint.failed_attempts) {
                     (true, _) => SubscriptionState::Halted(checkpoint.into_failure()),
+                    (false, _) if checkpoint.paused => SubscriptionState::Paused,
                     (false, 0) => SubscriptionState::Active,
                     (false, _) => SubscriptionState::Retrying(checkpoint.into_failure()),
                 },

@@ -15,7 +15,7 @@ use super::checkpoint::read;
 use crate::backend::{Backend, Mark, Parameter};
 use crate::connections::Connection;
 use crate::lent::{Lent, ended};
-use crate::statements::Statements;
+use crate::statements::{Statements, quoted};
 use crate::store::Shared;
 
 /// The transaction that a projection writes in: what it writes is committed together with the
@@ -276,6 +276,15 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
         let (connection, statements) = self.seen().await?;
         let deleted = B::delete_rows(connection, statements, table, addresses).await;
         self.after(deleted)
+    }
+
+    async fn clear<R: ReadModel>(&mut self) -> Result<()> {
+        let table = <R as Entity>::table().name();
+        self.changing.add(table);
+        let sql = format!("DELETE FROM {}", quoted(table));
+        let connection = self.connection_below().await?;
+        let cleared = B::execute(connection, &sql.into(), &[]).await;
+        self.after(cleared).map(drop)
     }
 }
 

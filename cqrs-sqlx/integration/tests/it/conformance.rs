@@ -6,7 +6,9 @@ use std::time::Duration;
 use cqrs_core::conformance::fixtures::{self, CounterTotals, LabelUses, LockerList, ParcelList};
 use cqrs_core::conformance::{Harness, Setup};
 use cqrs_core::memory::InMemoryTransaction;
-use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, RequestContext, Subscription};
+use cqrs_core::{
+    Envelope, InMemoryStore, Position, RawPayload, RequestContext, Result, StartAt, Subscription,
+};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase, TestFile};
 use cqrs_sqlx::{
     Backend, Operations, PgStore, ProjectorBuilder, ProjectorHandle, SqlStore, SqlTransaction,
@@ -111,6 +113,19 @@ impl Harness for Postgres {
         run_subscription(store, make()).await;
     }
 
+    async fn pause(&self, store: &PgStore, subscription: &str) {
+        operations(store).pause(subscription).await.unwrap();
+    }
+
+    async fn reset_subscription(
+        &self,
+        store: &PgStore,
+        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+        to: StartAt,
+    ) -> Result<()> {
+        operations(store).reset(&make(), to).await
+    }
+
     async fn resume(&self, store: &PgStore, subscription: &str) {
         operations(store).resume(subscription).await.unwrap();
     }
@@ -170,6 +185,19 @@ impl Harness for Secured {
         run_subscription(store, make()).await;
     }
 
+    async fn pause(&self, store: &PgStore, subscription: &str) {
+        operations(store).pause(subscription).await.unwrap();
+    }
+
+    async fn reset_subscription(
+        &self,
+        store: &PgStore,
+        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+        to: StartAt,
+    ) -> Result<()> {
+        operations(store).reset(&make(), to).await
+    }
+
     async fn resume(&self, store: &PgStore, subscription: &str) {
         operations(store).resume(subscription).await.unwrap();
     }
@@ -225,6 +253,19 @@ impl Harness for Sqlite {
         make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
     ) {
         run_subscription(store, make()).await;
+    }
+
+    async fn pause(&self, store: &SqliteStore, subscription: &str) {
+        operations(store).pause(subscription).await.unwrap();
+    }
+
+    async fn reset_subscription(
+        &self,
+        store: &SqliteStore,
+        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+        to: StartAt,
+    ) -> Result<()> {
+        operations(store).reset(&make(), to).await
     }
 
     async fn resume(&self, store: &SqliteStore, subscription: &str) {
@@ -283,6 +324,19 @@ impl Harness for Memory {
         // One that is there already is refused.
         let _ = store.subscribe_with(make());
         let _ = store.project().await;
+    }
+
+    async fn pause(&self, store: &InMemoryStore, subscription: &str) {
+        store.pause_subscription(subscription).await.unwrap();
+    }
+
+    async fn reset_subscription(
+        &self,
+        store: &InMemoryStore,
+        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+        to: StartAt,
+    ) -> Result<()> {
+        store.reset_subscription(make().name(), to).await
     }
 
     async fn resume(&self, store: &InMemoryStore, subscription: &str) {

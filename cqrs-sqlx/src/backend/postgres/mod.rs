@@ -485,6 +485,11 @@ impl Backed for Postgres {
                 include_str!("../../../migrations/postgres/0004_dead_letter.sql"),
             ),
             (
+                6,
+                "mark",
+                include_str!("../../../migrations/postgres/0006_mark.sql"),
+            ),
+            (
                 9,
                 "attempts",
                 include_str!("../../../migrations/postgres/0009_attempts.sql"),

@@ -431,6 +431,11 @@ impl Backed for Sqlite {
                 include_str!("../../../migrations/sqlite/0004_dead_letter.sql"),
             ),
             (
+                6,
+                "mark",
+                include_str!("../../../migrations/sqlite/0006_mark.sql"),
+            ),
+            (
                 9,
                 "attempts",
                 include_str!("../../../migrations/sqlite/0009_attempts.sql"),

@@ -1,0 +1,3 @@
+-- How far the segment had come before it was reset: handlers with side effects are not given what is
+-- not behind it.
+ALTER TABLE cqrs_segment ADD COLUMN mark bigint NOT NULL DEFAULT 0;
