@@ -107,6 +107,18 @@ fn percentile(sorted: &[Duration], quantile: f64) -> Duration {
         .unwrap_or_default()
 }
 
+impl Sample {
+    /// One piece of work that took so long, of so many units.
+    pub(crate) fn once(units: usize, elapsed: Duration) -> Self {
+        let us = elapsed.as_secs_f64() * 1e6;
+        Self {
+            per_s: count(units) / elapsed.as_secs_f64(),
+            p50_us: us,
+            p99_us: us,
+        }
+    }
+}
+
 /// The median of several rounds, with their extremes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
@@ -156,6 +168,27 @@ pub(crate) fn order<T: Copy>(sides: &[T], round: usize) -> Vec<T> {
     let length = order.len().max(1);
     order.rotate_left(round % length);
     order
+}
+
+/// Has the sides take turns, and returns what was measured of each, a sample for each round.
+///
+/// # Errors
+///
+/// The first error of a turn.
+pub(crate) async fn take_turns<S: Copy + PartialEq>(
+    sides: &[S],
+    rounds: usize,
+    mut turn: impl AsyncFnMut(S) -> Result<Sample>,
+) -> Result<Vec<Vec<Sample>>> {
+    let mut samples = vec![Vec::new(); sides.len()];
+    for round in 0..rounds {
+        for side in order(sides, round) {
+            let sample = turn(side).await?;
+            let index = sides.iter().position(|other| *other == side);
+            samples[index.unwrap_or_default()].push(sample);
+        }
+    }
+    Ok(samples)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! Only ratios within a run mean anything on another machine.
 
 mod bulk;
+mod consume;
 mod database;
 mod domain;
 mod hand_written;
@@ -36,8 +37,12 @@ struct Arguments {
 /// What is measured.
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// What consuming leaves behind under a transaction that is held open; ten minutes.
+    Bloat(consume::bloat::Options),
     /// Bulk inserts: many aggregates, each with its event.
     Bulk(bulk::Options),
+    /// Consuming a log with everything still to do.
+    Drain(consume::drain::Options),
     /// From a commit until it is visible, and what telling others of it costs.
     Latency(latency::Options),
     /// Loads of 1,000 aggregates: instructions and time.
@@ -47,6 +52,8 @@ enum Part {
     LoadOnce(load::Once),
     /// Loads of an event-sourced aggregate with many events, and of one with few.
     Sourced(sourced::Options),
+    /// Read models from the beginning of a short log and of a long one.
+    Rebuild(consume::rebuild::Options),
     /// Commits: an aggregate and its event.
     Write(write::Options),
 }
@@ -73,11 +80,14 @@ async fn run(url: &str, part: &Part) -> Result<ExitCode> {
     }
     let mut results = Results::open()?;
     let misses = match part {
+        Part::Bloat(options) => consume::bloat::run(url, options).await?,
         Part::Bulk(options) => bulk::run(url, options, &mut results).await?,
+        Part::Drain(options) => consume::drain::run(url, options, &mut results).await?,
         Part::Latency(options) => latency::run(url, options).await?,
         Part::Load(options) => load::run(url, options, &mut results).await?,
         Part::LoadOnce(_) => Vec::new(),
         Part::Sourced(options) => sourced::run(url, options, &mut results).await?,
+        Part::Rebuild(options) => consume::rebuild::run(url, options).await?,
         Part::Write(options) => write::run(url, options, &mut results).await?,
     };
     for miss in &misses {

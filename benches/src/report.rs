@@ -54,6 +54,31 @@ impl Measured {
 }
 
 impl Case {
+    /// A case of one writer and no network, of the sides with these names.
+    pub(crate) fn new(
+        part: &'static str,
+        case: &'static str,
+        sides: impl IntoIterator<Item = &'static str>,
+        samples: Vec<Vec<Sample>>,
+    ) -> Self {
+        Self {
+            part,
+            case,
+            writers: 1,
+            delay_us: 0,
+            sides: sides
+                .into_iter()
+                .zip(samples)
+                .map(|(side, samples)| Measured { side, samples })
+                .collect(),
+        }
+    }
+
+    /// With so many writers at a time.
+    pub(crate) fn with_writers(self, writers: usize) -> Self {
+        Self { writers, ..self }
+    }
+
     /// The name of the case with its number of writers.
     fn title(&self) -> String {
         let writers = match self.writers {

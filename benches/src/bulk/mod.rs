@@ -16,8 +16,8 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::database::{Scratch, Tables};
 use crate::domain::Order;
-use crate::harness;
-use crate::report::{Case, Measured, Miss, Results};
+use crate::harness::{self, Sample};
+use crate::report::{Case, Miss, Results};
 
 use sides::{Side, Sides};
 
@@ -68,47 +68,25 @@ async fn measure(
     let mut sides = Sides::open(database).await?;
 
     let all = &options.sides;
-    let mut samples = vec![Vec::new(); all.len()];
     let mut shapes = None;
-    // The round before the first does not count: it compares what the sides write.
-    for round in 0..=options.rounds {
-        for side in harness::order(all, round) {
-            tables.reset().await?;
-            let (tally, sample) = sides.run(side, options.rows).await?;
-            tables
-                .verify(&tally)
-                .await
-                .with_context(|| format!("{} did not do its work", side.name()))?;
-            if round == 0 {
-                let shape = tables.shape().await?;
-                let first = shapes.get_or_insert_with(|| shape.clone());
-                ensure!(
-                    *first == shape,
-                    "{} writes other columns:\n{}\nand not\n{}",
-                    side.name(),
-                    shape.join("\n"),
-                    first.join("\n")
-                );
-                continue;
-            }
-            let index = all.iter().position(|other| *other == side);
-            samples[index.unwrap_or_default()].push(sample);
-        }
+    for &side in all {
+        insert(&mut tables, &mut sides, side, options.rows).await?;
+        let shape = tables.shape().await?;
+        let first = shapes.get_or_insert_with(|| shape.clone());
+        ensure!(
+            *first == shape,
+            "{} writes other columns:\n{}\nand not\n{}",
+            side.name(),
+            shape.join("\n"),
+            first.join("\n")
+        );
     }
-    let case = Case {
-        part: "bulk",
-        case: "insert",
-        writers: 1,
-        delay_us: 0,
-        sides: all
-            .iter()
-            .zip(samples)
-            .map(|(side, samples)| Measured {
-                side: side.name(),
-                samples,
-            })
-            .collect(),
-    };
+    let samples = harness::take_turns(all, options.rounds, async |side| {
+        insert(&mut tables, &mut sides, side, options.rows).await
+    })
+    .await?;
+    let names = all.iter().map(|side| side.name());
+    let case = Case::new("bulk", "insert", names, samples);
     results.add(&case)?;
     sides.close();
     Ok(if options.check {
@@ -116,4 +94,15 @@ async fn measure(
     } else {
         Vec::new()
     })
+}
+
+/// Has a side insert into fresh tables, and checks what it left there.
+async fn insert(tables: &mut Tables, sides: &mut Sides, side: Side, rows: usize) -> Result<Sample> {
+    tables.reset().await?;
+    let (tally, sample) = sides.run(side, rows).await?;
+    tables
+        .verify(&tally)
+        .await
+        .with_context(|| format!("{} did not do its work", side.name()))?;
+    Ok(sample)
 }

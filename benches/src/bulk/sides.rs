@@ -1,6 +1,6 @@
 //! The sides, and what each has ready in memory.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -96,7 +96,7 @@ impl Sides {
                 elapsed
             }
         };
-        Ok((tally, sample(rows, elapsed)))
+        Ok((tally, Sample::once(rows, elapsed)))
     }
 }
 
@@ -105,18 +105,5 @@ fn command(index: usize) -> Place {
         customer: format!("customer {index}"),
         note: "Leave it with the neighbours, please.".to_owned(),
         quantity: i64::try_from(index % 90).unwrap_or(0) + 1,
-    }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of a benchmark are far below 2^52"
-)]
-fn sample(rows: usize, elapsed: Duration) -> Sample {
-    let us = elapsed.as_secs_f64() * 1e6;
-    Sample {
-        per_s: rows as f64 / elapsed.as_secs_f64(),
-        p50_us: us,
-        p99_us: us,
     }
 }

@@ -27,7 +27,7 @@ use sqlx::postgres::PgConnectOptions;
 use crate::database::{Plan, Scratch, Tables};
 use crate::domain::Order;
 use crate::harness::{self, Sample, Timing};
-use crate::report::{Case, Measured, Miss, Results};
+use crate::report::{Case, Miss, Results};
 
 use sides::{Side, Sides};
 use tasks::{Command, Tasks};
@@ -152,28 +152,12 @@ async fn measure(
         print_plans(&inspected);
     }
 
-    let mut samples = vec![Vec::new(); all.len()];
-    for round in 0..rounds {
-        for side in harness::order(all, round) {
-            let sample = run_slice(tables, sides, side, command, writers, timing).await?;
-            let index = all.iter().position(|other| *other == side);
-            samples[index.unwrap_or_default()].push(sample);
-        }
-    }
-    Ok(Case {
-        part: "write",
-        case: command.name(),
-        writers,
-        delay_us: 0,
-        sides: all
-            .iter()
-            .zip(samples)
-            .map(|(side, samples)| Measured {
-                side: side.name(),
-                samples,
-            })
-            .collect(),
+    let samples = harness::take_turns(all, rounds, async |side| {
+        run_slice(tables, sides, side, command, writers, timing).await
     })
+    .await?;
+    let names = all.iter().map(|side| side.name());
+    Ok(Case::new("write", command.name(), names, samples).with_writers(writers))
 }
 
 /// Runs one slice of one side on fresh tables, and checks what it left there.

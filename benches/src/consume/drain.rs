@@ -1,0 +1,314 @@
+//! The part `drain`: a log with everything still to do.
+//!
+//! - `bulk`: a page of the log is one statement on the read table, by a projection (`ours`), by a
+//!   row projection that the framework folds (`fold`), by hand (`loop`); and the usual outbox with
+//!   a status column and an UPDATE for each row (`status`), which is given the first events only.
+//! - `writers`: `ours` and `loop` while others commit as fast as they can; and what those manage.
+//! - `each`: a statement for each event, by an event handler (`ours`) and by hand (`loop`).
+//! - `sqlite`: a projection (`ours`) and a loop by hand (`loop`) on SQLite.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
+use sqlx::PgConnection;
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::log::Log;
+use super::projections::{Bulk, Each, Fold, Reached};
+use super::{by_hand, sqlite};
+use crate::database::{ACTOR, Scratch, TENANT};
+use crate::domain::Place;
+use crate::hand_written::{self, Caller};
+use crate::harness::{Sample, take_turns};
+use crate::report::{Case, Miss, OURS, Results};
+
+/// The page of all but the usual outbox.
+pub(super) const PAGE: u16 = 1_000;
+/// The page of the usual outbox.
+const STATUS_PAGE: i64 = 500;
+/// A part of the events that the usual outbox is given.
+const STATUS_SHARE: usize = 10;
+/// A part of the events that are handled one by one.
+const EACH_SHARE: usize = 5;
+
+/// How the part is run.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How many events there are.
+    #[arg(long, default_value_t = 200_000)]
+    events: usize,
+    /// How many times each side drains them; a multiple of the number of sides lets each go first
+    /// equally often.
+    #[arg(long, default_value_t = 4)]
+    rounds: usize,
+    /// How many writers there are where there are any.
+    #[arg(long, default_value_t = 8)]
+    writers: usize,
+    /// What is measured.
+    #[arg(long, value_delimiter = ',', default_values = ["bulk", "writers", "each", "sqlite"])]
+    cases: Vec<Which>,
+    /// Fail where a target is missed.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    Bulk,
+    Writers,
+    Each,
+    Sqlite,
+}
+
+/// Who drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Ours,
+    Fold,
+    Loop,
+    Status,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ours => OURS,
+            Self::Fold => "fold",
+            Self::Loop => "loop",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// Runs the part, and returns what fell short where that is asked for.
+///
+/// # Errors
+///
+/// Where the database fails, or a side did not do its work.
+pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<Vec<Miss>> {
+    let scratch = Scratch::create(url).await?;
+    let misses = measure(&scratch.options(), options, results).await;
+    scratch.drop().await?;
+    misses
+}
+
+async fn measure(
+    database: &PgConnectOptions,
+    options: &Options,
+    results: &mut Results,
+) -> Result<Vec<Miss>> {
+    let mut log = Log::prepare(database).await?;
+    let mut misses = Vec::new();
+    for which in &options.cases {
+        let (cases, bars): (Vec<Case>, &[(&str, f64)]) = match which {
+            Which::Bulk => {
+                let cases = vec![bulk(&mut log, options).await?];
+                (cases, &[("status", 40.0), ("loop", 0.85)])
+            }
+            Which::Writers => (beside_writers(&mut log, options).await?, &[("loop", 0.85)]),
+            Which::Each => (vec![each(&mut log, options).await?], &[("loop", 0.95)]),
+            Which::Sqlite => {
+                let cases = vec![sqlite::drain(options.events / EACH_SHARE, options.rounds).await?];
+                (cases, &[("loop", 0.95)])
+            }
+        };
+        for case in cases {
+            results.add(&case)?;
+            if options.check {
+                misses.extend(case.misses(bars));
+            }
+        }
+    }
+    Ok(misses)
+}
+
+async fn bulk(log: &mut Log, options: &Options) -> Result<Case> {
+    const SIDES: [Side; 4] = [Side::Ours, Side::Fold, Side::Loop, Side::Status];
+    log.fill(i64::try_from(options.events)?).await?;
+    let turn = async |side| bulk_turn(log, side, options.events).await;
+    let samples = warm_and_measure(&SIDES, options.rounds, turn).await?;
+    Ok(Case::new("drain", "bulk", SIDES.map(Side::name), samples))
+}
+
+/// A first turn of each side does not count: plans, caches.
+async fn warm_and_measure<S: Copy + PartialEq>(
+    sides: &[S],
+    rounds: usize,
+    mut turn: impl AsyncFnMut(S) -> Result<Sample>,
+) -> Result<Vec<Vec<Sample>>> {
+    for &side in sides {
+        turn(side).await?;
+    }
+    take_turns(sides, rounds, turn).await
+}
+
+async fn bulk_turn(log: &mut Log, side: Side, events: usize) -> Result<Sample> {
+    if side == Side::Status {
+        log.fill_outbox().await?;
+    }
+    log.rewind().await?;
+    let mut drained = 0;
+    let mut begun = Instant::now();
+    match side {
+        Side::Ours | Side::Fold => {
+            let store = log.store().await?;
+            let projector = store.projector().page_size(PAGE.into());
+            let projector = match side {
+                Side::Fold => projector.rows(Fold),
+                _ => projector.projection(Bulk::default()),
+            };
+            begun = Instant::now();
+            drained += usize::try_from(projector.run_until_idle().await?)?;
+            store.close();
+        }
+        Side::Loop => drained += drain_by_hand(&mut log.connect().await?, true).await?,
+        Side::Status => {
+            let mut connection = log.connect().await?;
+            while drained < events / STATUS_SHARE {
+                drained += by_hand::status_page(&mut connection, STATUS_PAGE).await?;
+            }
+        }
+    }
+    let sample = Sample::once(drained, begun.elapsed());
+    let is_outbox = side == Side::Status;
+    ensure!(is_outbox || drained == events, "{drained} events");
+    log.verify(side.name(), is_outbox).await?;
+    Ok(sample)
+}
+
+async fn drain_by_hand(connection: &mut PgConnection, bulk: bool) -> Result<usize> {
+    let mut drained = 0;
+    loop {
+        let (events, _) = by_hand::page(connection, PAGE.into(), bulk).await?;
+        drained += events;
+        if events < usize::from(PAGE) {
+            return Ok(drained);
+        }
+    }
+}
+
+async fn each(log: &mut Log, options: &Options) -> Result<Case> {
+    const SIDES: [Side; 2] = [Side::Ours, Side::Loop];
+    let events = options.events / EACH_SHARE;
+    log.fill(i64::try_from(events)?).await?;
+    let turn = async |side: Side| {
+        log.rewind().await?;
+        let (elapsed, drained) = if side == Side::Ours {
+            let store = log.store().await?;
+            let projector = store.projector().page_size(PAGE.into()).each(Each);
+            let begun = Instant::now();
+            let drained = usize::try_from(projector.run_until_idle().await?)?;
+            let elapsed = begun.elapsed();
+            store.close();
+            (elapsed, drained)
+        } else {
+            let mut connection = log.connect().await?;
+            let begun = Instant::now();
+            let drained = drain_by_hand(&mut connection, false).await?;
+            (begun.elapsed(), drained)
+        };
+        ensure!(drained == events, "{drained} events");
+        log.verify(side.name(), false).await?;
+        Ok(Sample::once(drained, elapsed))
+    };
+    let samples = warm_and_measure(&SIDES, options.rounds, turn).await?;
+    Ok(Case::new("drain", "each", SIDES.map(Side::name), samples))
+}
+
+/// The drain, and the commits of the writers beside it.
+async fn beside_writers(log: &mut Log, options: &Options) -> Result<Vec<Case>> {
+    const SIDES: [Side; 2] = [Side::Ours, Side::Loop];
+    log.fill(i64::try_from(options.events)?).await?;
+    let mut commits = [Vec::new(), Vec::new()];
+    let turn = async |side: Side| {
+        log.rewind().await?;
+        let writers = Writers::start(log, options.writers).await?;
+        let elapsed = drain_beside(log, side).await?;
+        let made = writers.stop().await?;
+        commits[usize::from(side != Side::Ours)].push(Sample::once(made.0, made.1));
+        log.verify(side.name(), false).await?;
+        Ok(Sample::once(options.events, elapsed))
+    };
+    let samples = warm_and_measure(&SIDES, options.rounds, turn).await?;
+    let commits = commits.map(|all| all[1..].to_vec()).to_vec();
+    let case = |name, samples| {
+        Case::new("drain", name, SIDES.map(Side::name), samples).with_writers(options.writers)
+    };
+    Ok(vec![
+        case("bulk beside", samples),
+        case("commits beside", commits),
+    ])
+}
+
+/// How long it took to drain what the log was filled with.
+async fn drain_beside(log: &mut Log, side: Side) -> Result<Duration> {
+    if side == Side::Loop {
+        let mut connection = log.connect().await?;
+        let begun = Instant::now();
+        while by_hand::page(&mut connection, PAGE.into(), true).await?.1 < log.end {}
+        return Ok(begun.elapsed());
+    }
+    let store = log.store().await?;
+    let reached = Reached::default();
+    let bulk = Bulk(reached.clone());
+    let projector = store.projector().page_size(PAGE.into()).projection(bulk);
+    let begun = Instant::now();
+    let handle = projector.start().await?;
+    reached.position(log.end).await;
+    let elapsed = begun.elapsed();
+    handle.stop(Duration::from_secs(10)).await;
+    store.close();
+    Ok(elapsed)
+}
+
+/// Writers that commit as fast as they can, by hand: the same beside all sides.
+struct Writers {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<Result<usize>>,
+    begun: Instant,
+}
+
+impl Writers {
+    async fn start(log: &Log, writers: usize) -> Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let begun = Instant::now();
+        for _ in 0..writers {
+            let mut connection = log.connect().await?;
+            let stopped = stopped.clone();
+            let caller = Caller {
+                tenant: TENANT.to_owned(),
+                actor: ACTOR.to_owned(),
+            };
+            tasks.spawn(async move {
+                let place = Place {
+                    customer: "Ada".to_owned(),
+                    note: "as soon as it can be".to_owned(),
+                    quantity: 1,
+                };
+                let mut made = 0;
+                while !*stopped.borrow() {
+                    hand_written::place_in_one(&mut connection, &caller, &place).await?;
+                    made += 1;
+                }
+                Ok(made)
+            });
+        }
+        Ok(Self { stop, tasks, begun })
+    }
+
+    /// How many commits they made, in how much time.
+    async fn stop(mut self) -> Result<(usize, Duration)> {
+        self.stop.send_replace(true);
+        let elapsed = self.begun.elapsed();
+        let mut made = 0;
+        while let Some(task) = self.tasks.join_next().await {
+            made += task.context("a writer panicked")??;
+        }
+        Ok((made, elapsed))
+    }
+}

@@ -1,0 +1,11 @@
+//! What the parts that consume the log share: a log, the read table that is made of it, and the
+//! ways to make it.
+
+pub(crate) mod bloat;
+pub(crate) mod drain;
+pub(crate) mod rebuild;
+
+mod by_hand;
+mod log;
+mod projections;
+mod sqlite;
