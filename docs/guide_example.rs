@@ -3,6 +3,7 @@
 
 mod api_map;
 mod audit;
+mod consistency;
 mod event_sourcing;
 mod finders;
 mod guide_snippets;
@@ -138,10 +139,11 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
     include_str!("audit.rs"),
+    include_str!("consistency.rs"),
     include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
     include_str!("interceptors.rs"),
@@ -158,6 +160,7 @@ const SOURCES: [&str; 15] = [
 const GUIDE: &str = include_str!("guide.md");
 const AUDIT: &str = include_str!("audit.md");
 const CACHING: &str = include_str!("caching.md");
+const CONSISTENCY: &str = include_str!("consistency.md");
 const EVENT_SOURCING: &str = include_str!("event-sourcing.md");
 const FINDERS: &str = include_str!("finders.md");
 const INTERCEPTORS: &str = include_str!("interceptors.md");
@@ -203,6 +206,7 @@ fn every_rust_block_is_compiled() {
         GUIDE,
         AUDIT,
         CACHING,
+        CONSISTENCY,
         EVENT_SOURCING,
         FINDERS,
         INTERCEPTORS,

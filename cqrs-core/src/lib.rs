@@ -125,6 +125,7 @@ mod changes;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod consistency;
 mod context;
 mod envelope;
 mod error;
@@ -162,6 +163,7 @@ pub use aggregate::{AggregateRoot, AuditStamps, Root};
 pub use bus::{ConsoleEventBus, EventBus, Relay};
 pub use changes::{Changing, TableChanges};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use consistency::ConsistencyCheck;
 pub use context::{InvalidTenantId, Metadata, RequestContext, TenantId, TenantScope, TraceContext};
 pub use envelope::{AggregateIdError, Envelope, EventHeader, Position, RawPayload};
 pub use error::{DomainError, Error, Result, StoreError, StoreErrorKind};

@@ -192,6 +192,10 @@ impl RowAddress {
         Ok(Self { tenant, key })
     }
 
+    pub(crate) fn from_parts(tenant: Option<TenantId>, key: Vec<Value>) -> Self {
+        Self { tenant, key }
+    }
+
     /// The tenant; `None` where the table has none.
     #[must_use]
     pub fn tenant(&self) -> Option<&TenantId> {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use cqrs_core::consistency::Shadow;
 use cqrs_core::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
 use cqrs_core::mapping::{Loading, Value};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
-    AggregateRoot, Inline, Metadata, Page, PageRequest, Query, Result, Specification, TenantScope,
+    AggregateRoot, Inline, Metadata, Page, PageRequest, Query, Result, RowProjection,
+    Specification, TenantScope,
 };
 
 use crate::backend::{Backend, Returned, Written};
@@ -54,6 +56,10 @@ impl<B: Backend> BulkStore for SqlStore<B> {
             }
             Err(cause) => Err(transaction.after_failure(shared, cause).await.1),
         }
+    }
+
+    async fn compare_rows<P: RowProjection>(&self, shadow: &mut Shadow<'_, P>) -> Result<()> {
+        crate::projector::compare(self.shared(), shadow).await
     }
 
     async fn bulk_change<A: AggregateRoot>(

@@ -111,6 +111,7 @@ pub mod changes;
 pub mod children;
 pub mod columns;
 pub mod conflicts;
+pub mod consistency;
 pub mod differential;
 pub mod execute;
 pub mod exports;

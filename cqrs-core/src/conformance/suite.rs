@@ -57,6 +57,11 @@ macro_rules! __conformance_rules {
                 all_or_nothing_with_a_taken_id
                 all_or_nothing_with_a_removal
             }
+            consistency {
+                a_check_finds_nothing_where_rows_are_right
+                a_check_names_the_rows_that_differ
+                a_check_needs_the_system_and_a_subscription
+            }
             identity {
                 an_id_is_used_once
                 an_id_is_used_once_within_a_commit

@@ -8,11 +8,13 @@ use uuid::Uuid;
 
 use super::Export;
 use crate::aggregate::AggregateRoot;
+use crate::consistency::Shadow;
 use crate::context::{Metadata, TenantId, TenantScope};
 use crate::envelope::Position;
 use crate::error::Result;
 use crate::mapping::{MappingError, RowSource, Table, Value};
 use crate::payload::ContentHash;
+use crate::projection::RowProjection;
 use crate::specification::{Page, PageRequest, Query, Specification};
 use crate::staging::{NewEvent, StagedWrite};
 use crate::store::Store;
@@ -40,6 +42,18 @@ pub trait BulkStore: Store {
         writes: BulkWrites<'_>,
         metadata: &Metadata,
     ) -> impl Future<Output = Result<Inserted>> + Send;
+
+    /// Reads what a [`ConsistencyCheck`](crate::ConsistencyCheck) compares, all of one moment, and
+    /// hands it over as [`Shadow`] says.
+    ///
+    /// # Errors
+    ///
+    /// Those of the check, and a [`Usage`](crate::StoreErrorKind::Usage) error where there is
+    /// neither such a subscription nor an inline projection.
+    fn compare_rows<P: RowProjection>(
+        &self,
+        shadow: &mut Shadow<'_, P>,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Makes the change on the first rows behind the key `after`, at most as many as it says, in
     /// the order of their keys: each row and its event, all or none.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::consistency;
 use super::overlay::{self, Overlay};
 use super::select;
 use super::state::{Row, State};
 use super::store::InMemoryStore;
 use super::transaction::InMemoryTransaction;
 use crate::aggregate::AggregateRoot;
+use crate::consistency::Shadow;
 use crate::context::Metadata;
 use crate::envelope::{Envelope, Position};
 use crate::error::Result;
@@ -17,6 +19,7 @@ use crate::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
 use crate::mapping::{ColumnRole, Key, Table, Value};
+use crate::projection::RowProjection;
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 use crate::staging::{Operation, StagedWrite};
 
@@ -100,6 +103,10 @@ impl BulkStore for InMemoryStore {
             rows: writes.len(),
             position,
         })
+    }
+
+    async fn compare_rows<P: RowProjection>(&self, shadow: &mut Shadow<'_, P>) -> Result<()> {
+        consistency::compare(self.shared(), shadow)
     }
 
     async fn bulk_change<A: AggregateRoot>(

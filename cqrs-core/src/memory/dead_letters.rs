@@ -43,6 +43,10 @@ impl DeadLetters {
         self.0.values().cloned().collect()
     }
 
+    pub(super) fn positions(&self) -> impl Iterator<Item = Position> {
+        self.0.keys().copied()
+    }
+
     fn parked(&self) -> impl Iterator<Item = &DeadLetter> {
         let letters = self.0.values();
         letters.filter(|letter| letter.status == DeadLetterStatus::Parked)

@@ -7,6 +7,7 @@
 
 mod bulk;
 mod commit;
+mod consistency;
 mod dead_letters;
 mod overlay;
 mod read_models;

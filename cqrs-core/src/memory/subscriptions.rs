@@ -32,6 +32,17 @@ pub(super) struct Entry {
     _name: SubscribedName,
 }
 
+impl Entry {
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The positions of the events that were not applied.
+    pub(super) fn dead_positions(&self) -> impl Iterator<Item = Position> {
+        self.letters.positions()
+    }
+}
+
 /// How far a subscription is, and whether it goes on.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

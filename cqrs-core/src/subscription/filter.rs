@@ -2,7 +2,7 @@
 
 use crate::envelope::Envelope;
 use crate::event::EventSet;
-use crate::projection::Projection;
+use crate::projection::{Projection, RowProjection};
 
 /// Which events a subscription reads: those with one of the aggregate types and one of the event
 /// types. A database looks at it, so that other events are not even fetched.
@@ -29,6 +29,14 @@ impl EventFilter {
                 let others = types.iter().flat_map(|own| P::Event::other_names(own));
                 types.iter().copied().chain(others).collect()
             }),
+        }
+    }
+
+    /// What a projection by rows reads.
+    pub(crate) fn of_rows<P: RowProjection>() -> Self {
+        Self {
+            aggregate_types: P::Event::aggregate_types().map(<[_]>::to_vec),
+            event_types: P::EVENT_TYPES.map(<[_]>::to_vec),
         }
     }
 

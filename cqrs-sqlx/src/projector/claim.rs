@@ -289,16 +289,21 @@ fn checkpoint_sql(dialect: &Dialect) -> String {
 }
 
 /// Where a page's statement finds its values.
-struct Places<'a> {
-    from: &'a str,
-    upto: &'a str,
-    most: &'a str,
-    segment: &'a str,
-    segments: &'a str,
+pub(super) struct Places<'a> {
+    pub(super) from: &'a str,
+    pub(super) upto: &'a str,
+    pub(super) most: &'a str,
+    pub(super) segment: &'a str,
+    pub(super) segments: &'a str,
 }
 
 /// Reads a page; the filters are bound from `first` on.
-fn page_sql(dialect: &Dialect, filter: &EventFilter, places: &Places<'_>, first: usize) -> String {
+pub(super) fn page_sql(
+    dialect: &Dialect,
+    filter: &EventFilter,
+    places: &Places<'_>,
+    first: usize,
+) -> String {
     let Places {
         from,
         upto,
@@ -327,7 +332,7 @@ fn page_sql(dialect: &Dialect, filter: &EventFilter, places: &Places<'_>, first:
     )
 }
 
-fn filter_parameters(filter: &EventFilter) -> Vec<Parameter> {
+pub(super) fn filter_parameters(filter: &EventFilter) -> Vec<Parameter> {
     [filter.aggregate_types(), filter.event_types()]
         .into_iter()
         .flatten()

@@ -11,6 +11,7 @@
 mod builder;
 mod checkpoint;
 mod claim;
+mod consistency;
 mod dead_letters;
 mod errors;
 mod failure;
@@ -43,6 +44,7 @@ pub use status::{SegmentStatus, SubscriptionFailure, SubscriptionState, Subscrip
 pub use transaction::SqlTransaction;
 
 pub(crate) use checkpoint::COLUMNS as SEGMENT_COLUMNS;
+pub(crate) use consistency::compare;
 pub(crate) use horizon::Watching;
 pub(crate) use letter::COLUMNS as DEAD_LETTER_COLUMNS;
 pub(crate) use operations::COLUMNS as OPERATION_COLUMNS;

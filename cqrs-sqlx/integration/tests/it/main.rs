@@ -12,6 +12,7 @@ mod chaos;
 mod children;
 mod concurrency;
 mod conformance;
+mod consistency;
 mod deadlocks;
 mod each;
 mod fuzz;
