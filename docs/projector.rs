@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cqrs_core::{
     ConsoleEventBus, Entity, Envelope, Error, EventHandler, FailurePolicy, Parking, Position,
-    RequestContext, Result, StartAt, Store, Subscription, TenantId, UnitOfWork,
+    Query, ReadModels, RequestContext, Result, StartAt, Store, Subscription, TenantId, UnitOfWork,
 };
 use cqrs_sqlx::{
     ProjectorHandle, SqlTransaction, Sqlite, SqliteStore, SubscriptionState, SubscriptionStatus,
@@ -37,19 +37,30 @@ impl EventHandler<SqlTransaction<Sqlite>> for PlacedCount {
             .map_err(Sqlite::error)?;
         Ok(())
     }
+
+    async fn clear(&self, transaction: &mut SqlTransaction<Sqlite>) -> Result<()> {
+        sqlx::query("UPDATE placed_count SET orders = 0")
+            .execute(transaction.connection())
+            .await
+            .map_err(Sqlite::error)?;
+        Ok(())
+    }
+}
+
+fn orders() -> Subscription<SqlTransaction<Sqlite>> {
+    Subscription::named("orders")
+        .rows(OrderList)
+        .each(PlacedCount)
+        .on_failure(FailurePolicy::Park(Parking::at_most(500)))
 }
 
 async fn run(store: &SqliteStore) -> Result<ProjectorHandle> {
-    let orders = Subscription::named("orders")
-        .rows(OrderList)
-        .each(PlacedCount)
-        .on_failure(FailurePolicy::Park(Parking::at_most(500)));
     let published = Subscription::named("published")
         .relay(ConsoleEventBus::stdout())
         .start_at(StartAt::Now);
     store
         .projector()
-        .subscribe(orders)
+        .subscribe(orders())
         .subscribe(published)
         .deadline(Duration::from_secs(30))
         .start()
@@ -87,6 +98,14 @@ async fn repair(store: &SqliteStore, ctx: &RequestContext) -> Result<()> {
     operations.resume("orders").await
 }
 
+async fn start_over(store: &SqliteStore, ctx: &RequestContext) -> Result<()> {
+    let operations = store.operations(ctx)?;
+    operations.pause("orders").await?;
+    // ... repair what made the rows wrong ...
+    operations.reset(&orders(), StartAt::Beginning).await?;
+    operations.resume("orders").await
+}
+
 #[tokio::test]
 async fn what_the_page_shows_works() -> Result<()> {
     let store = SqliteStore::connect("sqlite::memory:").await?;
@@ -116,8 +135,16 @@ async fn what_the_page_shows_works() -> Result<()> {
     }
     let operator = RequestContext::system().with_actor("kim");
     repair(&store, &operator).await?;
+    start_over(&store, &operator).await?;
+    let receipt = store
+        .execute(&ctx, async |uow| uow.save(Order::place("Bo")))
+        .await?;
+    store.wait_for(&receipt, "orders").await?;
+    let read_models = store.read_models(&ctx);
+    let rows = read_models.query(Query::<OrderRow>::all()).await?;
+    assert_eq!(rows.len(), 2);
     let records = store.operations(&operator)?.records(10).await?;
-    assert_eq!(records.len(), 2);
+    assert_eq!(records.len(), 5);
     assert_eq!(records[0].actor.as_deref(), Some("kim"));
     projector.stop(Duration::from_secs(10)).await;
     assert_eq!(OrderRow::table().name(), "order_list");

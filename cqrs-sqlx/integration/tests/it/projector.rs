@@ -10,6 +10,7 @@ mod horizon;
 mod lifecycle;
 mod pages;
 mod parking;
+mod paused;
 mod replaced;
 mod segments;
 pub(crate) mod support;
