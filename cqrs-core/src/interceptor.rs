@@ -183,9 +183,12 @@ impl Intercepted<'_> {
         self.aggregate.id()
     }
 
-    /// The tenant that owns the aggregate, or will.
+    /// The tenant that owns the aggregate, or will; `None` where it is everyone's.
     #[must_use]
     pub fn tenant(&self) -> Option<&TenantId> {
+        if !self.aggregate.is_of_tenants() {
+            return None;
+        }
         self.aggregate.tenant().or(self.context.scope().tenant())
     }
 
@@ -228,6 +231,7 @@ impl fmt::Debug for Intercepted<'_> {
 trait AnyAggregate {
     fn aggregate_type(&self) -> &'static str;
     fn id(&self) -> String;
+    fn is_of_tenants(&self) -> bool;
     fn tenant(&self) -> Option<&TenantId>;
     fn version(&self) -> u64;
     fn event_types(&self) -> Vec<&'static str>;
@@ -242,6 +246,10 @@ impl<A: AggregateRoot> AnyAggregate for A {
 
     fn id(&self) -> String {
         AggregateRoot::id(self).to_string()
+    }
+
+    fn is_of_tenants(&self) -> bool {
+        A::table().is_tenant()
     }
 
     fn tenant(&self) -> Option<&TenantId> {

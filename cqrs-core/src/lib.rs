@@ -144,6 +144,7 @@ pub mod memory;
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+mod panics;
 mod payload;
 mod projection;
 mod read_model;

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 pub use chrono::{DateTime, Utc};
 
+pub use crate::panics::catch_panic;
 pub use crate::sourced::{NoColumns, SnapshotCodec, SnapshotPolicy, Sourcing};
 
 /// The fields of an aggregate in a snapshot.

@@ -116,6 +116,11 @@ impl<C: Connect> Connections<C> {
         self.shared.idle().clear();
     }
 
+    /// Whether the set was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.permits.is_closed()
+    }
+
     /// Closes the idle connections: after one was found broken, its neighbours probably are.
     pub(crate) fn close_idle(&self) {
         self.shared.idle().clear();

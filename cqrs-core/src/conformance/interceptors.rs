@@ -171,6 +171,17 @@ pub async fn interceptors_see_every_write<H: Harness>(h: &H) {
     assert!(journal.take().is_empty());
 }
 
+/// The tenant of the context is not that of an aggregate that is everyone's.
+pub async fn an_interceptor_is_told_whose_an_aggregate_is<H: Harness>(h: &H) {
+    let (bench, journal) = recorded(h).await;
+    let mut uow = bench.unit_of_work(&north());
+    ok(uow.save(Counter::new(1)));
+    let _ = ok(uow.commit().await);
+    let lines = journal.take();
+    let of_nobody = |line: &&String| line.contains(" counter v0") && line.contains(" - ");
+    assert_eq!(lines.iter().filter(of_nobody).count(), 2, "{lines:?}");
+}
+
 /// They run in the order in which they were registered, each step for all before the next.
 pub async fn interceptors_run_in_their_order<H: Harness>(h: &H) {
     let journal = Journal::default();

@@ -175,6 +175,37 @@ pub async fn a_replay_that_fails_keeps_the_order<H: Harness>(h: &H) {
     fixture.assert_left_out(&[]).await;
 }
 
+/// Panics where [`Guarded`] fails.
+struct Panicking(Guarded);
+
+impl<T: ProjectionTransaction> Projection<T> for Panicking {
+    type Event = ParcelEvent;
+
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {
+        let applied = Projection::<T>::apply(&self.0, page, transaction).await;
+        assert!(applied.is_ok(), "a handler's own panic, which is meant");
+        Ok(())
+    }
+}
+
+/// A handler that panics has failed: the policy decides.
+pub async fn a_handler_that_panics_fails<H: Harness>(h: &H) {
+    let fixture = Fixture::new(h, parking(100)).await;
+    let red = &fixture.positions[0];
+    fixture.guarded.set(&red[1..2]);
+    let make =
+        || Subscription::new(Panicking(fixture.guarded.clone())).on_failure(fixture.policy.clone());
+    h.run_subscription(&fixture.bench.store, &make).await;
+    fixture.assert_left_out(&red[1..]).await;
+    fixture.guarded.set(&[]);
+    fixture.replay().await;
+    fixture.assert_left_out(&[]).await;
+}
+
 /// A skipped event is left out, and the later ones of its aggregate are applied.
 pub async fn a_skipped_event_is_left_out<H: Harness>(h: &H) {
     let fixture = Fixture::new(h, FailurePolicy::Skip).await;

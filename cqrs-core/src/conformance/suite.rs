@@ -208,6 +208,7 @@ macro_rules! __conformance_rules {
             }
             interceptors {
                 interceptors_see_every_write
+                an_interceptor_is_told_whose_an_aggregate_is
                 interceptors_run_in_their_order
                 an_interceptor_refuses
                 an_interceptor_changes_the_aggregate
@@ -295,6 +296,7 @@ macro_rules! __conformance_rules {
             subscriptions {
                 parked_events_wait_while_others_proceed
                 a_replay_that_fails_keeps_the_order
+                a_handler_that_panics_fails
                 a_skipped_event_is_left_out
                 a_full_set_of_parked_events_halts
                 what_stands_behind_a_discarded_event_is_replayed

@@ -12,6 +12,7 @@ use super::turn::Turn;
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::inline::SubscribedName;
+use crate::panics::catch_panic;
 use crate::subscription::{FailurePolicy, Parking, StartAt, Subscription};
 
 const PAGE: usize = 100;
@@ -368,7 +369,8 @@ async fn apply(
     loop {
         let mark = entry(&mut shared.lock(), subscription.name())?.mark;
         let mut transaction = InMemoryTransaction::new(Arc::clone(shared));
-        let result = subscription.apply(events, mark, &mut transaction).await;
+        let applied = catch_panic(subscription.apply(events, mark, &mut transaction)).await;
+        let result = applied.and_then(|result| result);
         tries += 1;
         match result {
             Ok(()) => {

@@ -143,6 +143,9 @@ impl<T: Send + 'static> Subscription<T> {
 }
 
 impl<T> Subscription<T> {
+    /// How many segments a subscription has at most.
+    pub const MOST_SEGMENTS: u32 = MOST_SEGMENTS;
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -219,6 +222,9 @@ impl<T> Subscription<T> {
                 "subscription {name:?} asks for event type {unknown:?}, which its handler's events do not have"
             ));
         }
+        if self.segments > Self::MOST_SEGMENTS {
+            return usage(too_many_segments(name));
+        }
         if self.segments > 1 && !self.is_splittable {
             return usage(not_splittable(name));
         }
@@ -258,6 +264,12 @@ impl<T> Subscription<T> {
 }
 
 /// Why a subscription cannot have several segments.
+const MOST_SEGMENTS: u32 = 1024;
+
+fn too_many_segments(name: &str) -> String {
+    format!("subscription {name:?} cannot have more than {MOST_SEGMENTS} segments")
+}
+
 pub(crate) fn not_splittable(name: &str) -> String {
     format!(
         "subscription {name:?} cannot have several segments: a handler does not say that it is \

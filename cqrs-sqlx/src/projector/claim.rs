@@ -21,6 +21,9 @@ use tokio::time::Instant;
 
 use crate::log::{EVENT_COLUMNS, read_event};
 
+/// A thousand years: a delay for ever is one that every database and calendar can hold.
+const LONGEST_DELAY: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
+
 /// How many columns [`EVENT_COLUMNS`] are.
 const EVENT_WIDTH: usize = 18;
 
@@ -369,7 +372,7 @@ fn whole_sql(dialect: &Dialect, checkpoint: &str, filter: &EventFilter) -> Strin
 
 /// A time after another.
 pub(super) fn later(now: DateTime<Utc>, by: Duration) -> Result<DateTime<Utc>> {
-    chrono::TimeDelta::from_std(by)
+    chrono::TimeDelta::from_std(by.min(LONGEST_DELAY))
         .ok()
         .and_then(|by| now.checked_add_signed(by))
         .ok_or_else(|| {

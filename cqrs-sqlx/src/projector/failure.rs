@@ -50,7 +50,7 @@ impl<B: Backend> Worker<B> {
         };
         let attempts = claim.attempts.saturating_add(1);
         if let Some(delay) = self.rules.delays.after(attempts) {
-            let retry_at = Some(later(claim.now, claim.age() + delay)?);
+            let retry_at = Some(later(claim.now, claim.age().saturating_add(delay))?);
             if checkpoint::record_failure(&self.shared, &failed, retry_at).await? {
                 warn(&failed, "an event failed and will be tried again");
             }

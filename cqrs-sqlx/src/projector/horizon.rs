@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::errors::is_closed;
 use super::pace::{Backoff, Pace, Polling};
 use super::queries;
 use crate::backend::{Backend, Horizon};
@@ -104,7 +103,7 @@ async fn look_again_and_again<B: Backend>(
                 });
                 pace.after(moved, found.writers)
             }
-            Err(error) if is_closed(&error) => return,
+            Err(_) if shared.readers.is_closed() => return,
             Err(error) => {
                 tracing::warn!(%error, "the horizon of the log could not be looked for");
                 pace.after(false, false)

@@ -16,6 +16,9 @@ use crate::store::Shared;
 /// The pauses while something else has to happen first: a writer to end, another worker to let go.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a delay is waited for before the next look.
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// How often an error of the database is taken for one that passes.
 const TRANSIENT_ERRORS: u32 = 10;
 
@@ -56,7 +59,8 @@ async fn drain<B: Backend>(worker: &mut Worker<B>, horizon: Position) -> Result<
             Ok(Pass::Narrowed | Pass::Failed) => {}
             Ok(Pass::UpToDate { .. }) => return Ok(applied),
             Ok(Pass::Elsewhere) => tokio::time::sleep(pause.next()).await,
-            Ok(Pass::Delayed(delay)) => tokio::time::sleep(delay).await,
+            // Somebody elsewhere may cut it short.
+            Ok(Pass::Delayed(delay)) => tokio::time::sleep(delay.min(LONGEST_DELAY)).await,
             Ok(Pass::Halted) => return Err(failure(worker).await?),
             Err(error) if is_transient(&error) && transient < TRANSIENT_ERRORS => {
                 transient += 1;

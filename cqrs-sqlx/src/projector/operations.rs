@@ -13,7 +13,7 @@ use super::checkpoint::{self, read, some};
 use super::dead_letters::{self, Aggregate};
 use super::letter::{self, DeadLetter};
 use super::wake::Known;
-use super::{queries, segments};
+use super::{queries, register, segments};
 use crate::backend::{Backend, Parameter};
 use crate::reads::{self, Place};
 use crate::select::Select;
@@ -69,6 +69,7 @@ enum Action<'a> {
     Replay(Aggregate),
     DiscardEvent(Position),
     Discard(&'a Aggregate),
+    Remove,
 }
 
 impl<B: Backend> Operations<B> {
@@ -177,6 +178,19 @@ impl<B: Backend> Operations<B> {
         self.run(subscription, &Action::Discard(&aggregate)).await
     }
 
+    /// Removes a subscription that is gone for good, or has another name now: its checkpoints and
+    /// its dead letters. So it keeps no events any more, and is in no report.
+    ///
+    /// Stop the projectors that run it before: they would register it anew, and start over. Rows
+    /// that its handlers have written stay.
+    ///
+    /// # Errors
+    ///
+    /// As for [all](Self#errors).
+    pub async fn remove(&self, subscription: &str) -> Result<()> {
+        self.run(subscription, &Action::Remove).await.map(drop)
+    }
+
     /// The dead letters of a subscription after a position, in the order of the log.
     ///
     /// # Errors
@@ -224,6 +238,9 @@ impl<B: Backend> Operations<B> {
                 connection.end_work();
                 // There may be no other.
                 drop(connection);
+                if matches!(action, Action::Remove) {
+                    self.shared.advanced.forget(subscription);
+                }
                 self.wake(subscription, matches!(action, Action::Resume))
                     .await?;
                 Ok(done)
@@ -265,10 +282,14 @@ impl<B: Backend> Operations<B> {
                 let end = Position(i64::MAX);
                 dead_letters::remove::<B>(connection, name, aggregate, end).await?
             }
+            Action::Remove => {
+                dead_letters::remove_all::<B>(connection, name).await?;
+                register::remove::<B>(connection, name).await?
+            }
         };
         if !matches!(
             action,
-            Action::Pause | Action::Resume | Action::SetSegments(_)
+            Action::Pause | Action::Resume | Action::SetSegments(_) | Action::Remove
         ) {
             for checkpoint in checkpoint::lock_all::<B>(connection, name).await? {
                 dead_letters::note_next::<B>(connection, name, checkpoint.segment).await?;
@@ -326,6 +347,7 @@ impl Action<'_> {
             Self::Replay(aggregate) => ("replay", of(aggregate)),
             Self::DiscardEvent(position) => ("discard_event", position.to_string()),
             Self::Discard(aggregate) => ("discard", of(aggregate)),
+            Self::Remove => ("remove", String::new()),
         }
     }
 }

@@ -148,8 +148,14 @@ impl RetryDelays {
     pub(super) fn after(&self, failed_attempts: u32) -> Option<Duration> {
         let index = usize::try_from(failed_attempts.checked_sub(1)?).ok()?;
         let delay = *self.delays.get(index)?;
-        let longer = (self.random)().clamp(0.0, 1.0) / 5.0;
-        Some(delay + delay.mul_f64(longer))
+        let random = (self.random)();
+        // What is no number is none.
+        let longer = if random.is_nan() {
+            0.0
+        } else {
+            random.clamp(0.0, 1.0) / 5.0
+        };
+        Some(delay.saturating_add(delay.mul_f64(longer)))
     }
 }
 
@@ -217,10 +223,18 @@ mod tests {
         assert_eq!(delays(0.5).after(2), Some(MS(1100)));
         assert_eq!(delays(1.0).after(2), Some(MS(1200)));
         assert_eq!(delays(7.0).after(2), Some(MS(1200)));
+        assert_eq!(delays(f64::NAN).after(2), Some(MS(1000)));
         for _ in 0..100 {
             let pause = RetryDelays::default().after(1).unwrap();
             assert!((MS(100)..=MS(120)).contains(&pause));
         }
+    }
+
+    #[test]
+    fn a_delay_may_be_for_ever() {
+        let mut delays = delays(1.0);
+        delays.set_delays(vec![Duration::MAX]);
+        assert_eq!(delays.after(1), Some(Duration::MAX));
     }
 
     #[test]

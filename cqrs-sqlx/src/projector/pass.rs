@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cqrs_core::__private::catch_panic;
 use cqrs_core::{Envelope, Error, FailurePolicy, Position, RawPayload, Result, Subscription};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -10,7 +11,7 @@ use tracing::Instrument;
 use super::checkpoint;
 use super::claim::{Claim, ClaimSql, Wanted};
 use super::dead_letters;
-use super::errors::{catch_panic, is_transient};
+use super::errors::is_transient;
 use super::narrow::Narrow;
 use super::pace::RetryDelays;
 use super::queries;
@@ -61,8 +62,12 @@ pub(super) struct Worker<B: Backend> {
     /// Where all segments stand at least, and when the next replay is, where nothing but the horizon
     /// keeps them from going on. Other processes may have moved them.
     known: Option<(Position, Option<Instant>)>,
+    /// Whether there were several segments at the last look, and not all stood still for good.
+    is_split: bool,
     /// Where to look for an event that fails.
     pub(super) narrow: Option<Narrow>,
+    /// Whether the last pass was a replay: then a page comes first, if there is one.
+    replayed: bool,
     /// The aggregate whose parked events are replayed one by one.
     pub(super) one_by_one: Option<dead_letters::Aggregate>,
     /// A transaction in which nothing was done yet. Never locked: connections are not `Sync`.
@@ -101,7 +106,9 @@ impl<B: Backend> Worker<B> {
             subscription,
             rules,
             known: None,
+            is_split: false,
             narrow: None,
+            replayed: false,
             one_by_one: None,
             begun: Mutex::default(),
         }
@@ -113,6 +120,11 @@ impl<B: Backend> Worker<B> {
 
     pub(super) fn shared(&self) -> &Arc<Shared<B>> {
         &self.shared
+    }
+
+    /// Whether other segments may go on where one stands still.
+    pub(super) fn is_split(&self) -> bool {
+        self.is_split
     }
 
     /// Forgets what is known of the checkpoints, so that the next pass asks the database.
@@ -158,7 +170,10 @@ impl<B: Backend> Worker<B> {
             }
             return Ok(self.look(horizon).await?.unwrap_or(Pass::Elsewhere));
         };
-        if claim.is_due {
+        // By turns, so that replays that are due again and again do not hold up the others.
+        let moves = claim.to > claim.from;
+        self.replayed = claim.is_due && !(self.replayed && moves);
+        if self.replayed {
             queries::rollback(connection).await;
             return self.replay(claim.segment).await;
         }
@@ -213,6 +228,7 @@ impl<B: Backend> Worker<B> {
             register::ensure(&self.shared, &self.subscription).await?;
             return Ok(None);
         }
+        self.is_split = checkpoints.len() > 1 && checkpoints.iter().any(|one| one.active);
         if segments::have_arrived(&checkpoints) {
             segments::settle(&self.shared, self.name()).await?;
             return Ok(Some(Pass::Narrowed));

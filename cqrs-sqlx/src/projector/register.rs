@@ -8,6 +8,7 @@ use cqrs_core::mapping::{ColumnType, RowSource, Value};
 use cqrs_core::{Error, Position, Result, StartAt, StoreErrorKind, Subscription, TenantScope};
 
 use super::checkpoint::{self, read};
+use super::dead_letters;
 use super::horizon::look;
 use super::pace::Backoff;
 use super::queries;
@@ -74,6 +75,8 @@ async fn insert<B: Backend, T>(
         // Another process was faster.
         return Ok(());
     }
+    // Of one that had this name and was removed. What it left out comes again.
+    dead_letters::remove_all::<B>(connection, subscription.name()).await?;
     insert_segments::<B>(
         connection,
         subscription.name(),
@@ -107,6 +110,15 @@ pub(super) async fn insert_segments<B: Backend>(
         B::execute(connection, &sql, &parameters).await?;
     }
     Ok(())
+}
+
+/// Removes the rows of a subscription.
+pub(super) async fn remove<B: Backend>(connection: &mut B::Connection, name: &str) -> Result<u64> {
+    let name = [Parameter::text(name)];
+    let sql = "DELETE FROM cqrs_segment WHERE subscription = $1";
+    B::execute(connection, &sql.into(), &name).await?;
+    let sql = "DELETE FROM cqrs_subscription WHERE name = $1";
+    B::execute(connection, &sql.into(), &name).await
 }
 
 async fn set_splits<B: Backend, T>(

@@ -117,7 +117,8 @@ impl<B: Backend> Worker<B> {
         (events.len(), result)
     }
 
-    /// The first parked events of an aggregate, up to the first that is not in the log.
+    /// The first parked events of an aggregate, up to the first that is not in the log, or
+    /// cannot be read there.
     async fn parked(
         &self,
         transaction: &mut SqlTransaction<B>,
@@ -149,7 +150,12 @@ impl<B: Backend> Worker<B> {
                 checkpoint::read(row, |row| cqrs_core::mapping::RowSource::read_i64(row, 0))?
                     .is_some();
             if complete {
-                events.push(read_event(row)?);
+                match read_event(row) {
+                    Ok(event) => events.push(event),
+                    Err(error) if events.is_empty() => return Err(error),
+                    // It fails when it is the first.
+                    Err(_) => complete = false,
+                }
             }
             Ok(())
         })

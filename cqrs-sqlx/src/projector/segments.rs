@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::RowSource;
-use cqrs_core::{Error, Position, Result};
+use cqrs_core::{Error, Position, Result, StoreErrorKind, Subscription};
 
 use super::checkpoint::{self, Checkpoint, read, some};
 use super::queries;
@@ -37,12 +37,18 @@ pub(super) fn have_arrived(checkpoints: &[Checkpoint]) -> bool {
 ///
 /// # Errors
 ///
-/// `Usage` where there is no such subscription, or where it must not have several.
+/// `Usage` where there is no such subscription, where it must not have several, and for more than
+/// there may be.
 pub(super) async fn change<B: Backend>(
     connection: &mut B::Connection,
     name: &str,
     count: u32,
 ) -> Result<()> {
+    if count > Subscription::<()>::MOST_SEGMENTS {
+        let message =
+            format!("subscription {name:?} cannot have {count} segments: that is too many");
+        return Err(Error::store(StoreErrorKind::Usage, message));
+    }
     let count = i64::from(count.max(1));
     let checkpoints = checkpoint::lock_all::<B>(connection, name).await?;
     let Some(splits) = target::<B>(connection, name)

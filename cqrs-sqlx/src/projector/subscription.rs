@@ -7,7 +7,7 @@ use cqrs_core::{Error, Position};
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
-use super::errors::{is_closed, is_transient};
+use super::errors::is_transient;
 use super::handle::Stopping;
 use super::pace::{Backoff, Polling};
 use super::pass::{Pass, Worker};
@@ -59,11 +59,15 @@ pub(super) async fn run<B: Backend>(
                         Next::Horizon(replay.map_or(DOUBT, |replay| replay.min(DOUBT)))
                     }
                     Pass::Elsewhere => Next::After(elsewhere.next()),
-                    Pass::Delayed(delay) => Next::After(delay),
+                    // What stands still are some segments; the others have the next event.
+                    Pass::Delayed(delay) if worker.is_split() => Next::Horizon(delay.min(DOUBT)),
+                    Pass::Halted if worker.is_split() => Next::Horizon(polling.longest),
+                    // Somebody elsewhere may cut the delay short.
+                    Pass::Delayed(delay) => Next::After(delay.min(DOUBT)),
                     Pass::Halted => Next::Resume,
                 }
             }
-            Err(error) if is_closed(&error) => return,
+            Err(_) if worker.shared().writers.is_closed() => return,
             Err(error) => {
                 let pause = backoff.next();
                 report(worker.name(), &error, pause);

@@ -12,6 +12,7 @@ mod pages;
 mod parking;
 mod paused;
 mod replaced;
+mod replays;
 mod segments;
 pub(crate) mod support;
 mod waiting;

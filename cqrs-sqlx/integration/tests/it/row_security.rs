@@ -1,8 +1,8 @@
 //! Row-level security: what SQL of the application can do in a unit of work of one tenant.
 
 use cqrs_core::{
-    Error, IdempotencyKey, Position, Query, ReadModels, RequestContext, Store, StoreErrorKind,
-    UnitOfWork,
+    Error, IdempotencyKey, Position, Query, ReadModels, Repository, RequestContext, Store,
+    StoreErrorKind, UnitOfWork,
 };
 use cqrs_integration::database::{SecuredDatabase, TestDatabase, TestFile};
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelView, ParcelViews};
@@ -198,6 +198,75 @@ async fn verify_reports_what_is_not_behind_policies() {
     let error = store.verify(&domain::tables()).await.unwrap_err();
     let expected = "table parcel: expected the policy cqrs_tenant alone, found cqrs_tenant, wide";
     assert!(error.to_string().contains(expected), "{error}");
+}
+
+/// Whoever has changed the policy is told.
+#[tokio::test]
+async fn verify_reports_policies_that_were_changed() {
+    let secured = SecuredDatabase::create(&domain::tables()).await;
+    let store = open(secured.url()).await;
+    for change in ["USING (true)", "WITH CHECK (true)"] {
+        let altered = format!("ALTER POLICY cqrs_tenant ON parcel {change}");
+        let superuser = secured.superuser_url();
+        Postgres::run(superuser, altered).await.unwrap();
+        let error = store.verify(&domain::tables()).await.unwrap_err();
+        let expected = "table parcel: expected the policy cqrs_tenant alone, found cqrs_tenant \
+                        with another condition";
+        assert!(error.to_string().contains(expected), "{error}");
+        let policies = PgStore::row_level_security_sql(&domain::tables());
+        Postgres::run(superuser, policies).await.unwrap();
+        store.verify(&domain::tables()).await.unwrap();
+    }
+}
+
+/// Settings of the session outlive the transaction that made them; nothing is confined by those.
+#[tokio::test]
+async fn settings_of_the_session_open_nothing() {
+    let (_database, store, north) = filled().await;
+    for setting in [
+        "SELECT set_config('cqrs.system', 'on', false)",
+        "SELECT set_config('cqrs.tenant', 'south', false)",
+        "RESET ALL",
+    ] {
+        let mut uow = store.unit_of_work(&tenant("north"));
+        run(&mut uow, setting).await.unwrap();
+        let _ = uow.commit().await.unwrap();
+
+        let north_alone = tenant("north");
+        let mut uow = store.unit_of_work(&north_alone);
+        assert_eq!(seen(&mut uow, "parcel", "tenant_id").await, ["north"]);
+        uow.rollback().await;
+        let views = store.read_models(&north_alone);
+        let views = views.query(Query::<ParcelView>::all()).await.unwrap();
+        assert_eq!(views.len(), 1, "{setting}");
+        let log = store
+            .events(&north_alone, Position::START, 9)
+            .await
+            .unwrap();
+        assert_eq!(log.len(), 1, "{setting}");
+        let mut uow = store.unit_of_work(&tenant("south"));
+        let found = uow.repository::<Parcel>().find(north).await.unwrap();
+        assert!(found.is_none(), "{setting}");
+    }
+}
+
+/// Pages follow each other without a pause, each in a transaction of its own.
+#[tokio::test]
+async fn a_projector_sees_every_tenant_on_every_page() {
+    let (_database, store, _) = filled().await;
+    for number in 0..6 {
+        let mut uow = store.unit_of_work(&tenant(if number % 2 == 0 { "north" } else { "south" }));
+        let mut parcel = Parcel::register("one more");
+        parcel.weigh(number);
+        uow.save(parcel).unwrap();
+        let _ = uow.commit().await.unwrap();
+    }
+    let projector = store.projector().rows(ParcelViews).page_size(1);
+    assert_eq!(projector.run_until_idle().await.unwrap(), 12);
+    let system = RequestContext::system();
+    let views = store.read_models(&system);
+    let views = views.query(Query::<ParcelView>::all()).await.unwrap();
+    assert_eq!(views.len(), 8);
 }
 
 #[tokio::test]

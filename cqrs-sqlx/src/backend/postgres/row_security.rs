@@ -113,7 +113,10 @@ async fn look(connection: &mut PgConnection, tables: &[&str]) -> sqlx::Result<Ve
     let names: Vec<&str> = tables.iter().copied().chain(own).collect();
     let found = sqlx::query(
         "SELECT t.name, c.relrowsecurity AND c.relforcerowsecurity,
-                (SELECT coalesce(string_agg(p.polname::text, ', ' ORDER BY p.polname), 'no policy')
+                (SELECT coalesce(string_agg(p.polname::text || CASE
+                         WHEN p.polwithcheck IS NULL
+                              AND pg_get_expr(p.polqual, p.polrelid) LIKE '%cqrs.tenant%' THEN ''
+                         ELSE ' with another condition' END, ', ' ORDER BY p.polname), 'no policy')
                  FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive)
          FROM unnest($1::text[]) WITH ORDINALITY AS t(name, ordinality)
          JOIN pg_class c ON c.oid = to_regclass(quote_ident(t.name))

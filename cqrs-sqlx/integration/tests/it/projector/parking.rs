@@ -36,14 +36,14 @@ on_each_database!(
 
 /// Positions that fail.
 #[derive(Clone, Default)]
-struct Poison(Arc<Mutex<BTreeSet<i64>>>);
+pub(super) struct Poison(Arc<Mutex<BTreeSet<i64>>>);
 
 impl Poison {
-    fn set(&self, positions: impl IntoIterator<Item = i64>) {
+    pub(super) fn set(&self, positions: impl IntoIterator<Item = i64>) {
         *self.0.lock().unwrap() = positions.into_iter().collect();
     }
 
-    fn recorder(&self) -> Recorder {
+    pub(super) fn recorder(&self) -> Recorder {
         let poison = self.clone();
         Recorder::new("recorder").with_fault(move |page| {
             let poison = poison.0.lock().unwrap();
@@ -58,7 +58,7 @@ impl Poison {
 
 const NO_DELAYS: [Duration; 0] = [];
 
-fn projector<B: Backend>(
+pub(super) fn projector<B: Backend>(
     store: &SqlStore<B>,
     recorder: &Recorder,
     policy: FailurePolicy,
@@ -68,27 +68,27 @@ fn projector<B: Backend>(
     projector.retry_delays(NO_DELAYS)
 }
 
-fn parking(at_most: u32) -> FailurePolicy {
+pub(super) fn parking(at_most: u32) -> FailurePolicy {
     FailurePolicy::Park(Parking::at_most(at_most))
 }
 
-fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
+pub(super) fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
     store.operations(&RequestContext::system()).unwrap()
 }
 
-async fn letters<B: Backend>(store: &SqlStore<B>) -> Vec<DeadLetter> {
+pub(super) async fn letters<B: Backend>(store: &SqlStore<B>) -> Vec<DeadLetter> {
     let operations = operations(store);
     let all = operations.dead_letters("recorder", Position::START, 1000);
     all.await.unwrap()
 }
 
-async fn parked<B: Backend>(store: &SqlStore<B>) -> Vec<i64> {
+pub(super) async fn parked<B: Backend>(store: &SqlStore<B>) -> Vec<i64> {
     let letters = letters(store).await;
     letters.iter().map(|letter| letter.position.0).collect()
 }
 
 /// Commits a new parcel: one event.
-async fn create<B: Backend>(store: &SqlStore<B>) -> ParcelId {
+pub(super) async fn create<B: Backend>(store: &SqlStore<B>) -> ParcelId {
     let parcel = Parcel::register("parcel");
     let id = domain::id(&parcel);
     let mut unit_of_work = store.unit_of_work(&stores::tenant("north"));
@@ -107,7 +107,7 @@ async fn change<B: Backend>(store: &SqlStore<B>, id: ParcelId) {
 }
 
 /// Three parcels, whose events take turns: 1, 4, 7 and so on are those of the first.
-async fn three<B: Backend>(store: &SqlStore<B>, rounds: u32) -> [ParcelId; 3] {
+pub(super) async fn three<B: Backend>(store: &SqlStore<B>, rounds: u32) -> [ParcelId; 3] {
     let ids = [
         create(store).await,
         create(store).await,

@@ -16,6 +16,7 @@ use cqrs_sqlx::{Backend, ProjectorBuilder, SqlStore, SqlTransaction, Subscriptio
 use tokio::task::JoinSet;
 
 use super::support::{Recorder, applied, commit, on_each_database, state};
+use crate::each::kind;
 
 on_each_database!(
     every_event_is_of_one_segment,
@@ -24,6 +25,8 @@ on_each_database!(
     the_number_changes_between_pages,
     a_halted_segment_is_waited_for,
     a_segment_that_will_try_again_is_not_waited_for,
+    segments_that_stand_still_do_not_hold_up_the_others,
+    there_are_not_too_many,
 );
 
 /// A [`Recorder`] of which segments may run beside each other.
@@ -216,6 +219,53 @@ async fn a_segment_that_will_try_again_is_not_waited_for<B: Backend>(store: SqlS
     split(&store, &recorder, 1).run_until_idle().await.unwrap();
     assert_eq!(segments(&store).await, [12; 3]);
     assert_eq!(applied(&store).await, (1..=12).collect::<Vec<_>>());
+}
+
+/// One stands still for an hour, or for good; what comes then for the other is applied.
+async fn segments_that_stand_still_do_not_hold_up_the_others<B: Backend>(store: SqlStore<B>) {
+    commit(&store, 0).await;
+    for delays in [vec![Duration::from_secs(3600)], Vec::new()] {
+        let poisoned = Recorder::new("recorder").with_fault(|page| {
+            match page.iter().any(|event| event.position() == Position(1)) {
+                true => Err(Error::other("poison")),
+                false => Ok(()),
+            }
+        });
+        let polling = Duration::from_secs(60);
+        let projector = split(&store, &poisoned, 2).poll_interval(polling);
+        let running = projector.retry_delays(delays).workers(1).start();
+        let running = running.await.unwrap();
+        while matches!(state(&store).await, SubscriptionState::Active) {
+            tokio::task::yield_now().await;
+        }
+        // Until one is of the other segment.
+        let before = applied(&store).await.len();
+        let others = async {
+            while applied(&store).await.len() == before {
+                commit(&store, 0).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), others).await;
+        assert!(waited.is_ok(), "the other segment stands still");
+        running.stop(Duration::from_secs(30)).await;
+        let operations = store.operations(&RequestContext::system()).unwrap();
+        operations.resume("recorder").await.unwrap();
+    }
+}
+
+async fn there_are_not_too_many<B: Backend>(store: SqlStore<B>) {
+    let most = Subscription::<SqlTransaction<B>>::MOST_SEGMENTS;
+    let recorder = Recorder::new("recorder");
+    let error = split(&store, &recorder, most + 1).run_until_idle().await;
+    assert_eq!(*kind(&error.unwrap_err()), StoreErrorKind::Usage);
+    split(&store, &recorder, 1).run_until_idle().await.unwrap();
+    let operations = store.operations(&RequestContext::system()).unwrap();
+    for segments in [most + 1, u32::MAX] {
+        let error = operations.set_segments("recorder", segments).await;
+        assert_eq!(*kind(&error.unwrap_err()), StoreErrorKind::Usage);
+    }
+    assert_eq!(segments(&store).await, [0]);
+    assert!(operations.records(9).await.unwrap().is_empty());
 }
 
 /// [`ParcelViews`], which depends on the order of events,
