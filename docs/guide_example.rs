@@ -13,6 +13,7 @@ mod mapping;
 mod operations;
 mod projections_snippets;
 mod projector;
+mod rebuild;
 mod specification_snippets;
 mod tenancy;
 mod units_of_work;
@@ -151,6 +152,7 @@ const SOURCES: [&str; 16] = [
     include_str!("mapping.rs"),
     include_str!("operations.rs"),
     include_str!("projector.rs"),
+    include_str!("rebuild.rs"),
     include_str!("projections_snippets.rs"),
     include_str!("specification_snippets.rs"),
     include_str!("tenancy.rs"),
@@ -168,6 +170,7 @@ const MAINTENANCE: &str = include_str!("maintenance.md");
 const OPERATIONS: &str = include_str!("operations.md");
 const MAPPING: &str = include_str!("mapping.md");
 const PROJECTOR: &str = include_str!("projector.md");
+const REBUILD: &str = include_str!("rebuild.md");
 const PROJECTIONS: &str = include_str!("projections.md");
 const SPECIFICATION: &str = include_str!("specification.md");
 const TENANCY: &str = include_str!("tenancy.md");
@@ -214,6 +217,7 @@ fn every_rust_block_is_compiled() {
         OPERATIONS,
         MAPPING,
         PROJECTOR,
+        REBUILD,
         PROJECTIONS,
         SPECIFICATION,
         TENANCY,

@@ -180,7 +180,9 @@ pub use maintenance::{Maintain, Maintenance};
 pub use mapping::{Child, ColumnValue, Columns, Entity, Record, ValueObject};
 pub use memory::InMemoryStore;
 pub use payload::{ContentHash, PayloadError, canonical_json};
-pub use projection::{Projection, ProjectionTransaction, RowAddress, RowProjection, Rows};
+pub use projection::{
+    Projection, ProjectionTransaction, Rebuilds, RowAddress, RowProjection, Rows,
+};
 pub use read_model::{Owned, ReadModel, ReadModelRepository, ReadModels, RowKey};
 pub use repository::{EventHistory, Repository};
 pub use sourced::{AsOf, Decide, Sourced, SourcedState, StateStored};

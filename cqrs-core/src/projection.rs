@@ -64,6 +64,14 @@ pub trait Projection<T>: Send + Sync + 'static {
         async { Err(error) }
     }
 
+    /// Where it keeps the rows of one read model and nothing else, the table of them and its
+    /// version, so that they can be built anew beside those that are there. `None`, unless told.
+    ///
+    /// All that it writes must go through [`ProjectionTransaction`], to this table.
+    fn rebuilds(&self) -> Option<Rebuilds> {
+        None
+    }
+
     /// Applies a page of events, in the order of the log.
     ///
     /// # Transaction
@@ -80,6 +88,15 @@ pub trait Projection<T>: Send + Sync + 'static {
         page: &[Envelope<Self::Event>],
         transaction: &mut T,
     ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// What a projection keeps, as far as that can be built anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuilds {
+    /// The table of its rows.
+    pub table: &'static Table,
+    /// The version of what it makes of events.
+    pub version: u32,
 }
 
 /// A read model with one row per key, folded from events.
@@ -104,6 +121,11 @@ pub trait RowProjection: Send + Sync + 'static {
     /// several [segments](crate::Subscription::segments). `false`, unless told; a page that proves
     /// it wrong fails.
     const ROW_PER_AGGREGATE: bool = false;
+
+    /// The version of what it makes of events; 1, unless told. Rows that are there are kept by
+    /// projectors of their own version alone. Raise it with each change of the row type or of the
+    /// fold that rows need to be built anew for, and have the store rebuild them.
+    const VERSION: u32 = 1;
 
     /// The key of the row that an event belongs to; `None` skips the event. The row's tenant is
     /// the event's.
@@ -290,6 +312,13 @@ where
 
     async fn clear(&self, transaction: &mut T) -> Result<()> {
         transaction.clear::<P::Row>().await
+    }
+
+    fn rebuilds(&self) -> Option<Rebuilds> {
+        Some(Rebuilds {
+            table: P::Row::table(),
+            version: P::VERSION,
+        })
     }
 
     async fn apply(&self, page: &[Envelope<P::Event>], transaction: &mut T) -> Result<()> {

@@ -105,9 +105,9 @@ pub use backend::postgres::Postgres;
 pub use backend::sqlite::Sqlite;
 pub use health::{Health, HealthLimits, HorizonHolder, Problem};
 pub use projector::{
-    DeadLetter, DeadLetterStatus, FailedAttempt, OperationRecord, Operations, ProjectorBuilder,
-    ProjectorHandle, SegmentStatus, SqlTransaction, Stopped, SubscriptionFailure,
-    SubscriptionState, SubscriptionStatus,
+    DeadLetter, DeadLetterStatus, FailedAttempt, OperationRecord, Operations, ProgressWatch,
+    ProjectorBuilder, ProjectorHandle, SegmentStatus, SqlTransaction, Stopped, SubscriptionFailure,
+    SubscriptionProgress, SubscriptionState, SubscriptionStatus, SwitchOver,
 };
 pub use read_models::SqlReadModels;
 pub use repository::SqlRepository;

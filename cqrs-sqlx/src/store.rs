@@ -20,7 +20,8 @@ use crate::commits::Commits;
 use crate::connections::Connections;
 use crate::health::{Health, HealthLimits, HorizonHolder};
 use crate::projector::{
-    Operations, Progress, ProjectorBuilder, SqlTransaction, SubscriptionStatus, Watching,
+    Operations, Progress, ProgressWatch, ProjectorBuilder, SqlTransaction, SubscriptionProgress,
+    SubscriptionStatus, Watching,
 };
 use crate::read_models::SqlReadModels;
 use crate::retention::{Removed, Retention};
@@ -389,6 +390,21 @@ impl<B: Backend> SqlStore<B> {
     /// [`Store`](cqrs_core::Error::Store) where the store fails.
     pub async fn subscriptions(&self) -> Result<Vec<SubscriptionStatus>> {
         crate::projector::statuses(&self.shared).await
+    }
+
+    /// How far a subscription has come, for one that catches up or builds rows anew.
+    ///
+    /// # Errors
+    ///
+    /// A [`Usage`](cqrs_core::StoreErrorKind::Usage) error where there is no such subscription;
+    /// [`Store`](cqrs_core::Error::Store) where the store fails.
+    pub async fn progress(&self, subscription: &str) -> Result<SubscriptionProgress> {
+        crate::projector::progress(&self.shared, subscription).await
+    }
+
+    /// As [`progress`](Self::progress), again and again, with the rate and the time that is left.
+    pub fn watch_progress(&self, subscription: &str) -> ProgressWatch<B> {
+        ProgressWatch::new(Arc::clone(&self.shared), subscription)
     }
 
     /// What operators do to subscriptions: resume, replay, discard and so on. Each operation is

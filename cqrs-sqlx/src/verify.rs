@@ -169,6 +169,7 @@ async fn own_tables<B: Backed>(
         ("cqrs_segment", projector::SEGMENT_COLUMNS),
         ("cqrs_dead_letter", projector::DEAD_LETTER_COLUMNS),
         ("cqrs_operation", projector::OPERATION_COLUMNS),
+        ("cqrs_rebuild", projector::REBUILD_COLUMNS),
         ("cqrs_receipt", RECEIPT_COLUMNS),
         ("cqrs_snapshot", SNAPSHOT_COLUMNS),
     ] {

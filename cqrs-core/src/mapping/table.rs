@@ -1,7 +1,9 @@
 //! The description of a table, written by a derive and read by every backend.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::{Child, ColumnError, ColumnType, ColumnValue, MappingError, Record, ValueObject};
 
@@ -125,6 +127,32 @@ pub struct Table {
     parent: Option<Parent>,
     type_name: Option<&'static str>,
     is_sourced: bool,
+    shadow: Shadow,
+}
+
+/// The table that is built in the place of another, once somebody has asked for it. No part of
+/// what a table is.
+#[derive(Default)]
+struct Shadow(OnceLock<Box<Table>>);
+
+impl Clone for Shadow {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Shadow {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Shadow {}
+
+impl fmt::Debug for Shadow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shadow")
+    }
 }
 
 impl Table {
@@ -139,6 +167,7 @@ impl Table {
                 parent: None,
                 type_name: None,
                 is_sourced: false,
+                shadow: Shadow::default(),
             },
             prefix: String::new(),
             nullable: false,
@@ -150,6 +179,20 @@ impl Table {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The table that is built while this one is read, to take its place: the same columns under
+    /// the name `<table>__new`. For authors of backends.
+    #[must_use]
+    pub fn shadow(&'static self) -> &'static Self {
+        self.shadow.0.get_or_init(|| {
+            let name = format!("{}__new", self.name);
+            Box::new(Self {
+                // Kept for as long as the table, which is never dropped.
+                name: name.leak(),
+                ..self.clone()
+            })
+        })
     }
 
     /// The Rust type of its rows, for messages; `None` where it is not known.

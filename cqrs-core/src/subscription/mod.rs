@@ -15,7 +15,7 @@ use self::handler::{Handler, Typed};
 use crate::bus::{EventBus, Relay};
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::projection::{Projection, ProjectionTransaction, RowProjection, Rows};
+use crate::projection::{Projection, ProjectionTransaction, Rebuilds, RowProjection, Rows};
 
 /// A consumer of the log with a checkpoint: one or several handlers, and how they are run.
 ///
@@ -56,6 +56,7 @@ pub struct Subscription<T> {
     policy: FailurePolicy,
     segments: u32,
     is_splittable: bool,
+    rebuilds: Option<Rebuilds>,
     unknown_event_types: Vec<&'static str>,
 }
 
@@ -75,6 +76,7 @@ impl<T: Send + 'static> Subscription<T> {
             policy: FailurePolicy::default(),
             segments: 1,
             is_splittable: true,
+            rebuilds: None,
             unknown_event_types: Vec::new(),
         }
     }
@@ -87,6 +89,7 @@ impl<T: Send + 'static> Subscription<T> {
             .extend(filter.unknown_to::<P::Event>());
         self.filter = self.filter.or(&filter);
         self.is_splittable &= projection.is_splittable();
+        self.rebuilds = projection.rebuilds().filter(|_| self.handlers.is_empty());
         self.handlers.push(Box::new(Typed { projection, filter }));
         self
     }
@@ -203,6 +206,12 @@ impl<T> Subscription<T> {
         self.handlers
             .iter()
             .any(|handler| handler.has_side_effects())
+    }
+
+    /// What it keeps, where that can be built anew: the rows of its only handler.
+    #[must_use]
+    pub fn rebuilds(&self) -> Option<Rebuilds> {
+        self.rebuilds
     }
 
     /// Whether it can be run as it is set up.

@@ -104,6 +104,9 @@ pub(crate) struct Dialect {
     /// After the columns of a statement that begins a page: marks its transaction, for
     /// [`commit_and_begin`](Backend::commit_and_begin). Empty where [`mark`](Backend::mark) does.
     pub(crate) open_page: &'static str,
+    /// Has what follows in a transaction fail where it would wait for a lock for long. Empty where a
+    /// transaction that writes has the database for itself.
+    pub(crate) hurry: &'static str,
     /// Whether one statement can claim a checkpoint, move it, and read a page.
     pub(crate) claims_in_one: bool,
     /// Whether an aggregate, by its columns `aggregate_type` and `aggregate_id`, is of this segment
@@ -406,10 +409,12 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// the server that told of it, where one did.
     fn heard(listener: &mut Self::Listener) -> impl Future<Output = Result<Option<i32>>> + Send;
 
-    /// Loads read rows. See [`cqrs_core::ProjectionTransaction::load`].
+    /// Loads read rows from a table with the columns of theirs. See
+    /// [`cqrs_core::ProjectionTransaction::load`].
     fn load_rows<R: ReadModel>(
         connection: &mut Self::Connection,
         statements: &Statements,
+        table: &'static Table,
         addresses: &[RowAddress],
     ) -> impl Future<Output = Result<Vec<Owned<R>>>> + Send;
 
@@ -450,6 +455,24 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
 
     /// The statements that create a table, and those of its children.
     fn create_table_sql(table: &Table) -> String;
+
+    /// The statements that create the [shadow](Table::shadow) of a table, with what belongs to the
+    /// table in the database and not in the code: indexes, constraints, rights, policies.
+    ///
+    /// # Errors
+    ///
+    /// `Usage` where something hangs on the table that would not survive
+    /// [the switch](Self::switch_sql).
+    fn shadow_sql(
+        connection: &mut Self::Connection,
+        table: &'static Table,
+    ) -> impl Future<Output = Result<Vec<String>>> + Send;
+
+    /// The statements that put the shadow of a table in its place, in the open transaction.
+    fn switch_sql(
+        connection: &mut Self::Connection,
+        table: &'static Table,
+    ) -> impl Future<Output = Result<Vec<String>>> + Send;
 
     /// The columns of a table of the database; empty where there is no such table.
     fn live_columns(

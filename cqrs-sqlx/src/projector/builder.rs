@@ -157,7 +157,9 @@ impl<B: Backend> ProjectorBuilder<B> {
             .flat_map(|subscription| {
                 let segments = usize::try_from(subscription.initial_segments()).unwrap_or(1);
                 let count = self.workers.unwrap_or(segments);
-                (0..count).map(|_| self.worker(subscription))
+                let served = (0..count).map(|_| self.worker(subscription));
+                let building = (0..count).filter_map(|_| self.builder(subscription));
+                served.chain(building).collect::<Vec<_>>()
             })
             .collect();
         let follower = horizon::follow(&self.shared, self.polling);
@@ -194,7 +196,10 @@ impl<B: Backend> ProjectorBuilder<B> {
         let mut workers: Vec<_> = self
             .subscriptions
             .iter()
-            .map(|subscription| self.worker(subscription))
+            .flat_map(|subscription| {
+                let builder = self.builder(subscription);
+                builder.into_iter().chain([self.worker(subscription)])
+            })
             .collect();
         idle::run(&self.shared, &mut workers).await
     }
@@ -220,6 +225,14 @@ impl<B: Backend> ProjectorBuilder<B> {
     fn worker(&self, subscription: &Arc<Subscription<SqlTransaction<B>>>) -> Worker<B> {
         let subscription = Arc::clone(subscription);
         Worker::new(Arc::clone(&self.shared), subscription, self.rules.clone())
+    }
+
+    /// A worker that builds its rows anew, where that can be asked for.
+    fn builder(&self, subscription: &Arc<Subscription<SqlTransaction<B>>>) -> Option<Worker<B>> {
+        subscription.rebuilds()?;
+        let subscription = Arc::clone(subscription);
+        let (shared, rules) = (Arc::clone(&self.shared), self.rules.clone());
+        Some(Worker::building(shared, subscription, rules))
     }
 }
 

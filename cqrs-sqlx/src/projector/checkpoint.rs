@@ -19,9 +19,9 @@ use crate::store::Shared;
 /// What [`Checkpoint::read`] reads.
 pub(crate) const COLUMNS: &str = "subscription, segment, segments, position, barrier, status, \
      failed_attempts, failed_position, error, retry_at, parks, replay_at, \
-     updated_at, replay_set_at, history, mark";
+     updated_at, replay_set_at, history, mark, version";
 /// How many they are.
-pub(super) const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = 17;
 
 /// A row of `cqrs_segment`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(super) struct Checkpoint {
     pub(super) history: String,
     /// How far it had come before it was reset.
     pub(super) mark: Position,
+    /// The version of the projection whose rows it keeps.
+    pub(super) version: u32,
 }
 
 impl Checkpoint {
@@ -90,6 +92,7 @@ impl Checkpoint {
                     _ => format!("[{}]", some(row.read_text(14)?)?),
                 },
                 mark: Position(some(row.read_i64(15)?)?),
+                version: u32::try_from(some(row.read_i32(16)?)?).map_err(ColumnError::invalid)?,
             })
         })
     }
@@ -327,6 +330,19 @@ pub(super) async fn reactivate<B: Backend>(
         B::DIALECT.now
     );
     B::execute(connection, &sql.into(), &[Parameter::text(name)]).await
+}
+
+/// Says of what version the rows are that a subscription keeps.
+pub(super) async fn set_version<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+    version: u32,
+) -> Result<()> {
+    let sql = "UPDATE cqrs_segment SET version = $2 WHERE subscription = $1";
+    let parameters = [Parameter::text(name), Parameter::int(version.into())];
+    B::execute(connection, &sql.into(), &parameters)
+        .await
+        .map(drop)
 }
 
 /// No database takes NUL in text.

@@ -107,9 +107,10 @@ pub(super) struct ClaimSql {
 }
 
 impl ClaimSql {
-    pub(super) fn new<B: Backend>(name: &str, filter: &EventFilter) -> Self {
+    /// Those of a subscription; where a version is given, of segments whose rows are of it.
+    pub(super) fn new<B: Backend>(name: &str, filter: &EventFilter, version: Option<u32>) -> Self {
         let dialect = &B::DIALECT;
-        let checkpoint = checkpoint_sql(dialect);
+        let checkpoint = checkpoint_sql(dialect, version);
         let places = Places {
             from: "$1",
             upto: "$2",
@@ -269,7 +270,9 @@ fn advanced(dialect: &Dialect) -> String {
 /// Locks the segment that is furthest behind of those that have anything to do. Where the clock of
 /// the database was set back since a failure was recorded or a replay was set, it is not waited for. The parameters
 /// are the name, the horizon, the size of a page, and the number of a segment or -1.
-fn checkpoint_sql(dialect: &Dialect) -> String {
+fn checkpoint_sql(dialect: &Dialect, version: Option<u32>) -> String {
+    let of_version = version.map(|version| format!(" AND s.version = {version}"));
+    let of_version = of_version.unwrap_or_default();
     let (now, lock) = (dialect.now, dialect.claim);
     let end = "CASE WHEN s.barrier < $2 THEN s.barrier ELSE $2 END";
     let open_page = dialect.open_page;
@@ -284,7 +287,7 @@ fn checkpoint_sql(dialect: &Dialect) -> String {
           WHERE o.subscription = $1 AND o.segment <> s.segment) AS others, {now} AS now, \
          s.barrier IS NOT NULL AS changing, s.mark{open_page} \
          FROM cqrs_segment AS s \
-         WHERE s.subscription = $1 AND s.status = 'active' AND ($4 < 0 OR s.segment = $4) \
+         WHERE s.subscription = $1 AND s.status = 'active' AND ($4 < 0 OR s.segment = $4){of_version} \
          AND (s.position < {end} OR {due}) \
          AND (s.retry_at IS NULL OR s.retry_at <= {now} OR s.updated_at > {now}) \
          ORDER BY s.position, s.segment LIMIT 1{lock}"

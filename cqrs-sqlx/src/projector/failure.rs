@@ -77,7 +77,7 @@ impl<B: Backend> Worker<B> {
         }
         let message = format!("{}: a later event of a parked aggregate", full(self.room()));
         self.halt(&Failed {
-            name: self.subscription.name(),
+            name: self.name(),
             segment: claim.segment,
             from: claim.from,
             attempts: claim.attempts,

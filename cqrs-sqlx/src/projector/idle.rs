@@ -57,7 +57,7 @@ async fn drain<B: Backend>(worker: &mut Worker<B>, horizon: Position) -> Result<
         match worker.run_once(horizon).await {
             Ok(Pass::Moved { events }) => applied += events,
             Ok(Pass::Narrowed | Pass::Failed) => {}
-            Ok(Pass::UpToDate { .. }) => return Ok(applied),
+            Ok(Pass::UpToDate { .. } | Pass::Absent) => return Ok(applied),
             Ok(Pass::Elsewhere) => tokio::time::sleep(pause.next()).await,
             // Somebody elsewhere may cut it short.
             Ok(Pass::Delayed(delay)) => tokio::time::sleep(delay.min(LONGEST_DELAY)).await,

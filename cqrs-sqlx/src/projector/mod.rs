@@ -9,6 +9,7 @@
 //! processes may run the same subscription, and any of them may die at any point.
 
 mod builder;
+mod building;
 mod checkpoint;
 mod claim;
 mod consistency;
@@ -23,6 +24,7 @@ mod narrow;
 mod operations;
 mod pace;
 mod pass;
+mod progress;
 mod queries;
 mod rebuild;
 mod register;
@@ -31,23 +33,28 @@ mod reset;
 mod segments;
 mod status;
 mod subscription;
+mod switch;
 mod transaction;
 mod wait;
 mod wake;
 
 pub use builder::ProjectorBuilder;
+pub use building::SwitchOver;
 pub use dead_letters::FailedAttempt;
 pub use handle::{ProjectorHandle, Stopped};
 pub use letter::{DeadLetter, DeadLetterStatus};
 pub use operations::{OperationRecord, Operations};
+pub use progress::{ProgressWatch, SubscriptionProgress};
 pub use status::{SegmentStatus, SubscriptionFailure, SubscriptionState, SubscriptionStatus};
 pub use transaction::SqlTransaction;
 
+pub(crate) use building::COLUMNS as REBUILD_COLUMNS;
 pub(crate) use checkpoint::COLUMNS as SEGMENT_COLUMNS;
 pub(crate) use consistency::compare;
 pub(crate) use horizon::Watching;
 pub(crate) use letter::COLUMNS as DEAD_LETTER_COLUMNS;
 pub(crate) use operations::COLUMNS as OPERATION_COLUMNS;
+pub(crate) use progress::progress;
 pub(crate) use queries::execute;
 pub(crate) use rebuild::rebuild_inline;
 pub(crate) use status::statuses;

@@ -39,7 +39,7 @@ pub(crate) const COLUMNS: &str = "operation, subscription, detail, actor, correl
 /// When a future is dropped, the operation was done with its record, or not at all.
 pub struct Operations<B: Backend> {
     pub(super) shared: Arc<Shared<B>>,
-    context: RequestContext,
+    pub(super) context: RequestContext,
 }
 
 /// The record of an operation.

@@ -8,6 +8,7 @@ use cqrs_core::{Envelope, Error, FailurePolicy, Position, RawPayload, Result, Su
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::building;
 use super::checkpoint;
 use super::claim::{Claim, ClaimSql, Wanted};
 use super::dead_letters;
@@ -42,6 +43,8 @@ pub(super) enum Pass {
     Delayed(Duration),
     /// What is left to do is halted, or paused.
     Halted,
+    /// There is nothing to build, or the rows are of another version of the projection.
+    Absent,
 }
 
 /// How pages are applied.
@@ -58,12 +61,19 @@ pub(super) struct Worker<B: Backend> {
     pub(super) shared: Arc<Shared<B>>,
     pub(super) subscription: Arc<Subscription<SqlTransaction<B>>>,
     pub(super) rules: Rules,
-    claims: ClaimSql,
+    /// The subscription whose checkpoint it works for: that under which it is built, where it
+    /// builds.
+    name: Arc<str>,
+    /// Whether it builds the rows anew, beside those that are read.
+    pub(super) builds: bool,
+    pub(super) claims: ClaimSql,
     /// Where all segments stand at least, and when the next replay is, where nothing but the horizon
     /// keeps them from going on. Other processes may have moved them.
     known: Option<(Position, Option<Instant>)>,
     /// Whether there were several segments at the last look, and not all stood still for good.
     is_split: bool,
+    /// Whether the last page was full, so that there may be more.
+    had_more: bool,
     /// Where to look for an event that fails.
     pub(super) narrow: Option<Narrow>,
     /// Whether the last pass was a replay: then a page comes first, if there is one.
@@ -100,13 +110,38 @@ impl<B: Backend> Worker<B> {
         subscription: Arc<Subscription<SqlTransaction<B>>>,
         rules: Rules,
     ) -> Self {
+        let name = subscription.name().into();
+        Self::of(shared, subscription, rules, name, false)
+    }
+
+    /// One that builds the rows of a subscription anew, as long as somebody has asked for that.
+    pub(super) fn building(
+        shared: Arc<Shared<B>>,
+        subscription: Arc<Subscription<SqlTransaction<B>>>,
+        rules: Rules,
+    ) -> Self {
+        let name = building::name_for(subscription.name()).into();
+        Self::of(shared, subscription, rules, name, true)
+    }
+
+    fn of(
+        shared: Arc<Shared<B>>,
+        subscription: Arc<Subscription<SqlTransaction<B>>>,
+        rules: Rules,
+        name: Arc<str>,
+        builds: bool,
+    ) -> Self {
+        let version = subscription.rebuilds().map(|rebuilds| rebuilds.version);
         Self {
-            claims: ClaimSql::new::<B>(subscription.name(), subscription.filter()),
+            claims: ClaimSql::new::<B>(&name, subscription.filter(), version),
+            name,
+            builds,
             shared,
             subscription,
             rules,
             known: None,
             is_split: false,
+            had_more: false,
             narrow: None,
             replayed: false,
             one_by_one: None,
@@ -115,7 +150,12 @@ impl<B: Backend> Worker<B> {
     }
 
     pub(super) fn name(&self) -> &str {
-        self.subscription.name()
+        &self.name
+    }
+
+    /// The transaction that its handlers write in.
+    pub(super) fn transaction(&self, connection: Connection<B>) -> SqlTransaction<B> {
+        SqlTransaction::new(Arc::clone(&self.shared), connection).building(self.builds)
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared<B>> {
@@ -144,11 +184,29 @@ impl<B: Backend> Worker<B> {
     ///
     /// Dropping the future rolls the page back.
     pub(super) async fn run_once(&mut self, horizon: Position) -> Result<Pass> {
+        let pass = self.pass(horizon).await?;
+        let caught_up = match &pass {
+            Pass::UpToDate { .. } => true,
+            Pass::Moved { .. } => !self.had_more,
+            _ => false,
+        };
+        if self.builds && caught_up && self.switch().await? {
+            self.doubt();
+            return Ok(match pass {
+                Pass::Moved { .. } => pass,
+                _ => Pass::Absent,
+            });
+        }
+        Ok(pass)
+    }
+
+    async fn pass(&mut self, horizon: Position) -> Result<Pass> {
         if let Some(pass) = self.nothing_to_do(horizon) {
             return Ok(pass);
         }
-        if !B::DIALECT.claims_in_one {
-            // Without row locks a claim takes the lock of all writers, so look first.
+        if !B::DIALECT.claims_in_one || self.builds && !self.had_more {
+            // Without row locks a claim takes the lock of all writers, and mostly there is nothing
+            // to build: so look first.
             if let Some(pass) = self.look(horizon).await? {
                 return Ok(pass);
             }
@@ -219,6 +277,18 @@ impl<B: Backend> Worker<B> {
     /// is something to claim.
     async fn look(&mut self, horizon: Position) -> Result<Option<Pass>> {
         let (checkpoints, now) = checkpoint::all(&self.shared, self.name()).await?;
+        let version = self
+            .subscription
+            .rebuilds()
+            .map(|rebuilds| rebuilds.version);
+        let is_other = |version| {
+            checkpoints
+                .first()
+                .is_some_and(|first| first.version != version)
+        };
+        if version.is_some_and(is_other) || self.builds && checkpoints.is_empty() {
+            return Ok(Some(Pass::Absent));
+        }
         if checkpoints.is_empty() {
             // Someone removed the rows; new ones start from the beginning.
             tracing::warn!(
@@ -270,12 +340,12 @@ impl<B: Backend> Worker<B> {
     /// Tells those who wait for the subscription where it stands.
     pub(super) fn tell(&self, position: Position, halted: bool) {
         let known = Known { position, halted };
-        self.shared.advanced.record(self.subscription.name(), known);
+        self.shared.advanced.record(self.name(), known);
     }
 
     /// Applies a claimed page.
     async fn work(&mut self, connection: Connection<B>, mut claim: Claim) -> Result<Pass> {
-        let mut transaction = SqlTransaction::new(Arc::clone(&self.shared), connection);
+        let mut transaction = self.transaction(connection);
         if claim.parks && !claim.page.is_empty() {
             match self.hold_back(&mut transaction, &mut claim).await {
                 Ok(Ok(())) => {}
@@ -318,6 +388,7 @@ impl<B: Backend> Worker<B> {
 
     /// What was committed is known.
     fn moved(&mut self, claim: &Claim) {
+        self.had_more = claim.is_full;
         self.narrow = self
             .narrow
             .take()
@@ -331,7 +402,7 @@ impl<B: Backend> Worker<B> {
             *known = position;
         }
         self.tell(position, false);
-        metrics::applied(self.subscription.name(), claim.page.len() as u64);
+        metrics::applied(self.name(), claim.page.len() as u64);
     }
 
     async fn apply_and_commit(
@@ -384,7 +455,7 @@ impl<B: Backend> Worker<B> {
 
     /// Takes the events of parked aggregates out of the page, and parks them. The inner error is
     /// the place in the page of the first for which there is no room.
-    async fn hold_back(
+    pub(super) async fn hold_back(
         &self,
         transaction: &mut SqlTransaction<B>,
         claim: &mut Claim,
@@ -439,6 +510,6 @@ impl<B: Backend> Worker<B> {
 
 impl<B: Backend> Drop for Worker<B> {
     fn drop(&mut self) {
-        self.shared.advanced.forget(self.subscription.name());
+        self.shared.advanced.forget(&self.name);
     }
 }

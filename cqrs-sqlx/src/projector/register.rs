@@ -31,7 +31,17 @@ pub(super) async fn ensure<B: Backend, T>(
     subscription: &Subscription<T>,
 ) -> Result<()> {
     let (checkpoints, _) = checkpoint::all(shared, subscription.name()).await?;
+    let version = subscription.rebuilds().map(|rebuilds| rebuilds.version);
     if let Some(first) = checkpoints.first() {
+        if let Some(version) = version.filter(|version| *version != first.version) {
+            tracing::warn!(
+                subscription = subscription.name(),
+                version,
+                found = first.version,
+                "the rows are of another version of the projection and are not kept here; rebuild them"
+            );
+            return Ok(());
+        }
         if first.segment.of > 1 && !subscription.is_splittable() {
             return Err(not_splittable(subscription.name()));
         }
@@ -84,7 +94,13 @@ async fn insert<B: Backend, T>(
         start,
         Position::START,
     )
-    .await
+    .await?;
+    match subscription.rebuilds() {
+        Some(rebuilds) => {
+            checkpoint::set_version::<B>(connection, subscription.name(), rebuilds.version).await
+        }
+        None => Ok(()),
+    }
 }
 
 /// Inserts the segments of a subscription.

@@ -31,7 +31,7 @@ impl<B: Backend> Worker<B> {
             }
             Err(error) => return Err(self.abandon(connection, error).await),
         };
-        let mut transaction = SqlTransaction::new(std::sync::Arc::clone(&self.shared), connection);
+        let mut transaction = self.transaction(connection);
         let (tried, result) = match &due {
             None => (0, self.finish(&mut transaction, segment).await.map(|()| 0)),
             Some(due) => {

@@ -90,6 +90,8 @@ async fn replace<B: Backend>(connection: &mut B::Connection, name: &str) -> Resu
     let mark = checkpoints.iter().map(|checkpoint| checkpoint.mark).min();
     let mark = mark.unwrap_or(Position::START);
     insert_segments::<B>(connection, name, count, position, mark).await?;
+    let version = checkpoints.first().map_or(1, |first| first.version);
+    checkpoint::set_version::<B>(connection, name, version).await?;
     if checkpoints.iter().any(|checkpoint| checkpoint.parks) {
         // Whose aggregates are parked is not looked for: each segment finds out.
         let replay_at: Option<DateTime<Utc>> = checkpoints

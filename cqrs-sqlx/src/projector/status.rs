@@ -42,6 +42,9 @@ pub struct SubscriptionStatus {
     pub oldest_parked: Option<DateTime<Utc>>,
     /// Of how many skipped events there is a record.
     pub skipped: u64,
+    /// The version of the projection whose rows it keeps; see
+    /// [`RowProjection::VERSION`](cqrs_core::RowProjection::VERSION).
+    pub version: u32,
 }
 
 /// Where a segment of a subscription stands.
@@ -110,7 +113,7 @@ pub(crate) async fn statuses<B: Backend>(
 ) -> Result<Vec<SubscriptionStatus>> {
     let letters = letters(shared).await?;
     let mut all: Vec<SubscriptionStatus> = Vec::new();
-    for (name, wanted_segments, segment) in segments(shared).await? {
+    for (name, wanted_segments, version, segment) in segments(shared).await? {
         match all.last_mut().filter(|last| last.name == name) {
             Some(last) => last.add(segment),
             None => all.push(SubscriptionStatus {
@@ -123,6 +126,7 @@ pub(crate) async fn statuses<B: Backend>(
                 parked: 0,
                 oldest_parked: None,
                 skipped: 0,
+                version,
                 name,
             }),
         }
@@ -164,10 +168,11 @@ impl SubscriptionState {
     }
 }
 
-/// Every segment with the name of its subscription and how many that is to have.
+/// Every segment with the name of its subscription, how many that is to have, and the version of
+/// its rows.
 async fn segments<B: Backend>(
     shared: &Arc<Shared<B>>,
-) -> Result<Vec<(String, u32, SegmentStatus)>> {
+) -> Result<Vec<(String, u32, u32, SegmentStatus)>> {
     let order = B::DIALECT.byte_order;
     let select = Select {
         sql: format!(
@@ -194,7 +199,7 @@ async fn segments<B: Backend>(
                 let next = row.read_timestamp(checkpoint::WIDTH + 2)?;
                 Ok((now, last, next, row.read_i32(checkpoint::WIDTH + 3)?))
             })?;
-            let name = checkpoint.name.clone();
+            let (name, version) = (checkpoint.name.clone(), checkpoint.version);
             let segment = SegmentStatus {
                 segment: u32::try_from(checkpoint.segment.number).unwrap_or(0),
                 position: checkpoint.position,
@@ -210,7 +215,7 @@ async fn segments<B: Backend>(
                 },
             };
             let wanted = wanted.and_then(|wanted| u32::try_from(wanted).ok());
-            Ok((name, wanted.unwrap_or(1), segment))
+            Ok((name, wanted.unwrap_or(1), version, segment))
         },
     )
     .await

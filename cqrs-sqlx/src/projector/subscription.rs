@@ -65,6 +65,10 @@ pub(super) async fn run<B: Backend>(
                     // Somebody elsewhere may cut the delay short.
                     Pass::Delayed(delay) => Next::After(delay.min(DOUBT)),
                     Pass::Halted => Next::Resume,
+                    Pass::Absent => {
+                        worker.doubt();
+                        Next::After(DOUBT)
+                    }
                 }
             }
             Err(_) if worker.shared().writers.is_closed() => return,

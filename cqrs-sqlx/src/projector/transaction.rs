@@ -40,6 +40,8 @@ pub struct SqlTransaction<B: Backend> {
     /// The rows that are locked; `None` where nobody else writes rows of this projection.
     locked: Option<HashSet<RowLock>>,
     changing: Changing,
+    /// Whether its rows are those of the shadow of their table.
+    builds: bool,
 }
 
 /// The numbers of a table and of a row of it. Rows share numbers, so that a commit that changes
@@ -69,7 +71,20 @@ impl<B: Backend> SqlTransaction<B> {
             mark: None,
             used: false,
             locked: None,
+            builds: false,
         }
+    }
+
+    /// Has rows read from and written to the shadows of their tables.
+    pub(super) fn building(mut self, builds: bool) -> Self {
+        self.builds = builds;
+        self
+    }
+
+    /// Where the rows of a read model are.
+    fn table<R: ReadModel>(&self) -> &'static Table {
+        let table = <R as Entity>::table();
+        if self.builds { table.shadow() } else { table }
     }
 
     /// Has this table count as changed when the transaction is over.
@@ -88,6 +103,7 @@ impl<B: Backend> SqlTransaction<B> {
             mark: None,
             used: false,
             locked: Some(HashSet::new()),
+            builds: false,
         }
     }
 
@@ -245,8 +261,9 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
             return Ok(Vec::new());
         }
         self.lock::<R>(addresses).await?;
+        let table = self.table::<R>();
         let (connection, statements) = self.seen().await?;
-        let loaded = B::load_rows(connection, statements, addresses).await;
+        let loaded = B::load_rows(connection, statements, table, addresses).await;
         self.after(loaded)
     }
 
@@ -259,7 +276,7 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
             .map(Owned::address)
             .collect::<Result<Vec<_>>>()?;
         self.lock::<R>(&addresses).await?;
-        let (table, rows) = (<R as Entity>::table(), last_of_each(rows)?);
+        let (table, rows) = (self.table::<R>(), last_of_each(rows)?);
         self.changing.add(table.name());
         let (connection, statements) = self.seen().await?;
         let written = B::upsert_rows(connection, statements, table, rows).await;
@@ -271,7 +288,7 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
             return Ok(());
         }
         self.lock::<R>(addresses).await?;
-        let table = <R as Entity>::table();
+        let table = self.table::<R>();
         self.changing.add(table.name());
         let (connection, statements) = self.seen().await?;
         let deleted = B::delete_rows(connection, statements, table, addresses).await;
@@ -279,7 +296,7 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
     }
 
     async fn clear<R: ReadModel>(&mut self) -> Result<()> {
-        let table = <R as Entity>::table().name();
+        let table = self.table::<R>().name();
         self.changing.add(table);
         let sql = format!("DELETE FROM {}", quoted(table));
         let connection = self.connection_below().await?;

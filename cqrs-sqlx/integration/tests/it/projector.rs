@@ -11,6 +11,7 @@ mod lifecycle;
 mod pages;
 mod parking;
 mod paused;
+mod rebuild;
 mod replaced;
 mod replays;
 mod segments;

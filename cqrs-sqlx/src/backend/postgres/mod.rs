@@ -17,6 +17,7 @@ mod row;
 mod row_security;
 mod rows;
 mod schema;
+mod shadow;
 mod write;
 
 use std::sync::Arc;
@@ -131,6 +132,8 @@ impl Backed for Postgres {
         lock_log: "LOCK TABLE cqrs_event IN SHARE MODE",
         // Forgotten when the transaction ends.
         open_page: ", set_config('cqrs.page', 'open', true) AS opened",
+        // Whoever reads a table that is about to be exchanged waits behind that.
+        hurry: "SET LOCAL lock_timeout = '1s'",
         claims_in_one: true,
         in_segment: conditions::in_segment,
         now: "clock_timestamp()",
@@ -419,9 +422,10 @@ impl Backed for Postgres {
     async fn load_rows<R: ReadModel>(
         session: &mut Session,
         statements: &Statements,
+        table: &'static Table,
         addresses: &[RowAddress],
     ) -> Result<Vec<Owned<R>>> {
-        rows::load(&mut session.connection, statements, addresses).await
+        rows::load(&mut session.connection, statements, table, addresses).await
     }
 
     async fn upsert_rows(
@@ -490,6 +494,11 @@ impl Backed for Postgres {
                 include_str!("../../../migrations/postgres/0006_mark.sql"),
             ),
             (
+                7,
+                "rebuild",
+                include_str!("../../../migrations/postgres/0007_rebuild.sql"),
+            ),
+            (
                 9,
                 "attempts",
                 include_str!("../../../migrations/postgres/0009_attempts.sql"),
@@ -525,6 +534,14 @@ impl Backed for Postgres {
 
     async fn live_foreign_keys(session: &mut Session, table: &str) -> Result<Vec<LiveForeignKey>> {
         schema::live_foreign_keys(&mut session.connection, table).await
+    }
+
+    async fn shadow_sql(session: &mut Session, table: &'static Table) -> Result<Vec<String>> {
+        shadow::create_sql(&mut session.connection, table).await
+    }
+
+    async fn switch_sql(session: &mut Session, table: &'static Table) -> Result<Vec<String>> {
+        shadow::switch_sql(&mut session.connection, table).await
     }
 
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {

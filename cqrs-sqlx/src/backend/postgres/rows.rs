@@ -19,9 +19,9 @@ use crate::tenancy::TenantSite;
 pub(super) async fn load<R: ReadModel>(
     connection: &mut PgConnection,
     statements: &Statements,
+    table: &'static Table,
     addresses: &[RowAddress],
 ) -> Result<Vec<Owned<R>>> {
-    let table = R::table();
     let sql = statements.get(table, "load rows", || load_sql(table));
     let arguments = address_arguments(table, addresses)?;
     let doing = || format!("loading rows of {}", table.name());

@@ -12,6 +12,7 @@ mod prepare;
 mod row;
 mod rows;
 mod schema;
+mod shadow;
 mod write;
 
 use std::sync::Arc;
@@ -114,6 +115,7 @@ impl Backed for Sqlite {
         skip_locked: "",
         lock_log: "",
         open_page: "",
+        hurry: "",
         claims_in_one: false,
         in_segment: conditions::in_segment,
         // Of the same width as every other time.
@@ -364,9 +366,10 @@ impl Backed for Sqlite {
     async fn load_rows<R: ReadModel>(
         connection: &mut SqliteConnection,
         statements: &Statements,
+        table: &'static Table,
         addresses: &[RowAddress],
     ) -> Result<Vec<Owned<R>>> {
-        rows::load(connection, statements, addresses).await
+        rows::load(connection, statements, table, addresses).await
     }
 
     async fn upsert_rows(
@@ -436,6 +439,11 @@ impl Backed for Sqlite {
                 include_str!("../../../migrations/sqlite/0006_mark.sql"),
             ),
             (
+                7,
+                "rebuild",
+                include_str!("../../../migrations/sqlite/0007_rebuild.sql"),
+            ),
+            (
                 9,
                 "attempts",
                 include_str!("../../../migrations/sqlite/0009_attempts.sql"),
@@ -478,6 +486,20 @@ impl Backed for Sqlite {
         table: &str,
     ) -> Result<Vec<LiveForeignKey>> {
         schema::live_foreign_keys(connection, table).await
+    }
+
+    async fn shadow_sql(
+        connection: &mut SqliteConnection,
+        table: &'static Table,
+    ) -> Result<Vec<String>> {
+        shadow::create_sql(connection, table).await
+    }
+
+    async fn switch_sql(
+        connection: &mut SqliteConnection,
+        table: &'static Table,
+    ) -> Result<Vec<String>> {
+        shadow::switch_sql(connection, table).await
     }
 
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {

@@ -20,9 +20,9 @@ use crate::tenancy::TenantSite;
 pub(super) async fn load<R: ReadModel>(
     connection: &mut SqliteConnection,
     statements: &Statements,
+    table: &'static Table,
     addresses: &[RowAddress],
 ) -> Result<Vec<Owned<R>>> {
-    let table = R::table();
     let sql = statements.get(table, "load row", || load_sql(table));
     let mut rows = Vec::with_capacity(addresses.len());
     for address in addresses {

@@ -199,6 +199,7 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
             "cqrs_segment",
             "cqrs_dead_letter",
             "cqrs_operation",
+            "cqrs_rebuild",
             "cqrs_receipt",
             "cqrs_snapshot"
         ]

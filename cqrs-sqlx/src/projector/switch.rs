@@ -1,0 +1,187 @@
+//! The end of a rebuild: the new rows take the place of those that are read.
+//!
+//! It is one transaction that holds the locks of all segments of both subscriptions, so that no
+//! page of either is under way. In it the new rows are brought to where the others stand, at least;
+//! so no reader sees time go back. Then the tables are exchanged, and the checkpoints: rows and the
+//! position up to which events are in them stay together, which is what keeps each event counted
+//! once.
+
+use cqrs_core::{Position, Result};
+
+use super::building::{find, name_for, run_each};
+use super::checkpoint::{self, Checkpoint};
+use super::claim::Wanted;
+use super::errors::is_transient;
+use super::pass::{Failure, Worker};
+use super::queries;
+use super::transaction::SqlTransaction;
+use crate::backend::{Backend, Parameter};
+
+/// How many pages the switch applies itself at most.
+const LAST_PAGES: i64 = 10;
+
+impl<B: Backend> Worker<B> {
+    /// Exchanges the rows, where those that are built have caught up and may take over; whether
+    /// it did, or somebody else has.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_once`](Self::run_once); also where someone reads the table for so long that the
+    /// switch is better tried again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future rolls back what was not committed.
+    pub(super) async fn switch(&mut self) -> Result<bool> {
+        let served = self.subscription.name();
+        let (building, _) = checkpoint::all(&self.shared, self.name()).await?;
+        let (served, _) = checkpoint::all(&self.shared, served).await?;
+        if !self.is_near(&served, &building) {
+            return Ok(false);
+        }
+        let connection = queries::begin(&self.shared).await?;
+        let mut transaction = self.transaction(connection);
+        let switched = self.switch_in(&mut transaction).await;
+        let mut connection = transaction.into_connection();
+        match switched {
+            Ok(true) => {
+                connection.end_work();
+                drop(connection);
+                tracing::info!(
+                    subscription = self.subscription.name(),
+                    "rows were exchanged"
+                );
+                self.shared.advanced.resumed().signal();
+                Ok(true)
+            }
+            Ok(false) => {
+                queries::rollback(connection).await;
+                Ok(false)
+            }
+            Err(failure) if failure.interrupted => {
+                drop(connection);
+                Ok(false)
+            }
+            Err(failure) if is_transient(&failure.error) => {
+                Err(self.abandon(connection, failure.error).await)
+            }
+            Err(failure) => {
+                queries::rollback(connection).await;
+                Err(failure.error)
+            }
+        }
+    }
+
+    /// Whether the new rows are so near to the others that the switch can bring them there.
+    fn is_near(&self, served: &[Checkpoint], building: &[Checkpoint]) -> bool {
+        let last = LAST_PAGES * i64::from(self.rules.page_size);
+        let goes_on =
+            |one: &Checkpoint| one.active && one.barrier.is_none() && one.failed_attempts == 0;
+        // Who has paused it wants nothing to happen.
+        if served.iter().any(|one| one.paused) {
+            return false;
+        }
+        let Some(least) = building.iter().map(|one| one.position.0).min() else {
+            return false;
+        };
+        furthest(served).0.saturating_sub(least) <= last && building.iter().all(goes_on)
+    }
+
+    async fn switch_in(&self, transaction: &mut SqlTransaction<B>) -> Result<bool, Failure> {
+        let Some(rebuilds) = self.subscription.rebuilds() else {
+            return Ok(false);
+        };
+        let name = self.subscription.name();
+        let connection = transaction.connection_below().await?;
+        let may = find::<B>(connection, name).await?;
+        if !may.is_some_and(|rebuild| rebuild.switches) {
+            return Ok(false);
+        }
+        let served = checkpoint::lock_all::<B>(connection, name).await?;
+        let building = checkpoint::lock_all::<B>(connection, self.name()).await?;
+        let is_ours = building.iter().all(|one| one.version == rebuilds.version);
+        if served.is_empty() || !self.is_near(&served, &building) || !is_ours {
+            return Ok(false);
+        }
+        let target = furthest(&served);
+        if !self.catch_up(transaction, &building, target).await? {
+            return Ok(false);
+        }
+        transaction.changing(rebuilds.table.name());
+        let connection = transaction.connection_below().await?;
+        if !B::DIALECT.hurry.is_empty() {
+            B::execute(connection, &B::DIALECT.hurry.into(), &[]).await?;
+        }
+        for sql in B::switch_sql(connection, rebuilds.table).await? {
+            B::execute_script(connection, sql).await?;
+        }
+        self.rename(connection).await?;
+        B::commit(connection).await?;
+        Ok(true)
+    }
+
+    /// Applies what the other rows have and the new ones do not; whether it could.
+    async fn catch_up(
+        &self,
+        transaction: &mut SqlTransaction<B>,
+        building: &[Checkpoint],
+        target: Position,
+    ) -> Result<bool, Failure> {
+        for checkpoint in building {
+            let wanted = Wanted {
+                horizon: target,
+                most: self.rules.page_size,
+                segment: Some(checkpoint.segment.number),
+            };
+            loop {
+                let connection = transaction.connection_below().await?;
+                let Some(mut claim) = self.claims.claim::<B>(connection, wanted).await? else {
+                    break;
+                };
+                // What fails, and what is parked, is the topic of ordinary passes.
+                if claim.is_due || claim.unreadable.is_some() {
+                    return Ok(false);
+                }
+                if claim.parks && self.hold_back(transaction, &mut claim).await?.is_err() {
+                    return Ok(false);
+                }
+                if let Err(failure) = self.apply(transaction, &claim.page, claim.mark).await {
+                    let passes = is_transient(&failure.error) || failure.interrupted;
+                    return if passes { Err(failure) } else { Ok(false) };
+                }
+            }
+        }
+        let connection = transaction.connection_below().await?;
+        let building = checkpoint::lock_all::<B>(connection, self.name()).await?;
+        Ok(building.iter().all(|one| one.position >= target))
+    }
+
+    /// Puts the checkpoints and dead letters of the new rows in the place of the others'.
+    async fn rename(&self, connection: &mut B::Connection) -> Result<()> {
+        let name = self.subscription.name();
+        debug_assert_eq!(name_for(name), self.name());
+        let record = [
+            "INSERT INTO cqrs_operation (operation, subscription, detail, actor, correlation_id) \
+             SELECT 'rebuilt', subscription, '', actor, correlation_id FROM cqrs_rebuild \
+             WHERE subscription = $1",
+            "DELETE FROM cqrs_rebuild WHERE subscription = $1",
+            "DELETE FROM cqrs_segment WHERE subscription = $1",
+            "DELETE FROM cqrs_dead_letter WHERE subscription = $1",
+            "DELETE FROM cqrs_subscription WHERE name = $1",
+        ];
+        run_each::<B>(connection, &record, &[Parameter::text(name)]).await?;
+        let renames = [
+            "UPDATE cqrs_segment SET subscription = $1 WHERE subscription = $2",
+            "UPDATE cqrs_dead_letter SET subscription = $1 WHERE subscription = $2",
+            "UPDATE cqrs_subscription SET name = $1 WHERE name = $2",
+        ];
+        let parameters = [Parameter::text(name), Parameter::text(self.name())];
+        run_each::<B>(connection, &renames, &parameters).await
+    }
+}
+
+/// Where the segment stands that is furthest.
+fn furthest(checkpoints: &[Checkpoint]) -> Position {
+    let positions = checkpoints.iter().map(|checkpoint| checkpoint.position);
+    positions.max().unwrap_or(Position::START)
+}
