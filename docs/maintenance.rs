@@ -91,6 +91,26 @@ async fn the_page_on_maintenance_is_true() -> Result<(), Box<dyn std::error::Err
 }
 
 #[tokio::test]
+async fn rows_that_were_there_before_get_an_event() -> Result<(), Box<dyn std::error::Error>> {
+    let store = open().await?;
+    let ctx = RequestContext::tenant("north".parse()?);
+    let mut uow = store.unit_of_work(&ctx);
+    sqlx::query("INSERT INTO note (id, tenant_id, version, text) VALUES (1, 'north', 0, 'old')")
+        .execute(uow.connection().await?)
+        .await?;
+    let _ = uow.commit().await?;
+    #[rustfmt::skip]
+    let done = store
+        .maintenance::<Note>(&ctx)
+        .backfill(|_| NoteEvent::Written, |progress| {
+            println!("{} rows", progress.rows());
+        })
+        .await?;
+    assert_eq!((done.items(), done.commits()), (1, 1));
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_deleted_can_be_seen() -> Result<(), Box<dyn std::error::Error>> {
     let store = open().await?;
     let ctx = RequestContext::tenant("north".parse()?);

@@ -115,7 +115,8 @@ pub struct StagedWrite {
     pub key: Value,
     /// The tenant that the row must have; `None` where the table has none.
     pub tenant: Option<TenantId>,
-    /// The version that the row must be at; 0 for an insert.
+    /// The version that the row must be at; 0 for an insert, and for a row that was there before
+    /// the framework.
     pub expected_version: u64,
     /// The version that the row will be at: [`expected_version`](Self::expected_version) and the
     /// number of [`events`](Self::events).
@@ -153,6 +154,23 @@ impl StagedWrite {
             (_, false) => (Operation::Update, ChangeMarker::Changed),
         };
         Self::stage(aggregate, operation, marker, context, now)
+    }
+
+    /// Stages the first event of an aggregate whose row was there before, at version 0.
+    pub(crate) fn adopt<A: AggregateRoot>(
+        mut aggregate: A,
+        event: A::Event,
+        context: &RequestContext,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        aggregate.root_mut().raise(event);
+        Self::stage(
+            aggregate,
+            Operation::Update,
+            ChangeMarker::Changed,
+            context,
+            now,
+        )
     }
 
     /// Stages the removal of an aggregate that was loaded.

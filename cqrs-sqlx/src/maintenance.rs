@@ -21,6 +21,9 @@ use crate::select::{self, Layout, PageSelect, Select};
 use crate::store::{Shared, SqlStore};
 use crate::unit_of_work::Transaction;
 
+/// How many aggregates are written by one statement.
+const AT_ONCE: usize = 1_000;
+
 impl<B: Backend> BulkStore for SqlStore<B> {
     fn now(&self) -> DateTime<Utc> {
         self.shared().clock.now()
@@ -83,6 +86,52 @@ impl<B: Backend> BulkStore for SqlStore<B> {
                 let (transaction, _changing) = transaction.project(shared, &projections).await?;
                 commit(transaction, shared).await?;
                 Ok(changed)
+            }
+            Ok(nothing) => {
+                transaction.roll_back(shared).await;
+                Ok(nothing)
+            }
+            Err(cause) => Err(transaction.after_failure(shared, cause).await.1),
+        }
+    }
+
+    async fn bulk_adopt<A: AggregateRoot>(
+        &self,
+        query: Query<A>,
+        rows: &BulkScope,
+        metadata: &Metadata,
+        stage: &(dyn Fn(A) -> Result<StagedWrite> + Send + Sync),
+    ) -> Result<ChangedRows> {
+        let shared = self.shared();
+        let projections = shared.inline.current();
+        let mut transaction = Transaction::begin(shared, &rows.tenants).await?;
+        let adopted = async {
+            let found = lock_aggregates(&mut transaction, &query, rows).await?;
+            let full = query.row_limit() == Some(found.len() as u64);
+            let writes = found.into_iter().map(stage).collect::<Result<Vec<_>>>()?;
+            let last = writes.last().filter(|_| full);
+            let adopted = ChangedRows {
+                rows: writes.len(),
+                position: None,
+                last: last.map(|write| write.key.clone()),
+            };
+            let mut writes = writes.into_iter().peekable();
+            while writes.peek().is_some() {
+                let batch = writes.by_ref().take(AT_ONCE).collect();
+                transaction
+                    .send(shared, batch, metadata, &projections)
+                    .await?;
+            }
+            Ok(adopted)
+        };
+        match adopted.await {
+            Ok(adopted) if adopted.rows > 0 => {
+                let (transaction, _changing) = transaction.project(shared, &projections).await?;
+                let position = commit(transaction, shared).await?.position;
+                Ok(ChangedRows {
+                    position,
+                    ..adopted
+                })
             }
             Ok(nothing) => {
                 transaction.roll_back(shared).await;
@@ -182,7 +231,6 @@ async fn insert_and_project<B: Backend>(
     metadata: &Metadata,
     projections: &Inline<SqlTransaction<B>>,
 ) -> Result<Inserted> {
-    const AT_ONCE: usize = 1_000;
     let mut inserted = Inserted::default();
     // Dropped after the commit: then the tables of the projections count as changed.
     let mut changing = Vec::new();
@@ -206,6 +254,21 @@ async fn insert_and_project<B: Backend>(
     }
     inserted.position = commit(transaction, shared).await?.position;
     Ok(inserted)
+}
+
+/// The aggregates that a query finds, whose rows are locked.
+async fn lock_aggregates<B: Backend, A: AggregateRoot>(
+    transaction: &mut Transaction<B>,
+    query: &Query<A>,
+    rows: &BulkScope,
+) -> Result<Vec<A>> {
+    let mut select = select::rows(query, rows, &B::DIALECT)?;
+    if let Some(keys) = select::locked_keys(query, rows, &B::DIALECT)? {
+        let place = Place::Transaction(transaction.connection());
+        let keys = reads::keys::<B, A>(place, &keys).await?;
+        select = select::rows_of_keys(query, keys, rows, &B::DIALECT)?;
+    }
+    reads::entities(Place::Transaction(transaction.connection()), &select).await
 }
 
 /// Locks the rows of a batch, then changes them.

@@ -67,6 +67,20 @@ pub trait BulkStore: Store {
         after: Option<&Value>,
     ) -> impl Future<Output = Result<ChangedRows>> + Send;
 
+    /// Writes what `stage` makes of the aggregates that a query finds and locks: each row and its
+    /// event, all or none. [`last`](ChangedRows::last) is that of a query that was full.
+    ///
+    /// # Errors
+    ///
+    /// Those of `stage`.
+    fn bulk_adopt<A: AggregateRoot>(
+        &self,
+        query: Query<A>,
+        rows: &BulkScope,
+        metadata: &Metadata,
+        stage: &(dyn Fn(A) -> Result<StagedWrite> + Send + Sync),
+    ) -> impl Future<Output = Result<ChangedRows>> + Send;
+
     /// As [`Repository::query`](crate::Repository::query), of these rows.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! other write: a row's version goes up, the log gets one event for it, the tenant scope holds,
 //! the audit stamps are set, an id is used once.
 
+mod backfill;
 mod bulk;
 mod change;
 mod export;
@@ -415,19 +416,7 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
         change: &BulkChange<A>,
         after: Option<&Value>,
     ) -> Result<ChangedRows> {
-        let _changing = self.changing();
-        let policy = self.store.retry_policy();
-        let mut attempt = 1;
-        loop {
-            match self.traced(self.store.bulk_change(change, after)).await {
-                Err(error) if error.is_retryable() && attempt < policy.attempts => {
-                    tracing::debug!(attempt, %error, "retrying a batch");
-                    self.store.pause(policy.delay(attempt)).await;
-                    attempt += 1;
-                }
-                result => return result,
-            }
-        }
+        self.retried(|| self.store.bulk_change(change, after)).await
     }
 }
 

@@ -144,6 +144,37 @@ impl BulkStore for InMemoryStore {
         })
     }
 
+    /// Finds nothing, as every row here was written by the store.
+    async fn bulk_adopt<A: AggregateRoot>(
+        &self,
+        query: Query<A>,
+        rows: &BulkScope,
+        metadata: &Metadata,
+        stage: &(dyn Fn(A) -> Result<StagedWrite> + Send + Sync),
+    ) -> Result<ChangedRows> {
+        let limit = query.row_limit();
+        let found = self.bulk_query(rows, query).await?;
+        let writes = found.into_iter().map(stage).collect::<Result<Vec<_>>>()?;
+        if writes.is_empty() {
+            return Ok(ChangedRows::default());
+        }
+        let plan = |state: &State| {
+            let mut overlay = Overlay::default();
+            for write in &writes {
+                overlay.write(state, write)?;
+            }
+            Ok((overlay, writes.clone(), ()))
+        };
+        let ((), position) = self.commit_bulk(metadata, plan).await?;
+        let full = limit == Some(writes.len() as u64);
+        let last = writes.last().filter(|_| full);
+        Ok(ChangedRows {
+            rows: writes.len(),
+            position,
+            last: last.map(|write| write.key.clone()),
+        })
+    }
+
     async fn bulk_query<A: AggregateRoot>(
         &self,
         rows: &BulkScope,

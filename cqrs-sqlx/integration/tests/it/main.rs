@@ -5,6 +5,7 @@
     reason = "in a test, what cannot be unwrapped is a failure"
 )]
 
+mod backfill;
 mod bad_input;
 mod cache;
 mod cancellation;
@@ -22,6 +23,7 @@ mod isolation;
 mod locks;
 mod lost_connection;
 mod maintenance;
+mod metrics;
 mod migrations;
 mod oracle;
 mod projector;
