@@ -71,6 +71,17 @@ pub(crate) async fn slice<W: Worker>(workers: Vec<W>, timing: Timing) -> Result<
     Ok((workers, Sample::of(latencies, timing.measured)))
 }
 
+/// As [`slice`], of a worker that stays where it is.
+///
+/// # Errors
+///
+/// That of the worker, which is gone then.
+pub(crate) async fn run_slice<W: Worker>(worker: &mut Option<W>, timing: Timing) -> Result<Sample> {
+    let (mut workers, sample) = slice(worker.take().into_iter().collect(), timing).await?;
+    *worker = workers.pop();
+    Ok(sample)
+}
+
 impl Sample {
     /// What these latencies, all within `measured`, amount to.
     fn of(mut latencies: Vec<Duration>, measured: Duration) -> Self {

@@ -13,8 +13,8 @@ use cqrs_sqlx::{PgStore, StoreOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::database::{ACTOR, Scratch, TENANT};
-use crate::harness::{self, Timing, Worker, slice};
-use crate::report::{Case, Measured, Miss, OURS, Results};
+use crate::harness::{Timing, Worker, run_slice, take_turns};
+use crate::report::{Case, Miss, OURS, Results};
 
 /// The side with few events.
 const FEW: &str = "100";
@@ -117,26 +117,11 @@ async fn measure(scratch: &Scratch, options: &Options, results: &mut Results) ->
         ramp: measured / 4,
         measured,
     };
-    let mut samples = [Vec::new(), Vec::new()];
-    for round in 0..options.rounds {
-        for index in harness::order(&[0, 1], round) {
-            let workers = loaders[index].take().into_iter().collect();
-            let (mut back, sample) = slice(workers, timing).await?;
-            loaders[index] = back.pop();
-            samples[index].push(sample);
-        }
-    }
-    let case = Case {
-        part: "sourced",
-        case: "load of 10,099 events",
-        writers: 1,
-        delay_us: 0,
-        sides: [OURS, FEW]
-            .into_iter()
-            .zip(samples)
-            .map(|(side, samples)| Measured { side, samples })
-            .collect(),
-    };
+    let samples = take_turns(&[0, 1], options.rounds, async |index: usize| {
+        run_slice(&mut loaders[index], timing).await
+    })
+    .await?;
+    let case = Case::new("sourced", "load of 10,099 events", [OURS, FEW], samples);
     results.add(&case)?;
     store.close();
     Ok(match options.check {

@@ -19,8 +19,8 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::database::{ACTOR, Scratch, TENANT};
 use crate::domain::{Order, Place};
-use crate::harness::{self, Timing, Worker, slice};
-use crate::report::{Case, Measured, Miss, Results};
+use crate::harness::{Timing, Worker, run_slice, take_turns};
+use crate::report::{Case, Miss, Results};
 
 use sides::{Loader, Side};
 
@@ -107,29 +107,12 @@ async fn measure(scratch: &Scratch, options: &Options, results: &mut Results) ->
         ramp: measured / 4,
         measured,
     };
-    let mut samples = vec![Vec::new(); Side::ALL.len()];
-    for round in 0..options.rounds {
-        for index in harness::order(&[0, 1], round) {
-            let workers = loaders[index].take().into_iter().collect();
-            let (mut back, sample) = slice(workers, timing).await?;
-            loaders[index] = back.pop();
-            samples[index].push(sample);
-        }
-    }
-    let case = Case {
-        part: "load",
-        case: "1,000 aggregates",
-        writers: 1,
-        delay_us: 0,
-        sides: Side::ALL
-            .iter()
-            .zip(samples)
-            .map(|(side, samples)| Measured {
-                side: side.name(),
-                samples,
-            })
-            .collect(),
-    };
+    let samples = take_turns(&[0, 1], options.rounds, async |index: usize| {
+        run_slice(&mut loaders[index], timing).await
+    })
+    .await?;
+    let names = Side::ALL.iter().map(|side| side.name());
+    let case = Case::new("load", "1,000 aggregates", names, samples);
     results.add(&case)?;
 
     let mut counts = Vec::new();

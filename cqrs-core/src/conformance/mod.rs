@@ -9,7 +9,7 @@
 //! a database with one writer can be put through all of them.
 //!
 //! [`differential`] drives two stores with the same random commands and compares all that can be
-//! seen of them.
+//! seen of them; [`Memory`] is the harness of the store in memory, to compare with.
 //!
 //! # Example
 //!
@@ -126,6 +126,7 @@ pub mod interceptors;
 pub mod life_cycle;
 pub mod live;
 pub mod log;
+mod memory;
 pub mod pages;
 pub mod projections;
 mod random;
@@ -144,3 +145,4 @@ pub mod unit_of_work;
 pub mod upcasts;
 
 pub use harness::{Harness, Setup};
+pub use memory::Memory;

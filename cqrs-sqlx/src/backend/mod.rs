@@ -557,6 +557,15 @@ pub(crate) fn child_equals(column: &Column, name: &str, value: &str) -> String {
     format!("{name} = {value}")
 }
 
+/// A number to lock by, which is the same in every process. FNV-1a.
+pub(crate) fn stable_hash(bytes: impl IntoIterator<Item = u8>) -> i32 {
+    let start = 0x811c_9dc5_u32;
+    let hash = bytes.into_iter().fold(start, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    hash.cast_signed()
+}
+
 /// The error of a change to children whose rows are not those that were loaded.
 pub(crate) fn children_changed(table: &Table) -> Error {
     Error::store(

@@ -12,9 +12,10 @@ use cqrs_core::{Error, Position, Rebuilds, Result, StartAt, StoreErrorKind, Subs
 use super::checkpoint::{self, read, some};
 use super::operations::Operations;
 use super::queries;
-use super::register::{insert_segments, start};
+use super::register::{self, NewSegments, insert_segments, start};
 use super::transaction::SqlTransaction;
 use crate::backend::{Backend, Parameter};
+use crate::connections::Connection;
 use crate::statements::quoted;
 
 /// What `cqrs_rebuild` holds.
@@ -130,11 +131,15 @@ impl<B: Backend> Operations<B> {
             };
             self.insert(connection, subscription, switch, (&building, segments))
                 .await?;
-            insert_segments::<B>(connection, &building, segments, start, Position::START).await?;
-            checkpoint::set_version::<B>(connection, &building, rebuilds.version).await?;
+            let segments = NewSegments {
+                count: segments,
+                position: start,
+                mark: Position::START,
+                version: rebuilds.version,
+            };
+            insert_segments::<B>(connection, &building, &segments).await?;
             let detail = format!("version {}", rebuilds.version);
             self.record(connection, name, ("rebuild", detail)).await?;
-            B::commit(connection).await?;
             Ok(building)
         }
         .await;
@@ -191,7 +196,6 @@ impl<B: Backend> Operations<B> {
                 let record = ("switch_rebuild", String::new());
                 self.record(connection, subscription, record).await?;
             }
-            B::commit(connection).await?;
             Ok(told)
         }
         .await;
@@ -213,46 +217,27 @@ impl<B: Backend> Operations<B> {
             checkpoint::lock_all::<B>(connection, subscription).await?;
             checkpoint::lock_all::<B>(connection, &building).await?;
             let Some(rebuild) = find::<B>(connection, subscription).await? else {
-                B::rollback(connection).await?;
                 return Ok(false);
             };
             let shadow = format!("{}__new", rebuild.read_table);
             let drop = format!("DROP TABLE IF EXISTS {}", quoted(&shadow));
             B::execute_script(connection, drop).await?;
-            let removals = [
-                "DELETE FROM cqrs_segment WHERE subscription = $1",
-                "DELETE FROM cqrs_dead_letter WHERE subscription = $1",
-                "DELETE FROM cqrs_subscription WHERE name = $1",
-                "DELETE FROM cqrs_rebuild WHERE building = $1",
-            ];
-            run_each::<B>(connection, &removals, &[Parameter::text(building)]).await?;
+            let sql = "DELETE FROM cqrs_rebuild WHERE subscription = $1";
+            B::execute(connection, &sql.into(), &[Parameter::text(subscription)]).await?;
+            register::remove::<B>(connection, &building).await?;
             let record = ("cancel_rebuild", String::new());
             self.record(connection, subscription, record).await?;
-            B::commit(connection).await?;
             Ok(true)
         }
         .await;
         self.end(connection, cancelled).await
     }
 
-    /// Gives the connection of an operation back, and tells the projectors of this process.
-    async fn end<T>(
-        &self,
-        mut connection: crate::connections::Connection<B>,
-        result: Result<T>,
-    ) -> Result<T> {
-        match result {
-            Ok(done) => {
-                connection.end_work();
-                drop(connection);
-                self.shared.advanced.resumed().signal();
-                Ok(done)
-            }
-            Err(error) => {
-                queries::rollback(connection).await;
-                Err(error)
-            }
-        }
+    /// Ends the transaction of an operation, and tells the projectors of this process.
+    async fn end<T>(&self, connection: Connection<B>, result: Result<T>) -> Result<T> {
+        let done = queries::end(connection, result).await?;
+        self.shared.advanced.resumed().signal();
+        Ok(done)
     }
 }
 

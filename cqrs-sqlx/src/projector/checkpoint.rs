@@ -290,6 +290,10 @@ pub(super) async fn record_failure<B: Backend>(
     Ok(queries::execute(shared, &sql.into(), &parameters).await? > 0)
 }
 
+/// What forgets the failures of a segment, among other columns that are set.
+pub(super) const FORGETS_FAILURES: &str =
+    "failed_attempts = 0, failed_position = NULL, error = NULL, retry_at = NULL";
+
 /// Pauses the segments of a subscription, but for those that are halted.
 pub(super) async fn pause<B: Backend>(connection: &mut B::Connection, name: &str) -> Result<u64> {
     let sql = format!(
@@ -311,8 +315,7 @@ pub(super) async fn set_back<B: Backend>(
          mark = CASE WHEN mark < position THEN position ELSE mark END, \
          position = CASE WHEN position < $2 THEN position ELSE $2 END, \
          status = CASE WHEN status = 'halted' THEN 'active' ELSE status END, \
-         failed_attempts = 0, failed_position = NULL, error = NULL, retry_at = NULL, \
-         parks = FALSE, replay_at = NULL, updated_at = {} WHERE subscription = $1",
+         {FORGETS_FAILURES}, parks = FALSE, replay_at = NULL, updated_at = {} WHERE subscription = $1",
         B::DIALECT.now
     );
     let parameters = [Parameter::text(name), Parameter::int(to.0)];
@@ -325,8 +328,7 @@ pub(super) async fn reactivate<B: Backend>(
     name: &str,
 ) -> Result<u64> {
     let sql = format!(
-        "UPDATE cqrs_segment SET status = 'active', failed_attempts = 0, failed_position = NULL, error = NULL, retry_at = NULL, \
-         updated_at = {} WHERE subscription = $1",
+        "UPDATE cqrs_segment SET status = 'active', {FORGETS_FAILURES}, updated_at = {} WHERE subscription = $1",
         B::DIALECT.now
     );
     B::execute(connection, &sql.into(), &[Parameter::text(name)]).await

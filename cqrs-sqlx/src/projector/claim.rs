@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnType, RowSource, Value};
 use cqrs_core::{Envelope, Error, EventFilter, Position, RawPayload, Result, StoreErrorKind};
 
-use super::checkpoint::{read, some};
+use super::checkpoint::{FORGETS_FAILURES, read, some};
 use crate::backend::{Backend, Dialect, Parameter};
 use tokio::time::Instant;
 
@@ -260,16 +260,13 @@ impl Open {
 
 /// What becomes of a row whose checkpoint is moved.
 fn advanced(dialect: &Dialect) -> String {
-    format!(
-        "failed_attempts = 0, failed_position = NULL, error = NULL, retry_at = NULL, \
-         updated_at = {}",
-        dialect.now
-    )
+    format!("{FORGETS_FAILURES}, updated_at = {}", dialect.now)
 }
 
 /// Locks the segment that is furthest behind of those that have anything to do. Where the clock of
-/// the database was set back since a failure was recorded or a replay was set, it is not waited for. The parameters
-/// are the name, the horizon, the size of a page, and the number of a segment or -1.
+/// the database was set back since a failure was recorded or a replay was set, it is not waited
+/// for. The parameters are the name, the horizon, the size of a page, and the number of a segment
+/// or -1.
 fn checkpoint_sql(dialect: &Dialect, version: Option<u32>) -> String {
     let of_version = version.map(|version| format!(" AND s.version = {version}"));
     let of_version = of_version.unwrap_or_default();

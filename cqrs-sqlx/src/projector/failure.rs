@@ -162,9 +162,9 @@ impl<B: Backend> Worker<B> {
         };
         dead_letters::put::<B>(connection, failed.name, position, fate, &reason).await?;
         let sql = format!(
-            "UPDATE cqrs_segment SET position = $3, failed_attempts = 0, failed_position = NULL, \
-             error = NULL, retry_at = NULL, updated_at = {} \
+            "UPDATE cqrs_segment SET position = $3, {}, updated_at = {} \
              WHERE subscription = $1 AND segment = $2",
+            checkpoint::FORGETS_FAILURES,
             B::DIALECT.now
         );
         let parameters = [

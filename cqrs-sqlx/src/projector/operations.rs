@@ -232,24 +232,15 @@ impl<B: Backend> Operations<B> {
 
     async fn run(&self, subscription: &str, action: &Action<'_>) -> Result<u64> {
         let mut connection = queries::begin(&self.shared).await?;
-        match self.run_in(connection.get(), subscription, action).await {
-            Ok(done) => {
-                B::commit(connection.get()).await?;
-                connection.end_work();
-                // There may be no other.
-                drop(connection);
-                if matches!(action, Action::Remove) {
-                    self.shared.advanced.forget(subscription);
-                }
-                self.wake(subscription, matches!(action, Action::Resume))
-                    .await?;
-                Ok(done)
-            }
-            Err(error) => {
-                queries::rollback(connection).await;
-                Err(error)
-            }
+        let done = self.run_in(connection.get(), subscription, action).await;
+        // Given back before the next question: there may be no other.
+        let done = queries::end(connection, done).await?;
+        if matches!(action, Action::Remove) {
+            self.shared.advanced.forget(subscription);
         }
+        self.wake(subscription, matches!(action, Action::Resume))
+            .await?;
+        Ok(done)
     }
 
     async fn run_in(
@@ -282,10 +273,7 @@ impl<B: Backend> Operations<B> {
                 let end = Position(i64::MAX);
                 dead_letters::remove::<B>(connection, name, aggregate, end).await?
             }
-            Action::Remove => {
-                dead_letters::remove_all::<B>(connection, name).await?;
-                register::remove::<B>(connection, name).await?
-            }
+            Action::Remove => register::remove::<B>(connection, name).await?,
         };
         if !matches!(
             action,

@@ -131,7 +131,7 @@ impl<B: Backend> Worker<B> {
         name: Arc<str>,
         builds: bool,
     ) -> Self {
-        let version = subscription.rebuilds().map(|rebuilds| rebuilds.version);
+        let version = register::version(&subscription);
         Self {
             claims: ClaimSql::new::<B>(&name, subscription.filter(), version),
             name,
@@ -277,16 +277,9 @@ impl<B: Backend> Worker<B> {
     /// is something to claim.
     async fn look(&mut self, horizon: Position) -> Result<Option<Pass>> {
         let (checkpoints, now) = checkpoint::all(&self.shared, self.name()).await?;
-        let version = self
-            .subscription
-            .rebuilds()
-            .map(|rebuilds| rebuilds.version);
-        let is_other = |version| {
-            checkpoints
-                .first()
-                .is_some_and(|first| first.version != version)
-        };
-        if version.is_some_and(is_other) || self.builds && checkpoints.is_empty() {
+        let own = register::version(&self.subscription);
+        let is_other = |first: &checkpoint::Checkpoint| own.is_some_and(|own| own != first.version);
+        if checkpoints.first().map_or(self.builds, is_other) {
             return Ok(Some(Pass::Absent));
         }
         if checkpoints.is_empty() {

@@ -85,6 +85,24 @@ pub(super) async fn begin<B: Backend>(shared: &Shared<B>) -> Result<Connection<B
     }
 }
 
+/// Ends a transaction that was [begun](begin): commits where all went well, else rolls back.
+pub(super) async fn end<B: Backend, T>(
+    mut connection: Connection<B>,
+    result: Result<T>,
+) -> Result<T> {
+    match result {
+        Ok(done) => {
+            B::commit(connection.get()).await?;
+            connection.end_work();
+            Ok(done)
+        }
+        Err(error) => {
+            rollback(connection).await;
+            Err(error)
+        }
+    }
+}
+
 /// Rolls back, so that the connection can be used again. Where that fails, it is closed, and the
 /// server rolls back by itself.
 pub(super) async fn rollback<B: Backend>(mut connection: Connection<B>) {

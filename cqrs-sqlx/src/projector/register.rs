@@ -31,9 +31,8 @@ pub(super) async fn ensure<B: Backend, T>(
     subscription: &Subscription<T>,
 ) -> Result<()> {
     let (checkpoints, _) = checkpoint::all(shared, subscription.name()).await?;
-    let version = subscription.rebuilds().map(|rebuilds| rebuilds.version);
     if let Some(first) = checkpoints.first() {
-        if let Some(version) = version.filter(|version| *version != first.version) {
+        if let Some(version) = version(subscription).filter(|own| *own != first.version) {
             tracing::warn!(
                 subscription = subscription.name(),
                 version,
@@ -50,17 +49,7 @@ pub(super) async fn ensure<B: Backend, T>(
     let start = start(shared, subscription.start()).await?;
     let mut connection = queries::begin(shared).await?;
     let registered = insert::<B, T>(connection.get(), subscription, start).await;
-    match registered {
-        Ok(()) => {
-            B::commit(connection.get()).await?;
-            connection.end_work();
-            Ok(())
-        }
-        Err(error) => {
-            queries::rollback(connection).await;
-            Err(error)
-        }
-    }
+    queries::end(connection, registered).await
 }
 
 async fn insert<B: Backend, T>(
@@ -87,49 +76,58 @@ async fn insert<B: Backend, T>(
     }
     // Of one that had this name and was removed. What it left out comes again.
     dead_letters::remove_all::<B>(connection, subscription.name()).await?;
-    insert_segments::<B>(
-        connection,
-        subscription.name(),
-        segments.into(),
-        start,
-        Position::START,
-    )
-    .await?;
-    match subscription.rebuilds() {
-        Some(rebuilds) => {
-            checkpoint::set_version::<B>(connection, subscription.name(), rebuilds.version).await
-        }
-        None => Ok(()),
-    }
+    let segments = NewSegments {
+        count: segments.into(),
+        position: start,
+        mark: Position::START,
+        version: version(subscription).unwrap_or(1),
+    };
+    insert_segments::<B>(connection, subscription.name(), &segments).await
+}
+
+/// Of what version the rows are that a subscription keeps in this code; `None` where they have
+/// none.
+pub(super) fn version<T>(subscription: &Subscription<T>) -> Option<u32> {
+    subscription.rebuilds().map(|rebuilds| rebuilds.version)
+}
+
+/// What segments begin with.
+#[derive(Debug)]
+pub(super) struct NewSegments {
+    pub(super) count: i64,
+    pub(super) position: Position,
+    pub(super) mark: Position,
+    pub(super) version: u32,
 }
 
 /// Inserts the segments of a subscription.
 pub(super) async fn insert_segments<B: Backend>(
     connection: &mut B::Connection,
     name: &str,
-    count: i64,
-    position: Position,
-    mark: Position,
+    segments: &NewSegments,
 ) -> Result<()> {
-    let sql: Arc<str> =
-        "INSERT INTO cqrs_segment (subscription, segment, segments, position, mark) \
-                         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (subscription, segment) DO NOTHING"
-            .into();
-    for number in 0..count {
+    let sql: Arc<str> = "INSERT INTO cqrs_segment \
+                         (subscription, segment, segments, position, mark, version) \
+                         VALUES ($1, $2, $3, $4, $5, $6) \
+                         ON CONFLICT (subscription, segment) DO NOTHING"
+        .into();
+    for number in 0..segments.count {
         let parameters = [
             Parameter::text(name),
             Parameter::int(number),
-            Parameter::int(count),
-            Parameter::int(position.0),
-            Parameter::int(mark.0),
+            Parameter::int(segments.count),
+            Parameter::int(segments.position.0),
+            Parameter::int(segments.mark.0),
+            Parameter::int(segments.version.into()),
         ];
         B::execute(connection, &sql, &parameters).await?;
     }
     Ok(())
 }
 
-/// Removes the rows of a subscription.
+/// Removes the rows of a subscription, and its dead letters.
 pub(super) async fn remove<B: Backend>(connection: &mut B::Connection, name: &str) -> Result<u64> {
+    dead_letters::remove_all::<B>(connection, name).await?;
     let name = [Parameter::text(name)];
     let sql = "DELETE FROM cqrs_segment WHERE subscription = $1";
     B::execute(connection, &sql.into(), &name).await?;

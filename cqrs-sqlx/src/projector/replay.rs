@@ -188,17 +188,7 @@ impl<B: Backend> Worker<B> {
         let recorded = self
             .record_replay(connection.get(), segment, due, &error)
             .await;
-        match recorded {
-            Ok(()) => {
-                B::commit(connection.get()).await?;
-                connection.end_work();
-                Ok(())
-            }
-            Err(error) => {
-                queries::rollback(connection).await;
-                Err(error)
-            }
-        }
+        queries::end(connection, recorded).await
     }
 
     async fn record_replay(

@@ -71,9 +71,9 @@ impl<B: Backend> Operations<B> {
         let connection = transaction.connection_below().await?;
         dead_letters::remove_all::<B>(connection, name).await?;
         checkpoint::set_back::<B>(connection, name, start).await?;
-        if let Some(rebuilds) = subscription.rebuilds() {
+        if let Some(version) = register::version(subscription) {
             // Rows of another version are gone.
-            checkpoint::set_version::<B>(connection, name, rebuilds.version).await?;
+            checkpoint::set_version::<B>(connection, name, version).await?;
         }
         let operation = ("reset", format!("to {start}"));
         self.record(connection, name, operation).await

@@ -20,7 +20,7 @@ use cqrs_core::{Error, Position, Result, StoreErrorKind, Subscription};
 
 use super::checkpoint::{self, Checkpoint, read, some};
 use super::queries;
-use super::register::{insert_segments, not_splittable};
+use super::register::{NewSegments, insert_segments, not_splittable};
 use crate::backend::{Backend, Parameter};
 use crate::store::Shared;
 
@@ -80,18 +80,22 @@ async fn replace<B: Backend>(connection: &mut B::Connection, name: &str) -> Resu
     let Some((count, _)) = target::<B>(connection, name).await? else {
         return Ok(());
     };
+    let Some(first) = checkpoints.first() else {
+        return Ok(());
+    };
+    let position = first.position;
     let parameters = [Parameter::text(name)];
     let sql = "DELETE FROM cqrs_segment WHERE subscription = $1";
     B::execute(connection, &sql.into(), &parameters).await?;
-    let position = checkpoints
-        .first()
-        .map_or(Position::START, |first| first.position);
     // Aggregates are of other segments now. None must be above what was passed by all.
     let mark = checkpoints.iter().map(|checkpoint| checkpoint.mark).min();
-    let mark = mark.unwrap_or(Position::START);
-    insert_segments::<B>(connection, name, count, position, mark).await?;
-    let version = checkpoints.first().map_or(1, |first| first.version);
-    checkpoint::set_version::<B>(connection, name, version).await?;
+    let segments = NewSegments {
+        count,
+        position,
+        mark: mark.unwrap_or(Position::START),
+        version: first.version,
+    };
+    insert_segments::<B>(connection, name, &segments).await?;
     if checkpoints.iter().any(|checkpoint| checkpoint.parks) {
         // Whose aggregates are parked is not looked for: each segment finds out.
         let replay_at: Option<DateTime<Utc>> = checkpoints
@@ -118,17 +122,8 @@ async fn replace<B: Backend>(connection: &mut B::Connection, name: &str) -> Resu
 /// Replaces segments that were found to have arrived, in a transaction of its own.
 pub(super) async fn settle<B: Backend>(shared: &Arc<Shared<B>>, name: &str) -> Result<()> {
     let mut connection = queries::begin(shared).await?;
-    match replace::<B>(connection.get(), name).await {
-        Ok(()) => {
-            B::commit(connection.get()).await?;
-            connection.end_work();
-            Ok(())
-        }
-        Err(error) => {
-            queries::rollback(connection).await;
-            Err(error)
-        }
-    }
+    let replaced = replace::<B>(connection.get(), name).await;
+    queries::end(connection, replaced).await
 }
 
 /// How many segments a subscription is to have, and whether it may have several.

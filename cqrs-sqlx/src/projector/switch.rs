@@ -13,8 +13,8 @@ use super::checkpoint::{self, Checkpoint};
 use super::claim::Wanted;
 use super::errors::is_transient;
 use super::pass::{Failure, Worker};
-use super::queries;
 use super::transaction::SqlTransaction;
+use super::{queries, register};
 use crate::backend::{Backend, Parameter};
 
 /// How many pages the switch applies itself at most.
@@ -165,11 +165,9 @@ impl<B: Backend> Worker<B> {
              SELECT 'rebuilt', subscription, '', actor, correlation_id FROM cqrs_rebuild \
              WHERE subscription = $1",
             "DELETE FROM cqrs_rebuild WHERE subscription = $1",
-            "DELETE FROM cqrs_segment WHERE subscription = $1",
-            "DELETE FROM cqrs_dead_letter WHERE subscription = $1",
-            "DELETE FROM cqrs_subscription WHERE name = $1",
         ];
         run_each::<B>(connection, &record, &[Parameter::text(name)]).await?;
+        register::remove::<B>(connection, name).await?;
         let renames = [
             "UPDATE cqrs_segment SET subscription = $1 WHERE subscription = $2",
             "UPDATE cqrs_dead_letter SET subscription = $1 WHERE subscription = $2",

@@ -11,8 +11,7 @@ use cqrs_core::{
 };
 
 use super::checkpoint::read;
-
-use crate::backend::{Backend, Mark, Parameter};
+use crate::backend::{Backend, Mark, Parameter, stable_hash};
 use crate::connections::Connection;
 use crate::lent::{Lent, ended};
 use crate::statements::{Statements, quoted};
@@ -307,13 +306,9 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
 
 /// The same in every process, as whoever writes to the table must use it.
 fn row_lock(table: &Table, address: &RowAddress) -> RowLock {
-    // FNV-1a.
-    let name = table.name().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
     let [.., high, low] = address.digest(table);
     let row = u16::from_be_bytes([high, low]) % ROW_NUMBERS;
-    (name.cast_signed(), row.into())
+    (stable_hash(table.name().bytes()), row.into())
 }
 
 /// The values of the rows; of several with one address the last, since one statement may not

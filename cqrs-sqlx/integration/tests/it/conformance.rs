@@ -1,14 +1,12 @@
 //! The conformance suite on both databases, and both against memory.
 
+use std::future::Future;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use cqrs_core::conformance::fixtures::{self, CounterTotals, LabelUses, LockerList, ParcelList};
 use cqrs_core::conformance::{Harness, Setup};
-use cqrs_core::memory::InMemoryTransaction;
-use cqrs_core::{
-    Envelope, InMemoryStore, Position, RawPayload, RequestContext, Result, StartAt, Subscription,
-};
+use cqrs_core::{Envelope, Position, RawPayload, RequestContext, Result, StartAt, Subscription};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase, TestFile};
 use cqrs_sqlx::{
     Backend, Operations, PgStore, ProjectorBuilder, ProjectorHandle, SqlStore, SqlTransaction,
@@ -26,47 +24,14 @@ fn projector<B: Backend>(store: &SqlStore<B>) -> ProjectorBuilder<B> {
         .rows(LockerList)
 }
 
-async fn prepare<B: Backend>(store: &SqlStore<B>) -> ProjectorHandle {
+async fn with_tables<B: Backend>(store: SqlStore<B>) -> SqlStore<B> {
     store.migrate().await.unwrap();
     store.create_tables(&fixtures::tables()).await.unwrap();
-    store.verify(&fixtures::tables()).await.unwrap();
-    projector(store).start().await.unwrap()
-}
-
-async fn log<B: Backend>(store: &SqlStore<B>) -> Vec<Envelope<RawPayload>> {
     store
-        .events(&RequestContext::system(), Position::START, u32::MAX)
-        .await
-        .unwrap()
-}
-
-async fn halted_at<B: Backend>(store: &SqlStore<B>, name: &str) -> Option<Position> {
-    let statuses = store.subscriptions().await.unwrap();
-    let status = statuses.into_iter().find(|status| status.name == name)?;
-    match status.state {
-        SubscriptionState::Halted(failure) => failure.position,
-        _ => None,
-    }
-}
-
-async fn run_subscription<B: Backend>(
-    store: &SqlStore<B>,
-    subscription: Subscription<SqlTransaction<B>>,
-) {
-    let projector = store.projector().subscribe(subscription);
-    let projector = projector.retry_delays(Vec::<Duration>::new());
-    projector.run_until_idle().await.ok();
 }
 
 fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
     store.operations(&RequestContext::system()).unwrap()
-}
-
-async fn dead_letters<B: Backend>(store: &SqlStore<B>, name: &str) -> Vec<Position> {
-    let operations = operations(store);
-    let letters = operations.dead_letters(name, Position::START, u32::MAX);
-    let letters = letters.await.unwrap();
-    letters.iter().map(|letter| letter.position).collect()
 }
 
 fn options(setup: &Setup) -> StoreOptions {
@@ -76,304 +41,164 @@ fn options(setup: &Setup) -> StoreOptions {
         .interceptors(setup.interceptors.clone())
 }
 
+/// Where the stores of a harness are.
+trait Place: Send + Sync + 'static {
+    type Backend: Backend;
+    /// What has to live as long as the harness of its test.
+    type Database: Send;
+
+    const NAMES_USED_ID: bool = true;
+
+    /// An empty store, with all tables.
+    fn open(
+        setup: &Setup,
+    ) -> impl Future<Output = (SqlStore<Self::Backend>, Self::Database)> + Send;
+}
+
 /// Each database lives as long as the harness of its test.
-#[derive(Default)]
-struct Postgres(Mutex<Vec<(ProjectorHandle, TestDatabase)>>);
+struct On<P: Place>(Mutex<Vec<(ProjectorHandle, P::Database)>>);
 
-impl Harness for Postgres {
-    type Store = PgStore;
-    type Transaction = SqlTransaction<cqrs_sqlx::Postgres>;
-
-    async fn store(&self, setup: Setup) -> PgStore {
-        let database = TestDatabase::create().await;
-        let url = database.url().parse().unwrap();
-        let store = PgStore::connect_with(url, options(&setup)).await.unwrap();
-        let handle = prepare(&store).await;
-        self.0.lock().unwrap().push((handle, database));
-        store
-    }
-
-    async fn project(&self, store: &PgStore) {
-        projector(store).run_until_idle().await.ok();
-    }
-
-    async fn log(&self, store: &PgStore) -> Vec<Envelope<RawPayload>> {
-        log(store).await
-    }
-
-    async fn halted_at(&self, store: &PgStore, subscription: &str) -> Option<Position> {
-        halted_at(store, subscription).await
-    }
-
-    async fn run_subscription(
-        &self,
-        store: &PgStore,
-        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
-    ) {
-        run_subscription(store, make()).await;
-    }
-
-    async fn pause(&self, store: &PgStore, subscription: &str) {
-        operations(store).pause(subscription).await.unwrap();
-    }
-
-    async fn reset_subscription(
-        &self,
-        store: &PgStore,
-        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
-        to: StartAt,
-    ) -> Result<()> {
-        operations(store).reset(&make(), to).await
-    }
-
-    async fn resume(&self, store: &PgStore, subscription: &str) {
-        operations(store).resume(subscription).await.unwrap();
-    }
-
-    async fn dead_letters(&self, store: &PgStore, subscription: &str) -> Vec<Position> {
-        dead_letters(store, subscription).await
-    }
-
-    async fn replay_all(&self, store: &PgStore, subscription: &str) {
-        operations(store).replay_all(subscription).await.unwrap();
-    }
-
-    async fn discard_event(&self, store: &PgStore, subscription: &str, at: Position) -> bool {
-        let discarded = operations(store).discard_event(subscription, at).await;
-        discarded.unwrap()
+impl<P: Place> Default for On<P> {
+    fn default() -> Self {
+        Self(Mutex::default())
     }
 }
 
-/// Under row-level security, as a role that it holds for.
-#[derive(Default)]
-struct Secured(Mutex<Vec<(ProjectorHandle, SecuredDatabase)>>);
+impl<P: Place> Harness for On<P> {
+    type Store = SqlStore<P::Backend>;
+    type Transaction = SqlTransaction<P::Backend>;
 
-impl Harness for Secured {
-    type Store = PgStore;
+    const NAMES_USED_ID: bool = P::NAMES_USED_ID;
 
-    const NAMES_USED_ID: bool = false;
-    type Transaction = SqlTransaction<cqrs_sqlx::Postgres>;
-
-    async fn store(&self, setup: Setup) -> PgStore {
-        let database = SecuredDatabase::create(&fixtures::tables()).await;
-        let url = database.url().parse().unwrap();
-        let options = options(&setup).row_level_security();
-        let store = PgStore::connect_with(url, options).await.unwrap();
+    async fn store(&self, setup: Setup) -> Self::Store {
+        let (store, database) = P::open(&setup).await;
         store.verify(&fixtures::tables()).await.unwrap();
         let handle = projector(&store).start().await.unwrap();
         self.0.lock().unwrap().push((handle, database));
         store
     }
 
-    async fn project(&self, store: &PgStore) {
+    async fn project(&self, store: &Self::Store) {
         projector(store).run_until_idle().await.ok();
     }
 
-    async fn log(&self, store: &PgStore) -> Vec<Envelope<RawPayload>> {
-        log(store).await
+    async fn log(&self, store: &Self::Store) -> Vec<Envelope<RawPayload>> {
+        store
+            .events(&RequestContext::system(), Position::START, u32::MAX)
+            .await
+            .unwrap()
     }
 
-    async fn halted_at(&self, store: &PgStore, subscription: &str) -> Option<Position> {
-        halted_at(store, subscription).await
+    async fn halted_at(&self, store: &Self::Store, name: &str) -> Option<Position> {
+        let statuses = store.subscriptions().await.unwrap();
+        let status = statuses.into_iter().find(|status| status.name == name)?;
+        match status.state {
+            SubscriptionState::Halted(failure) => failure.position,
+            _ => None,
+        }
     }
 
     async fn run_subscription(
         &self,
-        store: &PgStore,
+        store: &Self::Store,
         make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
     ) {
-        run_subscription(store, make()).await;
+        let projector = store.projector().subscribe(make());
+        let projector = projector.retry_delays(Vec::<Duration>::new());
+        projector.run_until_idle().await.ok();
     }
 
-    async fn pause(&self, store: &PgStore, subscription: &str) {
+    async fn pause(&self, store: &Self::Store, subscription: &str) {
         operations(store).pause(subscription).await.unwrap();
     }
 
     async fn reset_subscription(
         &self,
-        store: &PgStore,
+        store: &Self::Store,
         make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
         to: StartAt,
     ) -> Result<()> {
         operations(store).reset(&make(), to).await
     }
 
-    async fn resume(&self, store: &PgStore, subscription: &str) {
+    async fn resume(&self, store: &Self::Store, subscription: &str) {
         operations(store).resume(subscription).await.unwrap();
     }
 
-    async fn dead_letters(&self, store: &PgStore, subscription: &str) -> Vec<Position> {
-        dead_letters(store, subscription).await
+    async fn dead_letters(&self, store: &Self::Store, subscription: &str) -> Vec<Position> {
+        let operations = operations(store);
+        let letters = operations.dead_letters(subscription, Position::START, u32::MAX);
+        let letters = letters.await.unwrap();
+        letters.iter().map(|letter| letter.position).collect()
     }
 
-    async fn replay_all(&self, store: &PgStore, subscription: &str) {
+    async fn replay_all(&self, store: &Self::Store, subscription: &str) {
         operations(store).replay_all(subscription).await.unwrap();
     }
 
-    async fn discard_event(&self, store: &PgStore, subscription: &str, at: Position) -> bool {
+    async fn discard_event(&self, store: &Self::Store, subscription: &str, at: Position) -> bool {
         let discarded = operations(store).discard_event(subscription, at).await;
         discarded.unwrap()
     }
 }
 
-/// Each file lives as long as the harness of its test.
-#[derive(Default)]
-struct Sqlite(Mutex<Vec<(ProjectorHandle, TestFile)>>);
+struct OnPostgres;
 
-impl Harness for Sqlite {
-    type Store = SqliteStore;
-    type Transaction = SqlTransaction<cqrs_sqlx::Sqlite>;
+impl Place for OnPostgres {
+    type Backend = cqrs_sqlx::Postgres;
+    type Database = TestDatabase;
 
-    async fn store(&self, setup: Setup) -> SqliteStore {
+    async fn open(setup: &Setup) -> (PgStore, TestDatabase) {
+        let database = TestDatabase::create().await;
+        let url = database.url().parse().unwrap();
+        let store = PgStore::connect_with(url, options(setup)).await.unwrap();
+        (with_tables(store).await, database)
+    }
+}
+
+/// Under row-level security, as a role that it holds for.
+struct OnSecured;
+
+impl Place for OnSecured {
+    type Backend = cqrs_sqlx::Postgres;
+    type Database = SecuredDatabase;
+
+    const NAMES_USED_ID: bool = false;
+
+    async fn open(setup: &Setup) -> (PgStore, SecuredDatabase) {
+        let database = SecuredDatabase::create(&fixtures::tables()).await;
+        let url = database.url().parse().unwrap();
+        let options = options(setup).row_level_security();
+        let store = PgStore::connect_with(url, options).await.unwrap();
+        (store, database)
+    }
+}
+
+struct OnSqlite;
+
+impl Place for OnSqlite {
+    type Backend = cqrs_sqlx::Sqlite;
+    type Database = TestFile;
+
+    async fn open(setup: &Setup) -> (SqliteStore, TestFile) {
         let file = TestFile::create();
         let url = file.url().parse().unwrap();
-        let store = SqliteStore::connect_with(url, options(&setup))
-            .await
-            .unwrap();
-        let handle = prepare(&store).await;
-        self.0.lock().unwrap().push((handle, file));
-        store
-    }
-
-    async fn project(&self, store: &SqliteStore) {
-        projector(store).run_until_idle().await.ok();
-    }
-
-    async fn log(&self, store: &SqliteStore) -> Vec<Envelope<RawPayload>> {
-        log(store).await
-    }
-
-    async fn halted_at(&self, store: &SqliteStore, subscription: &str) -> Option<Position> {
-        halted_at(store, subscription).await
-    }
-
-    async fn run_subscription(
-        &self,
-        store: &SqliteStore,
-        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
-    ) {
-        run_subscription(store, make()).await;
-    }
-
-    async fn pause(&self, store: &SqliteStore, subscription: &str) {
-        operations(store).pause(subscription).await.unwrap();
-    }
-
-    async fn reset_subscription(
-        &self,
-        store: &SqliteStore,
-        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
-        to: StartAt,
-    ) -> Result<()> {
-        operations(store).reset(&make(), to).await
-    }
-
-    async fn resume(&self, store: &SqliteStore, subscription: &str) {
-        operations(store).resume(subscription).await.unwrap();
-    }
-
-    async fn dead_letters(&self, store: &SqliteStore, subscription: &str) -> Vec<Position> {
-        dead_letters(store, subscription).await
-    }
-
-    async fn replay_all(&self, store: &SqliteStore, subscription: &str) {
-        operations(store).replay_all(subscription).await.unwrap();
-    }
-
-    async fn discard_event(&self, store: &SqliteStore, subscription: &str, at: Position) -> bool {
-        let discarded = operations(store).discard_event(subscription, at).await;
-        discarded.unwrap()
+        let store = SqliteStore::connect_with(url, options(setup)).await;
+        (with_tables(store.unwrap()).await, file)
     }
 }
 
-struct Memory;
-
-impl Harness for Memory {
-    type Store = InMemoryStore;
-    type Transaction = InMemoryTransaction;
-
-    async fn store(&self, setup: Setup) -> InMemoryStore {
-        let store = InMemoryStore::new()
-            .with_clock(setup.clock)
-            .with_retry_policy(setup.retry_policy)
-            .with_interceptors(setup.interceptors);
-        store.subscribe_rows(ParcelList).unwrap();
-        store.subscribe_rows(LabelUses).unwrap();
-        store.subscribe_rows(CounterTotals).unwrap();
-        store.subscribe_rows(LockerList).unwrap();
-        store
-    }
-
-    async fn project(&self, store: &InMemoryStore) {
-        store.project().await.ok();
-    }
-
-    async fn log(&self, store: &InMemoryStore) -> Vec<Envelope<RawPayload>> {
-        store.events()
-    }
-
-    async fn halted_at(&self, _: &InMemoryStore, _: &str) -> Option<Position> {
-        None
-    }
-
-    async fn run_subscription(
-        &self,
-        store: &InMemoryStore,
-        make: &(dyn Fn() -> Subscription<InMemoryTransaction> + Sync),
-    ) {
-        // One that is there already is refused.
-        let _ = store.subscribe_with(make());
-        let _ = store.project().await;
-    }
-
-    async fn pause(&self, store: &InMemoryStore, subscription: &str) {
-        store.pause_subscription(subscription).await.unwrap();
-    }
-
-    async fn reset_subscription(
-        &self,
-        store: &InMemoryStore,
-        make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
-        to: StartAt,
-    ) -> Result<()> {
-        store.reset_subscription(make().name(), to).await
-    }
-
-    async fn resume(&self, store: &InMemoryStore, subscription: &str) {
-        store.resume(subscription).expect("it is subscribed");
-    }
-
-    async fn dead_letters(&self, store: &InMemoryStore, subscription: &str) -> Vec<Position> {
-        let letters = store.dead_letters(subscription);
-        let letters = letters.expect("it is subscribed");
-        letters
-            .iter()
-            .map(|letter| letter.event.position())
-            .collect()
-    }
-
-    async fn replay_all(&self, store: &InMemoryStore, subscription: &str) {
-        store.replay_all(subscription).expect("it is subscribed");
-    }
-
-    async fn discard_event(
-        &self,
-        store: &InMemoryStore,
-        subscription: &str,
-        position: Position,
-    ) -> bool {
-        store
-            .discard_event(subscription, position)
-            .expect("it is subscribed")
-    }
-}
+type Postgres = On<OnPostgres>;
+type Secured = On<OnSecured>;
+type Sqlite = On<OnSqlite>;
 
 mod differential {
     use std::time::{SystemTime, UNIX_EPOCH};
 
+    use cqrs_core::conformance::Memory;
     use cqrs_core::conformance::differential::compare;
 
-    use super::{Memory, Postgres, Sqlite};
+    use super::{Postgres, Sqlite};
 
     /// Another seed for each run; `compare` names the one that failed.
     fn seeds() -> impl Iterator<Item = u64> {

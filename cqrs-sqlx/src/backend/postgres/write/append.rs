@@ -24,7 +24,7 @@ use super::{Failure, Outcome, events, failure, written};
 use crate::backend::bind::{bind, query};
 use crate::backend::postgres::events::{ORIGIN, STREAM};
 use crate::backend::postgres::{Session, error};
-use crate::backend::{Returned, Written};
+use crate::backend::{Returned, Written, stable_hash};
 use crate::statements::Statements;
 use crate::tenancy::{self, TenantSite};
 
@@ -144,14 +144,9 @@ pub(super) async fn lock(session: &mut Session, writes: &[&StagedWrite]) -> Outc
         .map_err(|cause| failure(cause, writes))
 }
 
-/// The same in every process. FNV-1a.
 fn hash(write: &StagedWrite) -> i32 {
     let text = write.aggregate_type.bytes().chain([0]);
-    let text = text.chain(write.aggregate_id.bytes());
-    text.fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
-    .cast_signed()
+    stable_hash(text.chain(write.aggregate_id.bytes()))
 }
 
 /// Compares the versions of streams with those that writes expect, without the events that the
