@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod database;
 pub mod domain;
+pub mod each;
 pub mod random;
 pub mod stores;
 pub mod wire;

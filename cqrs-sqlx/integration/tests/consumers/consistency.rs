@@ -1,0 +1,166 @@
+//! Consistency checks against rows that were changed by SQL, and while others write.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cqrs_core::consistency::{ConsistencyCheck, ConsistencyReport, RowDifferenceKind};
+use cqrs_core::{Error, RequestContext, Store, Subscription, TenantId, UnitOfWork};
+use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
+use cqrs_integration::random::Random;
+use cqrs_integration::stores;
+use cqrs_sqlx::SqlStore;
+use tokio::task::JoinSet;
+
+use cqrs_integration::each::{Fresh, Kind, on_each};
+
+on_each!(
+    random_tampering_is_found,
+    nothing_is_found_while_others_write,
+    a_row_that_cannot_be_read_is_named,
+);
+
+async fn check<K: Kind>(store: &SqlStore<K>, rows_at_once: usize) -> ConsistencyReport {
+    let check = ConsistencyCheck::of(&ParcelViews)
+        .rows_at_once(NonZeroUsize::new(rows_at_once).unwrap())
+        .report_at_most(1_000);
+    let context = RequestContext::system();
+    check.run(store, &context).await.unwrap()
+}
+
+/// A parcel of each of many, of two tenants; their ids.
+async fn fill<K: Kind>(store: &SqlStore<K>, parcels: usize) -> Vec<ParcelId> {
+    let mut ids = Vec::new();
+    for tenant in ["north", "south"] {
+        let mut uow = store.unit_of_work(&stores::tenant(tenant));
+        for number in 0..parcels / 2 {
+            let mut parcel = Parcel::register("parcel");
+            parcel.weigh(i64::try_from(number).unwrap());
+            ids.push(domain::id(&parcel));
+            uow.save(parcel).unwrap();
+        }
+        let _ = uow.commit().await.unwrap();
+    }
+    ids
+}
+
+fn sql_id<K: Kind>(id: ParcelId) -> String {
+    let uuid = id.uuid();
+    K::either(format!("'{uuid}'"), format!("x'{}'", uuid.simple()))
+}
+
+async fn random_tampering_is_found<K: Kind>() {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = nanos.as_nanos() as u64;
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let mut ids = fill(&store, 60).await;
+    let projector = store.projector().rows(ParcelViews);
+    projector.run_until_idle().await.unwrap();
+    assert!(check(&store, 7).await.is_consistent());
+
+    let mut expected = BTreeMap::new();
+    let mut kinds = BTreeMap::new();
+    for _ in 0..random.below(20) + 3 {
+        let id = ids.swap_remove(random.below(ids.len() as u64) as usize);
+        let of = format!("WHERE id = {}", sql_id::<K>(id));
+        let (kind, sql) = match random.below(3) {
+            0 => ("missing", format!("DELETE FROM parcel_view {of}")),
+            1 => {
+                let sql = "UPDATE parcel_view SET grams = grams + 1, digest = digest - 1";
+                ("different", format!("{sql} {of}"))
+            }
+            // The row of this parcel belongs to a tenant that does not have it.
+            _ => (
+                "moved",
+                format!("UPDATE parcel_view SET tenant_id = 'west' {of}"),
+            ),
+        };
+        fresh.run(sql).await;
+        expected.insert(id.to_string(), kind);
+        *kinds.entry(kind).or_insert(0_u64) += 1;
+    }
+    let count = |kind: &str| kinds.get(kind).copied().unwrap_or(0);
+    for rows_at_once in [1, 10, 1_000] {
+        let report = check(&store, rows_at_once).await;
+        assert_eq!(report.missing, count("missing") + count("moved"));
+        assert_eq!(report.extra, count("moved"));
+        assert_eq!(report.different, count("different"));
+        assert_eq!(report.rows, 60 - count("missing"));
+        for row in &report.differences {
+            let [key] = row.key.as_slice() else {
+                panic!("{row}");
+            };
+            let found = expected
+                .iter()
+                .find(|(id, _)| format!("{key:?}").contains(id.as_str()));
+            let (_, kind) = found.unwrap_or_else(|| panic!("{row} was not touched"));
+            let tenant = row.tenant.as_ref().map(TenantId::as_str);
+            match row.kind {
+                RowDifferenceKind::Missing => assert!(["missing", "moved"].contains(kind)),
+                RowDifferenceKind::Extra => assert_eq!((*kind, tenant), ("moved", Some("west"))),
+                _ => {
+                    assert_eq!(*kind, "different");
+                    let columns: Vec<_> = row.columns.iter().map(|c| &*c.column).collect();
+                    assert_eq!(columns, ["grams", "digest"]);
+                }
+            }
+        }
+    }
+}
+
+async fn nothing_is_found_while_others_write<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    let ids = fill(&store, 40).await;
+    let projector = || {
+        let subscription = Subscription::new(cqrs_core::Rows(ParcelViews)).segments(3);
+        store.projector().subscribe(subscription).page_size(3)
+    };
+    let handle = projector().start().await.unwrap();
+    let mut writers = JoinSet::new();
+    for (writer, tenant) in ["north", "south"].into_iter().enumerate() {
+        let (store, ids) = (store.clone(), ids.clone());
+        writers.spawn(async move {
+            let context = stores::tenant(tenant);
+            for round in 0..60 {
+                let id = ids[writer * 20 + round % 20];
+                let done = store.execute(&context, async |uow| {
+                    let mut parcel: Parcel = uow.get(id).await?;
+                    parcel.weigh(i64::try_from(round).unwrap_or(0));
+                    uow.save(parcel)?;
+                    uow.save(Parcel::register("new"))
+                });
+                let _ = done.await.unwrap();
+            }
+        });
+    }
+    let mut positions = Vec::new();
+    while !writers.is_empty() || positions.len() < 3 {
+        let report = check(&store, 16).await;
+        assert!(report.is_consistent(), "{report}");
+        positions.push(report.position);
+        while let Some(done) = writers.try_join_next() {
+            done.unwrap();
+        }
+    }
+    handle.stop(Duration::from_secs(60)).await;
+    assert!(positions.is_sorted());
+    projector().run_until_idle().await.unwrap();
+    let report = check(&store, 16).await;
+    assert!(report.is_consistent(), "{report}");
+    assert_eq!((report.rows, report.events), (160, 80 + 240));
+}
+
+async fn a_row_that_cannot_be_read_is_named<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    fill(&store, 2).await;
+    let projector = store.projector().rows(ParcelViews);
+    projector.run_until_idle().await.unwrap();
+    fresh.run("UPDATE parcel_view SET tenant_id = ''").await;
+    let context = RequestContext::system();
+    let check = ConsistencyCheck::of(&ParcelViews);
+    let error = check.run(&store, &context).await.unwrap_err();
+    assert!(matches!(&error, Error::Mapping(_)), "{error:?}");
+    assert!(error.to_string().contains("parcel_view"), "{error}");
+}

@@ -1,0 +1,16 @@
+//! Consumers of the log, and the statements that they and commits send.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, what cannot be unwrapped is a failure"
+)]
+
+mod backfill;
+mod chaos;
+mod consistency;
+mod inbox;
+mod metrics;
+mod oracle;
+mod projector;
+mod retention;
+mod statement_count;

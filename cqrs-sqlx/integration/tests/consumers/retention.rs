@@ -1,0 +1,291 @@
+//! Old events leave the log, and nobody misses them.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cqrs_core::{
+    Envelope, Error, EventBus, FailurePolicy, Parking, Position, Projection, ProjectionTransaction,
+    RawPayload, RequestContext, Result, Store, Subscription, UnitOfWork,
+};
+use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
+use cqrs_integration::stores;
+use cqrs_integration::workload::Workload;
+use cqrs_sqlx::{HealthLimits, Retention, SqlStore, StoreOptions};
+use tokio::task::JoinSet;
+
+use crate::oracle::seed;
+use cqrs_integration::each::{Fresh, Kind, kind, on_each};
+
+on_each!(
+    old_events_leave_in_batches,
+    young_events_stay,
+    what_a_subscription_needs_stays,
+    what_is_parked_stays,
+    what_a_policy_keeps_stays,
+    a_tenant_removes_its_own,
+    what_the_archive_refuses_stays,
+    under_writers_and_replicas_nothing_is_missed,
+);
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn hour() -> Retention {
+    Retention::older_than(HOUR)
+}
+
+/// Keeps what it is given.
+#[derive(Clone, Default)]
+struct Archive {
+    events: Arc<Mutex<Vec<Envelope<RawPayload>>>>,
+    refuses: Arc<AtomicBool>,
+}
+
+impl EventBus for Archive {
+    async fn publish(&self, page: &[Envelope<RawPayload>]) -> Result<()> {
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(Error::other("the archive is full"));
+        }
+        self.events.lock().unwrap().extend_from_slice(page);
+        Ok(())
+    }
+}
+
+/// Makes all events two hours older.
+async fn age<K: Kind>(fresh: &Fresh<K>) {
+    fresh
+        .run(K::either(
+            "UPDATE cqrs_event SET recorded_at = recorded_at - interval '2 hours'",
+            "UPDATE cqrs_event SET recorded_at = \
+             strftime('%Y-%m-%dT%H:%M:%f', recorded_at, '-2 hours') || '000Z'",
+        ))
+        .await;
+}
+
+/// Commits a parcel with so many events.
+async fn parcel<K: Kind>(store: &SqlStore<K>, tenant: &str, events: i64) -> ParcelId {
+    let mut parcel = Parcel::register("a");
+    (1..events).for_each(|grams| parcel.weigh(grams));
+    let id = domain::id(&parcel);
+    store
+        .execute(&stores::tenant(tenant), async |uow| {
+            uow.save(parcel.clone())
+        })
+        .await
+        .unwrap();
+    id
+}
+
+async fn versions<K: Kind>(store: &SqlStore<K>) -> Vec<u64> {
+    let system = RequestContext::system();
+    let log = store.events(&system, Position::START, u32::MAX);
+    log.await
+        .unwrap()
+        .iter()
+        .map(Envelope::aggregate_version)
+        .collect()
+}
+
+async fn remove<K: Kind>(store: &SqlStore<K>, retention: &Retention) -> (u64, u64) {
+    let system = RequestContext::system();
+    let removed = store.remove_events(&system, retention);
+    let removed = removed.await.unwrap();
+    (removed.events, removed.batches)
+}
+
+async fn old_events_leave_in_batches<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(parcel(&store, "north", 5).await);
+    }
+    let projector = store.projector().rows(ParcelViews);
+    projector.run_until_idle().await.unwrap();
+    age(&fresh).await;
+    assert_eq!(remove(&store, &hour().batch_size(7)).await, (16, 3));
+    assert_eq!(versions(&store).await, [1, 1, 1, 1]);
+    assert_eq!(remove(&store, &hour().batch_size(7)).await, (0, 0));
+
+    // The aggregates go on where they were.
+    for id in ids {
+        let receipt = store
+            .execute(&stores::tenant("north"), async |uow| {
+                let mut parcel = uow.get::<Parcel>(id).await?;
+                parcel.weigh(1);
+                uow.save(parcel)
+            })
+            .await
+            .unwrap();
+        assert_eq!(receipt.events().len(), 1);
+    }
+    assert_eq!(versions(&store).await, [1, 1, 1, 1, 6, 6, 6, 6]);
+    assert_eq!(projector.run_until_idle().await.unwrap(), 4);
+    let forget = hour().forget_first_events();
+    assert_eq!(remove(&store, &forget).await, (4, 1));
+    assert_eq!(versions(&store).await, [6, 6, 6, 6]);
+}
+
+async fn young_events_stay<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    parcel(&store, "north", 3).await;
+    age(&fresh).await;
+    parcel(&store, "north", 3).await;
+    assert_eq!(remove(&store, &hour().batch_size(2)).await, (2, 2));
+    assert_eq!(versions(&store).await, [1, 1, 2, 3]);
+    let impatient = Retention::older_than(Duration::from_secs(3599));
+    let system = RequestContext::system();
+    let refused = store.remove_events(&system, &impatient);
+    let refused = refused.await.unwrap_err();
+    assert_eq!(*kind(&refused), cqrs_core::StoreErrorKind::Usage);
+    let unlimited = Retention::older_than(Duration::MAX);
+    assert_eq!(remove(&store, &unlimited).await, (0, 0));
+}
+
+async fn what_a_subscription_needs_stays<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let projector = store.projector().rows(ParcelViews);
+    parcel(&store, "north", 3).await;
+    projector.run_until_idle().await.unwrap();
+    parcel(&store, "north", 3).await;
+    age(&fresh).await;
+    assert_eq!(remove(&store, &hour()).await, (2, 1));
+    assert_eq!(versions(&store).await, [1, 1, 2, 3]);
+    assert_eq!(projector.run_until_idle().await.unwrap(), 3);
+    assert_eq!(remove(&store, &hour()).await, (2, 1));
+}
+
+/// Fails on each event that is not the first of its aggregate.
+struct Picky;
+
+impl<T: ProjectionTransaction> Projection<T> for Picky {
+    type Event = RawPayload;
+
+    fn name(&self) -> &str {
+        "picky"
+    }
+
+    async fn apply(&self, page: &[Envelope<RawPayload>], _: &mut T) -> Result<()> {
+        match page.iter().any(|event| event.aggregate_version() > 1) {
+            true => Err(Error::other("picky")),
+            false => Ok(()),
+        }
+    }
+}
+
+async fn what_is_parked_stays<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    parcel(&store, "north", 3).await;
+    let parking = FailurePolicy::Park(Parking::at_most(10));
+    let picky = Subscription::new(Picky).on_failure(parking);
+    let projector = store.projector().subscribe(picky).retry_delays([]);
+    projector.run_until_idle().await.unwrap();
+    age(&fresh).await;
+    assert_eq!(remove(&store, &hour()).await, (0, 0));
+    let system = RequestContext::system();
+    let operations = store.operations(&system).unwrap();
+    for position in [2, 3] {
+        operations
+            .discard_event("picky", Position(position))
+            .await
+            .unwrap();
+    }
+    assert_eq!(remove(&store, &hour()).await, (2, 1));
+
+    let problems = store
+        .health(&HealthLimits::default())
+        .await
+        .unwrap()
+        .problems;
+    assert_eq!(problems, []);
+}
+
+async fn what_a_policy_keeps_stays<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    parcel(&store, "north", 3).await;
+    age(&fresh).await;
+    let keeping = hour().keep("truck").keep("parcel");
+    assert_eq!(remove(&store, &keeping).await, (0, 0));
+    assert_eq!(remove(&store, &hour().keep("truck")).await, (2, 1));
+}
+
+async fn a_tenant_removes_its_own<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    for tenant in ["north", "south"] {
+        parcel(&store, tenant, 3).await;
+    }
+    age(&fresh).await;
+    let (south, retention) = (stores::tenant("south"), hour());
+    let removed = store.remove_events(&south, &retention);
+    assert_eq!(removed.await.unwrap().events, 2);
+    assert_eq!(versions(&store).await, [1, 2, 3, 1]);
+}
+
+async fn what_the_archive_refuses_stays<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    parcel(&store, "north", 6).await;
+    age(&fresh).await;
+    let (system, archive) = (RequestContext::system(), Archive::default());
+    archive.refuses.store(true, Ordering::SeqCst);
+    let refused = store.archive_events(&system, &hour(), &archive).await;
+    assert_eq!(refused.unwrap_err().to_string(), "the archive is full");
+    assert_eq!(versions(&store).await, [1, 2, 3, 4, 5, 6]);
+    archive.refuses.store(false, Ordering::SeqCst);
+    let retention = hour().batch_size(2);
+    let removed = store.archive_events(&system, &retention, &archive);
+    assert_eq!(removed.await.unwrap().events, 5);
+    let archived: Vec<u64> = archive
+        .events
+        .lock()
+        .unwrap()
+        .iter()
+        .map(Envelope::aggregate_version)
+        .collect();
+    assert_eq!(archived, [2, 3, 4, 5, 6]);
+}
+
+/// What was archived and what is left are together what receipts named, and the read model is the
+/// fold of it.
+async fn under_writers_and_replicas_nothing_is_missed<K: Kind>() {
+    let seed = seed();
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let other = fresh.open(StoreOptions::default()).await;
+    let mut running = Vec::new();
+    for store in [&store, &other] {
+        let projector = store.projector().rows(ParcelViews).page_size(50);
+        running.push(projector.start().await.unwrap());
+    }
+    let workload = Workload::new(K::either(1_500, 400), K::either(10, 0));
+    let mut writers = JoinSet::new();
+    for number in 0..6 {
+        let store = if number % 2 == 0 { &store } else { &other };
+        writers.spawn(workload.clone().write(store.clone(), seed + number));
+    }
+    let (system, archive) = (RequestContext::system(), Archive::default());
+    let writing = tokio::spawn(async move {
+        while let Some(writer) = writers.join_next().await {
+            writer.unwrap().unwrap();
+        }
+    });
+    let mut last = false;
+    while !last {
+        last = writing.is_finished();
+        age(&fresh).await;
+        let retention = hour().batch_size(20);
+        let removed = store.archive_events(&system, &retention, &archive);
+        removed.await.unwrap();
+    }
+    writing.await.unwrap();
+    store
+        .projector()
+        .rows(ParcelViews)
+        .run_until_idle()
+        .await
+        .unwrap();
+    for handle in running {
+        handle.stop(HOUR).await;
+    }
+    let archived = std::mem::take(&mut *archive.events.lock().unwrap());
+    assert!(!archived.is_empty());
+    workload.check_with(&store, archived).await;
+}

@@ -1,0 +1,327 @@
+//! Event-sourced aggregates in a database: what the conformance suite cannot see.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{TimeZone, Utc};
+use cqrs_core::conformance::fixtures::{
+    AccountForm, ForgetfulLetterEvent, Ledger, Letter, LetterEvent, OldLetter, OldLetterEvent,
+};
+use cqrs_core::{
+    Aggregate, DomainEvent, Error, ManualClock, RequestContext, Root, Sourced, SourcedState, Store,
+    StoreErrorKind, UnitOfWork,
+};
+use cqrs_integration::stores;
+use cqrs_sqlx::{Postgres, Retention, SqlStore, StoreOptions};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Barrier;
+
+use cqrs_integration::each::{Fresh, Kind, kind, on_each};
+
+on_each!(
+    a_snapshot_stands_for_the_events_before,
+    a_snapshot_that_cannot_be_read_is_replaced,
+    a_snapshot_of_another_shape_is_ignored,
+    a_snapshot_comes_with_age,
+    a_younger_snapshot_stays,
+    events_that_are_lacking_are_an_error,
+    retention_leaves_streams_alone,
+    racing_appends_are_conflicts,
+    what_the_code_cannot_read_is_found_before,
+);
+
+fn north() -> RequestContext {
+    stores::tenant("north").with_actor("ann")
+}
+
+fn number() -> String {
+    "L1".to_owned()
+}
+
+/// Commits one with so many events.
+async fn ledger<K: Kind>(store: &SqlStore<K>, events: usize) {
+    let mut ledger = Ledger::unopened("L1");
+    ledger.open("ann");
+    (1..events).for_each(|_| ledger.transfer(1));
+    save(store, ledger).await;
+}
+
+async fn save<K: Kind>(store: &SqlStore<K>, ledger: Ledger) {
+    let mut uow = store.unit_of_work(&north());
+    uow.save(ledger).unwrap();
+    let _ = uow.commit().await.unwrap();
+    store.snapshots_written().await;
+}
+
+async fn load<K: Kind>(store: &SqlStore<K>) -> cqrs_core::Result<Ledger> {
+    store.unit_of_work(&north()).get::<Ledger>(number()).await
+}
+
+const VERSION: &str = "SELECT version FROM cqrs_snapshot";
+
+async fn a_snapshot_stands_for_the_events_before<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    ledger(&store, 3).await;
+    assert_eq!(fresh.number("SELECT count(*) FROM cqrs_snapshot").await, 0);
+    let mut changed = load(&store).await.unwrap();
+    changed.transfer(5);
+    save(&store, changed).await;
+    assert_eq!(fresh.number(VERSION).await, 4);
+    let mut changed = load(&store).await.unwrap();
+    changed.transfer(7);
+    save(&store, changed).await;
+    assert_eq!(fresh.number(VERSION).await, 4, "one event is not enough");
+
+    // Whoever has the snapshot does not miss what is before it.
+    fresh
+        .run("DELETE FROM cqrs_event WHERE aggregate_version < 4")
+        .await;
+    let loaded = load(&store).await.unwrap();
+    assert_eq!((loaded.cents, loaded.root.version()), (14, 5));
+    assert_eq!(loaded.root.stamps().created_by.as_deref(), Some("ann"));
+    let mut changed = loaded;
+    (0..3).for_each(|_| changed.transfer(1));
+    save(&store, changed).await;
+    assert_eq!(fresh.number(VERSION).await, 8);
+    assert_eq!(load(&store).await.unwrap().cents, 17);
+}
+
+async fn a_snapshot_that_cannot_be_read_is_replaced<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    for state in ["", "{", "[]", "{\"state\":{}}", "{\"taken_at\":0}"] {
+        fresh
+            .run("DELETE FROM cqrs_snapshot; DELETE FROM cqrs_event")
+            .await;
+        ledger(&store, 4).await;
+        assert_eq!(fresh.number(VERSION).await, 4);
+        fresh
+            .run(format!("UPDATE cqrs_snapshot SET state = '{state}'"))
+            .await;
+        let mut loaded = load(&store).await.unwrap();
+        assert_eq!((loaded.cents, loaded.root.version()), (3, 4), "{state}");
+        loaded.transfer(1);
+        save(&store, loaded).await;
+        assert_eq!(fresh.number(VERSION).await, 5, "{state}");
+        assert_eq!(load(&store).await.unwrap().cents, 4);
+    }
+}
+
+async fn a_snapshot_of_another_shape_is_ignored<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    ledger(&store, 4).await;
+    fresh
+        .run("UPDATE cqrs_snapshot SET shape = 'older', version = 99")
+        .await;
+    let mut loaded = load(&store).await.unwrap();
+    assert_eq!((loaded.cents, loaded.root.version()), (3, 4));
+    loaded.transfer(1);
+    save(&store, loaded).await;
+    assert_eq!(fresh.number(VERSION).await, 5);
+    assert_eq!(load(&store).await.unwrap().root.version(), 5);
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "note")]
+enum NoteEvent {
+    Written { text: String },
+}
+
+/// It has a snapshot after an hour.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(sourced, event = NoteEvent, snapshot(every = 1000, max_age = Duration::from_secs(3600)))]
+struct Note {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<NoteEvent>,
+    texts: Vec<String>,
+}
+
+impl Sourced for Note {
+    fn apply(&mut self, event: &NoteEvent) {
+        let NoteEvent::Written { text } = event;
+        self.texts.push(text.clone());
+    }
+}
+
+async fn a_snapshot_comes_with_age<K: Kind>() {
+    let start = Utc.timestamp_opt(1_767_323_045, 0).unwrap();
+    let clock = Arc::new(ManualClock::new(start));
+    let (fresh, store) = Fresh::<K>::with(StoreOptions::default().clock(clock.clone())).await;
+    let context = RequestContext::system();
+    let write = async |minutes: i64| {
+        clock.set(start + chrono::TimeDelta::minutes(minutes));
+        let work = async |uow: &mut cqrs_sqlx::SqlUnitOfWork<K>| {
+            let found = cqrs_core::Repository::find(&mut uow.repository::<Note>(), 1).await?;
+            let mut note = found.unwrap_or_else(|| Note::blank(1));
+            let text = minutes.to_string();
+            note.raise(NoteEvent::Written { text });
+            uow.save(note)
+        };
+        let mut uow = store.unit_of_work(&context);
+        work(&mut uow).await.unwrap();
+        let _ = uow.commit().await.unwrap();
+        store.snapshots_written().await;
+        let version = "SELECT coalesce(max(version), 0) FROM cqrs_snapshot";
+        fresh.number(version).await
+    };
+    for (minutes, snapshot) in [(0, 0), (59, 0), (60, 3), (119, 3), (121, 5), (122, 5)] {
+        assert_eq!(write(minutes).await, snapshot, "after {minutes} minutes");
+    }
+    let note = store.unit_of_work(&context).get::<Note>(1).await.unwrap();
+    assert_eq!(note.texts, ["0", "59", "60", "119", "121", "122"]);
+}
+
+/// Two commits write theirs in any order.
+async fn a_younger_snapshot_stays<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    ledger(&store, 4).await;
+    // So the next save finds that one is due.
+    fresh
+        .run("UPDATE cqrs_snapshot SET version = 9, state = ''")
+        .await;
+    let mut older = load(&store).await.unwrap();
+    older.transfer(1);
+    save(&store, older).await;
+    assert_eq!(fresh.number(VERSION).await, 9);
+    assert_eq!(load(&store).await.unwrap().root.version(), 5);
+}
+
+async fn events_that_are_lacking_are_an_error<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    ledger(&store, 3).await;
+    fresh
+        .run("DELETE FROM cqrs_event WHERE aggregate_version = 2")
+        .await;
+    let error = load(&store).await.unwrap_err();
+    assert_eq!(kind(&error), &StoreErrorKind::Database);
+    assert_eq!(
+        error.to_string(),
+        "the log lacks events of ledger L1: expected version 2, found 3"
+    );
+}
+
+async fn retention_leaves_streams_alone<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    ledger(&store, 3).await;
+    fresh
+        .run("UPDATE cqrs_event SET recorded_at = '2001-02-03T04:05:06.000000Z'")
+        .await;
+    let retention = Retention::older_than(Duration::from_secs(3600)).forget_first_events();
+    let system = RequestContext::system();
+    let removed = store.remove_events(&system, &retention).await.unwrap();
+    assert_eq!(removed.events, 0);
+    assert_eq!(load(&store).await.unwrap().root.version(), 3);
+}
+
+/// Appends that begin at one moment: one of them is there, each other one is told the version.
+async fn racing_appends_are_conflicts<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    ledger(&store, 1).await;
+    for round in 1..=20_u64 {
+        let barrier = Arc::new(Barrier::new(4));
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..4 {
+            let (store, barrier) = (store.clone(), Arc::clone(&barrier));
+            tasks.spawn(async move {
+                let mut ledger = load(&store).await.unwrap();
+                ledger.transfer(1);
+                let mut uow = store.unit_of_work(&north());
+                uow.save(ledger).unwrap();
+                if writer % 2 == 1 {
+                    // In a transaction with another.
+                    let mut other = Ledger::unopened(&format!("other {round} {writer}"));
+                    other.open("ben");
+                    uow.save(other).unwrap();
+                }
+                barrier.wait().await;
+                uow.commit().await.map(|receipt| receipt.events().len())
+            });
+        }
+        let mut done = 0;
+        while let Some(result) = tasks.join_next().await {
+            match result.unwrap() {
+                Ok(_) => done += 1,
+                Err(Error::Conflict {
+                    expected, found, ..
+                }) => assert_eq!((expected, found), (round, round + 1)),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert_eq!(done, 1);
+        assert_eq!(load(&store).await.unwrap().root.version(), round + 1);
+    }
+}
+
+/// The log is compared with the code without reading a payload.
+async fn what_the_code_cannot_read_is_found_before<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    store.verify_events::<ForgetfulLetterEvent>().await.unwrap();
+    let mut old = OldLetter::blank(1);
+    let to = "ann".to_owned();
+    old.raise(OldLetterEvent::Written { to });
+    old.raise(OldLetterEvent::Stamped { euros: 1 });
+    let mut uow = store.unit_of_work(&north());
+    uow.save(old).unwrap();
+    let _ = uow.commit().await.unwrap();
+    let mut uow = store.unit_of_work(&north());
+    let letter = uow.get::<Letter>(1).await.unwrap();
+    uow.remove(letter).unwrap();
+    let _ = uow.commit().await.unwrap();
+
+    store.verify_events::<LetterEvent>().await.unwrap();
+    store.verify_events::<OldLetterEvent>().await.unwrap();
+    let error = store.verify_events::<ForgetfulLetterEvent>().await;
+    let error = error.unwrap_err();
+    assert_eq!(kind(&error), &StoreErrorKind::Schema);
+    assert_eq!(
+        error.to_string(),
+        "the log holds events that the code cannot read:\n\
+         unknown event type \"letter.stamped\" of aggregate \"letter\"\n\
+         event type \"letter.written\" has schema version 1, the code has 2, and nothing lifts it: \
+         write `#[event(upcast(1 = ...))]`"
+    );
+}
+
+/// Units of work that append to the same streams, in whatever order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_to_the_same_streams_do_not_deadlock() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    for number in 0..3 {
+        let mut ledger = Ledger::unopened(&number.to_string());
+        ledger.open("ann");
+        save(&store, ledger).await;
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for writer in 0..6_usize {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let mut done = 0;
+            while done < 20 {
+                let mut loading = store.unit_of_work(&north());
+                let mut uow = store.unit_of_work(&north());
+                for step in 0..2 {
+                    let number = (writer + done + step * (1 + writer % 2)) % 3;
+                    let mut ledger: Ledger = loading.get(number.to_string()).await.unwrap();
+                    ledger.transfer(1);
+                    uow.save(ledger).unwrap();
+                }
+                match uow.commit().await {
+                    Ok(_) => done += 1,
+                    Err(Error::Conflict { .. }) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        });
+    }
+    while let Some(result) = tasks.join_next().await {
+        result.unwrap();
+    }
+    Postgres::assert_no_deadlock(&fresh.url).await;
+    let mut sum = 0;
+    for number in 0..3 {
+        let mut uow = store.unit_of_work(&north());
+        sum += uow.get::<Ledger>(number.to_string()).await.unwrap().cents;
+    }
+    assert_eq!(sum, 240);
+}
