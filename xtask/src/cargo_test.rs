@@ -27,6 +27,7 @@ enum Server {
 pub(crate) struct Options {
     filter: Option<String>,
     packages: Vec<String>,
+    targets: Vec<String>,
     server: Server,
     install: Install,
     libtest: Vec<String>,
@@ -55,6 +56,11 @@ impl Options {
                     .next()
                     .ok_or_else(|| Failure::new(format!("`{arg}` needs the name of a package")))?;
                 options.packages.push(package);
+            } else if arg == "--test" {
+                let target = own
+                    .next()
+                    .ok_or_else(|| Failure::new(format!("`{arg}` needs the name of a target")))?;
+                options.targets.push(target);
             } else if arg.starts_with('-') {
                 return Err(args::unexpected("test", &arg));
             } else if let Some(first) = &options.filter {
@@ -76,6 +82,9 @@ impl Options {
         }
         for package in &self.packages {
             args.extend(["--package", package]);
+        }
+        for target in &self.targets {
+            args.extend(["--test", target]);
         }
         args.extend(self.filter.as_deref());
         if !self.libtest.is_empty() {
@@ -182,6 +191,16 @@ mod tests {
     }
 
     #[test]
+    fn targets_reach_cargo() {
+        let options = parse(&["--test", "store", "locks"]).unwrap();
+        assert!(
+            options
+                .cargo_args()
+                .ends_with(&["--test", "store", "locks"])
+        );
+    }
+
+    #[test]
     fn packages_replace_the_workspace() {
         let options = parse(&["-p", "cqrs-core", "--package", "cqrs-sqlx"]).unwrap();
         let args = options.cargo_args();
@@ -195,6 +214,7 @@ mod tests {
             (&["--quick"][..], "--quick"),
             (&["a", "b"], "`a` and `b`"),
             (&["-p"], "name of a package"),
+            (&["--test"], "name of a target"),
         ] {
             let failure = parse(args).unwrap_err().to_string();
             assert!(failure.contains(part), "{failure}");

@@ -11,6 +11,7 @@ cargo xtask test [OPTIONS] [FILTER] [-- LIBTEST_ARGS...]
     crate's name) contains it, and fails if there is none. Ends with the line
     `N passed, N failed, N ignored`. Its exit code is that of `cargo test`.
       -p PACKAGE          test this package alone; may be repeated
+      --test TARGET       test this target of tests alone, as `store`; may be repeated
       --use-database-url  use the server of DATABASE_URL instead of a private one
       --no-install        fail, rather than install PostgreSQL, when there is none
 
