@@ -4,7 +4,7 @@ use cqrs_core::{
     Entity, Envelope, Id, ReadModel, ReadModels, RequestContext, Result, RowProjection, Store,
     Subscription, TenantId, UnitOfWork,
 };
-use cqrs_sqlx::{SqliteStore, SwitchOver};
+use cqrs_sqlx::{Restored, SqliteStore, SwitchOver};
 
 use super::{Order, OrderEvent, OrderList, OrderRow};
 
@@ -50,6 +50,25 @@ async fn rebuild(store: &SqliteStore, ctx: &RequestContext) -> Result<()> {
     Ok(())
 }
 
+async fn nightly(store: &SqliteStore, ctx: &RequestContext) -> Result<()> {
+    let orders = Subscription::named("orders").rows(OrderTotals);
+    let operations = store.operations(ctx)?;
+    operations.snapshot(&orders).await?;
+    for old in operations.snapshots("orders").await?.iter().skip(7) {
+        operations.remove_snapshot("orders", old.id).await?;
+    }
+    Ok(())
+}
+
+async fn repair(store: &SqliteStore, ctx: &RequestContext) -> Result<()> {
+    let orders = Subscription::named("orders").rows(OrderTotals);
+    match store.operations(ctx)?.restore(&orders).await? {
+        Restored::Snapshot(snapshot) => println!("as of position {}", snapshot.position),
+        _ => println!("from the first event"),
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_the_page_shows_works() -> Result<()> {
     let store = SqliteStore::connect("sqlite::memory:").await?;
@@ -71,6 +90,10 @@ async fn what_the_page_shows_works() -> Result<()> {
     while store.subscriptions().await?[0].version != 2 {
         tokio::task::yield_now().await;
     }
+    let row = store.read_models(&ctx).find::<OrderTotal>(id).await?;
+    assert!(row.is_some_and(|row| row.events == 1));
+    nightly(&store, &RequestContext::system()).await?;
+    repair(&store, &RequestContext::system()).await?;
     let row = store.read_models(&ctx).find::<OrderTotal>(id).await?;
     assert!(row.is_some_and(|row| row.events == 1));
     drop(running);

@@ -6,7 +6,7 @@ use std::io::Write;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result};
 use crate::event::DomainEvent;
-use crate::projection::Projection;
+use crate::projection::{Projection, Rebuilds};
 use crate::upcast;
 
 /// A way out of the database: a broker, a webhook, a console.
@@ -87,6 +87,11 @@ impl<B: EventBus, T: Send + 'static> Projection<T> for Relay<B> {
 
     fn has_side_effects(&self) -> bool {
         true
+    }
+
+    /// It keeps nothing here.
+    fn tables(&self) -> Option<Vec<Rebuilds>> {
+        Some(Vec::new())
     }
 
     /// It has written nothing here.

@@ -154,7 +154,8 @@ pub struct StoreError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// The database cannot be reached, or the connection broke. Nothing was committed.
+    /// The database cannot be reached, the connection broke, or it has prepared its statements for
+    /// a table that was changed since. Nothing was committed.
     Unavailable,
     /// No connection became free in time. Nothing was sent.
     PoolTimedOut,

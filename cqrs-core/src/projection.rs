@@ -72,6 +72,16 @@ pub trait Projection<T>: Send + Sync + 'static {
         None
     }
 
+    /// The tables that it keeps, each with the version of what it makes of events, so that a store
+    /// can take snapshots of them and restore them. Unless told, the one that can be
+    /// [built anew](Self::rebuilds); `None` where the tables are not known.
+    ///
+    /// All that it writes must be in them, and nothing else. One with tables that refer to others
+    /// comes after those.
+    fn tables(&self) -> Option<Vec<Rebuilds>> {
+        self.rebuilds().map(|table| vec![table])
+    }
+
     /// Applies a page of events, in the order of the log.
     ///
     /// # Transaction

@@ -80,7 +80,7 @@ pub struct Health {
 pub enum Problem {
     /// A subscription, or a segment of it, stands still until it is resumed.
     Halted(SubscriptionFailure),
-    /// A subscription is behind.
+    /// A subscription is behind. One that builds rows anew is, and is no problem by that.
     Lagging {
         /// Its name.
         subscription: String,
@@ -119,7 +119,7 @@ impl Health {
             if let SubscriptionState::Halted(failure) = &status.state {
                 problems.push(Problem::Halted(failure.clone()));
             }
-            if status.lag_time > limits.lag {
+            if status.lag_time > limits.lag && !status.builds {
                 problems.push(Problem::Lagging {
                     subscription: status.name.clone(),
                     lag: status.lag,

@@ -106,8 +106,9 @@ pub use backend::sqlite::Sqlite;
 pub use health::{Health, HealthLimits, HorizonHolder, Problem};
 pub use projector::{
     DeadLetter, DeadLetterStatus, FailedAttempt, OperationRecord, Operations, ProgressWatch,
-    ProjectorBuilder, ProjectorHandle, SegmentStatus, SqlTransaction, Stopped, SubscriptionFailure,
-    SubscriptionProgress, SubscriptionState, SubscriptionStatus, SwitchOver,
+    ProjectionSnapshot, ProjectorBuilder, ProjectorHandle, Restored, SegmentStatus, SnapshotTable,
+    SqlTransaction, Stopped, SubscriptionFailure, SubscriptionProgress, SubscriptionState,
+    SubscriptionStatus, SwitchOver,
 };
 pub use read_models::SqlReadModels;
 pub use repository::SqlRepository;

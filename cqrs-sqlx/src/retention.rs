@@ -1,20 +1,27 @@
 //! Removing old events from the log.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Value};
 use cqrs_core::{
-    Envelope, Error, EventBus, Position, RawPayload, RequestContext, Result, StoreErrorKind,
+    Envelope, Error, EventBus, EventFilter, Position, RawPayload, RequestContext, Result,
+    StoreErrorKind,
 };
 
-use crate::backend::{Backend, Parameter, Parameters};
+use crate::backend::{Backend, Parameter, Parameters, stable_hash};
 use crate::log::{EVENT_COLUMNS, read_event};
+use crate::projector;
 use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::store::Shared;
 use crate::tenancy::{self, TenantSite};
+
+/// What `cqrs_removed` holds.
+pub(crate) const COLUMNS: &str = "aggregate_type, position";
 
 /// A commit whose answer was lost is looked for in the log, so an event stays longer than anyone
 /// can be looking.
@@ -27,8 +34,10 @@ const SHORTEST_AGE: Duration = Duration::from_secs(60 * 60);
 /// what the aggregates are made of; and, unless
 /// [told](Self::forget_first_events), the first event of each aggregate.
 ///
-/// What has left is gone for whoever starts at the beginning of the log: a new subscription, a
-/// rebuild, a live projection. [Keep](Self::keep) the types whose events those need.
+/// What has left is gone for whoever starts at the beginning of the log: a new subscription, which
+/// begins with a warning, and a live projection; a reset or a rebuild that would miss it is
+/// [refused](crate::Operations::despite_gaps). [Keep](Self::keep) the types whose events those need,
+/// or take [snapshots](crate::Operations::snapshot).
 ///
 /// # Example
 ///
@@ -57,7 +66,8 @@ enum FirstEvents {
 
 impl Retention {
     /// Events that were recorded longer ago than this, by the clock of the database; at least an
-    /// hour.
+    /// hour. One that was recorded with a time in the future, by a clock that was wrong, stays until
+    /// that is long ago, and holds up no other.
     pub fn older_than(age: Duration) -> Self {
         Self {
             age,
@@ -130,14 +140,15 @@ pub(crate) async fn run<B: Backend>(
     archive: &impl EventBus,
 ) -> Result<Removed> {
     let age = retention.check()?;
-    let before = now(shared).await?.checked_sub_signed(age);
-    let Some(before) = before else {
+    let now = now(shared).await?;
+    let Some(before) = now.checked_sub_signed(age) else {
         return Ok(Removed::default());
     };
+    let ages = Ages { before, now };
     let mut removed = Removed::default();
     let mut after = Some(Position::START);
     while let Some(from) = after {
-        let part = part(shared, context, retention, before, from).await?;
+        let part = part(shared, context, retention, &ages, from).await?;
         if !part.events.is_empty() {
             archive.publish(&part.events).await?;
             removed.events += remove(shared, &part.events).await?;
@@ -170,13 +181,32 @@ const PASSED: &str = "position <= (SELECT coalesce(min(s.position), 922337203685
                       AND NOT EXISTS (SELECT 1 FROM cqrs_dead_letter AS d \
                       WHERE d.position = cqrs_event.position AND d.status = 'parked')";
 
-/// Reads the next events, and which of them may go. It reads them all, up to the first that is too
-/// young: there is no index by age, and the order of the log is nearly that of time.
+/// When events are old.
+struct Ages {
+    /// Those that were recorded before are.
+    before: DateTime<Utc>,
+    now: DateTime<Utc>,
+}
+
+impl Ages {
+    fn is_old(&self, event: &Envelope<RawPayload>) -> bool {
+        event.recorded_at() < self.before
+    }
+
+    /// Whether it says nothing about those behind it: the clock was wrong when it was recorded.
+    fn is_of_the_future(&self, event: &Envelope<RawPayload>) -> bool {
+        event.recorded_at() > self.now
+    }
+}
+
+/// Reads the next events, and which of them may go. Each is judged by its own time. There is no index
+/// by age, and the order of the log is nearly that of time: so nothing is looked for behind a part
+/// in which all are young.
 async fn part<B: Backend>(
     shared: &Arc<Shared<B>>,
     context: &RequestContext,
     retention: &Retention,
-    before: DateTime<Utc>,
+    ages: &Ages,
     from: Position,
 ) -> Result<Part> {
     let mut parameters = Parameters(vec![
@@ -199,18 +229,14 @@ async fn part<B: Backend>(
     })
     .await?;
     let whole = found.len() as u64 >= u64::from(retention.batch);
-    let old = found
-        .iter()
-        .take_while(|(event, _)| event.recorded_at() < before)
-        .count();
+    let goes_on = |event| ages.is_old(event) || ages.is_of_the_future(event);
     let next = found
         .last()
-        .filter(|_| whole && old == found.len())
+        .filter(|_| whole && found.iter().any(|(event, _)| goes_on(event)))
         .map(|(event, _)| event.position());
     let events = found
         .into_iter()
-        .take(old)
-        .filter_map(|(event, goes)| goes.then_some(event));
+        .filter_map(|(event, goes)| (goes && ages.is_old(&event)).then_some(event));
     Ok(Part {
         events: events.collect(),
         next,
@@ -245,14 +271,132 @@ fn goes<B: Backend>(
     conditions.join(" AND ")
 }
 
-/// Removes events that are archived, as far as nobody has come to need them since.
+/// Removes events that are archived, as far as nobody has come to need them since, and keeps up to
+/// where events have left.
 async fn remove<B: Backend>(
     shared: &Arc<Shared<B>>,
     events: &[Envelope<RawPayload>],
 ) -> Result<u64> {
+    let mut connection = projector::begin(shared).await?;
+    let removed = remove_in::<B>(connection.get(), events).await;
+    projector::end(connection, removed).await
+}
+
+async fn remove_in<B: Backend>(
+    connection: &mut B::Connection,
+    events: &[Envelope<RawPayload>],
+) -> Result<u64> {
+    hold::<B>(connection).await?;
     let positions = events.iter().map(|event| Value::Int(event.position().0));
     let list = (B::DIALECT.in_list)("position", ColumnType::Int64, "$1");
-    let sql = format!("DELETE FROM cqrs_event WHERE {list} AND {PASSED}").into();
+    let sql = format!(
+        "DELETE FROM cqrs_event WHERE {list} AND {PASSED} RETURNING aggregate_type, position"
+    );
     let positions = Parameter::List(ColumnType::Int64, positions.collect());
-    crate::projector::execute(shared, &sql, &[positions]).await
+    let mut removed = 0;
+    let mut last: BTreeMap<String, i64> = BTreeMap::new();
+    B::fetch(connection, &sql.into(), &[positions], None, |row| {
+        let (aggregate_type, position) = read_removed(row).map_err(Error::other)?;
+        removed += 1;
+        let last = last.entry(aggregate_type).or_default();
+        *last = position.max(*last);
+        Ok(())
+    })
+    .await?;
+    let sql: Arc<str> = "INSERT INTO cqrs_removed (aggregate_type, position) VALUES ($1, $2) \
+                         ON CONFLICT (aggregate_type) DO UPDATE SET position = CASE \
+                         WHEN excluded.position > cqrs_removed.position THEN excluded.position \
+                         ELSE cqrs_removed.position END"
+        .into();
+    for (aggregate_type, position) in last {
+        let parameters = [Parameter::text(aggregate_type), Parameter::int(position)];
+        B::execute(connection, &sql, &parameters).await?;
+    }
+    Ok(removed)
+}
+
+/// Waits for batches under way, and lets none begin before the transaction ends: who goes back in the
+/// log holds this from the look for a [`gap`] on.
+pub(crate) async fn hold<B: Backend>(connection: &mut B::Connection) -> Result<()> {
+    if B::DIALECT.lock_rows.is_empty() {
+        return Ok(());
+    }
+    let parameters = [
+        Parameter::new(
+            ColumnType::Int32,
+            Value::Int(stable_hash("cqrs_removed".bytes()).into()),
+        ),
+        Parameter::List(ColumnType::Int32, vec![Value::Int(0)]),
+    ];
+    B::execute(connection, &B::DIALECT.lock_rows.into(), &parameters)
+        .await
+        .map(drop)
+}
+
+/// A place in the log behind which events have left it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    aggregate_type: String,
+    upto: Position,
+}
+
+impl Gap {
+    /// The error of what would be folded from a position on.
+    pub(crate) fn refuse(&self, subscription: &str, start: Position) -> Error {
+        Error::store(
+            StoreErrorKind::Usage,
+            format!(
+                "subscription {subscription:?} cannot be folded from position {start} on: {self}. \
+                 Restore it from a snapshot, or go on with `despite_gaps`"
+            ),
+        )
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            aggregate_type,
+            upto,
+        } = self;
+        write!(
+            f,
+            "events of {aggregate_type:?} up to position {upto} have left the log"
+        )
+    }
+}
+
+/// The last gap behind a position for those who read these events; `None` where they get them all.
+pub(crate) async fn gap<B: Backend>(
+    connection: &mut B::Connection,
+    filter: &EventFilter,
+    start: Position,
+) -> Result<Option<Gap>> {
+    let sql = format!("SELECT {COLUMNS} FROM cqrs_removed WHERE position > $1 ORDER BY position");
+    let mut gap = None;
+    B::fetch(
+        connection,
+        &sql.into(),
+        &[Parameter::int(start.0)],
+        None,
+        |row| {
+            let (aggregate_type, upto) = read_removed(row).map_err(Error::other)?;
+            if filter.reads(&aggregate_type) {
+                let upto = Position(upto);
+                gap = Some(Gap {
+                    aggregate_type,
+                    upto,
+                });
+            }
+            Ok(())
+        },
+    )
+    .await?;
+    Ok(gap)
+}
+
+fn read_removed<R: RowSource>(row: &R) -> std::result::Result<(String, i64), ColumnError> {
+    let aggregate_type = row.read_text(0)?.ok_or(ColumnError::UnexpectedNull)?;
+    let position = row.read_i64(1)?.ok_or(ColumnError::UnexpectedNull)?;
+    Ok((aggregate_type.to_owned(), position))
 }

@@ -16,6 +16,7 @@ use crate::connections::Connection;
 use crate::log::EVENT_COLUMNS;
 use crate::projector;
 use crate::receipts::RECEIPT_COLUMNS;
+use crate::retention;
 use crate::sourced::SNAPSHOT_COLUMNS;
 
 /// A column as the database has it.
@@ -170,6 +171,8 @@ async fn own_tables<B: Backed>(
         ("cqrs_dead_letter", projector::DEAD_LETTER_COLUMNS),
         ("cqrs_operation", projector::OPERATION_COLUMNS),
         ("cqrs_rebuild", projector::REBUILD_COLUMNS),
+        ("cqrs_removed", retention::COLUMNS),
+        ("cqrs_projection_snapshot", projector::SNAPSHOT_COLUMNS),
         ("cqrs_receipt", RECEIPT_COLUMNS),
         ("cqrs_snapshot", SNAPSHOT_COLUMNS),
     ] {

@@ -5,7 +5,7 @@ use std::future::Future;
 use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::event::EventSet;
-use crate::projection::{Projection, not_clearable};
+use crate::projection::{Projection, Rebuilds, not_clearable};
 
 /// A consumer of the log that handles one event at a time, in the transaction of its checkpoint.
 ///
@@ -31,6 +31,11 @@ pub trait EventHandler<T>: Send + Sync + 'static {
     /// As [`Projection::has_side_effects`].
     fn has_side_effects(&self) -> bool {
         false
+    }
+
+    /// As [`Projection::tables`]; not known, unless told.
+    fn tables(&self) -> Option<Vec<Rebuilds>> {
+        None
     }
 
     /// As [`Projection::clear`].
@@ -81,6 +86,10 @@ impl<T: Send, H: EventHandler<T>> Projection<T> for Each<H> {
 
     fn has_side_effects(&self) -> bool {
         self.0.has_side_effects()
+    }
+
+    fn tables(&self) -> Option<Vec<Rebuilds>> {
+        self.0.tables()
     }
 
     async fn clear(&self, transaction: &mut T) -> Result<()> {

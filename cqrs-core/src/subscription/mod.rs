@@ -57,6 +57,7 @@ pub struct Subscription<T> {
     segments: u32,
     is_splittable: bool,
     rebuilds: Option<Rebuilds>,
+    tables: Option<Vec<Rebuilds>>,
     unknown_event_types: Vec<&'static str>,
 }
 
@@ -77,6 +78,7 @@ impl<T: Send + 'static> Subscription<T> {
             segments: 1,
             is_splittable: true,
             rebuilds: None,
+            tables: Some(Vec::new()),
             unknown_event_types: Vec::new(),
         }
     }
@@ -90,6 +92,10 @@ impl<T: Send + 'static> Subscription<T> {
         self.filter = self.filter.or(&filter);
         self.is_splittable &= projection.is_splittable();
         self.rebuilds = projection.rebuilds().filter(|_| self.handlers.is_empty());
+        self.tables = self
+            .tables
+            .zip(projection.tables())
+            .map(|(all, own)| [all, own].concat());
         self.handlers.push(Box::new(Typed { projection, filter }));
         self
     }
@@ -212,6 +218,12 @@ impl<T> Subscription<T> {
     #[must_use]
     pub fn rebuilds(&self) -> Option<Rebuilds> {
         self.rebuilds
+    }
+
+    /// The [tables](Projection::tables) that its handlers keep; `None` where a handler does not say.
+    #[must_use]
+    pub fn tables(&self) -> Option<&[Rebuilds]> {
+        self.tables.as_deref()
     }
 
     /// Whether it can be run as it is set up.

@@ -107,6 +107,10 @@ pub(crate) struct Dialect {
     /// Has what follows in a transaction fail where it would wait for a lock for long. Empty where a
     /// transaction that writes has the database for itself.
     pub(crate) hurry: &'static str,
+    /// At the beginning of a transaction, has all its statements see one moment, at which these
+    /// tables have their names, and keeps others from exchanging them. Empty where a transaction
+    /// that writes has the database for itself.
+    pub(crate) one_moment: fn(tables: &[&str]) -> String,
     /// Whether one statement can claim a checkpoint, move it, and read a page.
     pub(crate) claims_in_one: bool,
     /// Whether an aggregate, by its columns `aggregate_type` and `aggregate_id`, is of this segment
@@ -462,17 +466,29 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// # Errors
     ///
     /// `Usage` where something hangs on the table that would not survive
-    /// [the switch](Self::switch_sql).
+    /// [the switch](Self::exchange).
     fn shadow_sql(
         connection: &mut Self::Connection,
         table: &'static Table,
     ) -> impl Future<Output = Result<Vec<String>>> + Send;
 
-    /// The statements that put the shadow of a table in its place, in the open transaction.
-    fn switch_sql(
+    /// Puts the shadow of a table in its place, in the open transaction.
+    ///
+    /// # Errors
+    ///
+    /// Also where something hangs on the table by now that could not follow. The transaction has to
+    /// be rolled back then.
+    fn exchange(
         connection: &mut Self::Connection,
         table: &'static Table,
-    ) -> impl Future<Output = Result<Vec<String>>> + Send;
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Keeps those that may not see all rows of a table from those of a copy of it.
+    fn guard_copy(
+        connection: &mut Self::Connection,
+        table: &str,
+        copy: &str,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// The columns of a table of the database; empty where there is no such table.
     fn live_columns(

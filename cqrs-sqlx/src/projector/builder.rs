@@ -14,7 +14,7 @@ use super::handle::ProjectorHandle;
 use super::pace::{Polling, RetryDelays};
 use super::pass::{Rules, Worker};
 use super::transaction::SqlTransaction;
-use super::{horizon, idle, register, subscription};
+use super::{building, builds, horizon, idle, register, subscription};
 use crate::backend::Backend;
 use crate::store::{Shared, SqlStore};
 
@@ -151,27 +151,39 @@ impl<B: Backend> ProjectorBuilder<B> {
     pub async fn start(self) -> Result<ProjectorHandle> {
         let names = Arc::new(self.names()?);
         self.register().await?;
-        let workers: Vec<_> = self
-            .subscriptions
-            .iter()
-            .flat_map(|subscription| {
-                let segments = usize::try_from(subscription.initial_segments()).unwrap_or(1);
-                let count = self.workers.unwrap_or(segments);
-                let served = (0..count).map(|_| self.worker(subscription));
-                let building = (0..count).filter_map(|_| self.builder(subscription));
-                served.chain(building).collect::<Vec<_>>()
-            })
-            .collect();
+        let (mut serving, mut building) = (Vec::new(), Vec::new());
+        for subscription in &self.subscriptions {
+            let segments = usize::try_from(subscription.initial_segments()).unwrap_or(1);
+            for _ in 0..self.workers.unwrap_or(segments) {
+                serving.push(self.worker(subscription));
+                building.extend(self.builder(subscription));
+            }
+        }
         let follower = horizon::follow(&self.shared, self.polling);
         Ok(ProjectorHandle::spawn(|tasks| {
-            for worker in workers {
+            for mut worker in serving {
                 let (follower, names) = (follower.clone(), Arc::clone(&names));
                 tasks.spawn(|stopping| async move {
-                    subscription::run(worker, follower.horizon(), self.polling, stopping).await;
+                    let horizon = follower.horizon();
+                    subscription::run(&mut worker, horizon, self.polling, stopping).await;
                     // The whole of it, or the block would hold what it uses alone.
                     drop((follower, names));
                 });
             }
+            if building.is_empty() {
+                return;
+            }
+            let (tell, builds) = builds::channel();
+            for worker in building {
+                let (follower, builds) = (follower.clone(), builds.clone());
+                tasks.spawn(|stopping| async move {
+                    let horizon = follower.horizon();
+                    builds::run(worker, builds, horizon, self.polling, stopping).await;
+                    drop(follower);
+                });
+            }
+            let shared = Arc::clone(&self.shared);
+            tasks.spawn(|stopping| builds::look_again_and_again(shared, tell, stopping));
         }))
     }
 
@@ -243,6 +255,7 @@ fn check_name<'n>(name: &'n str, names: &mut HashSet<&'n str>) -> Result<()> {
             "the name of a subscription is 1 to 255 bytes of text without NUL, not {name:?}"
         ));
     }
+    building::refuse_name(name)?;
     if !names.insert(name) {
         return usage(format!("two subscriptions are named {name:?}"));
     }

@@ -43,9 +43,24 @@ pub(super) struct Rebuild {
     read_table: String,
 }
 
+/// What the name of a subscription that builds ends with.
+const SUFFIX: &str = " (building)";
+
 /// The name of the subscription that builds the rows of another anew.
 pub(super) fn name_for(subscription: &str) -> String {
-    format!("{subscription} (building)")
+    format!("{subscription}{SUFFIX}")
+}
+
+/// Refuses the name of one that builds where handlers are given for it: those of the subscription
+/// whose rows it builds would write into the table that is read.
+pub(super) fn refuse_name(name: &str) -> Result<()> {
+    match name.strip_suffix(SUFFIX) {
+        None => Ok(()),
+        Some(served) => Err(usage(format!(
+            "{name:?} is the name of a rebuild of {served:?}: run and change that, or cancel the \
+             rebuild"
+        ))),
+    }
 }
 
 /// The rebuild of a subscription, in a transaction.
@@ -67,6 +82,19 @@ pub(super) async fn find<B: Backend>(
     })
     .await?;
     Ok(found)
+}
+
+/// Refuses what must not happen while the rows of a subscription are built anew.
+pub(super) async fn refuse_while_rebuilt<B: Backend>(
+    connection: &mut B::Connection,
+    subscription: &str,
+) -> Result<()> {
+    match find::<B>(connection, subscription).await? {
+        None => Ok(()),
+        Some(_) => Err(usage(format!(
+            "subscription {subscription:?} is being rebuilt: wait for that, or cancel it"
+        ))),
+    }
 }
 
 /// Runs statements of which each is about one subscription, in a transaction.
@@ -99,16 +127,18 @@ impl<B: Backend> Operations<B> {
     ///
     /// As for [all](Self#errors), and `Usage` where the subscription has other handlers than one
     /// [`RowProjection`](cqrs_core::RowProjection), begins at [`StartAt::Now`], is being rebuilt
-    /// already, or where something in the database hangs on its table that could not follow:
-    /// a view, a trigger or a foreign key on Postgres.
+    /// already, where events that it reads have [left](crate::SqlStore::remove_events) the log,
+    /// unless they [may](Self::despite_gaps), or where something in the database hangs on its table
+    /// that could not follow: a foreign key of another table; a view or a trigger on Postgres.
     pub async fn rebuild(
         &self,
         subscription: &Subscription<SqlTransaction<B>>,
         switch: SwitchOver,
     ) -> Result<String> {
         subscription.check()?;
+        refuse_name(subscription.name())?;
         let rebuilds = what_to_rebuild(subscription)?;
-        let start = start(&self.shared, subscription.start()).await?;
+        let start = start(&self.shared, subscription.name(), subscription.start()).await?;
         let mut connection = queries::begin(&self.shared).await?;
         let begun = async {
             let connection = connection.get();
@@ -117,11 +147,8 @@ impl<B: Backend> Operations<B> {
             if served.is_empty() {
                 return Err(Error::unknown_subscription(name));
             }
-            if find::<B>(connection, name).await?.is_some() {
-                return Err(usage(format!(
-                    "subscription {name:?} is being rebuilt: wait for that, or cancel it"
-                )));
-            }
+            refuse_while_rebuilt::<B>(connection, name).await?;
+            self.refuse_gaps(connection, subscription, start).await?;
             for sql in B::shadow_sql(connection, rebuilds.table).await? {
                 B::execute_script(connection, sql).await?;
             }
@@ -132,8 +159,7 @@ impl<B: Backend> Operations<B> {
             self.insert(connection, subscription, switch, (&building, segments))
                 .await?;
             let segments = NewSegments {
-                count: segments,
-                position: start,
+                positions: vec![start; usize::try_from(segments).unwrap_or(1)],
                 mark: Position::START,
                 version: rebuilds.version,
             };

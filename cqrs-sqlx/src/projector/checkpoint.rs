@@ -147,6 +147,37 @@ pub(super) async fn all<B: Backend>(
     Ok((checkpoints.collect(), now))
 }
 
+/// Reads the checkpoints of a subscription in a transaction, in the order of the segments.
+pub(super) async fn read_all<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+) -> Result<Vec<Checkpoint>> {
+    read_and_lock::<B>(connection, name, "").await
+}
+
+async fn read_and_lock<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+    lock: &'static str,
+) -> Result<Vec<Checkpoint>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM cqrs_segment WHERE subscription = $1 ORDER BY segment{lock}"
+    );
+    let mut found = Vec::new();
+    B::fetch(
+        connection,
+        &sql.into(),
+        &[Parameter::text(name)],
+        None,
+        |row| {
+            found.push(Checkpoint::read(row)?);
+            Ok(())
+        },
+    )
+    .await?;
+    Ok(found)
+}
+
 /// Reads the checkpoint of the segment that is furthest behind; the subscription has applied
 /// everything up to it.
 pub(super) async fn find<B: Backend>(
@@ -170,18 +201,8 @@ pub(super) async fn lock_all<B: Backend>(
     connection: &mut B::Connection,
     name: &str,
 ) -> Result<Vec<Checkpoint>> {
-    let lock = B::DIALECT.lock;
-    let sql = format!(
-        "SELECT {COLUMNS} FROM cqrs_segment WHERE subscription = $1 ORDER BY segment{lock}"
-    );
-    let sql: Arc<str> = sql.into();
     loop {
-        let mut found = Vec::new();
-        B::fetch(connection, &sql, &[Parameter::text(name)], None, |row| {
-            found.push(Checkpoint::read(row)?);
-            Ok(())
-        })
-        .await?;
+        let found = read_and_lock::<B>(connection, name, B::DIALECT.lock).await?;
         let complete = match found.first() {
             Some(first) => found.len() as i64 == first.segment.of,
             None => !exists::<B>(connection, name).await?,
@@ -302,6 +323,19 @@ pub(super) async fn pause<B: Backend>(connection: &mut B::Connection, name: &str
         B::DIALECT.now
     );
     B::execute(connection, &sql.into(), &[Parameter::text(name)]).await
+}
+
+/// Halts the active segments of a subscription for a reason that is no event's.
+pub(super) async fn halt<B: Backend>(shared: &Shared<B>, name: &str, error: &str) -> Result<()> {
+    let sql = format!(
+        "UPDATE cqrs_segment SET status = 'halted', error = $2, updated_at = {} \
+         WHERE subscription = $1 AND status = 'active'",
+        B::DIALECT.now
+    );
+    let parameters = [Parameter::text(name), Parameter::text(without_nul(error))];
+    queries::execute(shared, &sql.into(), &parameters)
+        .await
+        .map(drop)
 }
 
 /// Brings the segments of a subscription back, and forgets their failures.

@@ -170,6 +170,18 @@ pub(super) async fn remove_all<B: Backend>(
     B::execute(connection, &sql.into(), &[Parameter::text(name)]).await
 }
 
+/// Removes those of events that come again behind a position, and the parked ones.
+pub(super) async fn remove_behind<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+    position: Position,
+) -> Result<u64> {
+    let sql = "DELETE FROM cqrs_dead_letter WHERE subscription = $1 \
+               AND (status = 'parked' OR position > $2)";
+    let parameters = [Parameter::text(name), Parameter::int(position.0)];
+    B::execute(connection, &sql.into(), &parameters).await
+}
+
 /// The first parked event of an aggregate, which is to be replayed now.
 #[derive(Debug)]
 pub(super) struct Due {

@@ -10,6 +10,7 @@
 
 mod builder;
 mod building;
+mod builds;
 mod checkpoint;
 mod claim;
 mod consistency;
@@ -30,7 +31,9 @@ mod rebuild;
 mod register;
 mod replay;
 mod reset;
+mod restore;
 mod segments;
+mod snapshots;
 mod status;
 mod subscription;
 mod switch;
@@ -45,6 +48,8 @@ pub use handle::{ProjectorHandle, Stopped};
 pub use letter::{DeadLetter, DeadLetterStatus};
 pub use operations::{OperationRecord, Operations};
 pub use progress::{ProgressWatch, SubscriptionProgress};
+pub use restore::Restored;
+pub use snapshots::{ProjectionSnapshot, SnapshotTable};
 pub use status::{SegmentStatus, SubscriptionFailure, SubscriptionState, SubscriptionStatus};
 pub use transaction::SqlTransaction;
 
@@ -55,8 +60,9 @@ pub(crate) use horizon::Watching;
 pub(crate) use letter::COLUMNS as DEAD_LETTER_COLUMNS;
 pub(crate) use operations::COLUMNS as OPERATION_COLUMNS;
 pub(crate) use progress::progress;
-pub(crate) use queries::execute;
+pub(crate) use queries::{begin, end, execute};
 pub(crate) use rebuild::rebuild_inline;
+pub(crate) use snapshots::COLUMNS as SNAPSHOT_COLUMNS;
 pub(crate) use status::statuses;
 pub(crate) use wait::wait_for;
 pub(crate) use wake::{Progress, Wake};

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnType, RowSource, Value};
-use cqrs_core::{Error, Position, RequestContext, Result, StoreErrorKind};
+use cqrs_core::{Error, Position, RequestContext, Result, StoreErrorKind, Subscription};
 use uuid::Uuid;
 
 use super::checkpoint::{self, read, some};
 use super::dead_letters::{self, Aggregate};
 use super::letter::{self, DeadLetter};
 use super::wake::Known;
-use super::{queries, register, segments};
+use super::{building, queries, register, segments};
 use crate::backend::{Backend, Parameter};
 use crate::reads::{self, Place};
+use crate::retention;
 use crate::select::Select;
 use crate::store::Shared;
 
@@ -40,6 +41,8 @@ pub(crate) const COLUMNS: &str = "operation, subscription, detail, actor, correl
 pub struct Operations<B: Backend> {
     pub(super) shared: Arc<Shared<B>>,
     pub(super) context: RequestContext,
+    /// Whether events that have left the log may be missing from what is folded from it.
+    pub(super) despite_gaps: bool,
 }
 
 /// The record of an operation.
@@ -83,7 +86,31 @@ impl<B: Backend> Operations<B> {
         Ok(Self {
             shared,
             context: context.clone(),
+            despite_gaps: false,
         })
+    }
+
+    /// Lets what follows fold the log from a place behind which events have
+    /// [left](crate::SqlStore::remove_events) it: what these have done is not in the rows then.
+    #[must_use]
+    pub fn despite_gaps(mut self) -> Self {
+        self.despite_gaps = true;
+        self
+    }
+
+    /// Refuses to fold the log from a place behind which events have left it.
+    pub(super) async fn refuse_gaps<T>(
+        &self,
+        connection: &mut B::Connection,
+        subscription: &Subscription<T>,
+        start: Position,
+    ) -> Result<()> {
+        if self.despite_gaps {
+            return Ok(());
+        }
+        retention::hold::<B>(connection).await?;
+        let gap = retention::gap::<B>(connection, subscription.filter(), start).await?;
+        gap.map_or(Ok(()), |gap| Err(gap.refuse(subscription.name(), start)))
     }
 
     /// Pauses a subscription in all processes: once this returns, no page of it is applied and
@@ -186,7 +213,8 @@ impl<B: Backend> Operations<B> {
     ///
     /// # Errors
     ///
-    /// As for [all](Self#errors).
+    /// As for [all](Self#errors), and `Usage` while its rows are
+    /// [built anew](Self::rebuild).
     pub async fn remove(&self, subscription: &str) -> Result<()> {
         self.run(subscription, &Action::Remove).await.map(drop)
     }
@@ -254,6 +282,10 @@ impl<B: Backend> Operations<B> {
             .is_empty()
         {
             return Err(Error::unknown_subscription(name));
+        }
+        if matches!(action, Action::Remove) {
+            building::refuse_name(name)?;
+            building::refuse_while_rebuilt::<B>(connection, name).await?;
         }
         let done = match action {
             Action::Pause => checkpoint::pause::<B>(connection, name).await?,

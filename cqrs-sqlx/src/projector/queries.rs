@@ -63,12 +63,27 @@ async fn execute_on<B: Backend>(
 }
 
 /// Begins a transaction across all tenants.
-pub(super) async fn begin<B: Backend>(shared: &Shared<B>) -> Result<Connection<B>> {
+pub(crate) async fn begin<B: Backend>(shared: &Shared<B>) -> Result<Connection<B>> {
+    begin_with(shared, String::new()).await
+}
+
+/// As [`begin`], where all statements see one moment, at which these tables have their names.
+pub(super) async fn begin_at_one_moment<B: Backend>(
+    shared: &Shared<B>,
+    tables: &[&str],
+) -> Result<Connection<B>> {
+    begin_with(shared, (B::DIALECT.one_moment)(tables)).await
+}
+
+async fn begin_with<B: Backend>(shared: &Shared<B>, script: String) -> Result<Connection<B>> {
     let mut again = true;
     loop {
         let mut connection = shared.writers.acquire().await?;
         match B::begin(connection.begin_work()).await {
             Ok(()) => {
+                if !script.is_empty() {
+                    B::execute_script(connection.get(), script).await?;
+                }
                 shared
                     .confine(connection.get(), &TenantScope::System)
                     .await?;
@@ -86,7 +101,7 @@ pub(super) async fn begin<B: Backend>(shared: &Shared<B>) -> Result<Connection<B
 }
 
 /// Ends a transaction that was [begun](begin): commits where all went well, else rolls back.
-pub(super) async fn end<B: Backend, T>(
+pub(crate) async fn end<B: Backend, T>(
     mut connection: Connection<B>,
     result: Result<T>,
 ) -> Result<T> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnType, RowSource, Value};
 use cqrs_core::{Error, Position, Result, StartAt, StoreErrorKind, Subscription, TenantScope};
+use tokio::time::Instant;
 
 use super::checkpoint::{self, read};
 use super::dead_letters;
@@ -13,13 +14,17 @@ use super::horizon::look;
 use super::pace::Backoff;
 use super::queries;
 use crate::backend::{Backend, Parameter};
+use crate::health::holders;
 use crate::reads::{self, Place};
+use crate::retention;
 use crate::select::Select;
 use crate::store::Shared;
 
 /// The pauses while writers that were in flight end.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// After what time they are named.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Makes sure that a subscription has its rows.
 ///
@@ -46,7 +51,7 @@ pub(super) async fn ensure<B: Backend, T>(
         }
         return set_splits(shared, subscription).await;
     }
-    let start = start(shared, subscription.start()).await?;
+    let start = start(shared, subscription.name(), subscription.start()).await?;
     let mut connection = queries::begin(shared).await?;
     let registered = insert::<B, T>(connection.get(), subscription, start).await;
     queries::end(connection, registered).await
@@ -74,11 +79,17 @@ async fn insert<B: Backend, T>(
         // Another process was faster.
         return Ok(());
     }
+    if let Some(gap) = retention::gap::<B>(connection, subscription.filter(), start).await? {
+        tracing::warn!(
+            subscription = subscription.name(),
+            %gap,
+            "the subscription begins where the log is not whole"
+        );
+    }
     // Of one that had this name and was removed. What it left out comes again.
     dead_letters::remove_all::<B>(connection, subscription.name()).await?;
     let segments = NewSegments {
-        count: segments.into(),
-        position: start,
+        positions: vec![start; segments as usize],
         mark: Position::START,
         version: version(subscription).unwrap_or(1),
     };
@@ -94,8 +105,8 @@ pub(super) fn version<T>(subscription: &Subscription<T>) -> Option<u32> {
 /// What segments begin with.
 #[derive(Debug)]
 pub(super) struct NewSegments {
-    pub(super) count: i64,
-    pub(super) position: Position,
+    /// Where each stands.
+    pub(super) positions: Vec<Position>,
     pub(super) mark: Position,
     pub(super) version: u32,
 }
@@ -111,18 +122,35 @@ pub(super) async fn insert_segments<B: Backend>(
                          VALUES ($1, $2, $3, $4, $5, $6) \
                          ON CONFLICT (subscription, segment) DO NOTHING"
         .into();
-    for number in 0..segments.count {
+    let count = segments.positions.len() as i64;
+    for (number, position) in (0..).zip(&segments.positions) {
         let parameters = [
             Parameter::text(name),
             Parameter::int(number),
-            Parameter::int(segments.count),
-            Parameter::int(segments.position.0),
+            Parameter::int(count),
+            Parameter::int(position.0),
             Parameter::int(segments.mark.0),
             Parameter::int(segments.version.into()),
         ];
         B::execute(connection, &sql, &parameters).await?;
     }
     Ok(())
+}
+
+/// Puts segments in the place of others that are locked.
+pub(super) async fn replace_segments<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+    segments: &NewSegments,
+) -> Result<()> {
+    let sql = "DELETE FROM cqrs_segment WHERE subscription = $1";
+    B::execute(connection, &sql.into(), &[Parameter::text(name)]).await?;
+    insert_segments::<B>(connection, name, segments).await?;
+    let sql = "UPDATE cqrs_subscription SET segments = $2 WHERE name = $1";
+    let count = Parameter::int(segments.positions.len() as i64);
+    B::execute(connection, &sql.into(), &[Parameter::text(name), count])
+        .await
+        .map(drop)
 }
 
 /// Removes the rows of a subscription, and its dead letters.
@@ -161,12 +189,16 @@ pub(super) fn not_splittable(name: &str) -> Error {
 }
 
 /// The position after which a new subscription reads.
-pub(super) async fn start<B: Backend>(shared: &Arc<Shared<B>>, start: StartAt) -> Result<Position> {
+pub(super) async fn start<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    name: &str,
+    start: StartAt,
+) -> Result<Position> {
     match start {
-        StartAt::Now => settled(shared).await,
+        StartAt::Now => settled(shared, name).await,
         StartAt::Time(time) => {
             // What is not yet visible is behind it, and will be read.
-            let horizon = settled(shared).await?;
+            let horizon = settled(shared, name).await?;
             let first = first_since(shared, time).await?;
             Ok(first.map_or(horizon, |first| horizon.min(Position(first.0 - 1))))
         }
@@ -174,14 +206,26 @@ pub(super) async fn start<B: Backend>(shared: &Arc<Shared<B>>, start: StartAt) -
     }
 }
 
-/// A horizon that includes everything that was committed by now.
-async fn settled<B: Backend>(shared: &Arc<Shared<B>>) -> Result<Position> {
+/// A horizon that includes everything that was committed by now. Whoever holds the log for long is
+/// named once.
+async fn settled<B: Backend>(shared: &Arc<Shared<B>>, name: &str) -> Result<Position> {
     let mut known = B::Horizon::default();
     let mut pause = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut patience = Some(Instant::now() + PATIENCE);
     loop {
         let horizon = look(shared, &mut known).await?;
         if !horizon.writers || horizon.position > Position::START {
             return Ok(horizon.position);
+        }
+        if patience.is_some_and(|end| end <= Instant::now()) {
+            patience = None;
+            for holder in holders(shared).await? {
+                tracing::warn!(
+                    subscription = name,
+                    %holder,
+                    "the subscription begins when a transaction has ended"
+                );
+            }
         }
         tokio::time::sleep(pause.next()).await;
     }

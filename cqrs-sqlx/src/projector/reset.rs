@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use cqrs_core::{Error, Position, Result, StartAt, Subscription};
 
+use super::checkpoint::{self, Checkpoint};
 use super::operations::Operations;
 use super::transaction::SqlTransaction;
-use super::{checkpoint, dead_letters, queries, register};
+use super::{building, dead_letters, queries, register};
 use crate::backend::Backend;
 
 impl<B: Backend> Operations<B> {
@@ -15,38 +16,26 @@ impl<B: Backend> Operations<B> {
     /// segment goes on; one that is paused stays so.
     ///
     /// The subscription is that of the [projector](crate::SqlStore::projector), with its handlers,
-    /// which know what to remove. Readers find nothing until it has caught up. Events that were
-    /// [removed](crate::SqlStore::remove_events) from the log do not come again.
+    /// which know what to remove. Readers find nothing until it has caught up.
+    /// [`restore`](Self::restore) is faster where there is a snapshot.
     ///
     /// # Errors
     ///
     /// As for [all](Self#errors), and `Usage` where a handler does not say how it is
-    /// [cleared](cqrs_core::Projection::clear), or where events are parked that a handler with side
-    /// effects would not get again.
+    /// [cleared](cqrs_core::Projection::clear), where events are parked that a handler with side
+    /// effects would not get again, or where events that it reads have
+    /// [left](crate::SqlStore::remove_events) the log, unless they [may](Self::despite_gaps).
     pub async fn reset(
         &self,
         subscription: &Subscription<SqlTransaction<B>>,
         to: StartAt,
     ) -> Result<()> {
-        let start = register::start(&self.shared, to).await?;
-        let connection = queries::begin(&self.shared).await?;
-        let mut transaction = SqlTransaction::new(Arc::clone(&self.shared), connection);
-        let mut reset = self.reset_in(&mut transaction, subscription, start).await;
-        if reset.is_ok() {
-            reset = transaction.commit(false).await.map(drop);
-        }
-        let mut connection = transaction.into_connection();
-        match reset {
-            Ok(()) => {
-                connection.end_work();
-                drop(connection);
-                self.wake(subscription.name(), true).await
-            }
-            Err(error) => {
-                queries::rollback(connection).await;
-                Err(error)
-            }
-        }
+        building::refuse_name(subscription.name())?;
+        let start = register::start(&self.shared, subscription.name(), to).await?;
+        let mut transaction = self.begin_reset().await?;
+        let reset = self.reset_in(&mut transaction, subscription, start).await;
+        self.end_reset(transaction, subscription.name(), reset)
+            .await
     }
 
     async fn reset_in(
@@ -55,18 +44,45 @@ impl<B: Backend> Operations<B> {
         subscription: &Subscription<SqlTransaction<B>>,
         start: Position,
     ) -> Result<()> {
+        self.lock_to_reset(transaction, subscription).await?;
+        self.go_back(transaction, subscription, start).await
+    }
+
+    /// Begins the transaction of a reset.
+    pub(super) async fn begin_reset(&self) -> Result<SqlTransaction<B>> {
+        let connection = queries::begin(&self.shared).await?;
+        Ok(SqlTransaction::new(Arc::clone(&self.shared), connection))
+    }
+
+    /// Locks the segments of a subscription, and looks whether it may be reset.
+    pub(super) async fn lock_to_reset(
+        &self,
+        transaction: &mut SqlTransaction<B>,
+        subscription: &Subscription<SqlTransaction<B>>,
+    ) -> Result<Vec<Checkpoint>> {
         let name = subscription.name();
         let connection = transaction.connection_below().await?;
-        if checkpoint::lock_all::<B>(connection, name)
-            .await?
-            .is_empty()
-        {
+        let checkpoints = checkpoint::lock_all::<B>(connection, name).await?;
+        if checkpoints.is_empty() {
             return Err(Error::unknown_subscription(name));
         }
         if subscription.has_side_effects() && dead_letters::count::<B>(connection, name).await? > 0
         {
             return Err(Error::parked_side_effects(name));
         }
+        Ok(checkpoints)
+    }
+
+    /// Removes what a subscription has written, and brings it back in the log.
+    pub(super) async fn go_back(
+        &self,
+        transaction: &mut SqlTransaction<B>,
+        subscription: &Subscription<SqlTransaction<B>>,
+        start: Position,
+    ) -> Result<()> {
+        let name = subscription.name();
+        let connection = transaction.connection_below().await?;
+        self.refuse_gaps(connection, subscription, start).await?;
         subscription.clear(transaction).await?;
         let connection = transaction.connection_below().await?;
         dead_letters::remove_all::<B>(connection, name).await?;
@@ -77,5 +93,28 @@ impl<B: Backend> Operations<B> {
         }
         let operation = ("reset", format!("to {start}"));
         self.record(connection, name, operation).await
+    }
+
+    /// Ends the transaction of a reset, and tells the projectors of this process.
+    pub(super) async fn end_reset<T>(
+        &self,
+        mut transaction: SqlTransaction<B>,
+        name: &str,
+        mut reset: Result<T>,
+    ) -> Result<T> {
+        if reset.is_ok()
+            && let Err(error) = transaction.commit(false).await
+        {
+            reset = Err(error);
+        }
+        let mut connection = transaction.into_connection();
+        if reset.is_err() {
+            queries::rollback(connection).await;
+            return reset;
+        }
+        connection.end_work();
+        drop(connection);
+        self.wake(name, true).await?;
+        reset
     }
 }

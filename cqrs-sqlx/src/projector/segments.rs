@@ -20,7 +20,7 @@ use cqrs_core::{Error, Position, Result, StoreErrorKind, Subscription};
 
 use super::checkpoint::{self, Checkpoint, read, some};
 use super::queries;
-use super::register::{NewSegments, insert_segments, not_splittable};
+use super::register::{NewSegments, not_splittable, replace_segments};
 use crate::backend::{Backend, Parameter};
 use crate::store::Shared;
 
@@ -84,18 +84,14 @@ async fn replace<B: Backend>(connection: &mut B::Connection, name: &str) -> Resu
         return Ok(());
     };
     let position = first.position;
-    let parameters = [Parameter::text(name)];
-    let sql = "DELETE FROM cqrs_segment WHERE subscription = $1";
-    B::execute(connection, &sql.into(), &parameters).await?;
     // Aggregates are of other segments now. None must be above what was passed by all.
     let mark = checkpoints.iter().map(|checkpoint| checkpoint.mark).min();
     let segments = NewSegments {
-        count,
-        position,
+        positions: vec![position; usize::try_from(count).unwrap_or(1)],
         mark: mark.unwrap_or(Position::START),
         version: first.version,
     };
-    insert_segments::<B>(connection, name, &segments).await?;
+    replace_segments::<B>(connection, name, &segments).await?;
     if checkpoints.iter().any(|checkpoint| checkpoint.parks) {
         // Whose aggregates are parked is not looked for: each segment finds out.
         let replay_at: Option<DateTime<Utc>> = checkpoints

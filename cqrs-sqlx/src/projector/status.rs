@@ -45,6 +45,8 @@ pub struct SubscriptionStatus {
     /// The version of the projection whose rows it keeps; see
     /// [`RowProjection::VERSION`](cqrs_core::RowProjection::VERSION).
     pub version: u32,
+    /// Whether it [builds](crate::Operations::rebuild) rows anew that nobody reads yet.
+    pub builds: bool,
 }
 
 /// Where a segment of a subscription stands.
@@ -69,6 +71,8 @@ pub struct SegmentStatus {
 pub enum SubscriptionState {
     /// It goes on.
     Active,
+    /// It goes on, and [builds](crate::Operations::rebuild) rows anew that nobody reads yet.
+    Building,
     /// The next event failed and will be tried again.
     Retrying(SubscriptionFailure),
     /// Somebody [paused](crate::Operations::pause) it.
@@ -113,22 +117,10 @@ pub(crate) async fn statuses<B: Backend>(
 ) -> Result<Vec<SubscriptionStatus>> {
     let letters = letters(shared).await?;
     let mut all: Vec<SubscriptionStatus> = Vec::new();
-    for (name, wanted_segments, version, segment) in segments(shared).await? {
-        match all.last_mut().filter(|last| last.name == name) {
+    for segment in segments(shared).await? {
+        match all.last_mut().filter(|last| last.name == segment.name) {
             Some(last) => last.add(segment),
-            None => all.push(SubscriptionStatus {
-                position: segment.position,
-                state: segment.state.clone(),
-                lag: segment.lag,
-                lag_time: segment.lag_time,
-                segments: vec![segment],
-                wanted_segments,
-                parked: 0,
-                oldest_parked: None,
-                skipped: 0,
-                version,
-                name,
-            }),
+            None => all.push(segment),
         }
     }
     for (name, status, count, oldest) in letters {
@@ -145,22 +137,32 @@ pub(crate) async fn statuses<B: Backend>(
 }
 
 impl SubscriptionStatus {
-    fn add(&mut self, segment: SegmentStatus) {
+    fn add(&mut self, segment: Self) {
         self.position = self.position.min(segment.position);
         self.lag = self.lag.max(segment.lag);
         self.lag_time = self.lag_time.max(segment.lag_time);
         if segment.state.rank() > self.state.rank() {
-            self.state = segment.state.clone();
+            self.state = segment.state;
         }
-        self.segments.push(segment);
+        self.segments.extend(segment.segments);
     }
 }
 
 impl SubscriptionState {
+    fn of(checkpoint: Checkpoint, builds: bool) -> Self {
+        match (checkpoint.halted, checkpoint.failed_attempts) {
+            (true, _) => Self::Halted(checkpoint.into_failure()),
+            (false, _) if checkpoint.paused => Self::Paused,
+            (false, 0) if builds => Self::Building,
+            (false, 0) => Self::Active,
+            (false, _) => Self::Retrying(checkpoint.into_failure()),
+        }
+    }
+
     /// What matters more is higher.
     fn rank(&self) -> u8 {
         match self {
-            Self::Active => 0,
+            Self::Active | Self::Building => 0,
             Self::Retrying(_) => 1,
             Self::Paused => 2,
             Self::Halted(_) => 3,
@@ -168,18 +170,16 @@ impl SubscriptionState {
     }
 }
 
-/// Every segment with the name of its subscription, how many that is to have, and the version of
-/// its rows.
-async fn segments<B: Backend>(
-    shared: &Arc<Shared<B>>,
-) -> Result<Vec<(String, u32, u32, SegmentStatus)>> {
+/// The status of every segment, as if its subscription had no other.
+async fn segments<B: Backend>(shared: &Arc<Shared<B>>) -> Result<Vec<SubscriptionStatus>> {
     let order = B::DIALECT.byte_order;
     let select = Select {
         sql: format!(
             "SELECT {}, {}, (SELECT coalesce(max(e.position), 0) FROM cqrs_event AS e), \
              (SELECT e.recorded_at FROM cqrs_event AS e WHERE e.position > s.position \
              ORDER BY e.position LIMIT 1), \
-             (SELECT q.segments FROM cqrs_subscription AS q WHERE q.name = s.subscription) \
+             (SELECT q.segments FROM cqrs_subscription AS q WHERE q.name = s.subscription), \
+             EXISTS (SELECT 1 FROM cqrs_rebuild AS b WHERE b.building = s.subscription) \
              FROM cqrs_segment AS s ORDER BY subscription{order}, segment",
             checkpoint::COLUMNS,
             B::DIALECT.now,
@@ -187,38 +187,43 @@ async fn segments<B: Backend>(
         .into(),
         parameters: Vec::new(),
     };
-    reads::rows(
-        Place::Confined(shared, &TenantScope::System),
-        &select,
-        None,
-        |row: &B::Row| {
-            let checkpoint = Checkpoint::read(row)?;
-            let (now, last, next, wanted) = read(row, |row| {
-                let now = some(row.read_timestamp(checkpoint::WIDTH)?)?;
-                let last = some(row.read_i64(checkpoint::WIDTH + 1)?)?;
-                let next = row.read_timestamp(checkpoint::WIDTH + 2)?;
-                Ok((now, last, next, row.read_i32(checkpoint::WIDTH + 3)?))
-            })?;
-            let (name, version) = (checkpoint.name.clone(), checkpoint.version);
-            let segment = SegmentStatus {
-                segment: u32::try_from(checkpoint.segment.number).unwrap_or(0),
-                position: checkpoint.position,
-                lag: u64::try_from(last - checkpoint.position.0).unwrap_or(0),
-                lag_time: next
-                    .and_then(|next| (now - next).to_std().ok())
-                    .unwrap_or_default(),
-                state: match (checkpoint.halted, checkpoint.failed_attempts) {
-                    (true, _) => SubscriptionState::Halted(checkpoint.into_failure()),
-                    (false, _) if checkpoint.paused => SubscriptionState::Paused,
-                    (false, 0) => SubscriptionState::Active,
-                    (false, _) => SubscriptionState::Retrying(checkpoint.into_failure()),
-                },
-            };
-            let wanted = wanted.and_then(|wanted| u32::try_from(wanted).ok());
-            Ok((name, wanted.unwrap_or(1), version, segment))
-        },
-    )
-    .await
+    let place = Place::Confined(shared, &TenantScope::System);
+    reads::rows(place, &select, None, segment::<B>).await
+}
+
+fn segment<B: Backend>(row: &B::Row) -> Result<SubscriptionStatus> {
+    let checkpoint = Checkpoint::read(row)?;
+    read(row, |row| {
+        let now = some(row.read_timestamp(checkpoint::WIDTH)?)?;
+        let last = some(row.read_i64(checkpoint::WIDTH + 1)?)?;
+        let next = row.read_timestamp(checkpoint::WIDTH + 2)?;
+        let wanted = row.read_i32(checkpoint::WIDTH + 3)?.unwrap_or(1);
+        let builds = some(row.read_bool(checkpoint::WIDTH + 4)?)?;
+        let (name, version) = (checkpoint.name.clone(), checkpoint.version);
+        let segment = SegmentStatus {
+            segment: u32::try_from(checkpoint.segment.number).unwrap_or(0),
+            position: checkpoint.position,
+            lag: u64::try_from(last - checkpoint.position.0).unwrap_or(0),
+            lag_time: next
+                .and_then(|next| (now - next).to_std().ok())
+                .unwrap_or_default(),
+            state: SubscriptionState::of(checkpoint, builds),
+        };
+        Ok(SubscriptionStatus {
+            name,
+            position: segment.position,
+            state: segment.state.clone(),
+            lag: segment.lag,
+            lag_time: segment.lag_time,
+            segments: vec![segment],
+            wanted_segments: u32::try_from(wanted).unwrap_or(1),
+            parked: 0,
+            oldest_parked: None,
+            skipped: 0,
+            version,
+            builds,
+        })
+    })
 }
 
 /// How many dead letters there are, by subscription and status, and since when.

@@ -34,9 +34,9 @@ enum Next {
     Resume,
 }
 
-/// Runs passes until it is told to stop.
+/// Runs passes until it is told to stop, or there is nothing left to build.
 pub(super) async fn run<B: Backend>(
-    mut worker: Worker<B>,
+    worker: &mut Worker<B>,
     mut horizon: watch::Receiver<Position>,
     polling: Polling,
     mut stopping: Stopping,
@@ -65,6 +65,7 @@ pub(super) async fn run<B: Backend>(
                     // Somebody elsewhere may cut the delay short.
                     Pass::Delayed(delay) => Next::After(delay.min(DOUBT)),
                     Pass::Halted => Next::Resume,
+                    Pass::Absent if worker.builds => return,
                     Pass::Absent => {
                         worker.doubt();
                         Next::After(DOUBT)

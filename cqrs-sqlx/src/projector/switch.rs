@@ -6,12 +6,12 @@
 //! position up to which events are in them stay together, which is what keeps each event counted
 //! once.
 
-use cqrs_core::{Position, Result};
+use cqrs_core::{Error, Position, Result};
 
 use super::building::{find, name_for, run_each};
 use super::checkpoint::{self, Checkpoint};
 use super::claim::Wanted;
-use super::errors::is_transient;
+use super::errors::{describe, is_transient};
 use super::pass::{Failure, Worker};
 use super::transaction::SqlTransaction;
 use super::{queries, register};
@@ -27,7 +27,7 @@ impl<B: Backend> Worker<B> {
     /// # Errors
     ///
     /// As [`run_once`](Self::run_once); also where someone reads the table for so long that the
-    /// switch is better tried again.
+    /// switch is better tried again. Any other error halts the building.
     ///
     /// # Cancel safety
     ///
@@ -67,9 +67,21 @@ impl<B: Backend> Worker<B> {
             }
             Err(failure) => {
                 queries::rollback(connection).await;
+                self.halt_building(&failure.error).await?;
                 Err(failure.error)
             }
         }
+    }
+
+    /// Has the building stand still where the switch fails for a reason that does not pass, until
+    /// somebody has seen to that and resumes it.
+    async fn halt_building(&mut self, error: &Error) -> Result<()> {
+        self.doubt();
+        let error = format!(
+            "the new rows could not take their place: {}",
+            describe(error)
+        );
+        checkpoint::halt(&self.shared, self.name(), &error).await
     }
 
     /// Whether the new rows are so near to the others that the switch can bring them there.
@@ -112,9 +124,7 @@ impl<B: Backend> Worker<B> {
         if !B::DIALECT.hurry.is_empty() {
             B::execute(connection, &B::DIALECT.hurry.into(), &[]).await?;
         }
-        for sql in B::switch_sql(connection, rebuilds.table).await? {
-            B::execute_script(connection, sql).await?;
-        }
+        B::exchange(connection, rebuilds.table).await?;
         self.rename(connection).await?;
         B::commit(connection).await?;
         Ok(true)

@@ -34,7 +34,10 @@ pub(super) async fn commit<B: Backend>(
                 return Ok(written);
             }
             Committed::Refused(error) => {
-                if !is_unavailable(&error) {
+                if is_unavailable(&error) {
+                    connection.discard();
+                    shared.writers.close_idle();
+                } else {
                     connection.end_work();
                 }
                 return Err(error);

@@ -1,20 +1,30 @@
 //! A projector in a process of its own, for tests that kill it.
 //!
-//! `projector_worker <postgres url>` keeps the parcel views until it is killed, and prints the
-//! position of each page before it applies it.
+//! `projector_worker <postgres url> [version]` keeps the parcel views of a version until it is
+//! killed, also those that are built anew, and prints the position of each page before it applies
+//! it.
 
-use cqrs_core::{Envelope, Projection, ProjectionTransaction, Result, Rows};
-use cqrs_integration::domain::{ParcelEvent, ParcelViews};
+use cqrs_core::{Entity, Envelope, Projection, ProjectionTransaction, Rebuilds, Result, Rows};
+use cqrs_integration::domain::{ParcelEvent, ParcelView, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_sqlx::StoreOptions;
 
-struct Announced;
+struct Announced {
+    version: u32,
+}
 
 impl<T: ProjectionTransaction> Projection<T> for Announced {
     type Event = ParcelEvent;
 
     fn name(&self) -> &str {
         Projection::<T>::name(&Rows(ParcelViews))
+    }
+
+    fn rebuilds(&self) -> Option<Rebuilds> {
+        Some(Rebuilds {
+            table: ParcelView::table(),
+            version: self.version,
+        })
     }
 
     async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {
@@ -25,14 +35,18 @@ impl<T: ProjectionTransaction> Projection<T> for Announced {
 
 #[tokio::main]
 async fn main() {
-    let url = std::env::args()
-        .nth(1)
-        .expect("usage: projector_worker URL");
+    let mut arguments = std::env::args().skip(1);
+    let url = arguments
+        .next()
+        .expect("usage: projector_worker URL [VERSION]");
+    let version = arguments.next().map_or(1, |version| {
+        version.parse().expect("the version is a number")
+    });
     let store = stores::postgres_with(&url, StoreOptions::default()).await;
     let _running = store
         .projector()
         .page_size(20)
-        .projection(Announced)
+        .projection(Announced { version })
         .start()
         .await
         .expect("the projector starts");

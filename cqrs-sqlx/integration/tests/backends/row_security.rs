@@ -1,14 +1,14 @@
 //! Row-level security: what SQL of the application can do in a unit of work of one tenant.
 
 use cqrs_core::{
-    Error, IdempotencyKey, Position, Query, ReadModels, Repository, RequestContext, Store,
-    StoreErrorKind, UnitOfWork,
+    Error, IdempotencyKey, Position, Query, ReadModels, Repository, RequestContext, RowProjection,
+    Store, StoreErrorKind, Subscription, UnitOfWork,
 };
 use cqrs_integration::database::{SecuredDatabase, TestDatabase, TestFile};
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelView, ParcelViews};
 use cqrs_integration::stores::{self, tenant};
 use cqrs_integration::wire::WireProxy;
-use cqrs_sqlx::{PgStore, PgUnitOfWork, Postgres, SqliteStore, StoreOptions};
+use cqrs_sqlx::{PgStore, PgUnitOfWork, Postgres, SqliteStore, StoreOptions, SwitchOver};
 use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
@@ -267,6 +267,45 @@ async fn a_projector_sees_every_tenant_on_every_page() {
     let views = store.read_models(&system);
     let views = views.query(Query::<ParcelView>::all()).await.unwrap();
     assert_eq!(views.len(), 8);
+}
+
+/// Rows that are built anew, and copies of rows, are behind policies from their first moment on.
+#[tokio::test]
+async fn rebuilds_and_snapshots_are_behind_policies() {
+    let (database, store, _) = filled().await;
+    let role = "SELECT current_user::text".to_owned();
+    let role = Postgres::texts(database.url(), role).await.remove(0);
+    let own =
+        format!("ALTER TABLE parcel_view OWNER TO {role}; GRANT CREATE ON SCHEMA public TO {role}");
+    Postgres::run(database.superuser_url(), own).await.unwrap();
+    let operations = store.operations(&RequestContext::system()).unwrap();
+    let views = Subscription::named(ParcelViews::NAME).rows(ParcelViews);
+    let taken = operations.snapshot(&views).await.unwrap();
+    assert_eq!(taken.tables[0].rows, 2);
+    let copy = format!("cqrs_copy_{}_0", taken.id.simple());
+    let mut system = store.unit_of_work(&RequestContext::system());
+    assert_eq!(seen(&mut system, &copy, "tenant_id").await.len(), 2);
+    system.rollback().await;
+    let building = operations.rebuild(&views, SwitchOver::WhenTold);
+    building.await.unwrap();
+    let projector = store.projector().rows(ParcelViews);
+    assert_eq!(projector.run_until_idle().await.unwrap(), 2);
+    for name in ["north", "south"] {
+        let mut uow = store.unit_of_work(&tenant(name));
+        let built = seen(&mut uow, "parcel_view__new", "tenant_id").await;
+        assert_eq!(built, [name]);
+        assert!(seen(&mut uow, &copy, "tenant_id").await.is_empty());
+        uow.rollback().await;
+    }
+    operations.switch_rebuild(ParcelViews::NAME).await.unwrap();
+    projector.run_until_idle().await.unwrap();
+    operations.restore(&views).await.unwrap();
+    store.verify(&domain::tables()).await.unwrap();
+    for name in ["north", "south"] {
+        let mut uow = store.unit_of_work(&tenant(name));
+        assert_eq!(seen(&mut uow, "parcel_view", "tenant_id").await, [name]);
+        uow.rollback().await;
+    }
 }
 
 #[tokio::test]

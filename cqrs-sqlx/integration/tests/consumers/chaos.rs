@@ -1,6 +1,6 @@
 //! Seeded chaos: writers that abort and hold, replicas that come and go, sessions that are killed,
-//! events that fail, segments that change, a server that crashes; and then the read model is the
-//! fold of the log.
+//! events that fail, segments that change, operators who pause, reset, rebuild and restore, a server
+//! that crashes; and then the read model is the fold of the log.
 //!
 //! A failure names its seed. `CQRS_CHAOS_SEED=7 CQRS_CHAOS_RUNS=1` runs that seed alone,
 //! `CQRS_CHAOS_RUNS=5000` as many as you have time for.

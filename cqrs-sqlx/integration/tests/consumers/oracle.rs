@@ -96,15 +96,21 @@ async fn writers_and_replicas_on_sqlite() {
 }
 
 /// A projector process, and what it prints.
-struct Worker {
+pub(crate) struct Worker {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Worker {
     fn start(url: &str) -> Self {
+        Self::of_version(url, 1)
+    }
+
+    /// One that keeps, or builds, the rows of this version of the projection.
+    pub(crate) fn of_version(url: &str, version: u32) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_projector_worker"))
             .arg(url)
+            .arg(version.to_string())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -114,11 +120,15 @@ impl Worker {
     }
 
     /// Waits for so many pages, and kills the process while it applies the last of them.
-    async fn kill_in_page(mut self, pages: u64) {
+    pub(crate) async fn kill_in_page(mut self, pages: u64) {
         for _ in 0..pages {
             let line = self.lines.next_line().await.unwrap();
             assert!(line.is_some(), "the worker ended by itself");
         }
+        self.kill().await;
+    }
+
+    pub(crate) async fn kill(mut self) {
         self.process.kill().await.unwrap();
     }
 }

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod cancelled;
+mod exchanged;
 mod failures;
 mod health;
 mod horizon;
@@ -15,6 +16,7 @@ mod rebuild;
 mod replaced;
 mod replays;
 mod segments;
+mod snapshots;
 pub(crate) mod support;
 mod waiting;
 mod wake_up;

@@ -21,6 +21,7 @@ use cqrs_integration::each::{Fresh, Kind, kind, on_each};
 on_each!(
     old_events_leave_in_batches,
     young_events_stay,
+    a_clock_that_was_wrong_holds_up_nothing,
     what_a_subscription_needs_stays,
     what_is_parked_stays,
     what_a_policy_keeps_stays,
@@ -140,6 +141,28 @@ async fn young_events_stay<K: Kind>() {
     assert_eq!(*kind(&refused), cqrs_core::StoreErrorKind::Usage);
     let unlimited = Retention::older_than(Duration::MAX);
     assert_eq!(remove(&store, &unlimited).await, (0, 0));
+}
+
+/// Events that were recorded with a time in the future stay, and hold up no other, however many they
+/// are.
+async fn a_clock_that_was_wrong_holds_up_nothing<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    for _ in 0..3 {
+        parcel(&store, "north", 4).await;
+    }
+    age(&fresh).await;
+    fresh
+        .run(K::either(
+            "UPDATE cqrs_event SET recorded_at = now() + interval '9 years' \
+             WHERE position BETWEEN 3 AND 8",
+            "UPDATE cqrs_event SET recorded_at = '2099-01-01T00:00:00.000000Z' \
+             WHERE position BETWEEN 3 AND 8",
+        ))
+        .await;
+    parcel(&store, "north", 4).await;
+    assert_eq!(remove(&store, &hour().batch_size(2)).await.0, 4);
+    let left = [1, 3, 4, 1, 2, 3, 4, 1, 1, 2, 3, 4];
+    assert_eq!(versions(&store).await, left);
 }
 
 async fn what_a_subscription_needs_stays<K: Kind>() {

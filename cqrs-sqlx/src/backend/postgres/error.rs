@@ -136,6 +136,7 @@ fn is_shutdown(code: &str) -> bool {
 fn kind(database: &dyn DatabaseError) -> StoreErrorKind {
     let code = database.code().unwrap_or_default();
     match code.as_ref() {
+        _ if is_outdated(database) => StoreErrorKind::Unavailable,
         code if code.starts_with("08") || is_shutdown(code) => StoreErrorKind::Unavailable,
         // too_many_connections
         "53300" => StoreErrorKind::Unavailable,
@@ -152,6 +153,18 @@ fn kind(database: &dyn DatabaseError) -> StoreErrorKind {
         "42P01" | "42703" | "42883" | "42804" | "42704" | "3F000" => StoreErrorKind::Schema,
         _ => StoreErrorKind::Database,
     }
+}
+
+/// Whether the connection has prepared a statement on a table that has columns of other types now,
+/// as after the switch of a rebuild. It would be refused for as long as the connection lives, and
+/// is fine on a new one.
+///
+/// The code is that of everything that is not supported.
+fn is_outdated(database: &dyn DatabaseError) -> bool {
+    let database = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
+    database.is_some_and(|database| {
+        database.code() == "0A000" && database.routine() == Some("RevalidateCachedQuery")
+    })
 }
 
 fn hint(database: &dyn DatabaseError) -> &'static str {

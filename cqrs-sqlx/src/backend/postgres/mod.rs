@@ -134,6 +134,7 @@ impl Backed for Postgres {
         open_page: ", set_config('cqrs.page', 'open', true) AS opened",
         // Whoever reads a table that is about to be exchanged waits behind that.
         hurry: "SET LOCAL lock_timeout = '1s'",
+        one_moment: shadow::one_moment,
         claims_in_one: true,
         in_segment: conditions::in_segment,
         now: "clock_timestamp()",
@@ -508,6 +509,11 @@ impl Backed for Postgres {
                 "sourced",
                 include_str!("../../../migrations/postgres/0010_sourced.sql"),
             ),
+            (
+                14,
+                "projection snapshot",
+                include_str!("../../../migrations/postgres/0014_projection_snapshot.sql"),
+            ),
         ]);
         migrator
             .run_direct(None, &mut session.connection, false)
@@ -540,8 +546,15 @@ impl Backed for Postgres {
         shadow::create_sql(&mut session.connection, table).await
     }
 
-    async fn switch_sql(session: &mut Session, table: &'static Table) -> Result<Vec<String>> {
-        shadow::switch_sql(&mut session.connection, table).await
+    async fn exchange(session: &mut Session, table: &'static Table) -> Result<()> {
+        for sql in shadow::exchange_sql(&mut session.connection, table).await? {
+            Self::execute_script(session, sql).await?;
+        }
+        Ok(())
+    }
+
+    async fn guard_copy(session: &mut Session, table: &str, copy: &str) -> Result<()> {
+        row_security::guard_copy(&mut session.connection, table, copy).await
     }
 
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {

@@ -88,6 +88,32 @@ fn policy(sql: &mut String, table: &str, condition: &str) {
     .expect("writing to a String cannot fail");
 }
 
+/// Puts a copy of a table that is behind policies behind one that lets only work across all tenants
+/// see it.
+pub(super) async fn guard_copy(
+    connection: &mut PgConnection,
+    table: &str,
+    copy: &str,
+) -> Result<()> {
+    let guarded: Option<bool> = sqlx::query_scalar(
+        "SELECT relrowsecurity FROM pg_class WHERE oid = to_regclass(quote_ident($1))",
+    )
+    .bind(table)
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(|cause| error(cause, "looking for the policies of row-level security"))?;
+    if guarded != Some(true) {
+        return Ok(());
+    }
+    let mut sql = String::new();
+    policy(&mut sql, copy, "FALSE");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|cause| error(cause, "putting a table behind a policy"))
+}
+
 /// What lets rows of one tenant be seen by another: a role that is above policies, and tables that
 /// have none, or more than this one.
 pub(super) async fn gaps(connection: &mut PgConnection, tables: &[&str]) -> Result<Vec<String>> {

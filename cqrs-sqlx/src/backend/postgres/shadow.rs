@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::error::error;
 use super::schema;
-use crate::statements::quoted;
+use crate::statements::{list, quoted};
 
 /// What hangs on a table and could not follow: `$1`.
 const OBSTACLES: &str = "
@@ -175,7 +175,7 @@ pub(super) async fn create_sql(
 }
 
 /// What puts it in the place of the table.
-pub(super) async fn switch_sql(
+pub(super) async fn exchange_sql(
     connection: &mut PgConnection,
     table: &'static Table,
 ) -> Result<Vec<String>> {
@@ -188,6 +188,16 @@ pub(super) async fn switch_sql(
         format!("ALTER TABLE {shadow} RENAME TO {name}"),
     ];
     Ok(exchange.into_iter().chain(names).collect())
+}
+
+/// At the beginning of a transaction, has its statements see one moment at which these tables have
+/// their names. The lock comes before that moment: one that was exchanged behind it would be read
+/// without the rows that were made since.
+pub(super) fn one_moment(tables: &[&str]) -> String {
+    let tables = list(tables.iter().map(|name| quoted(name)));
+    format!(
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; LOCK TABLE {tables} IN ACCESS SHARE MODE"
+    )
 }
 
 async fn texts<'q>(

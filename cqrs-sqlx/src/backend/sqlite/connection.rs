@@ -155,6 +155,14 @@ async fn allow_writing(connection: &mut SqliteConnection) -> sqlx::Result<()> {
         .map(drop)
 }
 
+/// Ends what an exchange of tables that was abandoned may have left on.
+async fn rename_as_usual(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    sqlx::raw_sql("PRAGMA legacy_alter_table = OFF")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 /// Ends whatever is under way on a connection; `None` where that fails.
 pub(super) async fn repair(mut connection: SqliteConnection) -> Option<SqliteConnection> {
     // Answered when everything that was sent before it is done.
@@ -168,6 +176,7 @@ pub(super) async fn repair(mut connection: SqliteConnection) -> Option<SqliteCon
     connection.ping().await.ok()?;
     roll_back_all(&mut connection).await.ok()?;
     allow_writing(&mut connection).await.ok()?;
+    rename_as_usual(&mut connection).await.ok()?;
     // A transaction that was begun in SQL is not among those that sqlx counts.
     match sqlx::raw_sql("ROLLBACK").execute(&mut connection).await {
         Ok(_) => Some(connection),

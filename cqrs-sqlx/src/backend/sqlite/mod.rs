@@ -116,6 +116,7 @@ impl Backed for Sqlite {
         lock_log: "",
         open_page: "",
         hurry: "",
+        one_moment: |_| String::new(),
         claims_in_one: false,
         in_segment: conditions::in_segment,
         // Of the same width as every other time.
@@ -453,6 +454,11 @@ impl Backed for Sqlite {
                 "sourced",
                 include_str!("../../../migrations/sqlite/0010_sourced.sql"),
             ),
+            (
+                14,
+                "projection snapshot",
+                include_str!("../../../migrations/sqlite/0014_projection_snapshot.sql"),
+            ),
         ]);
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.
@@ -495,11 +501,13 @@ impl Backed for Sqlite {
         shadow::create_sql(connection, table).await
     }
 
-    async fn switch_sql(
-        connection: &mut SqliteConnection,
-        table: &'static Table,
-    ) -> Result<Vec<String>> {
-        shadow::switch_sql(connection, table).await
+    async fn exchange(connection: &mut SqliteConnection, table: &'static Table) -> Result<()> {
+        shadow::exchange(connection, table).await
+    }
+
+    /// Whoever reads one table of the file reads all.
+    async fn guard_copy(_: &mut SqliteConnection, _: &str, _: &str) -> Result<()> {
+        Ok(())
     }
 
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str> {

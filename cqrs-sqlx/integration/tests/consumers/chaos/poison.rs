@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cqrs_core::{Envelope, Error, Projection, ProjectionTransaction, Result, RowProjection, Rows};
+use cqrs_core::{
+    Envelope, Error, Projection, ProjectionTransaction, Rebuilds, Result, RowProjection, Rows,
+};
 use cqrs_integration::domain::{ParcelEvent, ParcelViews};
 use cqrs_integration::random::Random;
 use uuid::Uuid;
@@ -66,6 +68,14 @@ impl<T: ProjectionTransaction> Projection<T> for Poisoned {
 
     fn is_splittable(&self) -> bool {
         true
+    }
+
+    fn rebuilds(&self) -> Option<Rebuilds> {
+        Projection::<T>::rebuilds(&Rows(ParcelViews))
+    }
+
+    async fn clear(&self, transaction: &mut T) -> Result<()> {
+        Rows(ParcelViews).clear(transaction).await
     }
 
     async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cqrs_core::{FailurePolicy, Parking, Subscription};
 use cqrs_integration::random::Random;
-use cqrs_sqlx::{PgStore, ProjectorHandle, StoreOptions};
+use cqrs_sqlx::{PgStore, Postgres, ProjectorHandle, SqlTransaction, StoreOptions};
 
 use super::poison::{Poison, Poisoned};
 
@@ -19,9 +19,7 @@ impl Replica {
         let options = StoreOptions::default().max_connections(4);
         let connect = url.parse().expect("a Postgres URL");
         let store = PgStore::connect_with(connect, options).await.ok()?;
-        let subscription = Subscription::new(Poisoned(poison.clone()))
-            .on_failure(FailurePolicy::Park(Parking::at_most(100_000)))
-            .segments(1 + random.below(3) as u32);
+        let subscription = subscription(poison).segments(1 + random.below(3) as u32);
         let handle = store
             .projector()
             .subscribe(subscription)
@@ -45,6 +43,12 @@ impl Replica {
         drop(self.handle);
         self.store.close();
     }
+}
+
+/// What every replica runs.
+pub(super) fn subscription(poison: &Poison) -> Subscription<SqlTransaction<Postgres>> {
+    Subscription::new(Poisoned(poison.clone()))
+        .on_failure(FailurePolicy::Park(Parking::at_most(100_000)))
 }
 
 /// A store of a process that only commits.

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cqrs_core::{CommitReceipt, Position, RequestContext, RowProjection, Store};
+use cqrs_core::{CommitReceipt, RequestContext, Result, RowProjection, StartAt, Store};
 use cqrs_integration::cluster::Cluster;
 use cqrs_integration::domain::ParcelViews;
 use cqrs_integration::random::Random;
 use cqrs_integration::workload::Workload;
-use cqrs_sqlx::PgStore;
+use cqrs_sqlx::{PgStore, SubscriptionStatus, SwitchOver};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
 use super::poison::Poison;
-use super::replica::{Replica, writer};
+use super::replica::{Replica, subscription, writer};
 
 const WRITERS: u64 = 3;
 /// How often to ask, once nothing is in the way any more, whether all is applied. A pause is the
@@ -87,7 +87,7 @@ impl Scene {
 
     /// Something happens.
     async fn act(&mut self, store: &PgStore) {
-        let action = self.random.below(9);
+        let action = self.random.below(16);
         match (action, &self.server) {
             (0 | 1, Server::Crashes(cluster)) => {
                 let cluster = Arc::clone(cluster);
@@ -109,18 +109,33 @@ impl Scene {
             (4, _) => terminate(&self.url, "query LIKE 'LISTEN%'").await,
             (5, _) => terminate(&self.url, "true").await,
             (6, _) => terminate(&self.url, "random() < 0.3").await,
-            (7, _) => {
+            (action, _) => {
+                // It fails where its session is killed, and while nobody is subscribed.
+                let _ = self.operate(store, action).await;
+            }
+        }
+    }
+
+    /// An operator does something.
+    async fn operate(&mut self, store: &PgStore, action: u64) -> Result<()> {
+        let operations = store.operations(&RequestContext::system())?;
+        let (name, views) = (ParcelViews::NAME, subscription(&self.poison));
+        match action {
+            7 => {
                 let segments = 1 + self.random.below(4) as u32;
-                if let Ok(operations) = store.operations(&RequestContext::system()) {
-                    // It fails where its session is killed, and while nobody is subscribed.
-                    let _ = operations.set_segments(ParcelViews::NAME, segments).await;
-                }
+                operations.set_segments(name, segments).await
             }
-            _ => {
-                if let Ok(operations) = store.operations(&RequestContext::system()) {
-                    let _ = operations.replay_all(ParcelViews::NAME).await;
-                }
+            8 => operations.replay_all(name).await.map(drop),
+            9 => operations.pause(name).await,
+            10 => operations.resume(name).await,
+            11 => operations.reset(&views, StartAt::Beginning).await,
+            12 => {
+                let switch = SwitchOver::WhenReady;
+                operations.rebuild(&views, switch).await.map(drop)
             }
+            13 => operations.cancel_rebuild(name).await.map(drop),
+            14 => operations.snapshot(&views).await.map(drop),
+            _ => operations.restore(&views).await.map(drop),
         }
     }
 
@@ -150,24 +165,22 @@ impl Scene {
         }
         let system = RequestContext::system();
         let operations = store.operations(&system).unwrap();
-        operations.replay_all(ParcelViews::NAME).await.unwrap();
-        let mut last = None;
+        operations.resume(ParcelViews::NAME).await.unwrap();
+        let mut last = Vec::new();
         for _ in 0..POLLS {
-            let statuses = store.subscriptions().await.unwrap();
-            let status = statuses
-                .into_iter()
-                .find(|one| one.name == ParcelViews::NAME);
-            let status = status.expect("it is registered");
-            if status.lag == 0 && status.parked == 0 {
-                let end = Position(status.position.0);
-                let receipt = CommitReceipt::new(Vec::new(), Some(end));
+            last = store.subscriptions().await.unwrap();
+            let is_done = |one: &SubscriptionStatus| one.lag == 0 && one.parked == 0;
+            // A rebuild comes to its end too.
+            if let [status] = &last[..]
+                && is_done(status)
+            {
+                let receipt = CommitReceipt::new(Vec::new(), Some(status.position));
                 store.wait_for(&receipt, ParcelViews::NAME).await.unwrap();
                 return;
             }
-            if status.parked > 0 {
-                operations.replay_all(ParcelViews::NAME).await.unwrap();
+            for status in last.iter().filter(|status| status.parked > 0) {
+                operations.replay_all(&status.name).await.unwrap();
             }
-            last = Some(status);
             tokio::time::sleep(POLL).await;
         }
         let holders = store.horizon_holders().await;
@@ -186,7 +199,13 @@ async fn clean(url: &str) {
     };
     sqlx::raw_sql(
         "TRUNCATE cqrs_event, cqrs_subscription, cqrs_segment, cqrs_dead_letter, cqrs_operation,
-                  parcel, parcel_view;
+                  cqrs_rebuild, cqrs_projection_snapshot, parcel, parcel_view;
+         DROP TABLE IF EXISTS parcel_view__new;
+         DO $$ DECLARE copy regclass; BEGIN
+             FOR copy IN SELECT oid FROM pg_class WHERE relname LIKE 'cqrs\\_copy\\_%' LOOP
+                 EXECUTE 'DROP TABLE ' || copy;
+             END LOOP;
+         END $$;
          ALTER SEQUENCE cqrs_event_position RESTART",
     )
     .execute(&mut connection)

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cqrs_core::{Error, Store, StoreErrorKind};
+use cqrs_core::{Error, StartAt, Store, StoreErrorKind, Subscription};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
-use cqrs_sqlx::{PgStore, ProjectorHandle, StoreOptions};
+use cqrs_sqlx::{HealthLimits, PgStore, Problem, ProjectorHandle, StoreOptions};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
@@ -321,4 +321,25 @@ async fn running_until_idle_waits_for_writers_in_flight() {
     execute(&mut held, "COMMIT").await;
     assert_eq!(idle.await.unwrap(), 3);
     assert_eq!(other.pages().concat(), [fixture.first, early, late]);
+}
+
+/// A subscription that begins now waits for who writes to the log, and that is known by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_up_a_beginning_is_named() {
+    let database = TestDatabase::create().await;
+    let store = support::with_tables(stores::postgres(database.url()).await).await;
+    let mut holder = PgConnection::connect(database.url()).await.unwrap();
+    let mut transaction = holder.begin().await.unwrap();
+    insert(&mut transaction).await;
+    let recorder = || Subscription::new(Recorder::new("late")).start_at(StartAt::Now);
+    let projector = store.projector().subscribe(recorder());
+    let beginning = tokio::spawn(async move { projector.run_until_idle().await });
+    let limits = HealthLimits::default().held(Duration::ZERO);
+    let health = store.health(&limits).await.unwrap();
+    let [Problem::HorizonHeld(found)] = &health.problems[..] else {
+        panic!("{:?}", health.problems);
+    };
+    assert!(found.pid.is_some(), "{found}");
+    transaction.commit().await.unwrap();
+    assert_eq!(beginning.await.unwrap().unwrap(), 0, "it begins behind it");
 }

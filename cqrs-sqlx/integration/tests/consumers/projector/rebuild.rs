@@ -462,10 +462,8 @@ async fn under_load<K: Kind>(segments: u32) {
             1 => rebuild(&store, Version::<1>, SwitchOver::WhenReady).await,
             _ => rebuild(&store, Version::<2>, SwitchOver::WhenReady).await,
         };
-        begun.unwrap();
-        while versions(&store).await != [(NAME.to_owned(), version)] {
-            tokio::task::yield_now().await;
-        }
+        until_gone(&store, &begun.unwrap()).await;
+        assert_eq!(versions(&store).await, [(NAME.to_owned(), version)]);
     }
     while let Some(task) = tasks.join_next().await {
         task.unwrap();
@@ -482,6 +480,17 @@ async fn under_load<K: Kind>(segments: u32) {
     assert_alone(&fresh, &store, 2).await;
     let status = &store.subscriptions().await.unwrap()[0];
     assert_eq!(status.segments.len(), segments as usize);
+}
+
+/// Waits until rows have taken the place of others: then nobody builds them any more.
+async fn until_gone<B: Backend>(store: &SqlStore<B>, building: &str) {
+    let error = loop {
+        match store.progress(building).await {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(*kind(&error), StoreErrorKind::Usage);
 }
 
 /// No read sees less than one before it.

@@ -1,0 +1,555 @@
+//! Snapshots of what a subscription keeps, and restoring from them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cqrs_core::{
+    Entity, Envelope, Error, EventBus, FailurePolicy, Parking, Position, Projection,
+    ProjectionTransaction, RawPayload, ReadModel, Rebuilds, RequestContext, Result, RowProjection,
+    Rows, StartAt, Store, StoreErrorKind, Subscription, UnitOfWork,
+};
+use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelView, ParcelViews};
+use cqrs_integration::stores;
+use cqrs_integration::workload::Workload;
+use cqrs_sqlx::{
+    Backend, Operations, Postgres, Restored, Retention, SqlStore, SqlTransaction, StoreOptions,
+    SubscriptionState, SwitchOver,
+};
+use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::support::{Applied, Recorder};
+use cqrs_integration::each::{Fresh, Kind, kind, on_each, poll_up_to};
+
+on_each!(
+    rows_are_restored_with_their_checkpoints,
+    what_does_not_fit_is_left_out,
+    segments_are_restored_too,
+    a_gap_behind_it_is_not_restored,
+    nothing_is_folded_over_a_gap,
+    several_tables_and_a_relay,
+    what_cannot_be_taken_is_refused,
+    it_is_removed_with_its_copies,
+    it_is_dropped_at_each_await,
+    under_load_it_is_of_one_moment,
+);
+
+const NAME: &str = "parcel_view";
+
+/// [`ParcelViews`] in another version.
+struct Version<const V: u32>;
+
+impl<const V: u32> RowProjection for Version<V> {
+    type Event = ParcelEvent;
+    type Row = ParcelView;
+
+    const NAME: &'static str = NAME;
+    const ROW_PER_AGGREGATE: bool = true;
+    const VERSION: u32 = V;
+
+    fn key(&self, event: &Envelope<ParcelEvent>) -> Result<Option<ParcelId>> {
+        ParcelViews.key(event)
+    }
+
+    fn apply(&self, row: &mut Option<ParcelView>, event: &Envelope<ParcelEvent>) -> Result<()> {
+        ParcelViews.apply(row, event)
+    }
+}
+
+async fn commit<B: Backend>(store: &SqlStore<B>, events: i64) {
+    let mut parcel = Parcel::register("parcel");
+    (1..events).for_each(|grams| parcel.weigh(grams));
+    let mut unit_of_work = store.unit_of_work(&stores::tenant("north"));
+    unit_of_work.save(parcel).unwrap();
+    let _ = unit_of_work.commit().await.unwrap();
+}
+
+fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
+    store.operations(&RequestContext::system()).unwrap()
+}
+
+fn rows<B: Backend>(projection: impl RowProjection) -> Subscription<SqlTransaction<B>> {
+    Subscription::named(NAME).rows(projection)
+}
+
+async fn run<B: Backend>(store: &SqlStore<B>) -> u64 {
+    run_as(store, ParcelViews).await
+}
+
+async fn run_as<B: Backend>(store: &SqlStore<B>, projection: impl RowProjection) -> u64 {
+    let projector = store.projector().rows(projection).page_size(3);
+    projector.run_until_idle().await.unwrap()
+}
+
+async fn snapshot<B: Backend>(store: &SqlStore<B>) -> Uuid {
+    let taken = operations(store).snapshot(&rows(ParcelViews)).await;
+    taken.unwrap().id
+}
+
+/// The id of the snapshot that was restored; `None` where none fits.
+async fn restore<B: Backend>(store: &SqlStore<B>) -> Option<Uuid> {
+    match operations(store).restore(&rows(ParcelViews)).await.unwrap() {
+        Restored::Snapshot(snapshot) => Some(snapshot.id),
+        _ => None,
+    }
+}
+
+fn assert_usage<T: std::fmt::Debug>(refused: Result<T>, why: &str) {
+    let error = refused.unwrap_err();
+    assert_eq!(*kind(&error), StoreErrorKind::Usage);
+    assert!(error.to_string().contains(why), "{error}");
+}
+
+async fn rows_are_restored_with_their_checkpoints<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    commit(&store, 3).await;
+    run(&store).await;
+    let before = fresh.dump("parcel_view").await;
+    let taken = operations(&store).snapshot(&rows(ParcelViews)).await;
+    let taken = taken.unwrap();
+    assert_eq!(taken.position, Position(3));
+    assert_eq!((&*taken.tables[0].table, taken.tables[0].rows), (NAME, 1));
+    commit(&store, 4).await;
+    run(&store).await;
+    fresh.run("UPDATE parcel_view SET grams = 7").await;
+    let restored = operations(&store).restore(&rows(ParcelViews)).await;
+    assert_eq!(restored.unwrap(), Restored::Snapshot(taken.clone()));
+    assert_eq!(fresh.dump("parcel_view").await, before);
+    assert_eq!(run(&store).await, 4, "what is behind it");
+    Workload::check_views(&store).await;
+
+    // Forward too: what it has the rows of is not folded again.
+    let operations = operations(&store);
+    operations
+        .reset(&rows(ParcelViews), StartAt::Beginning)
+        .await
+        .unwrap();
+    operations
+        .restore_from(&rows(ParcelViews), taken.id)
+        .await
+        .unwrap();
+    assert_eq!(run(&store).await, 4);
+    Workload::check_views(&store).await;
+    let records = operations.records(10).await.unwrap();
+    let records: Vec<_> = records.iter().map(|record| &*record.operation).collect();
+    assert_eq!(records, ["restore", "reset", "restore", "snapshot"]);
+}
+
+async fn what_does_not_fit_is_left_out<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    commit(&store, 3).await;
+    run(&store).await;
+    let refused = async |id, why: &str| {
+        let operations = operations(&store);
+        assert_usage(operations.restore_from(&rows(ParcelViews), id).await, why);
+    };
+    let good = snapshot(&store).await;
+    let copy = |id: Uuid| format!("cqrs_copy_{}_0", id.simple());
+    let cut = snapshot(&store).await;
+    fresh.run(format!("DELETE FROM {}", copy(cut))).await;
+    refused(cut, "not as it was taken").await;
+    let gone = snapshot(&store).await;
+    fresh.run(format!("DROP TABLE {}", copy(gone))).await;
+    refused(gone, "not as it was taken").await;
+    refused(Uuid::nil(), "has no snapshot").await;
+    let unread = snapshot(&store).await;
+    fresh
+        .run(format!(
+            "UPDATE cqrs_projection_snapshot SET checkpoints = '?' WHERE id = {}",
+            K::uuid(unread)
+        ))
+        .await;
+    refused(unread, "cannot be read").await;
+    assert_eq!(restore(&store).await, Some(good), "the latest that fits");
+
+    let operations = operations(&store);
+    operations
+        .rebuild(&rows(Version::<2>), SwitchOver::WhenReady)
+        .await
+        .unwrap();
+    run_as(&store, Version::<2>).await;
+    let other = operations.restore_from(&rows(Version::<2>), good).await;
+    assert_usage(other, "other tables or versions");
+    let restored = operations.restore(&rows(Version::<2>)).await.unwrap();
+    assert_eq!(restored, Restored::Beginning);
+    assert_eq!(run_as(&store, Version::<2>).await, 3);
+    Workload::check_views(&store).await;
+
+    let taken = operations.snapshot(&rows(Version::<2>)).await.unwrap();
+    fresh
+        .run("ALTER TABLE parcel_view ADD COLUMN note integer")
+        .await;
+    let other = operations.restore_from(&rows(Version::<2>), taken.id).await;
+    assert_usage(other, "other columns");
+    let restored = operations.restore(&rows(Version::<2>)).await.unwrap();
+    assert_eq!(restored, Restored::Beginning);
+    run_as(&store, Version::<2>).await;
+    Workload::check_views(&store).await;
+}
+
+async fn segments_are_restored_too<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    let four = || rows::<K>(ParcelViews).segments(4);
+    for _ in 0..20 {
+        commit(&store, 2).await;
+    }
+    let projector = store.projector().subscribe(four()).page_size(5);
+    projector.run_until_idle().await.unwrap();
+    let id = snapshot(&store).await;
+    for _ in 0..20 {
+        commit(&store, 2).await;
+    }
+    let operations = operations(&store);
+    operations.set_segments(NAME, 3).await.unwrap();
+    projector.run_until_idle().await.unwrap();
+    operations.pause(NAME).await.unwrap();
+    operations.restore_from(&four(), id).await.unwrap();
+    let status = &store.subscriptions().await.unwrap()[0];
+    assert_eq!((status.segments.len(), status.wanted_segments), (4, 4));
+    assert_eq!(status.state, SubscriptionState::Paused, "it stays so");
+    operations.resume(NAME).await.unwrap();
+    assert_eq!(projector.run_until_idle().await.unwrap(), 40);
+    Workload::check_views(&store).await;
+}
+
+async fn age<K: Kind>(fresh: &Fresh<K>) {
+    fresh
+        .run(K::either(
+            "UPDATE cqrs_event SET recorded_at = recorded_at - interval '2 hours'",
+            "UPDATE cqrs_event SET recorded_at = \
+             strftime('%Y-%m-%dT%H:%M:%f', recorded_at, '-2 hours') || '000Z'",
+        ))
+        .await;
+}
+
+/// Removes all events but the first of each aggregate.
+async fn remove<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>) {
+    age(fresh).await;
+    let retention = Retention::older_than(Duration::from_secs(3600));
+    let system = RequestContext::system();
+    let removed = store.remove_events(&system, &retention).await.unwrap();
+    assert!(removed.events > 0);
+}
+
+async fn a_gap_behind_it_is_not_restored<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    commit(&store, 3).await;
+    run(&store).await;
+    let early = snapshot(&store).await;
+    commit(&store, 3).await;
+    run(&store).await;
+    let late = snapshot(&store).await;
+    remove(&fresh, &store).await;
+    let before = fresh.dump("parcel_view").await;
+    let operations = operations(&store);
+    let refused = operations.restore_from(&rows(ParcelViews), early).await;
+    assert_usage(refused, "up to position 6 have left the log");
+    assert_eq!(fresh.dump("parcel_view").await, before);
+    assert_eq!(restore(&store).await, Some(late));
+    commit(&store, 2).await;
+    assert_eq!(run(&store).await, 2);
+    operations.remove_snapshot(NAME, late).await.unwrap();
+    let nothing = operations.restore(&rows(ParcelViews)).await;
+    assert_usage(nothing, "have left the log");
+}
+
+/// Of a type that is not read, events may be missing.
+async fn nothing_is_folded_over_a_gap<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    store.create_tables(&[Applied::table()]).await.unwrap();
+    commit(&store, 3).await;
+    run(&store).await;
+    remove(&fresh, &store).await;
+    commit(&store, 2).await;
+    run(&store).await;
+    let before = fresh.dump("parcel_view").await;
+    let (careful, careless) = (operations(&store), operations(&store).despite_gaps());
+    let again = || rows(ParcelViews);
+    let why = "up to position 3 have left the log";
+    assert_usage(careful.reset(&again(), StartAt::Beginning).await, why);
+    let rebuild = careful.rebuild(&again(), SwitchOver::WhenReady).await;
+    assert_usage(rebuild, why);
+    assert_eq!(fresh.dump("parcel_view").await, before);
+    // Never forward, and to behind the gap at any time.
+    careful.reset(&again(), StartAt::Now).await.unwrap();
+    assert_eq!(run(&store).await, 0);
+    careless.reset(&again(), StartAt::Beginning).await.unwrap();
+    assert_eq!(run(&store).await, 3);
+    careless
+        .rebuild(&again(), SwitchOver::WhenReady)
+        .await
+        .unwrap();
+    assert_eq!(run(&store).await, 3);
+
+    // One that begins there begins with a warning.
+    let recorder = || Subscription::new(Recorder::new("late"));
+    let projector = store.projector().subscribe(recorder());
+    assert_eq!(projector.run_until_idle().await.unwrap(), 3);
+}
+
+/// How many parcels there are, by a projection that writes two tables.
+#[derive(Debug, Clone, PartialEq, ReadModel)]
+#[read_model(table = "parcel_count")]
+struct ParcelCount {
+    #[read_model(key)]
+    id: i64,
+    parcels: i64,
+}
+
+struct Counted;
+
+impl<T: ProjectionTransaction> Projection<T> for Counted {
+    type Event = ParcelEvent;
+
+    fn name(&self) -> &'static str {
+        "counted"
+    }
+
+    fn tables(&self) -> Option<Vec<Rebuilds>> {
+        let version = 1;
+        let tables = [ParcelView::table(), ParcelCount::table()];
+        Some(tables.map(|table| Rebuilds { table, version }).to_vec())
+    }
+
+    async fn clear(&self, transaction: &mut T) -> Result<()> {
+        transaction.clear::<ParcelView>().await?;
+        transaction.clear::<ParcelCount>().await
+    }
+
+    async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {
+        Rows(ParcelViews).apply(page, transaction).await?;
+        let address = cqrs_core::RowAddress::of::<ParcelCount>(None, &1)?;
+        let found = transaction.load::<ParcelCount>(&[address]).await?;
+        let before = found.first().map_or(0, |owned| owned.row.parcels);
+        let is_first = |event: &&Envelope<ParcelEvent>| event.aggregate_version() == 1;
+        let parcels = before + page.iter().filter(is_first).count() as i64;
+        let row = ParcelCount { id: 1, parcels };
+        let row = cqrs_core::Owned { tenant: None, row };
+        transaction.upsert(&[row]).await
+    }
+}
+
+/// Counts what it is given.
+#[derive(Clone, Default)]
+struct Published(Arc<AtomicU64>);
+
+impl EventBus for Published {
+    async fn publish(&self, page: &[Envelope<RawPayload>]) -> Result<()> {
+        self.0.fetch_add(page.len() as u64, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+async fn several_tables_and_a_relay<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    store.create_tables(&[ParcelCount::table()]).await.unwrap();
+    let published = Published::default();
+    let counted = || Subscription::<SqlTransaction<K>>::new(Counted).relay(published.clone());
+    let run = async || {
+        let projector = store.projector().subscribe(counted());
+        projector.run_until_idle().await.unwrap()
+    };
+    commit(&store, 3).await;
+    run().await;
+    let operations = operations(&store);
+    let taken = operations.snapshot(&counted()).await.unwrap();
+    assert_eq!(taken.tables.len(), 2);
+    commit(&store, 3).await;
+    run().await;
+    fresh
+        .run("UPDATE parcel_count SET parcels = 100; DELETE FROM parcel_view")
+        .await;
+    operations.restore(&counted()).await.unwrap();
+    commit(&store, 1).await;
+    assert_eq!(run().await, 4);
+    Workload::check_views(&store).await;
+    assert_eq!(fresh.number("SELECT parcels FROM parcel_count").await, 3);
+    assert_eq!(published.0.load(Ordering::SeqCst), 7, "none twice");
+}
+
+/// Fails on the second event of each parcel, where it is told to.
+struct Picky(bool);
+
+impl<T: ProjectionTransaction> Projection<T> for Picky {
+    type Event = ParcelEvent;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn tables(&self) -> Option<Vec<Rebuilds>> {
+        Projection::<T>::tables(&Rows(ParcelViews))
+    }
+
+    async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {
+        let is_second = |event: &Envelope<_>| event.aggregate_version() == 2;
+        if self.0 && page.iter().any(is_second) {
+            return Err(Error::other("picky"));
+        }
+        Rows(ParcelViews).apply(page, transaction).await
+    }
+}
+
+async fn what_cannot_be_taken_is_refused<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let operations = operations(&store);
+    let unknown = operations.snapshot(&rows(ParcelViews)).await;
+    assert_usage(unknown, "there is no subscription named");
+    commit(&store, 3).await;
+    run(&store).await;
+    let own = Subscription::named(NAME).projection(Recorder::new("recorder"));
+    assert_usage(operations.snapshot(&own).await, "is not known");
+    assert_usage(operations.restore(&own).await, "is not known");
+    let relay = Subscription::named(NAME).relay(Published::default());
+    assert_usage(operations.snapshot(&relay).await, "is not known");
+    let newer = operations.snapshot(&rows(Version::<2>)).await;
+    assert_usage(newer, "keeps rows of version 1");
+    operations.remove(NAME).await.unwrap();
+    fresh.run("DELETE FROM parcel_view").await;
+
+    let parking = FailurePolicy::Park(Parking::at_most(10));
+    let picky = |fails| Subscription::new(Picky(fails)).on_failure(parking.clone());
+    let projector = store.projector().subscribe(picky(true)).retry_delays([]);
+    projector.run_until_idle().await.unwrap();
+    assert_usage(operations.snapshot(&picky(true)).await, "parked events");
+    operations.replay_all(NAME).await.unwrap();
+    let projector = store.projector().subscribe(picky(false));
+    projector.run_until_idle().await.unwrap();
+    Workload::check_views(&store).await;
+    operations.snapshot(&picky(false)).await.unwrap();
+}
+
+async fn it_is_removed_with_its_copies<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    commit(&store, 3).await;
+    run(&store).await;
+    let (first, second) = (snapshot(&store).await, snapshot(&store).await);
+    let operations = operations(&store);
+    let listed = operations.snapshots(NAME).await.unwrap();
+    let ids: Vec<_> = listed.iter().map(|snapshot| snapshot.id).collect();
+    assert_eq!(ids, [second, first]);
+    let copies = K::either(
+        "SELECT count(*) FROM pg_class WHERE relname LIKE 'cqrs\\_copy\\_%'",
+        "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'cqrs\\_copy\\_%' ESCAPE '\\'",
+    );
+    assert_eq!(fresh.number(copies).await, 2);
+    assert!(!operations.remove_snapshot("other", first).await.unwrap());
+    assert!(operations.remove_snapshot(NAME, first).await.unwrap());
+    assert!(!operations.remove_snapshot(NAME, first).await.unwrap());
+    assert_eq!(fresh.number(copies).await, 1);
+    assert_eq!(restore(&store).await, Some(second));
+}
+
+async fn it_is_dropped_at_each_await<K: Kind>() {
+    let options = StoreOptions::default().max_connections(1);
+    let (_fresh, store) = Fresh::<K>::with(options).await;
+    commit(&store, 3).await;
+    run(&store).await;
+    snapshot(&store).await;
+    commit(&store, 3).await;
+    run(&store).await;
+    let (operations, views) = (operations(&store), rows(ParcelViews));
+    for limit in 0.. {
+        let taken = poll_up_to(limit, operations.snapshot(&views)).await;
+        let restored = poll_up_to(limit, operations.restore(&views)).await;
+        run(&store).await;
+        Workload::check_views(&store).await;
+        for snapshot in operations
+            .snapshots(NAME)
+            .await
+            .unwrap()
+            .into_iter()
+            .skip(2)
+        {
+            operations.remove_snapshot(NAME, snapshot.id).await.unwrap();
+        }
+        if taken.is_some() && restored.is_some() {
+            break;
+        }
+    }
+}
+
+/// Writers and replicas are at work while snapshots are taken and restored.
+async fn under_load_it_is_of_one_moment<K: Kind>() {
+    let seed = crate::oracle::seed();
+    let options = || StoreOptions::default().notifications(false);
+    let (fresh, store) = Fresh::<K>::with(options()).await;
+    let other = fresh.open(options()).await;
+    let four = || rows::<K>(ParcelViews).segments(4);
+    let mut running = Vec::new();
+    for store in [&store, &other] {
+        let projector = store.projector().page_size(7).subscribe(four());
+        running.push(projector.start().await.unwrap());
+    }
+    let workload = Workload::new(K::either(300, 100), K::either(5, 0));
+    let mut writers = JoinSet::new();
+    for number in 0..4 {
+        let store = if number % 2 == 0 { &store } else { &other };
+        writers.spawn(workload.clone().write(store.clone(), seed + number));
+    }
+    let writing = tokio::spawn(async move {
+        while let Some(writer) = writers.join_next().await {
+            writer.unwrap().unwrap();
+        }
+    });
+    let (operations, mut last, mut times) = (operations(&store), false, 0);
+    while !last {
+        last = writing.is_finished();
+        operations.snapshot(&four()).await.unwrap();
+        if times % 2 == 0 {
+            let restored = operations.restore(&four()).await.unwrap();
+            assert!(matches!(restored, Restored::Snapshot(_)));
+        }
+        for snapshot in operations
+            .snapshots(NAME)
+            .await
+            .unwrap()
+            .into_iter()
+            .skip(2)
+        {
+            operations.remove_snapshot(NAME, snapshot.id).await.unwrap();
+        }
+        times += 1;
+    }
+    writing.await.unwrap();
+    let projector = store.projector().subscribe(four());
+    projector.run_until_idle().await.unwrap();
+    for handle in running {
+        handle.stop(Duration::from_secs(30)).await;
+    }
+    workload.check(&store).await;
+}
+
+/// Rows and checkpoints are of one moment, also where the table is exchanged just then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_not_taken_in_the_middle_of_a_switch() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    commit(&store, 3).await;
+    run(&store).await;
+    let mut switch = PgConnection::connect(&fresh.url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE parcel_view")
+        .execute(&mut switch)
+        .await
+        .unwrap();
+    let taking = tokio::spawn({
+        let store = store.clone();
+        async move { operations(&store).snapshot(&rows(ParcelViews)).await }
+    });
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while fresh.number(waiting).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    sqlx::raw_sql(
+        "CREATE TABLE built AS SELECT * FROM parcel_view; DROP TABLE parcel_view;
+         ALTER TABLE built RENAME TO parcel_view;
+         UPDATE cqrs_segment SET position = 77; COMMIT",
+    )
+    .execute(&mut switch)
+    .await
+    .unwrap();
+    let taken = taking.await.unwrap().unwrap();
+    assert_eq!((taken.position, taken.tables[0].rows), (Position(77), 1));
+}

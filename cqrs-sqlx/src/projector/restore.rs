@@ -1,0 +1,205 @@
+//! Restoring what a subscription keeps from a snapshot: the rows are brought back together with the
+//! checkpoints that they had, and the subscription goes on from there.
+
+use cqrs_core::{Position, Rebuilds, Result, Subscription};
+use uuid::Uuid;
+
+use super::checkpoint::{self, Checkpoint};
+use super::dead_letters;
+use super::operations::Operations;
+use super::register::{self, NewSegments};
+use super::snapshots::{self, ProjectionSnapshot, copied, usage};
+use super::transaction::SqlTransaction;
+use crate::backend::Backend;
+use crate::retention;
+use crate::statements::quoted;
+
+/// What a subscription was restored from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Restored {
+    /// This snapshot. The events behind it are applied by the projectors.
+    Snapshot(ProjectionSnapshot),
+    /// No snapshot fits: the subscription was [reset](Operations::reset) to the beginning of the
+    /// log.
+    Beginning,
+}
+
+impl<B: Backend> Operations<B> {
+    /// Restores what a subscription keeps from its latest [snapshot](Self::snapshot) that fits: the
+    /// rows of its tables are replaced by those of the snapshot, and it goes on from there. Where
+    /// none fits, it is [reset](Self::reset) to the beginning of the log.
+    ///
+    /// A snapshot fits where it is of the same tables, columns and versions, is whole, and where
+    /// all events behind it are still in the log. Why one was left out is a warning.
+    ///
+    /// Readers see the rows of the snapshot once this returns, and then how it catches up. Handlers
+    /// with side effects get no event twice, as after a reset. A halted segment goes on; one that
+    /// is paused stays so.
+    ///
+    /// # Errors
+    ///
+    /// As for [`reset`](Self::reset), and `Usage` where a handler does not say what
+    /// [tables](cqrs_core::Projection::tables) it keeps.
+    pub async fn restore(
+        &self,
+        subscription: &Subscription<SqlTransaction<B>>,
+    ) -> Result<Restored> {
+        self.restore_with(subscription, None).await
+    }
+
+    /// As [`restore`](Self::restore), from this snapshot and no other.
+    ///
+    /// # Errors
+    ///
+    /// As for [`restore`](Self::restore), and `Usage` where there is no such snapshot of the
+    /// subscription, and where it does not fit.
+    pub async fn restore_from(
+        &self,
+        subscription: &Subscription<SqlTransaction<B>>,
+        id: Uuid,
+    ) -> Result<()> {
+        self.restore_with(subscription, Some(id)).await.map(drop)
+    }
+
+    async fn restore_with(
+        &self,
+        subscription: &Subscription<SqlTransaction<B>>,
+        id: Option<Uuid>,
+    ) -> Result<Restored> {
+        let tables = snapshots::what_it_keeps(subscription)?;
+        let mut transaction = self.begin_reset().await?;
+        let restored = self
+            .restore_in(&mut transaction, subscription, tables, id)
+            .await;
+        self.end_reset(transaction, subscription.name(), restored)
+            .await
+    }
+
+    async fn restore_in(
+        &self,
+        transaction: &mut SqlTransaction<B>,
+        subscription: &Subscription<SqlTransaction<B>>,
+        tables: &[Rebuilds],
+        id: Option<Uuid>,
+    ) -> Result<Restored> {
+        let checkpoints = self.lock_to_reset(transaction, subscription).await?;
+        let name = subscription.name();
+        let connection = transaction.connection_below().await?;
+        let mut found = snapshots::list_all::<B>(connection, name).await?;
+        if let Some(id) = id {
+            found.retain(|snapshot| snapshot.id == id);
+            if found.is_empty() {
+                return Err(usage(format!("subscription {name:?} has no snapshot {id}")));
+            }
+        }
+        for snapshot in found {
+            match self
+                .misfit(connection, subscription, tables, &snapshot)
+                .await?
+            {
+                None => {
+                    self.bring_back(transaction, subscription, &checkpoints, &snapshot)
+                        .await?;
+                    return Ok(Restored::Snapshot(snapshot));
+                }
+                Some(why) if id.is_some() => {
+                    return Err(usage(format!(
+                        "snapshot {} of subscription {name:?} does not fit: {why}",
+                        snapshot.id
+                    )));
+                }
+                Some(why) => {
+                    tracing::warn!(subscription = name, snapshot = %snapshot.id, why, "a snapshot does not fit");
+                }
+            }
+        }
+        self.go_back(transaction, subscription, Position::START)
+            .await?;
+        Ok(Restored::Beginning)
+    }
+
+    /// Why a snapshot cannot be restored; `None` where it can.
+    async fn misfit(
+        &self,
+        connection: &mut B::Connection,
+        subscription: &Subscription<SqlTransaction<B>>,
+        tables: &[Rebuilds],
+        snapshot: &ProjectionSnapshot,
+    ) -> Result<Option<String>> {
+        let ours = tables.iter().map(|one| (one.table.name(), one.version));
+        let theirs = snapshot.tables.iter();
+        if !ours.eq(theirs.map(|one| (one.table.as_str(), one.version))) {
+            return Ok(Some("it is of other tables or versions".to_owned()));
+        }
+        if snapshot.checkpoints.is_empty() {
+            return Ok(Some("it cannot be read".to_owned()));
+        }
+        if snapshot.checkpoints.len() > 1 && !subscription.is_splittable() {
+            return Ok(Some("it is of several segments".to_owned()));
+        }
+        for table in &snapshot.tables {
+            let live = B::live_columns(connection, &table.table).await?;
+            if copied(&live) != table.columns {
+                return Ok(Some(format!("table {} has other columns", table.table)));
+            }
+            let copy = B::live_columns(connection, &table.copy).await?;
+            let names = copy.iter().map(|column| column.name.as_str());
+            if !names.eq(table.columns.iter().map(|(name, _)| name.as_str()))
+                || snapshots::count::<B>(connection, &table.copy).await? != table.rows
+            {
+                return Ok(Some(format!(
+                    "its copy {} is not as it was taken",
+                    table.copy
+                )));
+            }
+        }
+        if self.despite_gaps {
+            return Ok(None);
+        }
+        retention::hold::<B>(connection).await?;
+        let filter = subscription.filter();
+        let gap = retention::gap::<B>(connection, filter, snapshot.position).await?;
+        Ok(gap.map(|gap| gap.to_string()))
+    }
+
+    async fn bring_back(
+        &self,
+        transaction: &mut SqlTransaction<B>,
+        subscription: &Subscription<SqlTransaction<B>>,
+        checkpoints: &[Checkpoint],
+        snapshot: &ProjectionSnapshot,
+    ) -> Result<()> {
+        let name = subscription.name();
+        for table in subscription.tables().unwrap_or_default() {
+            transaction.changing(table.table.name());
+        }
+        let connection = transaction.connection_below().await?;
+        for table in snapshot.tables.iter().rev() {
+            let delete = format!("DELETE FROM {}", quoted(&table.table));
+            B::execute_script(connection, delete).await?;
+        }
+        for table in &snapshot.tables {
+            let (into, columns) = (quoted(&table.table), table.names());
+            let insert = format!(
+                "INSERT INTO {into} ({columns}) SELECT {columns} FROM {}",
+                quoted(&table.copy)
+            );
+            B::execute_script(connection, insert).await?;
+        }
+        dead_letters::remove_behind::<B>(connection, name, snapshot.position).await?;
+        // None must be above what was passed by all.
+        let mark = checkpoints.iter().map(|one| one.mark.max(one.position));
+        let segments = NewSegments {
+            positions: snapshot.checkpoints.clone(),
+            mark: mark.min().unwrap_or(Position::START),
+            version: register::version(subscription).unwrap_or(1),
+        };
+        register::replace_segments::<B>(connection, name, &segments).await?;
+        if checkpoints.iter().any(|one| one.paused) {
+            checkpoint::pause::<B>(connection, name).await?;
+        }
+        let detail = format!("{} at {}", snapshot.id, snapshot.position);
+        self.record(connection, name, ("restore", detail)).await
+    }
+}
