@@ -1,11 +1,16 @@
 //! `cargo xtask bench`: the benchmarks, on a private Postgres that is as durable as a real one.
 
+use std::process::Command;
+
 use crate::cargo;
 use crate::cluster::{Cluster, Durability};
 use crate::failure::Result;
 use crate::guarded::{self, Group};
 use crate::install_postgres::Install;
 use crate::install_valgrind;
+
+/// The part that needs no server.
+const INSTRUCTIONS: &str = "instructions";
 
 /// Runs the benchmarks with `args`, and returns their exit code.
 ///
@@ -16,14 +21,24 @@ pub(crate) fn run(mut args: Vec<String>) -> Result<u8> {
     if args.first().is_some_and(|arg| arg == "--") {
         args.remove(0);
     }
-    if args.first().is_some_and(|part| part == "load") {
+    let part = args.first().map(String::as_str);
+    if matches!(part, Some("load" | INSTRUCTIONS)) {
         install_valgrind::find_or_install()?;
     }
+    if part == Some(INSTRUCTIONS) {
+        let mut command = release("cqrs-instructions");
+        command.args(&args[1..]);
+        return guarded::run(&mut command, Group::Own);
+    }
     let cluster = Cluster::start(Durability::Full, Install::IfMissing)?;
-    let mut command = cargo::command();
-    command
-        .args(["run", "--release", "--package", "cqrs-benches", "--"])
-        .args(args);
+    let mut command = release("cqrs-benches");
+    command.args(args);
     cluster.apply_to(&mut command);
     guarded::run(&mut command, Group::Own)
+}
+
+fn release(package: &str) -> Command {
+    let mut command = cargo::command();
+    command.args(["run", "--release", "--package", package, "--"]);
+    command
 }

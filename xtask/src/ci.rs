@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::args;
+use crate::bench;
 use crate::cargo;
 use crate::cargo_test;
 use crate::failure::Result;
@@ -14,13 +15,15 @@ enum Work {
     Cargo(&'static [&'static str]),
     /// `cargo xtask test`.
     Tests,
+    /// `cargo xtask bench instructions --check`.
+    Instructions,
 }
 
 /// A step: its name and its work.
 type Step = (&'static str, Work);
 
 /// All steps, the quick ones first.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     (
         "formatting",
         Work::Cargo(&["fmt", "--all", "--", "--check"]),
@@ -75,6 +78,7 @@ const STEPS: [Step; 7] = [
         "documentation",
         Work::Cargo(&["doc", "--workspace", "--no-deps", "--all-features"]),
     ),
+    ("instructions", Work::Instructions),
     ("tests", Work::Tests),
 ];
 
@@ -123,6 +127,7 @@ impl Work {
                 Group::Own,
             ),
             Self::Tests => cargo_test::run(&cargo_test::Options::default()),
+            Self::Instructions => bench::run(vec!["instructions".into(), "--check".into()]),
         }
     }
 }

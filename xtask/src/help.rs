@@ -17,8 +17,9 @@ cargo xtask test [OPTIONS] [FILTER] [-- LIBTEST_ARGS...]
 
 cargo xtask bench [ARGS...]
     Runs the benchmarks in release mode, on a private PostgreSQL that is as durable as
-    one in production. ARGS go to the benchmarks. The part `load` counts instructions with
-    valgrind, which is installed with apt-get or dnf where it is missing.
+    one in production. ARGS go to the benchmarks. The parts `load` and `instructions`
+    count with valgrind, which is installed with apt-get or dnf where it is missing;
+    `instructions` needs no server.
 
 cargo xtask postgres [OPTIONS] [-- COMMAND...]
     Starts a private PostgreSQL, prints its DATABASE_URL and keeps it until Enter, end
@@ -29,7 +30,8 @@ cargo xtask postgres [OPTIONS] [-- COMMAND...]
 
 cargo xtask ci
     What must pass before a change is merged: formatting, lints under each set of
-    features, documentation, tests. Runs every step, also after one has failed.
+    features, documentation, tests, counts of instructions. Runs every step, also after
+    one has failed.
 
 cargo xtask help
     Prints this.

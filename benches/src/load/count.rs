@@ -1,8 +1,7 @@
 //! Counting instructions with callgrind.
 
-use std::process::Command;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use cqrs_instructions::callgrind;
 
 use super::sides::Side;
 
@@ -25,25 +24,15 @@ pub(super) fn instructions(database: &str, side: Side, loads: u32) -> Result<u64
 
 /// The instructions of a whole run, and its checksum.
 fn run(database: &str, side: Side, loads: u32) -> Result<(u64, i64)> {
-    let program = std::env::current_exe()?;
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(program)
-        .args(["load-once", "--side", side.name(), "--loads"])
-        .arg(loads.to_string())
-        .args(["--database", database])
-        .output()
-        .context(
-            "valgrind cannot be run; install it (Debian, Ubuntu: apt-get install valgrind), or \
-             let `cargo xtask bench load` do so",
-        )?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "callgrind failed:\n{told}");
-    let counted = told
-        .lines()
-        .find_map(|line| line.split_once("Collected : "))
-        .and_then(|(_, count)| count.trim().parse().ok())
-        .with_context(|| format!("callgrind did not tell a count:\n{told}"))?;
-    let sum = String::from_utf8_lossy(&output.stdout);
-    Ok((counted, sum.trim().parse()?))
+    let loads = loads.to_string();
+    let (counted, sum) = callgrind::run(&[
+        "load-once",
+        "--side",
+        side.name(),
+        "--loads",
+        &loads,
+        "--database",
+        database,
+    ])?;
+    Ok((counted, sum.parse()?))
 }

@@ -1,0 +1,3 @@
+//! Instructions, counted with callgrind: the same on every run, whatever else a machine does.
+
+pub mod callgrind;
