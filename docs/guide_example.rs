@@ -7,6 +7,7 @@ mod consistency;
 mod event_sourcing;
 mod finders;
 mod guide_snippets;
+mod history;
 mod interceptors;
 mod maintenance;
 mod mapping;
@@ -140,13 +141,14 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 18] = [
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
     include_str!("audit.rs"),
     include_str!("consistency.rs"),
     include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
+    include_str!("history.rs"),
     include_str!("interceptors.rs"),
     include_str!("maintenance.rs"),
     include_str!("mapping.rs"),
@@ -165,6 +167,7 @@ const CACHING: &str = include_str!("caching.md");
 const CONSISTENCY: &str = include_str!("consistency.md");
 const EVENT_SOURCING: &str = include_str!("event-sourcing.md");
 const FINDERS: &str = include_str!("finders.md");
+const HISTORY: &str = include_str!("history.md");
 const INTERCEPTORS: &str = include_str!("interceptors.md");
 const MAINTENANCE: &str = include_str!("maintenance.md");
 const OPERATIONS: &str = include_str!("operations.md");
@@ -212,6 +215,7 @@ fn every_rust_block_is_compiled() {
         CONSISTENCY,
         EVENT_SOURCING,
         FINDERS,
+        HISTORY,
         INTERCEPTORS,
         MAINTENANCE,
         OPERATIONS,

@@ -116,6 +116,15 @@ pub enum Error {
         /// Why.
         reason: PayloadError,
     },
+    /// The aggregate existed at that time or version, and its history does not go back that far:
+    /// it was begun later, or what was there is removed.
+    #[error("the history of {aggregate} {id} does not go back that far")]
+    NotInHistory {
+        /// The aggregate's type.
+        aggregate: &'static str,
+        /// Its id.
+        id: String,
+    },
     /// Text that cannot name a tenant.
     #[error(transparent)]
     InvalidTenant(#[from] InvalidTenantId),

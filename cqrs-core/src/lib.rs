@@ -8,6 +8,7 @@
 //! |---|---|
 //! | define an aggregate | [`Aggregate`](derive@Aggregate), [`Root`], [`DomainEvent`](derive@DomainEvent), [`DomainError`] |
 //! | make its state the fold of its events | [`Sourced`], [`Decide`] |
+//! | keep what it was after each change | [`KeepsHistory`], [`Revision`], [`EventHistory`] |
 //! | map its fields to columns | [`mapping`], [`ValueObject`](derive@ValueObject), [`Record`](derive@Record) |
 //! | find aggregates | [`repository`](macro@repository), [`Repository`], [`Specification`], [`Query`] |
 //! | run commands | [`Store::execute`], [`UnitOfWork`], [`RequestContext`], [`CommandHandler`], [`IdempotencyKey`] |
@@ -131,6 +132,7 @@ mod envelope;
 mod error;
 mod event;
 mod handler;
+pub mod history;
 mod hooks;
 mod id;
 mod idempotency;
@@ -170,6 +172,7 @@ pub use envelope::{AggregateIdError, Envelope, EventHeader, Position, RawPayload
 pub use error::{DomainError, Error, Result, StoreError, StoreErrorKind};
 pub use event::{DomainEvent, EventSet, EventType};
 pub use handler::{CommandHandler, QueryHandler};
+pub use history::{FieldChange, Historic, KeepsHistory, Revision, RevisionKind};
 pub use hooks::{Hooks, HooksMark};
 pub use id::{AggregateId, Id, ParseIdError};
 pub use idempotency::{IdempotencyKey, RecordedReceipt};

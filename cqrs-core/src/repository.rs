@@ -5,7 +5,8 @@ use std::future::Future;
 use crate::aggregate::AggregateRoot;
 use crate::envelope::Envelope;
 use crate::error::{Error, Result};
-use crate::sourced::{AsOf, Sourced, StateStored};
+use crate::history::{Historic, KeepsHistory, Revision};
+use crate::sourced::{AsOf, StateStored};
 use crate::specification::{Page, PageRequest, Query, Specification};
 
 /// The aggregates of one type within a unit of work: in its tenant scope, without those that are
@@ -162,19 +163,40 @@ pub trait Repository<A: AggregateRoot>: Send {
 
 /// What happened to the aggregates of one type: part of every repository of a unit of work.
 pub trait EventHistory<A: AggregateRoot>: Repository<A> {
-    /// Loads an event-sourced aggregate as it was at a version or at a time, if it existed then.
+    /// Loads an aggregate as it was at a version or at a time, if it existed then: one that is
+    /// event-sourced, or has `#[aggregate(history)]`.
     ///
-    /// It is loaded from its first event on, without snapshots. To save it is a
+    /// An event-sourced one is loaded from its first event on, without snapshots; another from the
+    /// last of its [revisions](Self::revisions) up to then. To save it is a
     /// [conflict](Error::Conflict), unless it is as it was.
     ///
     /// Sees what the unit of work has staged.
     ///
     /// # Errors
     ///
-    /// As [`find`](Repository::find).
+    /// As [`find`](Repository::find); [`Error::Mapping`] also where a revision does not fit the type
+    /// as that is now, [`Error::NotInHistory`] where the aggregate existed and no revision says what
+    /// it was.
     fn find_as_of(&mut self, id: A::Id, at: AsOf) -> impl Future<Output = Result<Option<A>>> + Send
     where
-        A: Sourced;
+        A: Historic;
+
+    /// A page of the revisions of one aggregate, from the youngest on: what was changed, when and by
+    /// whom, and what the aggregate was then.
+    ///
+    /// Also those of an aggregate that was removed. Sees what the unit of work has staged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] where the store fails; a [`Usage`](crate::StoreErrorKind::Usage) error where
+    /// the cursor is not one of revisions.
+    fn revisions(
+        &mut self,
+        id: A::Id,
+        request: PageRequest,
+    ) -> impl Future<Output = Result<Page<Revision<A>>>> + Send
+    where
+        A: KeepsHistory;
 
     /// The events of one aggregate, sourced or not, in order: what happened, and in the envelope
     /// when, by whom, and what for. `None` is a change that the framework recorded without an event

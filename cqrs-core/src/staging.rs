@@ -268,6 +268,13 @@ impl StagedWrite {
         self.table.is_sourced()
     }
 
+    /// When it was staged, by the clock of the store.
+    #[must_use]
+    pub fn staged_at(&self) -> DateTime<Utc> {
+        let first = self.events.first();
+        first.map_or_else(DateTime::default, |event| event.occurred_at)
+    }
+
     /// The tables in which it may change rows.
     pub fn tables(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.table.with_children().map(Table::name)

@@ -66,6 +66,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `#[aggregate(event = RoutePlanEvent)]` | what happens to it; required |
 /// | `#[aggregate(tenant)]` | rows belong to a tenant, in the column `tenant_id`, or `tenant = "org_id"` |
 /// | `#[aggregate(soft_delete)]` | removed rows stay, marked by `deleted_at` and `deleted_by` |
+/// | `#[aggregate(history)]` | a revision is kept with each change: see `EventHistory::revisions` |
 /// | `#[aggregate(audit)]` | keeps `created_at`, `created_by`, `updated_at` and `updated_by` |
 /// | `#[aggregate(sourced)]` | its state is the fold of its events: no table, no columns; it implements `Sourced` |
 /// | `#[aggregate(snapshot(every = 100))]` | of an event-sourced one, a snapshot after that many events; also after `max_age = Duration::from_secs(86_400)`; `version = 2` makes those of before unreadable |

@@ -21,6 +21,7 @@ pub(crate) const CRATE: &str = "crate";
 pub(crate) const EVERY: &str = "every";
 pub(crate) const FLATTEN: &str = "flatten";
 pub(crate) const GENERATED: &str = "generated";
+pub(crate) const HISTORY: &str = "history";
 pub(crate) const ID: &str = "id";
 pub(crate) const JSON: &str = "json";
 pub(crate) const KEY: &str = "key";

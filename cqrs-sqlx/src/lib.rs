@@ -78,6 +78,7 @@ mod backend;
 mod commits;
 mod connections;
 mod health;
+mod history;
 mod lent;
 mod log;
 mod maintenance;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::consistency::Shadow;
+use cqrs_core::history::Forgotten;
 use cqrs_core::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
@@ -15,9 +16,11 @@ use cqrs_core::{
 };
 
 use crate::backend::{Backend, Returned, Written};
+use crate::history;
 use crate::projector::SqlTransaction;
 use crate::reads::{self, Place};
 use crate::select::{self, Layout, PageSelect, Select};
+use crate::statements::Statements;
 use crate::store::{Shared, SqlStore};
 use crate::unit_of_work::Transaction;
 
@@ -81,7 +84,9 @@ impl<B: Backend> BulkStore for SqlStore<B> {
             false => Returned::Positions,
         };
         let mut transaction = Transaction::begin(shared, &change.rows.tenants).await?;
-        match change_rows(&mut transaction, change, &select, returned).await {
+        let statements = &shared.statements;
+        let changed = change_rows(&mut transaction, statements, change, &select, returned);
+        match changed.await {
             Ok(changed) if changed.rows > 0 => {
                 let (transaction, _changing) = transaction.project(shared, &projections).await?;
                 commit(transaction, shared).await?;
@@ -139,6 +144,16 @@ impl<B: Backend> BulkStore for SqlStore<B> {
             }
             Err(cause) => Err(transaction.after_failure(shared, cause).await.1),
         }
+    }
+
+    async fn bulk_forget<A: AggregateRoot>(
+        &self,
+        before: DateTime<Utc>,
+        after: Option<&(String, u64)>,
+        tenants: &TenantScope,
+        most: u32,
+    ) -> Result<Forgotten> {
+        history::forget::<B, A>(self.shared(), before, after, tenants, most).await
     }
 
     async fn bulk_query<A: AggregateRoot>(
@@ -274,6 +289,7 @@ async fn lock_aggregates<B: Backend, A: AggregateRoot>(
 /// Locks the rows of a batch, then changes them.
 async fn change_rows<B: Backend, A: AggregateRoot>(
     transaction: &mut Transaction<B>,
+    statements: &Statements,
     change: &BulkChange<A>,
     select: &Select,
     returned: Returned,
@@ -297,7 +313,7 @@ async fn change_rows<B: Backend, A: AggregateRoot>(
     if !rows.is_empty() {
         transaction.note_bulk();
         let connection = transaction.connection().get();
-        let written = B::change_in_bulk(connection, change, &rows, returned).await?;
+        let written = B::change_in_bulk(connection, statements, change, &rows, returned).await?;
         changed.position = written.position;
         transaction.add_events(written.envelopes);
     }

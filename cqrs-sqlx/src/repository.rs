@@ -2,16 +2,18 @@
 
 use std::marker::PhantomData;
 
+use cqrs_core::history::{StoredRevision, VersionPaging, not_kept};
 use cqrs_core::maintenance::BulkScope;
 use cqrs_core::sourced::decode_events;
 use cqrs_core::sql::{Arguments, SqlQueries, SqlRow};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
-    AggregateRoot, AsOf, Envelope, EventHistory, Page, PageRequest, Query, Repository, Result,
-    Sourced, Specification,
+    AggregateRoot, AsOf, Envelope, EventHistory, Historic, KeepsHistory, Page, PageRequest, Query,
+    Repository, Result, Revision, RevisionKind, Specification,
 };
 
 use crate::backend::Backend;
+use crate::history;
 use crate::select::{self, PageSelect};
 use crate::sourced::{self, Stream};
 use crate::sql;
@@ -33,6 +35,23 @@ impl<'u, B: Backend, A: AggregateRoot> SqlRepository<'u, B, A> {
         Self {
             unit_of_work,
             of: PhantomData,
+        }
+    }
+
+    /// The revision of an aggregate that says what it was; `None` where it did not exist.
+    async fn revision_as_of(&mut self, id: &A::Id, at: AsOf) -> Result<Option<StoredRevision>> {
+        let scope = self.unit_of_work.scope().clone();
+        let select = history::as_of::<A>(&scope, id, at);
+        if let Some(last) = self.unit_of_work.revisions(&select).await?.pop() {
+            return Ok(Some(last).filter(|last| last.kind.is_living()));
+        }
+        let select = history::first::<A>(&scope, id);
+        let first = self.unit_of_work.revisions(&select).await?.pop();
+        match first.map(|first| first.kind) {
+            Some(RevisionKind::Created) => Ok(None),
+            Some(_) => Err(not_kept::<A>(id)),
+            None if self.find(id.clone()).await?.is_some() => Err(not_kept::<A>(id)),
+            None => Ok(None),
         }
     }
 
@@ -109,11 +128,33 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
 impl<B: Backend, A: AggregateRoot> EventHistory<A> for SqlRepository<'_, B, A> {
     async fn find_as_of(&mut self, id: A::Id, at: AsOf) -> Result<Option<A>>
     where
-        A: Sourced,
+        A: Historic,
     {
+        if A::SOURCING.is_none() {
+            let revision = self.revision_as_of(&id, at).await?;
+            return revision.map(|revision| revision.aggregate()).transpose();
+        }
         let unit = &self.unit_of_work;
         let stream = Stream::as_of::<A>(unit.statements(), unit.scope(), &id, at);
         self.unit_of_work.sourced(&id, &stream).await
+    }
+
+    async fn revisions(&mut self, id: A::Id, request: PageRequest) -> Result<Page<Revision<A>>>
+    where
+        A: KeepsHistory,
+    {
+        let paging = VersionPaging::new(request)?;
+        let scope = self.unit_of_work.scope().clone();
+        let select = history::page::<A>(&scope, &id, &paging);
+        let found = self.unit_of_work.revisions(&select).await?;
+        let total = match paging.wants_total() {
+            true => {
+                let select = history::count::<A>(&scope, &id);
+                Some(self.unit_of_work.count(&select).await?)
+            }
+            false => None,
+        };
+        Ok(Revision::page(&paging, found, total))
     }
 
     async fn events(&mut self, id: A::Id) -> Result<Vec<Envelope<Option<A::Event>>>> {

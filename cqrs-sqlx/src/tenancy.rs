@@ -89,6 +89,18 @@ sites! {
     StreamVersion,
     /// Old events that are removed.
     Retention,
+    /// The children of aggregates of which a revision is kept.
+    HistoryChildren,
+    /// A page of the revisions of one aggregate.
+    History,
+    /// Their number.
+    HistoryTotal,
+    /// The revision of one at a version or a time.
+    HistoryAsOf,
+    /// The first revision of one that is kept.
+    HistoryFirst,
+    /// Old revisions that are removed.
+    HistoryRetention,
     /// The policy of row-level security.
     Policy,
 }
@@ -178,12 +190,15 @@ mod tests {
         "backend/postgres/write.rs",
         "backend/postgres/write/append.rs",
         "backend/postgres/write/guard.rs",
+        "backend/postgres/write/history.rs",
         "backend/rows.rs",
         "backend/schema.rs",
         "backend/sqlite/error.rs",
         "backend/sqlite/rows.rs",
         "backend/sqlite/write.rs",
         "backend/sqlite/write/append.rs",
+        "backend/sqlite/write/history.rs",
+        "history.rs",
         "log.rs",
         "maintenance.rs",
         "projector/dead_letters.rs",

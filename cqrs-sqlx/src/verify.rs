@@ -13,6 +13,7 @@ use cqrs_core::{Error, Result, StoreError, StoreErrorKind};
 
 use crate::backend::Backed;
 use crate::connections::Connection;
+use crate::history::KEPT_COLUMNS;
 use crate::log::EVENT_COLUMNS;
 use crate::projector;
 use crate::receipts::RECEIPT_COLUMNS;
@@ -65,6 +66,9 @@ pub(crate) struct LiveForeignKey {
     pub(crate) target: String,
     /// The names of its columns, each with the one that it points to.
     pub(crate) columns: Vec<(String, String)>,
+    /// What it does when what it points to is deleted, where that is in the way of a removal which
+    /// deletes children after their aggregate.
+    pub(crate) refusal: Option<String>,
 }
 
 impl fmt::Display for LiveForeignKey {
@@ -173,6 +177,7 @@ async fn own_tables<B: Backed>(
         ("cqrs_rebuild", projector::REBUILD_COLUMNS),
         ("cqrs_removed", retention::COLUMNS),
         ("cqrs_projection_snapshot", projector::SNAPSHOT_COLUMNS),
+        ("cqrs_history", KEPT_COLUMNS),
         ("cqrs_receipt", RECEIPT_COLUMNS),
         ("cqrs_snapshot", SNAPSHOT_COLUMNS),
     ] {
@@ -317,7 +322,8 @@ fn compare_key(
     ));
 }
 
-/// Looks for the foreign key without which children may be there whose aggregate is not.
+/// Looks for the foreign key without which children may be there whose aggregate is not, and for what
+/// would keep aggregates that have children from being deleted.
 fn compare_foreign_key(
     table: &Table,
     live: &[LiveColumn],
@@ -335,7 +341,15 @@ fn compare_foreign_key(
         let points = |(own, other): &(String, String)| own == column && other == key;
         foreign.target == parent && foreign.columns.iter().any(points)
     };
-    if found.iter().any(is_right) || !live.iter().any(|live| live.name == column) {
+    let right: Vec<&LiveForeignKey> = found.iter().filter(|foreign| is_right(foreign)).collect();
+    for refusal in right.iter().filter_map(|foreign| foreign.refusal.as_ref()) {
+        differences.push(format!(
+            "table {}, column {column}: expected foreign key ({column}) to {parent} ({key}) with \
+             ON DELETE CASCADE, or deferred, found ON DELETE {refusal}",
+            table.name()
+        ));
+    }
+    if !right.is_empty() || !live.iter().any(|live| live.name == column) {
         return;
     }
     let found: Vec<String> = found

@@ -9,9 +9,10 @@ use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
 use crate::envelope::Envelope;
 use crate::error::{Error, Result};
+use crate::history::{Historic, KeepsHistory, Revision};
 use crate::mapping::ColumnValue;
 use crate::repository::{EventHistory, Repository};
-use crate::sourced::{AsOf, Sourced, StateStored};
+use crate::sourced::{AsOf, StateStored};
 use crate::specification::{Page, PageRequest, Query, Specification};
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
@@ -127,12 +128,23 @@ impl<S: Store, A: AggregateRoot + Clone> EventHistory<A> for CachedRepository<S,
     /// Not cached: what was does not change, and is asked for now and then.
     async fn find_as_of(&mut self, id: A::Id, at: AsOf) -> Result<Option<A>>
     where
-        A: Sourced,
+        A: Historic,
     {
         let mut unit_of_work = self.unit_of_work();
         let found = unit_of_work.repository::<A>().find_as_of(id, at).await;
         unit_of_work.rollback().await;
         found
+    }
+
+    /// Not cached.
+    async fn revisions(&mut self, id: A::Id, request: PageRequest) -> Result<Page<Revision<A>>>
+    where
+        A: KeepsHistory,
+    {
+        let mut unit_of_work = self.unit_of_work();
+        let page = unit_of_work.repository::<A>().revisions(id, request).await;
+        unit_of_work.rollback().await;
+        page
     }
 
     /// Not cached.

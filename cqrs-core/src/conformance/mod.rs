@@ -118,6 +118,7 @@ pub mod exports;
 pub mod finders;
 pub mod fixtures;
 mod harness;
+pub mod history;
 pub mod idempotency;
 pub mod identity;
 pub mod inbox;

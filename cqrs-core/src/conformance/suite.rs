@@ -101,6 +101,22 @@ macro_rules! __conformance_rules {
                 bulk_work_of_nobody_is_stamped_as_null
                 an_import_is_stamped_as_new
             }
+            history {
+                each_change_leaves_one_revision
+                a_revision_is_what_was_saved
+                a_refused_commit_leaves_no_revision
+                many_aggregates_leave_a_revision_each
+                what_is_removed_is_kept_as_it_was
+                bulk_work_leaves_revisions
+                a_revision_says_what_changed
+                an_aggregate_is_found_as_it_was
+                revisions_come_in_pages
+                revisions_belong_to_their_tenant
+                revisions_of_what_is_staged_are_seen
+                what_was_before_the_history_is_not_known
+                a_revision_of_another_shape_is_named
+                old_revisions_are_removed
+            }
             finders {
                 conditions_on_every_type
                 conditions_combine

@@ -12,6 +12,7 @@ use crate::consistency::Shadow;
 use crate::context::{Metadata, TenantId, TenantScope};
 use crate::envelope::Position;
 use crate::error::Result;
+use crate::history::{Forgotten, RevisionKind};
 use crate::mapping::{MappingError, RowSource, Table, Value};
 use crate::payload::ContentHash;
 use crate::projection::RowProjection;
@@ -80,6 +81,21 @@ pub trait BulkStore: Store {
         metadata: &Metadata,
         stage: &(dyn Fn(A) -> Result<StagedWrite> + Send + Sync),
     ) -> impl Future<Output = Result<ChangedRows>> + Send;
+
+    /// Removes the first revisions behind the id and version `after`, at most `most`, in the order
+    /// of their ids and versions: of those that are older than `before` all that
+    /// [`Maintenance::remove_history`](super::Maintenance::remove_history) lets go.
+    ///
+    /// # Errors
+    ///
+    /// Where the store fails.
+    fn bulk_forget<A: AggregateRoot>(
+        &self,
+        before: DateTime<Utc>,
+        after: Option<&(String, u64)>,
+        tenants: &TenantScope,
+        most: u32,
+    ) -> impl Future<Output = Result<Forgotten>> + Send;
 
     /// As [`Repository::query`](crate::Repository::query), of these rows.
     ///
@@ -198,6 +214,8 @@ pub struct BulkChange<A> {
     pub compared: usize,
     /// Whether the rows are deleted instead.
     pub deletes: bool,
+    /// What it does to them.
+    pub kind: RevisionKind,
     /// Their event.
     pub event: BulkEvent,
     /// What goes with the events.

@@ -6,6 +6,7 @@ use super::{BulkEvent, Lifecycle};
 use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::history::RevisionKind;
 use crate::mapping::{ColumnRole, MappingError, Table, Value};
 use crate::payload::{self, ContentHash};
 use crate::specification::Assignment;
@@ -35,6 +36,15 @@ impl Kind {
             Self::Update | Self::Purge => seen,
             Self::Remove => Lifecycle::Living,
             Self::Restore => Lifecycle::Deleted,
+        }
+    }
+
+    pub(super) fn revision(self) -> RevisionKind {
+        match self {
+            Self::Update => RevisionKind::Changed,
+            Self::Remove => RevisionKind::Removed,
+            Self::Restore => RevisionKind::Restored,
+            Self::Purge => RevisionKind::Purged,
         }
     }
 

@@ -9,6 +9,7 @@ mod backfill;
 mod bulk;
 mod change;
 mod export;
+mod history;
 mod source;
 
 pub use bulk::{
@@ -405,6 +406,7 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
             assignments,
             compared,
             deletes,
+            kind: kind.revision(),
             event: change::event::<A>(self.event.as_ref(), kind, now)?,
             metadata: self.context.metadata().clone(),
             batch_size: self.batch_size,

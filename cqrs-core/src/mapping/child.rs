@@ -2,7 +2,7 @@
 
 use super::{
     Column, ColumnError, ColumnRole, ColumnValue, Entity, MappingError, RowCursor, RowSource,
-    RowWriter, TableBuilder, Value,
+    RowWriter, TableBuilder, Value, ValueRow,
 };
 
 /// A part of an aggregate, of which it has any number in a `Vec`, stored in a table of its own:
@@ -97,6 +97,21 @@ impl<T: Entity> Loading<T> {
         let entity = T::read_row(&mut RowCursor::new(table, row))?;
         let orders = table.children().iter().map(|_| Vec::new()).collect();
         Ok(Self { entity, orders })
+    }
+
+    /// The entity of a row with its children.
+    ///
+    /// # Errors
+    ///
+    /// Where the row does not fit its type.
+    pub(crate) fn whole(row: &ValueRow) -> Result<T, MappingError> {
+        let mut loading = Self::begin(row)?;
+        for index in 0..T::table().children().len() {
+            for child in row.children(index) {
+                loading.child(index, child, 0)?;
+            }
+        }
+        loading.finish()
     }
 
     /// Adds a row of the table of children at `index`, whose columns begin at `offset` in the row.

@@ -127,6 +127,7 @@ pub struct Table {
     parent: Option<Parent>,
     type_name: Option<&'static str>,
     is_sourced: bool,
+    keeps_history: bool,
     shadow: Shadow,
 }
 
@@ -167,6 +168,7 @@ impl Table {
                 parent: None,
                 type_name: None,
                 is_sourced: false,
+                keeps_history: false,
                 shadow: Shadow::default(),
             },
             prefix: String::new(),
@@ -283,6 +285,12 @@ impl Table {
         self.is_sourced
     }
 
+    /// Whether a [revision](crate::history::Revision) of its aggregates is kept with each change.
+    #[must_use]
+    pub fn keeps_history(&self) -> bool {
+        self.keeps_history
+    }
+
     /// The error of a key that its columns cannot hold.
     #[must_use]
     pub fn key_error(&self, reason: ColumnError) -> MappingError {
@@ -388,6 +396,12 @@ impl TableBuilder {
     /// Says that it stands for an event-sourced aggregate.
     pub fn sourced(mut self) -> Self {
         self.table.is_sourced = true;
+        self
+    }
+
+    /// Says that a revision is kept with each change.
+    pub fn history(mut self) -> Self {
+        self.table.keeps_history = true;
         self
     }
 

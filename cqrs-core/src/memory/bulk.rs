@@ -12,9 +12,10 @@ use super::store::InMemoryStore;
 use super::transaction::InMemoryTransaction;
 use crate::aggregate::AggregateRoot;
 use crate::consistency::Shadow;
-use crate::context::Metadata;
+use crate::context::{Metadata, TenantScope};
 use crate::envelope::{Envelope, Position};
 use crate::error::Result;
+use crate::history::Forgotten;
 use crate::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
@@ -94,7 +95,7 @@ impl BulkStore for InMemoryStore {
         let plan = |state: &State| {
             let mut overlay = Overlay::default();
             for write in &writes {
-                overlay.write(state, write)?;
+                overlay.write(state, write, metadata)?;
             }
             Ok((overlay, writes.clone(), ()))
         };
@@ -127,12 +128,7 @@ impl BulkStore for InMemoryStore {
             let mut writes = Vec::with_capacity(chosen.len());
             for (row, values) in chosen {
                 let write = staged(change, row, values);
-                let key = Key::new(vec![write.key.clone()]);
-                let old = state
-                    .row(write.table.name(), &key)
-                    .filter(|_| !change.deletes);
-                let stored = old.map(|old| Arc::new(old.with_values(write.row.clone())));
-                overlay.put(write.table, key, stored);
+                overlay.put(state, &write, change.kind, &change.metadata);
                 writes.push(write);
             }
             Ok((overlay, writes, changed))
@@ -161,7 +157,7 @@ impl BulkStore for InMemoryStore {
         let plan = |state: &State| {
             let mut overlay = Overlay::default();
             for write in &writes {
-                overlay.write(state, write)?;
+                overlay.write(state, write, metadata)?;
             }
             Ok((overlay, writes.clone(), ()))
         };
@@ -173,6 +169,17 @@ impl BulkStore for InMemoryStore {
             position,
             last: last.map(|write| write.key.clone()),
         })
+    }
+
+    async fn bulk_forget<A: AggregateRoot>(
+        &self,
+        before: DateTime<Utc>,
+        _: Option<&(String, u64)>,
+        tenants: &TenantScope,
+        _: u32,
+    ) -> Result<Forgotten> {
+        let mut state = self.shared().lock();
+        Ok(state.revisions.forget::<A>(before, tenants))
     }
 
     async fn bulk_query<A: AggregateRoot>(

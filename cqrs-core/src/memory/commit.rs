@@ -70,7 +70,7 @@ impl Commit {
         let mut overlay = Overlay::default();
         let mut written = Vec::with_capacity(self.writes.len());
         for write in &self.writes {
-            if overlay.write(state, write)? {
+            if overlay.write(state, write, &self.metadata)? {
                 written.push(write.clone());
             }
         }

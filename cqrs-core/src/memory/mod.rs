@@ -9,6 +9,7 @@ mod bulk;
 mod commit;
 mod consistency;
 mod dead_letters;
+mod history;
 mod overlay;
 mod read_models;
 mod rebuild;

@@ -3,17 +3,24 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::history::Revisions;
 use super::state::{Row, State};
+use crate::context::Metadata;
 use crate::error::Result;
+use crate::history::RevisionKind;
 use crate::mapping::{Column, ColumnRole, Key, Table, Value, ValueRow};
 use crate::staging::{ChildWrite, Operation, StagedWrite, primary_key};
 
-/// Changed rows over the committed ones; `None` is a deleted row.
+/// Changed rows by table; `None` is a deleted row.
+type Changed = HashMap<&'static str, BTreeMap<Key, Option<Row>>>;
+
+/// Changed rows over the committed ones.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Overlay {
-    rows: HashMap<&'static str, BTreeMap<Key, Option<Row>>>,
+    rows: Changed,
     /// Aggregates inserted here, which their later removal does not forget.
     inserted: HashSet<(&'static str, String)>,
+    revisions: Revisions,
 }
 
 impl Overlay {
@@ -44,15 +51,33 @@ impl Overlay {
         untouched.chain(changed.into_iter().flat_map(BTreeMap::values).flatten())
     }
 
-    pub(super) fn into_rows(
-        self,
-    ) -> impl Iterator<Item = (&'static str, BTreeMap<Key, Option<Row>>)> {
-        self.rows.into_iter()
+    pub(super) fn into_parts(self) -> (Changed, Revisions) {
+        (self.rows, self.revisions)
     }
 
-    /// Changes a row that was checked, or deletes it.
-    pub(super) fn put(&mut self, table: &'static Table, key: Key, row: Option<Row>) {
-        self.rows.entry(table.name()).or_default().insert(key, row);
+    /// Changes a row as a write of bulk work says, which was checked, or deletes it.
+    pub(super) fn put(
+        &mut self,
+        state: &State,
+        write: &StagedWrite,
+        kind: RevisionKind,
+        metadata: &Metadata,
+    ) {
+        let key = Key::new(vec![write.key.clone()]);
+        let table = write.table.name();
+        let old = self.row(state, table, &key).cloned();
+        let new = old
+            .as_ref()
+            .filter(|_| write.operation != Operation::Remove)
+            .map(|old| Arc::new(old.with_values(write.row.clone())));
+        let left = new.as_ref().or(old.as_ref());
+        self.revisions
+            .keep(write, kind, metadata, left.map(|row| &**row));
+        self.rows.entry(table).or_default().insert(key, new);
+    }
+
+    pub(super) fn revisions(&self) -> &Revisions {
+        &self.revisions
     }
 
     /// Checks a write against the rows shown and applies it; `false` where it changes nothing.
@@ -61,10 +86,15 @@ impl Overlay {
     ///
     /// `AlreadyExists`, `NotFound`, `Conflict`, or `Usage` where this overlay holds the newer
     /// version; nothing is applied then.
-    pub(super) fn write(&mut self, state: &State, write: &StagedWrite) -> Result<bool> {
+    pub(super) fn write(
+        &mut self,
+        state: &State,
+        write: &StagedWrite,
+        metadata: &Metadata,
+    ) -> Result<bool> {
         let key = Key::new(vec![write.key.clone()]);
         let table = write.table.name();
-        let current = self.row(state, table, &key);
+        let current = self.row(state, table, &key).cloned();
         let row = if write.operation == Operation::Insert {
             let identity = (write.aggregate_type, write.aggregate_id.clone());
             if current.is_some()
@@ -81,6 +111,7 @@ impl Overlay {
             )))
         } else {
             let current = current
+                .as_ref()
                 .filter(|row| is_visible(write, row.values()))
                 .ok_or_else(|| write.not_found())?;
             let found = version(write.table, current.values());
@@ -100,6 +131,10 @@ impl Overlay {
                 Change::Delete => None,
             }
         };
+        let left = row.as_ref().or(current.as_ref());
+        let kind = write.operation.into();
+        self.revisions
+            .keep(write, kind, metadata, left.map(|row| &**row));
         self.rows.entry(table).or_default().insert(key, row);
         Ok(true)
     }

@@ -8,9 +8,10 @@ use super::unit_of_work::InMemoryUnitOfWork;
 use crate::aggregate::AggregateRoot;
 use crate::envelope::Envelope;
 use crate::error::Result;
+use crate::history::{Historic, KeepsHistory, Revision};
 use crate::mapping::{ColumnValue, Key};
 use crate::repository::{EventHistory, Repository};
-use crate::sourced::{self, AsOf, Sourced};
+use crate::sourced::{self, AsOf};
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 use crate::unit_of_work::UnitOfWork;
 
@@ -83,9 +84,22 @@ impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
 impl<A: AggregateRoot> EventHistory<A> for InMemoryRepository<'_, A> {
     async fn find_as_of(&mut self, id: A::Id, at: AsOf) -> Result<Option<A>>
     where
-        A: Sourced,
+        A: Historic,
     {
-        self.unit_of_work.view(|view| view.load_as_of(&id, at))
+        self.unit_of_work.view(|view| match A::SOURCING {
+            Some(_) => view.load_as_of(&id, at),
+            None => {
+                let revision = view.revision_as_of::<A>(&id, at)?;
+                revision.map(|revision| revision.aggregate()).transpose()
+            }
+        })
+    }
+
+    async fn revisions(&mut self, id: A::Id, request: PageRequest) -> Result<Page<Revision<A>>>
+    where
+        A: KeepsHistory,
+    {
+        self.unit_of_work.view(|view| view.revisions(&id, request))
     }
 
     async fn events(&mut self, id: A::Id) -> Result<Vec<Envelope<Option<A::Event>>>> {

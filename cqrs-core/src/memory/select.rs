@@ -100,11 +100,5 @@ pub(super) fn read_page<T: Entity>(
 ///
 /// Where the row does not fit its type.
 pub(super) fn read<T: Entity>(row: &ValueRow) -> Result<T> {
-    let mut loading = Loading::begin(row)?;
-    for index in 0..T::table().children().len() {
-        for child in row.children(index) {
-            loading.child(index, child, 0)?;
-        }
-    }
-    Ok(loading.finish()?)
+    Ok(Loading::whole(row)?)
 }

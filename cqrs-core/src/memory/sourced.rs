@@ -2,7 +2,7 @@
 
 use super::overlay::Overlay;
 use super::select;
-use super::state::State;
+use super::state::{Row, State};
 use crate::aggregate::AggregateRoot;
 use crate::clock::Clock;
 use crate::context::RequestContext;
@@ -34,12 +34,7 @@ impl View<'_> {
         id: &A::Id,
     ) -> Result<Option<A>> {
         let table = A::table();
-        let key = id.to_value().map_err(|reason| table.key_error(reason))?;
-        let row = self
-            .overlay
-            .row(self.rows, table.name(), &Key::new(vec![key]));
-        let living = select::living(self.context.scope());
-        let Some(row) = row.filter(|row| select::is_within(&living, table, row)) else {
+        let Some(row) = self.row::<A>(id)? else {
             return Ok(None);
         };
         let version = super::overlay::version(table, row.values());
@@ -82,6 +77,17 @@ impl View<'_> {
             fold.event(&RecordedEvent::of(&event))?;
         }
         Ok(fold.finish())
+    }
+
+    /// The row of an aggregate that exists within the scope.
+    pub(super) fn row<A: AggregateRoot>(&self, id: &A::Id) -> Result<Option<&Row>> {
+        let table = A::table();
+        let key = id.to_value().map_err(|reason| table.key_error(reason))?;
+        let row = self
+            .overlay
+            .row(self.rows, table.name(), &Key::new(vec![key]));
+        let living = select::living(self.context.scope());
+        Ok(row.filter(|row| select::is_within(&living, table, row)))
     }
 
     /// Loads an event-sourced aggregate as it was.

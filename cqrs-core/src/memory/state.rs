@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::history::Revisions;
 use super::overlay::Overlay;
 use super::subscriptions::Entry;
 use super::transaction::InMemoryTransaction;
@@ -65,6 +66,7 @@ pub(super) struct State {
     /// The last version in the log, by aggregate type and id.
     streams: HashMap<&'static str, HashMap<String, u64>>,
     pub(super) subscriptions: BTreeMap<String, Entry>,
+    pub(super) revisions: Revisions,
 }
 
 impl State {
@@ -106,7 +108,9 @@ impl State {
 
     /// Makes checked rows the current ones.
     pub(super) fn apply(&mut self, overlay: Overlay) {
-        for (table, rows) in overlay.into_rows() {
+        let (changed, revisions) = overlay.into_parts();
+        self.revisions.add(revisions);
+        for (table, rows) in changed {
             let stored = self.tables.entry(table).or_default();
             for (key, row) in rows {
                 match row {

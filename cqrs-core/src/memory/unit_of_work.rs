@@ -178,7 +178,7 @@ impl InMemoryUnitOfWork {
             return read(snapshot, &self.overlay, &self.context);
         }
         for write in self.staged.take() {
-            if let Err(error) = self.overlay.write(&state, &write) {
+            if let Err(error) = self.overlay.write(&state, &write, self.context.metadata()) {
                 self.failed = Some(Spent::by(&error));
                 return Err(error);
             }

@@ -14,6 +14,7 @@ mod page;
 mod predicate;
 mod query;
 mod text;
+mod versions;
 
 pub use assignment::Assignment;
 pub use cache_key::CacheKey;
@@ -29,3 +30,4 @@ pub use page::{Page, PageRequest, Paging};
 pub use predicate::{Comparison, Predicate, Specification};
 pub use query::{Direction, Order, Query, RowLock, SortKey};
 pub use text::{LikeToken, TextTest, TextValue};
+pub use versions::VersionPaging;

@@ -25,13 +25,13 @@ use crate::mapping::{Column, Entity, Table, Value};
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct PageRequest {
-    start: Start,
-    size: u32,
-    total: bool,
+    pub(super) start: Start,
+    pub(super) size: u32,
+    pub(super) total: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Start {
+pub(super) enum Start {
     First,
     After(Cursor),
     Skip(u64),

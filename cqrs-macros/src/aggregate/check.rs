@@ -13,7 +13,7 @@ use super::parse::Parsed;
 use super::{Framework, Model, Shape, Storage};
 use crate::errors::Errors;
 use crate::mapper::{MappedField, check_columns};
-use crate::symbol::{AUDIT, SNAPSHOT, SOFT_DELETE, TABLE};
+use crate::symbol::{AUDIT, HISTORY, SNAPSHOT, SOFT_DELETE, TABLE};
 
 pub(super) fn check(parsed: Parsed, errors: &mut Errors) -> Option<Model> {
     check_sourced(&parsed, errors);
@@ -33,6 +33,7 @@ pub(super) fn check(parsed: Parsed, errors: &mut Errors) -> Option<Model> {
         tenant: parsed.tenant.as_ref().map(syn::LitStr::value),
         audit: parsed.audit,
         soft_delete: parsed.soft_delete,
+        history: parsed.history,
     };
     framework.check_tenant(&parsed, errors);
     for field in &parsed.fields {
@@ -98,6 +99,11 @@ fn check_sourced(parsed: &Parsed, errors: &mut Errors) {
             errors.report(
                 key,
                 "a removal is an event, after which the others stay: remove `soft_delete`",
+            );
+        } else if key == HISTORY {
+            errors.report(
+                key,
+                "its events are its history, and `find_as_of` folds them: remove `history`",
             );
         }
     }

@@ -78,17 +78,30 @@ fn emit_stored(model: &Model, table: &str, shape: &Shape) -> TokenStream {
     let fields = fields.emit();
     let parts = (&model.event, &model.id, &model.root);
     let root_impl = aggregate_root(krate, ident, parts, TokenStream::new());
-    let stored = state_stored(krate, ident);
+    let stored = state_stored(krate, ident, model.framework.history);
     quote!(#fields #entity #root_impl #stored)
 }
 
 /// ```text
 /// impl ::cqrs_core::StateStored for RoutePlan {}
+/// impl ::cqrs_core::Historic for RoutePlan {}
+/// impl ::cqrs_core::KeepsHistory for RoutePlan {}
 /// ```
-fn state_stored(krate: &Path, ident: &syn::Ident) -> TokenStream {
+fn state_stored(krate: &Path, ident: &syn::Ident, keeps_history: bool) -> TokenStream {
+    let history = keeps_history.then(|| {
+        quote! {
+            #[automatically_derived]
+            impl #krate::Historic for #ident {}
+
+            #[automatically_derived]
+            impl #krate::KeepsHistory for #ident {}
+        }
+    });
     quote! {
         #[automatically_derived]
         impl #krate::StateStored for #ident {}
+
+        #history
     }
 }
 
@@ -167,6 +180,9 @@ impl Framework {
         if self.soft_delete {
             calls.extend(quote!(.soft_delete()));
         }
+        if self.history {
+            calls.extend(quote!(.history()));
+        }
         calls
     }
 
@@ -208,6 +224,7 @@ pub(super) fn stub(parsed: &Parsed) -> TokenStream {
         tenant: None,
         audit: parsed.audit,
         soft_delete: parsed.soft_delete,
+        history: parsed.history,
     };
     let mut typed: Vec<TypedField> = parsed
         .fields
@@ -243,7 +260,7 @@ pub(super) fn stub(parsed: &Parsed) -> TokenStream {
     let kind = match (aggregate.is_empty(), parsed.sourced) {
         (true, _) => TokenStream::new(),
         (false, true) => sourced::stub(krate, ident),
-        (false, false) => state_stored(krate, ident),
+        (false, false) => state_stored(krate, ident, parsed.history),
     };
     quote!(#fields #entity #aggregate #kind)
 }

@@ -39,6 +39,8 @@ struct Framework {
     tenant: Option<String>,
     audit: bool,
     soft_delete: bool,
+    /// Whether a revision is kept with each change.
+    history: bool,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one per macro call")]

@@ -10,8 +10,8 @@ use crate::errors::Errors;
 use crate::input::{refuse_generics, struct_fields};
 use crate::mapper::{MappedField, named_fields};
 use crate::symbol::{
-    AGGREGATE, AUDIT, CRATE, EVENT, EVERY, ID, MAPPER, MAX_AGE, ROOT, ROW, SNAPSHOT, SOFT_DELETE,
-    SOURCED, TABLE, TENANT, VERSION,
+    AGGREGATE, AUDIT, CRATE, EVENT, EVERY, HISTORY, ID, MAPPER, MAX_AGE, ROOT, ROW, SNAPSHOT,
+    SOFT_DELETE, SOURCED, TABLE, TENANT, VERSION,
 };
 use crate::types;
 
@@ -24,6 +24,7 @@ pub(super) struct Parsed {
     pub(super) tenant: Option<LitStr>,
     pub(super) audit: bool,
     pub(super) soft_delete: bool,
+    pub(super) history: bool,
     /// Whether its state is the fold of its events.
     pub(super) sourced: bool,
     pub(super) snapshot: Option<Snapshot>,
@@ -93,6 +94,7 @@ pub(super) fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
         tenant: None,
         audit: false,
         soft_delete: false,
+        history: false,
         sourced: false,
         snapshot: None,
         keys: Vec::new(),
@@ -126,6 +128,7 @@ impl Parsed {
             TENANT,
             SOFT_DELETE,
             AUDIT,
+            HISTORY,
             SOURCED,
             SNAPSHOT,
             CRATE,
@@ -146,6 +149,7 @@ impl Parsed {
                     TENANT => self.tenant = Some(LitStr::new("tenant_id", Span::call_site())),
                     SOFT_DELETE => self.soft_delete = true,
                     AUDIT => self.audit = true,
+                    HISTORY => self.history = true,
                     SOURCED => self.sourced = true,
                     SNAPSHOT => self.snapshot = Some(Snapshot::parse(key, input)?),
                     _ => self.krate = crate_path(key, input)?,

@@ -349,6 +349,7 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// of the last, and the events where they are asked for.
     fn change_in_bulk<A: AggregateRoot>(
         connection: &mut Self::Connection,
+        statements: &Statements,
         change: &BulkChange<A>,
         rows: &[ChosenRow<A>],
         returned: Returned,

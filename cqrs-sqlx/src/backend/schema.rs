@@ -119,23 +119,30 @@ where
     Ok(keys.into_iter().map(|(_, key)| key).collect())
 }
 
-/// Reads rows of the name of a foreign key, the table that it points to, one of its columns, and
-/// the one that this points to.
+/// Reads rows of the name of a foreign key, the table that it points to, one of its columns, the
+/// one that this points to, and what it does where it is in the way of a deletion.
 pub(super) fn read_live_foreign_keys<R>(rows: &[R]) -> sqlx::Result<Vec<LiveForeignKey>>
 where
     R: Row,
     usize: ColumnIndex<R>,
     for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> Option<String>: Decode<'r, R::Database> + Type<R::Database>,
 {
     let mut keys: Vec<(String, LiveForeignKey)> = Vec::new();
     for row in rows {
         let (name, target): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let column = (row.try_get(2)?, row.try_get(3)?);
+        let refusal = row.try_get(4)?;
         match keys.last_mut() {
             Some((last, key)) if *last == name => key.columns.push(column),
             _ => {
                 let columns = vec![column];
-                keys.push((name, LiveForeignKey { target, columns }));
+                let key = LiveForeignKey {
+                    target,
+                    columns,
+                    refusal,
+                };
+                keys.push((name, key));
             }
         }
     }

@@ -149,7 +149,7 @@ impl<'d> Builder<'d> {
 }
 
 /// Which children belong to a parent: those with its key, and its tenant.
-fn links(
+pub(crate) fn links(
     site: TenantSite,
     parent: &Table,
     child: &Table,

@@ -6,6 +6,7 @@ mod transaction;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use cqrs_core::history::StoredRevision;
 use cqrs_core::mapping::Value;
 use cqrs_core::sql::{SqlRow, Statement};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
@@ -19,6 +20,7 @@ use tracing::{Instrument, Span};
 pub(crate) use self::transaction::Transaction;
 use self::transaction::{Afterwards, Outside};
 use crate::backend::{Backend, Written};
+use crate::history;
 use crate::log;
 use crate::projector::SqlTransaction;
 use crate::reads::{self, Place};
@@ -186,6 +188,17 @@ impl<B: Backend> SqlUnitOfWork<B> {
         let span = self.span.clone();
         let read = async {
             let found = reads::rows(self.place().await?, select, None, log::read_event).await;
+            self.after_read(found).await
+        };
+        read.instrument(span).await
+    }
+
+    /// The revisions that a select finds.
+    pub(crate) async fn revisions(&mut self, select: &Select) -> Result<Vec<StoredRevision>> {
+        let span = self.span.clone();
+        let read = async {
+            let found =
+                reads::rows(self.place().await?, select, None, history::read_revision).await;
             self.after_read(found).await
         };
         read.instrument(span).await

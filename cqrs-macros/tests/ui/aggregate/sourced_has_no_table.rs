@@ -5,7 +5,7 @@ use cqrs_core::{Aggregate, Id, Root, Sourced};
 use support::*;
 
 #[derive(Debug, Clone, Aggregate)]
-#[aggregate(sourced, table = "plan", event = RoutePlanEvent, tenant = "org", soft_delete, audit)]
+#[aggregate(sourced, table = "plan", event = RoutePlanEvent, tenant = "org", soft_delete, audit, history)]
 struct Plan {
     #[aggregate(id)]
     id: Id<Plan>,

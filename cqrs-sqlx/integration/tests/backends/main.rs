@@ -7,6 +7,7 @@
 
 mod conformance;
 mod fuzz;
+mod history;
 mod isolation;
 mod row_security;
 mod specification;

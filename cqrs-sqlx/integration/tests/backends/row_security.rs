@@ -184,6 +184,7 @@ async fn verify_reports_what_is_not_behind_policies() {
         "table parcel: expected forced row-level security, found none",
         "table parcel: expected the policy cqrs_tenant alone, found no policy",
         "table cqrs_event: expected forced row-level security",
+        "table cqrs_history: expected forced row-level security",
         "table cqrs_receipt: expected forced row-level security",
     ] {
         assert!(text.contains(expected), "{expected}: {text}");

@@ -18,6 +18,7 @@
 //! SELECT position FROM logged ORDER BY position
 //! ```
 
+use cqrs_core::history::RevisionKind;
 use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
 use cqrs_core::mapping::{Column, ColumnRole, Table, Value};
 use cqrs_core::staging::{Operation, StagedWrite};
@@ -30,6 +31,7 @@ use super::copy::Rows;
 use super::error::{copy_error, error};
 use super::events::{self, ORIGIN};
 use super::row::PgSource;
+use super::write::history::{Kept, keep, not_kept};
 use super::{Session, bind, write};
 use crate::backend::bind::{bind, query};
 use crate::backend::{Returned, Written, version_column, written_columns};
@@ -67,6 +69,18 @@ pub(super) async fn insert(
     while writes.peek().is_some() {
         let copied = copy(&mut session.connection, table, &mut writes, metadata).await?;
         inserted.rows += copied.rows;
+        let of = (table, copied.kind());
+        let kept = keep(
+            session,
+            statements,
+            of,
+            RevisionKind::Created,
+            &copied.kept,
+            metadata,
+        );
+        if !kept.await? {
+            return Err(not_kept(table));
+        }
         last = copied.last;
     }
     if let Some(last) = last {
@@ -107,7 +121,15 @@ async fn insert_by_arrays(
 
 struct Copied {
     rows: usize,
+    /// Those of which a revision is to be kept.
+    kept: Vec<Kept>,
     last: Option<StagedWrite>,
+}
+
+impl Copied {
+    fn kind(&self) -> &'static str {
+        self.last.as_ref().map_or("", |write| write.aggregate_type)
+    }
 }
 
 /// Sends rows, and encodes their events meanwhile; then sends those.
@@ -133,6 +155,7 @@ where
     };
     let mut rows = Rows::new();
     let mut events = Rows::new();
+    let mut kept = Vec::new();
     let mut last = None;
     let mut copy = begin(connection, &into, &sent).await?;
     while events.len() < HELD_BACK {
@@ -153,6 +176,9 @@ where
             Ok(Some(write)) => {
                 sent.kind = write.aggregate_type;
                 sent.ids.push(write.aggregate_id.clone());
+                if table.keeps_history() {
+                    kept.push(Kept::of(&write));
+                }
                 last = Some(write);
             }
             Ok(None) => break,
@@ -178,6 +204,7 @@ where
     copy.finish().await.map_err(|cause| sent.error(cause))?;
     Ok(Copied {
         rows: sent.ids.len(),
+        kept,
         last,
     })
 }
@@ -234,6 +261,7 @@ async fn position(connection: &mut PgConnection, write: &StagedWrite) -> Result<
 /// Changes rows that are locked, and appends their events.
 pub(super) async fn change<A: AggregateRoot>(
     session: &mut Session,
+    statements: &Statements,
     change: &BulkChange<A>,
     rows: &[ChosenRow<A>],
     returned: Returned,
@@ -272,6 +300,9 @@ pub(super) async fn change<A: AggregateRoot>(
         i64::try_from(rows.len()).unwrap_or(i64::MAX),
     )?;
 
+    if change.deletes {
+        keep_changed(session, statements, change, rows).await?;
+    }
     let sql = change_sql(table, &change.assignments, change.deletes, returned).into();
     let logged = query(&sql, arguments)
         .fetch_all(&mut session.connection)
@@ -286,6 +317,9 @@ pub(super) async fn change<A: AggregateRoot>(
             ),
         ));
     }
+    if !change.deletes {
+        keep_changed(session, statements, change, rows).await?;
+    }
     let mut written = Written::default();
     for row in logged {
         let position = row
@@ -297,6 +331,44 @@ pub(super) async fn change<A: AggregateRoot>(
         }
     }
     Ok(written)
+}
+
+/// Keeps the revisions of rows that a change has changed, or is about to delete.
+async fn keep_changed<A: AggregateRoot>(
+    session: &mut Session,
+    statements: &Statements,
+    change: &BulkChange<A>,
+    rows: &[ChosenRow<A>],
+) -> Result<()> {
+    let table = A::table();
+    if !table.keeps_history() {
+        return Ok(());
+    }
+    let time = change.event.occurred_at;
+    let kept = rows.iter().map(|row| {
+        Kept::changed(
+            &row.key,
+            &row.aggregate_id,
+            row.version,
+            change.deletes,
+            time,
+        )
+    });
+    let kept: Vec<Kept> = kept.collect();
+    let of = (table, A::TYPE);
+    match keep(
+        session,
+        statements,
+        of,
+        change.kind,
+        &kept,
+        &change.metadata,
+    )
+    .await?
+    {
+        true => Ok(()),
+        false => Err(not_kept(table)),
+    }
 }
 
 fn key_column(table: &Table) -> &Column {

@@ -19,6 +19,9 @@ pub(super) const ORIGIN: usize = 5;
 /// How many parameters [`bind_stream`] binds.
 pub(super) const STREAM: usize = 3;
 
+/// How many parameters [`bind_event`] binds, and [`bind_events`].
+pub(super) const EVENT: usize = 7;
+
 /// Where all events of a commit come from.
 pub(super) fn bind_origin(arguments: &mut PgArguments, metadata: &Metadata) -> Result<()> {
     bind(arguments, metadata.correlation_id)?;

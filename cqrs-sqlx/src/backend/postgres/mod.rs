@@ -336,11 +336,12 @@ impl Backed for Postgres {
 
     async fn change_in_bulk<A: AggregateRoot>(
         session: &mut Session,
+        statements: &Statements,
         change: &BulkChange<A>,
         rows: &[ChosenRow<A>],
         returned: Returned,
     ) -> Result<Written> {
-        bulk::change(session, change, rows, returned).await
+        bulk::change(session, statements, change, rows, returned).await
     }
 
     fn process(session: &Session) -> Process {
@@ -488,6 +489,11 @@ impl Backed for Postgres {
                 4,
                 "dead letter",
                 include_str!("../../../migrations/postgres/0004_dead_letter.sql"),
+            ),
+            (
+                5,
+                "history",
+                include_str!("../../../migrations/postgres/0005_history.sql"),
             ),
             (
                 6,

@@ -160,7 +160,11 @@ pub(super) async fn live_foreign_keys(
                 CASE WHEN t.oid = to_regclass(quote_ident(t.relname))
                      THEN t.relname::text ELSE t.relnamespace::regnamespace::text || '.' || t.relname
                 END,
-                own.attname::text, other.attname::text
+                own.attname::text, other.attname::text,
+                CASE c.confdeltype WHEN 'c' THEN NULL WHEN 'r' THEN 'RESTRICT'
+                     WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT'
+                     ELSE CASE WHEN c.condeferred THEN NULL ELSE 'NO ACTION' END
+                END
          FROM pg_constraint c
          JOIN pg_class t ON t.oid = c.confrelid
          CROSS JOIN unnest(c.conkey, c.confkey) WITH ORDINALITY AS k(own, other, place)

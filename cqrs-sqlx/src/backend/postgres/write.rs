@@ -22,6 +22,7 @@ mod append;
 mod children;
 mod groups;
 mod guard;
+pub(super) mod history;
 mod sql;
 
 pub(super) use self::sql::placeholders;
@@ -33,6 +34,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use uuid::Uuid;
 
 use self::guard::Guard;
+use self::history::Kept;
 use super::events;
 use super::row::PgSource;
 use super::{Session, bind, error};
@@ -153,6 +155,9 @@ async fn write_one(
         [event] => events::bind_event(&mut arguments, event)?,
         several => events::bind_events(&mut arguments, &several.iter().collect::<Vec<_>>())?,
     }
+    if table.keeps_history() {
+        history::bind_one(&mut arguments, write)?;
+    }
 
     let rows = query(&text, arguments)
         .fetch_all(&mut session.connection)
@@ -175,6 +180,7 @@ pub(super) async fn apply(
 ) -> Outcome<Written> {
     if let [write] = writes
         && !write.is_sourced()
+        && !keeps_changed_children(write)
     {
         let written = write_one(session, statements, write, metadata, returned).await?;
         children::apply(session, statements, writes).await?;
@@ -185,12 +191,23 @@ pub(super) async fn apply(
     for rows in groups::locked_first(&groups) {
         lock(session, statements, &rows).await?;
     }
-    for group in groups {
-        let left = apply_group(session, statements, &group).await?;
+    for group in &groups {
+        if groups::deletes(group[0]) && group[0].table.keeps_history() {
+            // One that is not at its version is not deleted either.
+            lock(session, statements, group).await?;
+            keep_revisions(session, statements, group, metadata).await?;
+        }
+        let left = apply_group(session, statements, group).await?;
         explain(session, statements, &left).await?;
         unchanged.extend(left);
     }
     children::apply(session, statements, writes).await?;
+    for mut group in groups {
+        group.retain(|write| !groups::deletes(write) && !is_among(&unchanged, write));
+        if !keep_revisions(session, statements, &group, metadata).await? {
+            return Err(history::not_kept(group[0].table).into());
+        }
+    }
     let streams: Vec<&StagedWrite> = writes.iter().filter(|write| write.is_sourced()).collect();
     append::lock(session, &streams).await?;
     let begun = |write: &&&StagedWrite| write.operation != Operation::Insert;
@@ -198,7 +215,7 @@ pub(super) async fn apply(
     append::check(session, &continued, &[]).await?;
     let changed: Vec<&StagedWrite> = writes
         .iter()
-        .filter(|write| !unchanged.iter().any(|other| std::ptr::eq(*other, *write)))
+        .filter(|write| !is_among(&unchanged, write))
         .collect();
     if changed.is_empty() {
         return Ok(Written::default());
@@ -224,6 +241,30 @@ pub(super) async fn apply(
         return Err(refused(session, &changed, &rows).await);
     }
     written(&changed, rows, returned)
+}
+
+fn is_among(writes: &[&StagedWrite], write: &StagedWrite) -> bool {
+    writes.iter().any(|other| std::ptr::eq(*other, write))
+}
+
+/// Whether its revision can be kept only when its children are written.
+fn keeps_changed_children(write: &StagedWrite) -> bool {
+    write.table.keeps_history() && !write.children.is_empty() && !groups::deletes(write)
+}
+
+/// Keeps the revisions of writes of one table and operation; whether all rows were at their version.
+async fn keep_revisions(
+    session: &mut Session,
+    statements: &Statements,
+    writes: &[&StagedWrite],
+    metadata: &Metadata,
+) -> Outcome<bool> {
+    let Some(first) = writes.first() else {
+        return Ok(true);
+    };
+    let rows: Vec<Kept> = writes.iter().map(|write| Kept::of(write)).collect();
+    let (of, kind) = ((first.table, first.aggregate_type), first.operation.into());
+    Ok(history::keep(session, statements, of, kind, &rows, metadata).await?)
 }
 
 /// Why some of the events of these writes were not added, by the rows of those that were: others have

@@ -1,11 +1,13 @@
 //! Bulk work: one statement for each row and event, as in any other write, in one transaction.
 
+use cqrs_core::history::StoredRevision;
 use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
 use cqrs_core::mapping::Table;
 use cqrs_core::{AggregateRoot, Error, Metadata, Result, StoreErrorKind};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
 
+use super::write::history;
 use super::{bind, error, write};
 use crate::backend::bind::{bind, query};
 use crate::backend::{Returned, Written, version_column};
@@ -32,6 +34,7 @@ pub(super) async fn insert(
 /// Changes rows, and appends their events.
 pub(super) async fn change<A: AggregateRoot>(
     connection: &mut SqliteConnection,
+    statements: &Statements,
     change: &BulkChange<A>,
     rows: &[ChosenRow<A>],
     returned: Returned,
@@ -41,6 +44,10 @@ pub(super) async fn change<A: AggregateRoot>(
     let refused = |cause| error::error(cause, "changing rows in bulk");
     let (mut first, mut last) = (None, None);
     for row in rows {
+        let mut image = match change.deletes {
+            true => history::image(connection, statements, table, &row.key).await?,
+            false => None,
+        };
         let mut arguments = SqliteArguments::default();
         for (index, value) in &change.assignments {
             let column = &table.columns()[*index];
@@ -66,6 +73,20 @@ pub(super) async fn change<A: AggregateRoot>(
         }
         if change.deletes {
             write::remove_children(connection, table, &row.key).await?;
+        } else {
+            image = history::image(connection, statements, table, &row.key).await?;
+        }
+        if let Some(image) = image {
+            let revision = StoredRevision {
+                version: row.version + 1,
+                kind: change.kind,
+                tenant: row.tenant.clone(),
+                actor: change.metadata.actor.clone(),
+                correlation_id: change.metadata.correlation_id,
+                changed_at: change.event.occurred_at,
+                image,
+            };
+            history::keep(connection, (A::TYPE, &row.aggregate_id), &revision).await?;
         }
         let event = change.event.at_version(row.version + 1);
         let stream = write::Stream {

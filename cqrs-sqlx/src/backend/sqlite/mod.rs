@@ -289,11 +289,12 @@ impl Backed for Sqlite {
 
     async fn change_in_bulk<A: AggregateRoot>(
         connection: &mut SqliteConnection,
+        statements: &Statements,
         change: &BulkChange<A>,
         rows: &[ChosenRow<A>],
         returned: Returned,
     ) -> Result<Written> {
-        bulk::change(connection, change, rows, returned).await
+        bulk::change(connection, statements, change, rows, returned).await
     }
 
     /// The database is part of this process: there is no other that could outlive a connection.
@@ -433,6 +434,11 @@ impl Backed for Sqlite {
                 4,
                 "dead letter",
                 include_str!("../../../migrations/sqlite/0004_dead_letter.sql"),
+            ),
+            (
+                5,
+                "history",
+                include_str!("../../../migrations/sqlite/0005_history.sql"),
             ),
             (
                 6,

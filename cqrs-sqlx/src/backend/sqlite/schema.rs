@@ -171,7 +171,14 @@ pub(super) async fn live_foreign_keys(
                 lower(coalesce(
                     f.\"to\",
                     (SELECT name FROM pragma_table_info(f.\"table\") WHERE pk = f.seq + 1),
-                    '?'))
+                    '?')),
+                CASE WHEN f.on_delete = 'CASCADE' THEN NULL
+                     WHEN f.on_delete = 'NO ACTION' AND EXISTS (
+                         SELECT 1 FROM sqlite_schema AS s
+                         WHERE s.type = 'table' AND lower(s.name) = lower($1)
+                         AND s.sql LIKE '%INITIALLY%DEFERRED%') THEN NULL
+                     ELSE f.on_delete
+                END
          FROM pragma_foreign_key_list($1) AS f
          ORDER BY f.id, f.seq",
     )

@@ -6,11 +6,13 @@
 
 mod append;
 mod children;
+pub(super) mod history;
 
 pub(super) use self::children::remove_all as remove_children;
 
 use std::fmt::Write;
 
+use cqrs_core::history::StoredRevision;
 use cqrs_core::mapping::{Column, ColumnRole, ColumnType, Table};
 use cqrs_core::staging::{NewEvent, Operation, StagedWrite};
 use cqrs_core::{Envelope, Error, Metadata, Position, RawPayload, Result, TenantId};
@@ -78,9 +80,7 @@ pub(super) async fn apply(
     for write in writes {
         if write.is_sourced() {
             append::check(connection, statements, write).await?;
-        } else if write_row(connection, statements, write).await? {
-            children::write(connection, statements, write).await?;
-        } else {
+        } else if !write_aggregate(connection, statements, write, metadata).await? {
             continue;
         }
         for event in &write.events {
@@ -96,6 +96,35 @@ pub(super) async fn apply(
         written.envelopes = appended(connection, first, last).await?;
     }
     Ok(written)
+}
+
+/// Writes the row and those of the children, and keeps the revision; whether there was anything to
+/// change.
+async fn write_aggregate(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    write: &StagedWrite,
+    metadata: &Metadata,
+) -> Result<bool> {
+    let (table, key) = (write.table, &write.key);
+    let deletes = write.operation == Operation::Remove && !table.is_soft_delete();
+    let mut image = match deletes {
+        true => history::image(connection, statements, table, key).await?,
+        false => None,
+    };
+    if !write_row(connection, statements, write).await? {
+        return Ok(false);
+    }
+    children::write(connection, statements, write).await?;
+    if !deletes {
+        image = history::image(connection, statements, table, key).await?;
+    }
+    if let Some(image) = image {
+        let revision = StoredRevision::of(write, write.operation.into(), metadata, image);
+        let of = (write.aggregate_type, write.aggregate_id.as_str());
+        history::keep(connection, of, &revision).await?;
+    }
+    Ok(true)
 }
 
 /// The events from one position to another. Between two of one transaction are no others.

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cqrs_core::conformance::fixtures::{AccountForm, Ledger, Stop, Tour};
+use chrono::{TimeDelta, Utc};
+use cqrs_core::conformance::fixtures::{AccountForm, Ledger, Stop, Tour, Trip};
 use cqrs_core::{
     Aggregate, AsOf, CommitReceipt, DomainEvent, Entity, Envelope, Error, EventHistory,
     IdempotencyKey, Maintain, Owned, PageRequest, Position, Projection, ProjectionTransaction,
@@ -324,6 +325,56 @@ async fn check_children<K: Locking>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks
     }
 }
 
+/// Revisions of another tenant's aggregates, and children that went to one.
+async fn check_history<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
+    let north = stores::tenant("north");
+    let save = async |tenant: &str, trip: Trip| {
+        let mut uow = store.unit_of_work(&stores::tenant(tenant));
+        uow.save(trip)?;
+        uow.commit().await.map(|receipt| receipt.events().len())
+    };
+    let change = async |tenant: &str, id| {
+        let mut uow = store.unit_of_work(&stores::tenant(tenant));
+        let mut trip: Trip = uow.get(id).await.unwrap();
+        trip.rename("changed");
+        save(tenant, trip).await.unwrap();
+    };
+    let (mut own, foreign) = (Trip::plan("n"), Trip::plan("s"));
+    own.stops = vec![Stop::at("own"), Stop::at("stray")];
+    let (own_id, foreign_id) = (own.id, foreign.id);
+    check!(leaks, save("north", own).await, Ok(1));
+    check!(leaks, save("south", foreign).await, Ok(1));
+    let stray = "UPDATE conformance_trip_stop SET tenant_id = 'south' WHERE city = 'stray'";
+    fresh.run(stray).await;
+    change("north", own_id).await;
+    change("south", foreign_id).await;
+
+    let mut uow = store.unit_of_work(&north);
+    let mut trips = uow.repository::<Trip>();
+    let last = trips.find_as_of(own_id, AsOf::Version(2)).await.unwrap();
+    check!(leaks, last.map(|trip| trip.stops.len()), Some(1));
+    let page = trips.revisions(foreign_id, PageRequest::first(9)).await;
+    check!(leaks, page.map(|page| page.items.len()), Ok(0));
+    let page = PageRequest::first(9).with_total();
+    let page = trips.revisions(foreign_id, page).await;
+    check!(leaks, page.map(|page| page.total), Ok(Some(0)));
+    let found = trips.find_as_of(foreign_id, AsOf::Version(9)).await;
+    check!(leaks, found.map(|trip| trip.is_some()), Ok(false));
+    let first =
+        format!("DELETE FROM cqrs_history WHERE aggregate_id = '{foreign_id}' AND version = 1");
+    fresh.run(first).await;
+    let found = trips.find_as_of(foreign_id, AsOf::Version(1)).await;
+    check!(leaks, found.map(|trip| trip.is_some()), Ok(false));
+
+    change("south", foreign_id).await;
+    let later = Utc::now() + TimeDelta::days(1);
+    let removed = store
+        .maintenance::<Trip>(&north)
+        .remove_history(later)
+        .await;
+    check!(leaks, removed.map(|done| done.items()), Ok(1));
+}
+
 async fn check_rows<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
     parcel_of(store, "north", "same").await;
     parcel_of(store, "south", "same").await;
@@ -379,7 +430,7 @@ async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     let store = fresh.open(StoreOptions::default()).await;
     let store = stores::with_tables(store).await;
     store
-        .create_tables(&[Label::table(), Tour::table()])
+        .create_tables(&[Label::table(), Tour::table(), Trip::table()])
         .await
         .unwrap();
     let mut leaks = Vec::new();
@@ -389,6 +440,7 @@ async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     check_maintenance(&store, &mut leaks).await;
     check_writes(&fresh, &store, own, &mut leaks).await;
     check_children(&fresh, &store, &mut leaks).await;
+    check_history(&fresh, &store, &mut leaks).await;
     check_streams(&fresh, &store, &mut leaks).await;
     check_rows(&fresh, &store, &mut leaks).await;
     check_receipts(&store, &mut leaks).await;

@@ -202,6 +202,7 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
             "cqrs_rebuild",
             "cqrs_removed",
             "cqrs_projection_snapshot",
+            "cqrs_history",
             "cqrs_receipt",
             "cqrs_snapshot"
         ]
@@ -319,7 +320,8 @@ async fn foreign_keys_of_children_are_compared<K: Kind>() {
              CREATE UNIQUE INDEX by_label ON conformance_shelf (label)",
         )
         .await;
-    let right = format!("FOREIGN KEY ({parent}) REFERENCES conformance_shelf (id)");
+    let to_shelf = format!("FOREIGN KEY ({parent}) REFERENCES conformance_shelf (id)");
+    let right = format!("{to_shelf} ON DELETE CASCADE");
     let wrong = format!("FOREIGN KEY ({parent}) REFERENCES {other} (shelf)");
     let says = |found: &str| {
         vec![format!(
@@ -327,17 +329,39 @@ async fn foreign_keys_of_children_are_compared<K: Kind>() {
              conformance_shelf (id), found {found}"
         )]
     };
+    let refuses = |action: &str| {
+        vec![format!(
+            "table conformance_book, column {parent}: expected foreign key ({parent}) to \
+             conformance_shelf (id) with ON DELETE CASCADE, or deferred, found ON DELETE {action}"
+        )]
+    };
     for (keys, expected) in [
         (String::new(), says("none")),
         (format!(", {right}"), vec![]),
         (format!(", {wrong}, {right}"), vec![]),
         (
-            format!(", FOREIGN KEY ({parent}) REFERENCES conformance_shelf"),
+            format!(", FOREIGN KEY ({parent}) REFERENCES conformance_shelf ON DELETE CASCADE"),
             vec![],
         ),
         (
-            format!(", FOREIGN KEY ({parent}, number) REFERENCES conformance_shelf (id, label)"),
+            format!(
+                ", FOREIGN KEY ({parent}, number) REFERENCES conformance_shelf (id, label) \
+                 ON DELETE CASCADE"
+            ),
             vec![],
+        ),
+        (
+            format!(", {to_shelf} DEFERRABLE INITIALLY DEFERRED"),
+            vec![],
+        ),
+        (format!(", {to_shelf}"), refuses("NO ACTION")),
+        (
+            format!(", {to_shelf} ON DELETE RESTRICT DEFERRABLE INITIALLY DEFERRED"),
+            refuses("RESTRICT"),
+        ),
+        (
+            format!(", {right}, {to_shelf} ON DELETE SET NULL"),
+            refuses("SET NULL"),
         ),
         (
             format!(", {wrong}"),

@@ -4,6 +4,7 @@ use cqrs_core::mapping::{Column, ColumnRole, Table};
 use cqrs_core::staging::Operation;
 
 use super::guard::{self, Guard};
+use super::history;
 use crate::backend::postgres::bind;
 use crate::backend::postgres::events::{self, ORIGIN, STREAM};
 use crate::backend::{Returned, written_columns};
@@ -63,6 +64,10 @@ pub(super) fn one(
         format!("${}{}", position + 1, bind::cast(column.column_type()))
     };
     let written = columns.len();
+    let left = match table.keeps_history() {
+        true => history::image(table),
+        false => "1".to_owned(),
+    };
     let (change, bound) = if operation == Operation::Insert {
         let names = list(columns.iter().map(|(_, column)| quoted(column.name())));
         let values = list(
@@ -71,7 +76,8 @@ pub(super) fn one(
                 .enumerate()
                 .map(|(at, (_, column))| value(at, column)),
         );
-        let insert = format!("INSERT INTO {name} ({names}) VALUES ({values}) RETURNING 1");
+        let insert =
+            format!("INSERT INTO {name} AS t ({names}) VALUES ({values}) RETURNING {left}");
         (insert, written)
     } else {
         let guard = guard::sql(TenantSite::GuardOne, table, Guard::Versioned, |offset| {
@@ -83,7 +89,7 @@ pub(super) fn one(
             }));
         let change = match operation {
             Operation::Remove if columns.is_empty() => {
-                format!("DELETE FROM {name} AS t WHERE {guard} RETURNING 1")
+                format!("DELETE FROM {name} AS t WHERE {guard} RETURNING {left}")
             }
             Operation::UpdateIfChanged => {
                 let differs = differs(
@@ -93,9 +99,9 @@ pub(super) fn one(
                         .filter(|(_, (_, column))| column.role() == ColumnRole::Data)
                         .map(|(at, (_, column))| (*column, value(at, column))),
                 );
-                format!("UPDATE {name} AS t SET {set} WHERE {guard} AND {differs} RETURNING 1")
+                format!("UPDATE {name} AS t SET {set} WHERE {guard} AND {differs} RETURNING {left}")
             }
-            _ => format!("UPDATE {name} AS t SET {set} WHERE {guard} RETURNING 1"),
+            _ => format!("UPDATE {name} AS t SET {set} WHERE {guard} RETURNING {left}"),
         };
         (change, written + guard::length(table, Guard::Versioned))
     };
@@ -104,9 +110,18 @@ pub(super) fn one(
     let origin = placeholders(bound + 1, scalars);
     let first = bound + scalars + 1;
     let log = events::COLUMNS;
+    let kept = match table.keeps_history() {
+        true => {
+            let correlation_and_actor = (format!("${}", bound + 1), format!("${}", bound + 3));
+            let stream = placeholders(bound + ORIGIN + 1, STREAM);
+            let first = first + events::EVENT;
+            history::one(operation.into(), correlation_and_actor, &stream, first)
+        }
+        false => String::new(),
+    };
     if several_events {
         format!(
-            "WITH changed AS ({change}) INSERT INTO cqrs_event ({log}) SELECT {origin}, \
+            "WITH changed AS ({change}){kept} INSERT INTO cqrs_event ({log}) SELECT {origin}, \
              e.event_id, e.aggregate_version, e.event_type, e.schema_version, e.payload::json, \
              e.content_hash, e.occurred_at FROM changed, {} ORDER BY e.ordinality \
              RETURNING {returning}",
@@ -115,7 +130,7 @@ pub(super) fn one(
     } else {
         let event = placeholders(first, 4);
         format!(
-            "WITH changed AS ({change}) INSERT INTO cqrs_event ({log}) SELECT {origin}, {event}, \
+            "WITH changed AS ({change}){kept} INSERT INTO cqrs_event ({log}) SELECT {origin}, {event}, \
              ${}::json, ${}, ${} FROM changed RETURNING {returning}",
             first + 4,
             first + 5,
