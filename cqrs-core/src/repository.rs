@@ -145,6 +145,43 @@ pub trait Repository<A: AggregateRoot>: Send {
     /// As [`save`](Self::save); [`Error::NotFound`] for one that was never saved.
     fn remove(&mut self, aggregate: A) -> Result<()>;
 
+    /// Has the commit make sure that an aggregate which is only read has not changed since it was
+    /// loaded, and does not until the commit is over: what was decided by it holds when what follows
+    /// is written. No I/O.
+    ///
+    /// A [save](Self::save) guards the aggregate that it writes; this is for the others that a
+    /// decision looked at. If one of them has moved on, the commit is a [conflict](Error::Conflict)
+    /// with the expected and the found version, and nothing is written; if it is gone, it is
+    /// [`NotFound`](Error::NotFound). Guards of event-sourced and of stored aggregates are the same.
+    ///
+    /// ```
+    /// # use cqrs_core::conformance::fixtures::{Account, AccountForm, Ledger};
+    /// # use cqrs_core::*;
+    /// /// Pays out of a ledger, as long as the account behind it is open.
+    /// async fn pay_out<U: UnitOfWork>(uow: &mut U, account: &str, ledger: &str) -> Result<()> {
+    ///     let account: Account = uow.get(account.to_owned()).await?;
+    ///     let mut ledger: Ledger = uow.get(ledger.to_owned()).await?;
+    ///     if account.closed {
+    ///         return Err(Error::other("the account is closed"));
+    ///     }
+    ///     ledger.transfer(-10);
+    ///     uow.guard(&account)?;
+    ///     uow.save(ledger)
+    /// }
+    /// ```
+    ///
+    /// # Transaction
+    ///
+    /// A commit with guards is a transaction. On Postgres it locks what is guarded against changes,
+    /// not against other guards, all of it in one order together with what is written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] for one that was never saved, or belongs to another tenant, and a
+    /// [`Usage`](crate::StoreErrorKind::Usage) error in a [read-only](crate::Store::read_only) unit
+    /// of work.
+    fn guard(&mut self, aggregate: &A) -> Result<()>;
+
     /// Loads an aggregate.
     ///
     /// # Errors

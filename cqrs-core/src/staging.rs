@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::aggregate::AggregateRoot;
 use crate::context::{Metadata, RequestContext, TenantId};
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::mapping::{ColumnError, ColumnRole, MappingError, Table, Value};
+use crate::mapping::{ColumnError, ColumnRole, ColumnValue, MappingError, Table, Value};
 use crate::payload::ContentHash;
 use crate::sourced::{self, NewSnapshot};
 
@@ -128,7 +128,7 @@ pub struct StagedWrite {
     /// write that changes children is no [`UpdateIfChanged`](Operation::UpdateIfChanged).
     pub children: Vec<ChildWrite>,
     /// Its events, at least one; none of an event-sourced aggregate that raised nothing, which
-    /// [`StagedWrites`] leave out.
+    /// [`StagedWrites`] leave out, and of a [guard](Self::guard).
     pub events: Vec<NewEvent>,
     /// The snapshot of an event-sourced aggregate that is due with it, to be written after the
     /// commit.
@@ -193,6 +193,36 @@ impl StagedWrite {
             context,
             now,
         )
+    }
+
+    /// Stages a guard: that an aggregate which is only read is still at the version at which it was
+    /// loaded. It has neither values nor events.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] for one that was never saved, and where the aggregate belongs to another
+    /// tenant than the context's; [`Error::Mapping`] where its id cannot be stored.
+    pub fn guard<A: AggregateRoot>(aggregate: &A, context: &RequestContext) -> Result<Self> {
+        let version = aggregate.root().version();
+        if version == 0 {
+            return Err(not_found::<A>(aggregate.id()));
+        }
+        let table = A::table();
+        let key = aggregate.id().to_value();
+        Ok(Self {
+            aggregate_type: A::TYPE,
+            aggregate_id: checked_id::<A>(aggregate.id())?,
+            table,
+            operation: Operation::Update,
+            key: key.map_err(|reason| table.key_error(reason))?,
+            tenant: owner(aggregate, context)?,
+            expected_version: version,
+            new_version: version,
+            row: Vec::new(),
+            children: Vec::new(),
+            events: Vec::new(),
+            snapshot: None,
+        })
     }
 
     fn stage<A: AggregateRoot>(
@@ -339,6 +369,7 @@ impl StagedWrite {
 /// them. After a read, which sends what is staged, the aggregate can be loaded and staged again.
 #[derive(Debug, Default)]
 pub struct StagedWrites {
+    guards: Vec<StagedWrite>,
     writes: Vec<StagedWrite>,
     aggregates: HashSet<(&'static str, String)>,
 }
@@ -371,6 +402,22 @@ impl StagedWrites {
         Ok(())
     }
 
+    /// Adds a [guard](StagedWrite::guard), which is checked before the writes.
+    pub fn push_guard(&mut self, guard: StagedWrite) {
+        self.guards.push(guard);
+    }
+
+    /// Takes all guards out.
+    pub fn take_guards(&mut self) -> Vec<StagedWrite> {
+        std::mem::take(&mut self.guards)
+    }
+
+    /// Whether there are guards.
+    #[must_use]
+    pub fn has_guards(&self) -> bool {
+        !self.guards.is_empty()
+    }
+
     /// Takes all writes out, in the order in which they were staged.
     pub fn take(&mut self) -> Vec<StagedWrite> {
         self.aggregates.clear();
@@ -383,7 +430,7 @@ impl StagedWrites {
         &self.writes
     }
 
-    /// Whether nothing is staged.
+    /// Whether no write is staged.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
@@ -474,7 +521,7 @@ fn framework_row(
         .iter()
         .map(|column| {
             let value = match column.role() {
-                ColumnRole::Version => crate::mapping::ColumnValue::to_value(&version),
+                ColumnRole::Version => ColumnValue::to_value(&version),
                 ColumnRole::Tenant => Ok(tenant.as_ref().map_or(Value::Null, |tenant| {
                     Value::Text(tenant.as_str().to_owned())
                 })),

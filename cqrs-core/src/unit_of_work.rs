@@ -20,8 +20,8 @@ use crate::store::{BoxFuture, WorkOnce};
 /// It is lazy: it holds no connection until it needs one, and `save` and `remove` only stage.
 /// Dropping it without a commit forgets what was staged and rolls back what was sent.
 ///
-/// The shortcuts [`get`](Self::get), [`query`](Self::query), [`save`](Self::save) and [`remove`](Self::remove) call the
-/// repository of the aggregate's type.
+/// The shortcuts [`get`](Self::get), [`query`](Self::query), [`save`](Self::save),
+/// [`guard`](Self::guard) and [`remove`](Self::remove) call the repository of the aggregate's type.
 pub trait UnitOfWork: Send + 'static {
     /// The repository of an aggregate type.
     type Repository<'u, A: AggregateRoot>: Repository<A> + EventHistory<A>
@@ -43,8 +43,8 @@ pub trait UnitOfWork: Send + 'static {
     ///
     /// # Errors
     ///
-    /// [`Conflict`](crate::Error::Conflict) where an aggregate is no longer at the version it was
-    /// loaded at, [`NotFound`](crate::Error::NotFound) where it is gone,
+    /// [`Conflict`](crate::Error::Conflict) where an aggregate, written or [guarded](Self::guard), is
+    /// no longer at the version it was loaded at, [`NotFound`](crate::Error::NotFound) where it is gone,
     /// [`AlreadyExists`](crate::Error::AlreadyExists) where a new one's id is taken,
     /// [`Store`](crate::Error::Store) where the store fails, a
     /// [`Usage`](crate::StoreErrorKind::Usage) error of a [read-only](crate::Store::read_only) one
@@ -274,6 +274,15 @@ pub trait UnitOfWork: Send + 'static {
     /// As [`Repository::save`].
     fn save<A: AggregateRoot>(&mut self, aggregate: A) -> Result<()> {
         self.repository::<A>().save(aggregate)
+    }
+
+    /// Guards an aggregate that is only read. See [`Repository::guard`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::guard`].
+    fn guard<A: AggregateRoot>(&mut self, aggregate: &A) -> Result<()> {
+        self.repository::<A>().guard(aggregate)
     }
 
     /// Stages a removal. See [`Repository::remove`].

@@ -124,7 +124,7 @@ impl<B: Backend> BulkStore for SqlStore<B> {
             while writes.peek().is_some() {
                 let batch = writes.by_ref().take(AT_ONCE).collect();
                 transaction
-                    .send(shared, batch, metadata, &projections)
+                    .send(shared, &[], batch, metadata, &projections)
                     .await?;
             }
             Ok(adopted)
@@ -256,7 +256,9 @@ async fn insert_and_project<B: Backend>(
             Ok(batch) if batch.is_empty() => break,
             Ok(batch) => {
                 inserted.rows += batch.len();
-                transaction.send(shared, batch, metadata, projections).await
+                transaction
+                    .send(shared, &[], batch, metadata, projections)
+                    .await
             }
             Err(cause) => Err(cause),
         };

@@ -117,6 +117,10 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
         })
     }
 
+    fn guard(&mut self, aggregate: &A) -> Result<()> {
+        self.unit_of_work.stage_guard(aggregate)
+    }
+
     fn remove(&mut self, mut aggregate: A) -> Result<()> {
         self.unit_of_work.stage(|interceptors, context, now| {
             interceptors.before_remove(&mut aggregate, context)?;

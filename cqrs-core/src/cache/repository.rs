@@ -118,6 +118,11 @@ impl<S: Store, A: AggregateRoot + Clone> Repository<A> for CachedRepository<S, A
         Err(Error::read_only())
     }
 
+    /// Refused: there is no commit to guard.
+    fn guard(&mut self, _: &A) -> Result<()> {
+        Err(Error::read_only())
+    }
+
     /// Refused: units of work write.
     fn remove(&mut self, _: A) -> Result<()> {
         Err(Error::read_only())

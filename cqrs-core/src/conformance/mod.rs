@@ -112,6 +112,7 @@ pub mod children;
 pub mod columns;
 pub mod conflicts;
 pub mod consistency;
+pub mod decisions;
 pub mod differential;
 pub mod execute;
 pub mod exports;

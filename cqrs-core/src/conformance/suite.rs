@@ -57,6 +57,16 @@ macro_rules! __conformance_rules {
                 all_or_nothing_with_a_taken_id
                 all_or_nothing_with_a_removal
             }
+            decisions {
+                a_decision_over_several_is_committed
+                a_decision_on_what_has_moved_is_a_conflict
+                a_decision_on_what_is_gone_is_not_found
+                every_guard_counts
+                what_cannot_be_guarded_is_refused
+                a_guard_and_a_save_go_together
+                a_guard_belongs_to_its_savepoint
+                decisions_that_cross_see_each_other
+            }
             consistency {
                 a_check_finds_nothing_where_rows_are_right
                 a_check_names_the_rows_that_differ

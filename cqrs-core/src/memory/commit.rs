@@ -17,6 +17,7 @@ use crate::unit_of_work::CommitReceipt;
 pub(super) struct Commit {
     pub(super) shared: Arc<Shared>,
     pub(super) metadata: Metadata,
+    pub(super) guards: Vec<StagedWrite>,
     pub(super) writes: Vec<StagedWrite>,
     pub(super) record: Option<Record>,
 }
@@ -68,6 +69,9 @@ impl Commit {
     fn plan(&self, state: &State) -> Result<Plan> {
         // The overlay of the reads is not good enough: others may have committed since.
         let mut overlay = Overlay::default();
+        for guard in self.guards.iter().filter(|guard| !self.is_written(guard)) {
+            overlay.check(state, guard)?;
+        }
         let mut written = Vec::with_capacity(self.writes.len());
         for write in &self.writes {
             if overlay.write(state, write, &self.metadata)? {
@@ -80,6 +84,14 @@ impl Commit {
             written,
             after: state.end(),
         })
+    }
+
+    /// Whether the aggregate of a guard is also written: the write says at which version it is.
+    fn is_written(&self, guard: &StagedWrite) -> bool {
+        let same = |write: &StagedWrite| {
+            write.aggregate_type == guard.aggregate_type && write.aggregate_id == guard.aggregate_id
+        };
+        self.writes.iter().any(same)
     }
 
     fn finish(&self, state: &mut State, plan: Plan) -> Result<CommitReceipt> {

@@ -94,10 +94,10 @@ impl Overlay {
     ) -> Result<bool> {
         let key = Key::new(vec![write.key.clone()]);
         let table = write.table.name();
-        let current = self.row(state, table, &key).cloned();
+        let mut removed = None;
         let row = if write.operation == Operation::Insert {
             let identity = (write.aggregate_type, write.aggregate_id.clone());
-            if current.is_some()
+            if self.row(state, table, &key).is_some()
                 || state.has_stream(write.aggregate_type, &write.aggregate_id)
                 || !self.inserted.insert(identity)
             {
@@ -110,33 +110,53 @@ impl Overlay {
                 children,
             )))
         } else {
-            let current = current
-                .as_ref()
-                .filter(|row| is_visible(write, row.values()))
-                .ok_or_else(|| write.not_found())?;
-            let found = version(write.table, current.values());
-            if found != write.expected_version {
-                let own = self.rows.get(table);
-                return Err(match own.is_some_and(|rows| rows.contains_key(&key)) {
-                    true => write.saved_before(),
-                    false => write.conflict(found),
-                });
-            }
+            let current = self.expected(state, write, &key)?;
             match change(write, current.values()) {
                 Change::Nothing => return Ok(false),
                 Change::Replace(row) => {
                     let children = children(write, current);
                     Some(Arc::new(ValueRow::with_children(row, children)))
                 }
-                Change::Delete => None,
+                Change::Delete => {
+                    removed = Some(current.clone());
+                    None
+                }
             }
         };
-        let left = row.as_ref().or(current.as_ref());
+        let left = row.as_ref().or(removed.as_ref());
         let kind = write.operation.into();
         self.revisions
             .keep(write, kind, metadata, left.map(|row| &**row));
         self.rows.entry(table).or_default().insert(key, row);
         Ok(true)
+    }
+
+    /// Checks that the row of a guard is at its version.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub(super) fn check(&self, state: &State, guard: &StagedWrite) -> Result<()> {
+        let key = Key::new(vec![guard.key.clone()]);
+        self.expected(state, guard, &key).map(drop)
+    }
+
+    /// The row, at the version that the write expects.
+    fn expected<'a>(&'a self, state: &'a State, write: &StagedWrite, key: &Key) -> Result<&'a Row> {
+        let table = write.table.name();
+        let current = self
+            .row(state, table, key)
+            .filter(|row| is_visible(write, row.values()))
+            .ok_or_else(|| write.not_found())?;
+        let found = version(write.table, current.values());
+        if found == write.expected_version {
+            return Ok(current);
+        }
+        let own = self.rows.get(table);
+        Err(match own.is_some_and(|rows| rows.contains_key(key)) {
+            true => write.saved_before(),
+            false => write.conflict(found),
+        })
     }
 }
 

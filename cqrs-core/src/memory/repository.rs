@@ -76,6 +76,10 @@ impl<A: AggregateRoot> Repository<A> for InMemoryRepository<'_, A> {
         self.unit_of_work.stage_save(aggregate)
     }
 
+    fn guard(&mut self, aggregate: &A) -> Result<()> {
+        self.unit_of_work.stage_guard(aggregate)
+    }
+
     fn remove(&mut self, aggregate: A) -> Result<()> {
         self.unit_of_work.stage_remove(aggregate)
     }

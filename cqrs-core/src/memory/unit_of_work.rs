@@ -40,6 +40,8 @@ pub struct InMemoryUnitOfWork {
     span: tracing::Span,
     inline: Inline<InMemoryTransaction>,
     staged: StagedWrites,
+    /// The guards that were checked against the overlay.
+    guards: Vec<StagedWrite>,
     /// The writes that are in the overlay.
     flushed: Vec<StagedWrite>,
     overlay: Overlay,
@@ -59,6 +61,7 @@ enum Access {
 
 #[derive(Debug)]
 struct Savepoint {
+    guards: usize,
     flushed: usize,
     overlay: Overlay,
     hooks: HooksMark,
@@ -73,6 +76,7 @@ impl InMemoryUnitOfWork {
             span: context.span("unit of work"),
             context,
             staged: StagedWrites::default(),
+            guards: Vec::new(),
             flushed: Vec::new(),
             overlay: Overlay::default(),
             failed: None,
@@ -112,6 +116,14 @@ impl InMemoryUnitOfWork {
         let now = self.shared.clock.now();
         self.staged
             .push(StagedWrite::remove(aggregate, context, now)?)
+    }
+
+    pub(super) fn stage_guard<A: AggregateRoot>(&mut self, aggregate: &A) -> Result<()> {
+        self.check_usable()?;
+        self.check_writable()?;
+        let guard = StagedWrite::guard(aggregate, &self.context)?;
+        self.staged.push_guard(guard);
+        Ok(())
     }
 
     /// Everything that the commit is about to write.
@@ -177,6 +189,13 @@ impl InMemoryUnitOfWork {
             let snapshot = snapshot.get_or_insert_with(|| Box::new(state.snapshot()));
             return read(snapshot, &self.overlay, &self.context);
         }
+        for guard in self.staged.take_guards() {
+            if let Err(error) = self.overlay.check(&state, &guard) {
+                self.failed = Some(Spent::by(&error));
+                return Err(error);
+            }
+            self.guards.push(guard);
+        }
         for write in self.staged.take() {
             if let Err(error) = self.overlay.write(&state, &write, self.context.metadata()) {
                 self.failed = Some(Spent::by(&error));
@@ -203,6 +222,8 @@ impl InMemoryUnitOfWork {
 
     /// Commits what is staged.
     async fn write(mut self) -> Result<CommitReceipt> {
+        let mut guards = std::mem::take(&mut self.guards);
+        guards.extend(self.staged.take_guards());
         let mut writes = std::mem::take(&mut self.flushed);
         writes.extend(self.staged.take());
         let record = self.record.take();
@@ -214,6 +235,7 @@ impl InMemoryUnitOfWork {
         let commit = Commit {
             shared: self.shared,
             metadata: self.context.metadata().clone(),
+            guards,
             writes,
             record,
         };
@@ -268,6 +290,7 @@ impl UnitOfWork for InMemoryUnitOfWork {
     async fn begin_savepoint(&mut self) -> Result<()> {
         self.flushed(|_, _, _| Ok(()))?;
         self.savepoints.push(Savepoint {
+            guards: self.guards.len(),
             flushed: self.flushed.len(),
             overlay: self.overlay.clone(),
             hooks: self.hooks.mark(),
@@ -284,7 +307,9 @@ impl UnitOfWork for InMemoryUnitOfWork {
 
     async fn roll_back_savepoint(&mut self) -> Result<()> {
         let savepoint = self.savepoints.pop().ok_or_else(Error::no_savepoint)?;
+        self.staged.take_guards();
         self.staged.take();
+        self.guards.truncate(savepoint.guards);
         self.flushed.truncate(savepoint.flushed);
         self.overlay = savepoint.overlay;
         self.hooks.forget_after(savepoint.hooks);

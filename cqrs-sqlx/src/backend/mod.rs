@@ -327,10 +327,12 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         metadata: &Metadata,
     ) -> impl Future<Output = Committed> + Send;
 
-    /// Applies writes within a transaction.
+    /// Checks guards and applies writes within a transaction. Until it ends, nobody changes what is
+    /// guarded.
     fn apply_writes(
         connection: &mut Self::Connection,
         statements: &Statements,
+        guards: &[StagedWrite],
         writes: &[StagedWrite],
         metadata: &Metadata,
         returned: Returned,

@@ -115,6 +115,13 @@ impl<B: Backend> SqlUnitOfWork<B> {
         self.staged.push(write)
     }
 
+    pub(crate) fn stage_guard<A: AggregateRoot>(&mut self, aggregate: &A) -> Result<()> {
+        self.check_writable()?;
+        let guard = StagedWrite::guard(aggregate, &self.context)?;
+        self.staged.push_guard(guard);
+        Ok(())
+    }
+
     fn check_writable(&self) -> Result<()> {
         match self.access {
             Access::Write => Ok(()),
@@ -317,11 +324,13 @@ impl<B: Backend> SqlUnitOfWork<B> {
             }
         };
         let mut done = transaction.look().await;
-        if done.is_ok() && !self.staged.is_empty() {
+        if done.is_ok() && (self.staged.has_guards() || !self.staged.is_empty()) {
+            let guards = self.staged.take_guards();
             let writes = self.staged.take();
             done = transaction
                 .send(
                     &self.shared,
+                    &guards,
                     writes,
                     self.context.metadata(),
                     &self.projections,
@@ -379,7 +388,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
         let _changing = self.changing();
         let alone = !self.projections.reads(self.staged.as_slice());
         // Policies need to know the tenant before the statement begins.
-        let alone = alone && !self.shared.row_level_security;
+        let alone = alone && !self.shared.row_level_security && !self.staged.has_guards();
         if matches!(self.state, State::Idle) && self.record.is_none() && alone {
             if self.staged.is_empty() {
                 return Ok(Written::default());
@@ -507,6 +516,7 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
     }
 
     async fn roll_back_savepoint(&mut self) -> Result<()> {
+        self.staged.take_guards();
         self.staged.take();
         let mut transaction = match self.take() {
             State::Open(transaction) => transaction,

@@ -147,10 +147,11 @@ impl<B: Backend> Transaction<B> {
             .await
     }
 
-    /// Sends writes.
+    /// Sends guards, then writes.
     pub(crate) async fn send(
         &mut self,
         shared: &Shared<B>,
+        guards: &[StagedWrite],
         writes: Vec<StagedWrite>,
         metadata: &Metadata,
         projections: &Inline<SqlTransaction<B>>,
@@ -161,7 +162,8 @@ impl<B: Backend> Transaction<B> {
         } else {
             Returned::Positions
         };
-        let new = B::apply_writes(connection, &shared.statements, &writes, metadata, returned)
+        let statements = &shared.statements;
+        let new = B::apply_writes(connection, statements, guards, &writes, metadata, returned)
             .await
             .map_err(|cause| self.own_conflict(cause))?;
         self.written.events.extend(new.events);

@@ -104,6 +104,65 @@ async fn a_command_on_a_stream_is_two_statements() {
 }
 
 #[tokio::test]
+async fn a_decision_over_two_costs_the_transaction_and_the_guard() {
+    let (_database, proxy, store) = counted().await;
+    let context = stores::tenant("north");
+    let row = Parcel::register("a");
+    let id = domain::id(&row);
+    for number in ["a", "b"] {
+        let mut stream = Ledger::unopened(number);
+        stream.open("ann");
+        let mut uow = store.unit_of_work(&context);
+        uow.save(stream).unwrap();
+        let _ = uow.commit().await.unwrap();
+    }
+    let mut uow = store.unit_of_work(&context);
+    uow.save(row).unwrap();
+    let _ = uow.commit().await.unwrap();
+
+    let mut uow = store.unit_of_work(&context);
+    let row: Parcel = uow.get(id).await.unwrap();
+    let read: Ledger = uow.get("a".to_owned()).await.unwrap();
+    let cost = async |uow: cqrs_sqlx::PgUnitOfWork| {
+        let before = proxy.counts();
+        let _ = uow.commit().await.unwrap();
+        let cost = proxy.counts().since(&before).statements;
+        (cost, proxy.statements_since(&before))
+    };
+    let written = async || {
+        let mut uow = store.unit_of_work(&context);
+        let mut written: Ledger = uow.get("b".to_owned()).await.unwrap();
+        written.transfer(1);
+        uow.save(written).unwrap();
+        uow
+    };
+    let (alone, sent) = cost(written().await).await;
+    assert_eq!(alone, 1, "{sent:#?}");
+    let mut uow = written().await;
+    uow.guard(&row).unwrap();
+    let (of_row, sent) = cost(uow).await;
+    assert_eq!(
+        of_row, 5,
+        "BEGIN, guard, version, events, COMMIT: {sent:#?}"
+    );
+    let mut uow = written().await;
+    uow.guard(&read).unwrap();
+    let (of_stream, sent) = cost(uow).await;
+    assert_eq!(
+        of_stream, 5,
+        "BEGIN, lock, versions, events, COMMIT: {sent:#?}"
+    );
+    // A row that is written under a guard is still one statement with its events.
+    let mut uow = store.unit_of_work(&context);
+    let mut parcel: Parcel = uow.get(id).await.unwrap();
+    parcel.weigh(1);
+    uow.save(parcel).unwrap();
+    uow.guard(&read).unwrap();
+    let (of_both, sent) = cost(uow).await;
+    assert_eq!(of_both, 5, "BEGIN, row, lock, versions, COMMIT: {sent:#?}");
+}
+
+#[tokio::test]
 async fn a_command_with_several_events_is_one_statement() {
     let (_database, proxy, store) = counted().await;
     let context = stores::tenant("north");

@@ -38,13 +38,14 @@ macro_rules! aggregate {
         }
 
         impl $name {
-            /// Stages a change of one of the four kinds.
+            /// Stages a guard, or a change of one of the four kinds.
             fn change(mut self, uow: &mut PgUnitOfWork, how: u64) -> cqrs_core::Result<()> {
                 match how % 8 {
                     // It is gone for good.
                     0 => return uow.remove(self),
                     1 => {}
-                    2..5 => self.count += 1,
+                    2 => return uow.guard(&self),
+                    3..5 => self.count += 1,
                     _ => {
                         self.count += 1;
                         self.root.raise($event::Said);

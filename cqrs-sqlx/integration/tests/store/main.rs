@@ -11,6 +11,7 @@ mod cancellation;
 mod children;
 mod concurrency;
 mod deadlocks;
+mod decisions;
 mod inline;
 mod locks;
 mod lost_connection;

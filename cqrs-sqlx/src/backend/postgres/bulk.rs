@@ -111,7 +111,7 @@ async fn insert_by_arrays(
             return Ok(inserted);
         }
         let returned = Returned::Positions;
-        let written = write::apply(session, statements, &batch, metadata, returned)
+        let written = write::apply(session, statements, &[], &batch, metadata, returned)
             .await
             .map_err(write::Failure::into_error)?;
         inserted.rows += batch.len();

@@ -316,11 +316,12 @@ impl Backed for Postgres {
     async fn apply_writes(
         session: &mut Session,
         statements: &Statements,
+        guards: &[StagedWrite],
         writes: &[StagedWrite],
         metadata: &Metadata,
         returned: Returned,
     ) -> Result<Written> {
-        write::apply(session, statements, writes, metadata, returned)
+        write::apply(session, statements, guards, writes, metadata, returned)
             .await
             .map_err(write::Failure::into_error)
     }

@@ -16,7 +16,7 @@
 //!
 //! Several aggregates, or one whose children change, are one transaction: one statement for each
 //! table and operation, with arrays, and one for all events. Rows are locked in one order, by table
-//! and id.
+//! and id, those that are only guarded among them; streams come after all rows.
 
 mod append;
 mod children;
@@ -27,12 +27,15 @@ mod sql;
 
 pub(super) use self::sql::placeholders;
 
+use std::sync::Arc;
+
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{Envelope, Error, Metadata, Position};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
 use uuid::Uuid;
 
+use self::groups::Locked;
 use self::guard::Guard;
 use self::history::Kept;
 use super::events;
@@ -111,7 +114,16 @@ async fn commit_several(
     super::transaction::begin::<sqlx::Postgres>(&mut session.connection, Some(begin))
         .await
         .map_err(|cause| failure(cause, &all))?;
-    match apply(session, statements, writes, metadata, Returned::Positions).await {
+    match apply(
+        session,
+        statements,
+        &[],
+        writes,
+        metadata,
+        Returned::Positions,
+    )
+    .await
+    {
         Ok(written) => {
             super::transaction::commit::<sqlx::Postgres>(&mut session.connection)
                 .await
@@ -170,27 +182,30 @@ async fn write_one(
     written(&[write], rows, returned)
 }
 
-/// Applies writes within a transaction.
+/// Checks guards and applies writes within a transaction.
 pub(super) async fn apply(
     session: &mut Session,
     statements: &Statements,
+    guards: &[StagedWrite],
     writes: &[StagedWrite],
     metadata: &Metadata,
     returned: Returned,
 ) -> Outcome<Written> {
+    let (read, guarded): (Vec<_>, Vec<_>) = guards.iter().partition(|guard| guard.is_sourced());
+    let groups = groups::of(writes);
+    for rows in groups::locked_first(&groups, &guarded) {
+        lock(session, statements, &rows).await?;
+    }
     if let [write] = writes
         && !write.is_sourced()
         && !keeps_changed_children(write)
     {
         let written = write_one(session, statements, write, metadata, returned).await?;
         children::apply(session, statements, writes).await?;
+        append::hold(session, &read, &[]).await?;
         return Ok(written);
     }
     let mut unchanged: Vec<&StagedWrite> = Vec::new();
-    let groups = groups::of(writes);
-    for rows in groups::locked_first(&groups) {
-        lock(session, statements, &rows).await?;
-    }
     for group in &groups {
         if groups::deletes(group[0]) && group[0].table.keeps_history() {
             // One that is not at its version is not deleted either.
@@ -209,10 +224,7 @@ pub(super) async fn apply(
         }
     }
     let streams: Vec<&StagedWrite> = writes.iter().filter(|write| write.is_sourced()).collect();
-    append::lock(session, &streams).await?;
-    let begun = |write: &&&StagedWrite| write.operation != Operation::Insert;
-    let continued: Vec<&StagedWrite> = streams.iter().filter(begun).copied().collect();
-    append::check(session, &continued, &[]).await?;
+    append::hold(session, &read, &streams).await?;
     let changed: Vec<&StagedWrite> = writes
         .iter()
         .filter(|write| !is_among(&unchanged, write))
@@ -286,7 +298,7 @@ async fn refused(session: &mut Session, writes: &[&StagedWrite], rows: &[PgRow])
     {
         return Failure::Refused(new.already_exists());
     }
-    match append::check(session, &refused, &added).await {
+    match append::check(session, &refused, &added, append::Lock::No).await {
         Ok(()) => Failure::Refused(Error::other("events were not added to the log")),
         Err(failure) => failure,
     }
@@ -310,27 +322,47 @@ fn written(writes: &[&StagedWrite], rows: Vec<PgRow>, returned: Returned) -> Out
     })
 }
 
-/// Locks the rows of these writes of one table, in their order.
-async fn lock(
-    session: &mut Session,
-    statements: &Statements,
-    writes: &[&StagedWrite],
-) -> Outcome<()> {
+/// Locks rows of one table in their order, and checks those that are guarded.
+async fn lock(session: &mut Session, statements: &Statements, rows: &Locked<'_>) -> Outcome<()> {
+    let (writes, strength) = (&rows.writes, rows.strength);
     let table = writes[0].table;
-    let deletes = writes.iter().any(|write| groups::deletes(write));
-    let shape = if deletes {
-        "lock rows to delete"
-    } else {
-        "lock rows"
-    };
-    let text = statements.get(table, shape, || sql::lock(table, deletes));
+    let text = statements.get(table, strength.shape(), || sql::lock(table, strength));
+    let versions = versions(session, &text, writes).await?;
+    for (write, found) in writes.iter().zip(versions) {
+        if groups::is_guard(write) {
+            match found {
+                None => return Err(write.not_found().into()),
+                Some(found) if found == write.expected_version => {}
+                Some(found) => return Err(write.conflict(found).into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The versions of the rows of these writes, from a statement that selects those that are there with
+/// their places.
+async fn versions(
+    session: &mut Session,
+    text: &Arc<str>,
+    writes: &[&StagedWrite],
+) -> Outcome<Vec<Option<u64>>> {
     let mut arguments = PgArguments::default();
     guard::bind_arrays(&mut arguments, writes, Guard::AnyVersion)?;
-    query(&text, arguments)
-        .execute(&mut session.connection)
+    let rows = query(text, arguments)
+        .fetch_all(&mut session.connection)
         .await
-        .map(drop)
-        .map_err(|cause| failure(cause, writes))
+        .map_err(|cause| failure(cause, writes))?;
+    let mut versions: Vec<Option<u64>> = vec![None; writes.len()];
+    for row in &rows {
+        let read = || -> sqlx::Result<(i64, i64)> { Ok((row.try_get(0)?, row.try_get(1)?)) };
+        let (ordinality, version) = read().map_err(|cause| failure(cause, writes))?;
+        let place = usize::try_from(ordinality - 1).ok();
+        if let Some(slot) = place.and_then(|place| versions.get_mut(place)) {
+            *slot = Some(u64::try_from(version).unwrap_or(0));
+        }
+    }
+    Ok(versions)
 }
 
 /// Writes the rows of a group; returns the writes that changed no row.
@@ -395,23 +427,7 @@ async fn explain(
             guard::sql_of_arrays(TenantSite::GuardVersion, table, Guard::AnyVersion),
         )
     });
-    let mut arguments = PgArguments::default();
-    guard::bind_arrays(&mut arguments, writes, Guard::AnyVersion)?;
-    let rows = query(&text, arguments)
-        .fetch_all(&mut session.connection)
-        .await
-        .map_err(|cause| failure(cause, writes))?;
-    let mut versions: Vec<Option<u64>> = vec![None; writes.len()];
-    for row in &rows {
-        let read = || -> sqlx::Result<(i64, i64)> { Ok((row.try_get(0)?, row.try_get(1)?)) };
-        let (ordinality, version) = read().map_err(|cause| failure(cause, writes))?;
-        if let Some(slot) = usize::try_from(ordinality - 1)
-            .ok()
-            .and_then(|index| versions.get_mut(index))
-        {
-            *slot = Some(u64::try_from(version).unwrap_or(0));
-        }
-    }
+    let versions = versions(session, &text, writes).await?;
     for (write, found) in writes.iter().zip(versions) {
         match found {
             None => return Err(write.not_found().into()),

@@ -271,10 +271,12 @@ impl Backed for Sqlite {
     async fn apply_writes(
         connection: &mut SqliteConnection,
         statements: &Statements,
+        guards: &[StagedWrite],
         writes: &[StagedWrite],
         metadata: &Metadata,
         returned: Returned,
     ) -> Result<Written> {
+        write::check(connection, statements, guards).await?;
         write::apply(connection, statements, writes, metadata, returned).await
     }
 

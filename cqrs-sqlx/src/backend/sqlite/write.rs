@@ -67,6 +67,26 @@ pub(super) async fn commit(
     }
 }
 
+/// Checks guards within a transaction.
+pub(super) async fn check(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    guards: &[StagedWrite],
+) -> Result<()> {
+    for guard in guards {
+        if guard.is_sourced() {
+            append::check(connection, statements, guard).await?;
+            continue;
+        }
+        match version(connection, statements, guard).await? {
+            Some(found) if found == guard.expected_version => {}
+            Some(found) => return Err(guard.conflict(found)),
+            None => return Err(guard.not_found()),
+        }
+    }
+    Ok(())
+}
+
 /// Applies writes within a transaction.
 pub(super) async fn apply(
     connection: &mut SqliteConnection,

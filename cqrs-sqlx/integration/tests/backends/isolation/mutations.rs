@@ -185,6 +185,9 @@ async fn check_writes<K: Locking>(
             leaks.push(format!("several: {several}: rows were written"));
         }
     }
+    let mut uow = store.unit_of_work(&stores::tenant("north"));
+    uow.guard(&first).unwrap();
+    check!(leaks, uow.commit().await, Err(Error::NotFound { .. }));
     // The other tenant's rows are not even locked.
     let locked = K::lock(&fresh.url, "SELECT 1 FROM parcel FOR UPDATE").await;
     let mut uow = store.unit_of_work(&stores::tenant("north"));

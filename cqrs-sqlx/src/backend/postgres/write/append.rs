@@ -7,11 +7,14 @@
 //! ```sql
 //! INSERT INTO cqrs_event (...) SELECT $1, ... FROM cqrs_event AS h
 //! WHERE h.aggregate_type = $7 AND h.aggregate_id = $8 AND h.aggregate_version = $10 - 1
-//!   AND h.tenant_id = $6
+//!   AND h.tenant_id = $6 AND pg_advisory_xact_lock(...) IS NOT NULL
 //! RETURNING position
 //! ```
 //!
-//! Only where it is refused, a second statement asks for the version.
+//! Only where it is refused, a second statement asks for the version. The lock is there for those who
+//! guard the stream: they hold it shared, so that nothing is appended until their commit is over.
+
+use std::collections::BTreeMap;
 
 use cqrs_core::staging::{ChangeMarker, Operation, StagedWrite};
 use cqrs_core::{Metadata, Result, TenantId};
@@ -50,6 +53,10 @@ pub(super) async fn one(
         [event] => events::bind_event(&mut arguments, event)?,
         several => events::bind_events(&mut arguments, &several.iter().collect::<Vec<_>>())?,
     }
+    if !is_new {
+        bind(&mut arguments, LOCK)?;
+        bind(&mut arguments, hash(write))?;
+    }
     let appended = query(&text, arguments)
         .fetch_all(&mut session.connection)
         .await;
@@ -59,7 +66,7 @@ pub(super) async fn one(
         Err(cause) if !is_new && error::is_stream_taken(&cause) => {}
         Err(cause) => return Err(failure(cause, &[write])),
     }
-    check(session, &[write], &[]).await?;
+    check(session, &[write], &[], Lock::No).await?;
     // It was refused, and now is as expected: the event before it has come to be meanwhile.
     Err(write.conflict(write.expected_version).into())
 }
@@ -107,6 +114,10 @@ fn one_sql(is_new: bool, several: bool, is_tenant: bool) -> String {
             guard.push_str(" AND ");
             guard.push_str(&own);
         }
+        let (class, key) = (first + 7, first + 8);
+        guard.push_str(&format!(
+            " AND pg_advisory_xact_lock(${class}, ${key}) IS NOT NULL"
+        ));
     }
     let from = match from.as_slice() {
         [] => String::new(),
@@ -124,29 +135,67 @@ fn one_sql(is_new: bool, several: bool, is_tenant: bool) -> String {
     )
 }
 
-/// Locks several streams in one order, so that two transactions that append to the same ones do not
-/// wait for each other.
-pub(super) async fn lock(session: &mut Session, writes: &[&StagedWrite]) -> Outcome<()> {
-    if writes.len() < 2 {
-        return Ok(());
-    }
-    let mut streams: Vec<i32> = writes.iter().map(|write| hash(write)).collect();
-    streams.sort_unstable();
-    streams.dedup();
+/// Locks streams, and compares their versions with those that are expected: nobody else appends to
+/// them until the transaction ends.
+///
+/// What a lone write has read meanwhile is no matter, since the log refuses its events then. Nothing
+/// refuses those of a guard: so its version is read after the lock, by a statement that sees all that
+/// was committed under it.
+pub(super) async fn hold(
+    session: &mut Session,
+    guards: &[&StagedWrite],
+    writes: &[&StagedWrite],
+) -> Outcome<()> {
+    let lock_with_the_check = if guards.is_empty() && writes.len() < 2 {
+        Lock::Yes
+    } else {
+        lock(session, guards, writes).await?;
+        Lock::No
+    };
+    let begun = |write: &&StagedWrite| write.operation != Operation::Insert;
+    let expected = guards.iter().chain(writes).copied().filter(begun);
+    let expected: Vec<&StagedWrite> = expected.collect();
+    check(session, &expected, &[], lock_with_the_check).await
+}
+
+/// Locks streams in one order, so that two transactions that meet on the same ones do not wait for
+/// each other.
+async fn lock(
+    session: &mut Session,
+    guards: &[&StagedWrite],
+    writes: &[&StagedWrite],
+) -> Outcome<()> {
+    let mut streams: BTreeMap<i32, bool> = guards.iter().map(|guard| (hash(guard), true)).collect();
+    streams.extend(writes.iter().map(|write| (hash(write), false)));
     let mut arguments = PgArguments::default();
     bind(&mut arguments, LOCK)?;
-    bind(&mut arguments, streams)?;
-    let text = "SELECT pg_advisory_xact_lock($1, k) FROM unnest($2::int4[]) AS k";
+    bind(
+        &mut arguments,
+        streams.keys().copied().collect::<Vec<i32>>(),
+    )?;
+    bind(
+        &mut arguments,
+        streams.values().copied().collect::<Vec<bool>>(),
+    )?;
+    let text = "SELECT CASE WHEN is_read THEN pg_advisory_xact_lock_shared($1, k) \
+         ELSE pg_advisory_xact_lock($1, k) END FROM unnest($2::int4[], $3::bool[]) AS s(k, is_read)";
     query(&text.into(), arguments)
         .execute(&mut session.connection)
         .await
         .map(drop)
-        .map_err(|cause| failure(cause, writes))
+        .map_err(|cause| failure(cause, &[guards, writes].concat()))
 }
 
 fn hash(write: &StagedWrite) -> i32 {
     let text = write.aggregate_type.bytes().chain([0]);
     stable_hash(text.chain(write.aggregate_id.bytes()))
+}
+
+/// Whether a check also locks the stream, of which there is one then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lock {
+    Yes,
+    No,
 }
 
 /// Compares the versions of streams with those that writes expect, without the events that the
@@ -155,13 +204,18 @@ pub(super) async fn check(
     session: &mut Session,
     writes: &[&StagedWrite],
     added: &[Uuid],
+    lock: Lock,
 ) -> Outcome<()> {
-    if writes.is_empty() {
+    let Some(first) = writes.first() else {
         return Ok(());
-    }
+    };
+    let locked = match lock {
+        Lock::Yes => ", pg_advisory_xact_lock($5, $6)",
+        Lock::No => "",
+    };
     let own = tenancy::equals(TenantSite::StreamVersion, "e.tenant_id", "g.tenant");
     let text = format!(
-        "SELECT g.ordinality, last.aggregate_version, last.event_type \
+        "SELECT g.ordinality, last.aggregate_version, last.event_type{locked} \
          FROM unnest($1::text[], $2::text[], $3::text[]) \
          WITH ORDINALITY AS g(kind, id, tenant, ordinality), \
          LATERAL (SELECT e.aggregate_version, e.event_type FROM cqrs_event AS e \
@@ -172,6 +226,10 @@ pub(super) async fn check(
     let mut arguments = PgArguments::default();
     bind_streams(&mut arguments, writes)?;
     bind(&mut arguments, added)?;
+    if lock == Lock::Yes {
+        bind(&mut arguments, LOCK)?;
+        bind(&mut arguments, hash(first))?;
+    }
     let rows = query(&text.into(), arguments)
         .fetch_all(&mut session.connection)
         .await

@@ -1,5 +1,5 @@
-//! The order of a commit of several aggregates: which writes are one statement, and which rows are
-//! locked before.
+//! The order of a commit of several aggregates: which writes are one statement, and which rows,
+//! written or guarded, are locked before.
 //!
 //! Units of work that meet on the same rows must lock them in the same order, or they deadlock.
 //! That order is by table, and by id within one. A statement locks its rows in the order of their
@@ -7,6 +7,8 @@
 //! one, the rows are locked by statements of their own first.
 
 use cqrs_core::staging::{Operation, StagedWrite};
+
+use super::sql::Strength;
 
 /// The writes of each table and operation, each in the order of their ids. Event-sourced aggregates
 /// have no rows.
@@ -42,39 +44,71 @@ pub(super) fn of(writes: &[StagedWrite]) -> Vec<Vec<&StagedWrite>> {
     groups
 }
 
-/// The writes whose rows are locked before the statements of the groups, by table: none where the
-/// statements themselves lock in that order.
-pub(super) fn locked_first<'w>(groups: &[Vec<&'w StagedWrite>]) -> Vec<Vec<&'w StagedWrite>> {
+/// Rows of one table that are locked at once, in this order.
+pub(super) struct Locked<'w> {
+    pub(super) writes: Vec<&'w StagedWrite>,
+    pub(super) strength: Strength,
+}
+
+/// The rows that are locked before the statements of the groups: those of guards, and those of
+/// writes unless their statements lock in the order of all.
+pub(super) fn locked_first<'w>(
+    groups: &[Vec<&'w StagedWrite>],
+    guards: &[&'w StagedWrite],
+) -> Vec<Locked<'w>> {
     let locking: Vec<&Vec<&StagedWrite>> = groups
         .iter()
         .filter(|group| group[0].operation != Operation::Insert)
         .collect();
     let names = || locking.iter().map(|group| group[0].table.name());
-    if names().is_sorted_by(|a, b| a < b) {
+    if guards.is_empty() && names().is_sorted_by(|a, b| a < b) {
         return Vec::new();
     }
-    let mut tables: Vec<&str> = names().collect();
+    let guarded = || guards.iter().map(|guard| guard.table.name());
+    let mut tables: Vec<&str> = names().chain(guarded()).collect();
     tables.sort_unstable();
     tables.dedup();
     // What comes last may as well be locked by its only statement.
     if let Some(last) = tables.last()
         && names().filter(|name| name == last).count() == 1
+        && !guarded().any(|name| name == *last)
     {
         tables.pop();
     }
     let rows = |table| {
-        let groups = locking
-            .iter()
-            .filter(|group| group[0].table.name() == table);
-        let mut rows: Vec<&StagedWrite> = groups.flat_map(|group| group.iter().copied()).collect();
-        sort_by_id(&mut rows);
-        rows
+        let written = locking.iter().flat_map(|group| group.iter());
+        let mut writes: Vec<&StagedWrite> = written
+            .chain(guards)
+            .copied()
+            .filter(|write| write.table.name() == table)
+            .collect();
+        sort_by_id(&mut writes);
+        let strength = writes.iter().map(|write| strength(write)).max();
+        Locked {
+            writes,
+            strength: strength.unwrap_or(Strength::Guard),
+        }
     };
     tables.into_iter().map(rows).collect()
 }
 
+/// Whether the row is only guarded.
+pub(super) fn is_guard(write: &StagedWrite) -> bool {
+    write.events.is_empty()
+}
+
+fn strength(write: &StagedWrite) -> Strength {
+    if is_guard(write) {
+        Strength::Guard
+    } else if deletes(write) {
+        Strength::Delete
+    } else {
+        Strength::Change
+    }
+}
+
 /// Whether the row is deleted, not only marked as deleted.
-pub(super) fn deletes(write: &StagedWrite) -> bool {
+fn deletes(write: &StagedWrite) -> bool {
     write.operation == Operation::Remove && !write.table.is_soft_delete()
 }
 
@@ -93,7 +127,11 @@ fn sort_by_id(writes: &mut [&StagedWrite]) {
 mod tests {
     use std::sync::LazyLock;
 
+    use chrono::DateTime;
     use cqrs_core::mapping::{Table, Value};
+    use cqrs_core::payload::ContentHash;
+    use cqrs_core::staging::NewEvent;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -116,9 +154,41 @@ mod tests {
             new_version: 2,
             row: Vec::new(),
             children: Vec::new(),
-            events: Vec::new(),
+            events: vec![event()],
             snapshot: None,
         }
+    }
+
+    fn guard(table: &'static Table, id: &str) -> StagedWrite {
+        StagedWrite {
+            events: Vec::new(),
+            ..write(table, Update, id)
+        }
+    }
+
+    fn event() -> NewEvent {
+        NewEvent {
+            event_id: Uuid::nil(),
+            aggregate_version: 2,
+            event_type: "a.changed",
+            schema_version: 1,
+            payload: String::new(),
+            content_hash: ContentHash::of(""),
+            occurred_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn locked(writes: &[StagedWrite], guards: &[StagedWrite]) -> Vec<String> {
+        let guards: Vec<&StagedWrite> = guards.iter().collect();
+        let locked = locked_first(&of(writes), &guards);
+        let text = |rows: &Locked<'_>| {
+            let ids = ids(std::slice::from_ref(&rows.writes)).concat();
+            match rows.strength {
+                Strength::Change => ids,
+                other => format!("{ids}: {other:?}"),
+            }
+        };
+        locked.iter().map(text).collect()
     }
 
     fn ids(groups: &[Vec<&StagedWrite>]) -> Vec<String> {
@@ -139,7 +209,7 @@ mod tests {
             vec![write(&A, Insert, "1"), write(&A, Update, "2")],
         ] {
             let groups = of(&writes);
-            assert!(locked_first(&groups).is_empty(), "{:?}", ids(&groups));
+            assert!(locked_first(&groups, &[]).is_empty(), "{:?}", ids(&groups));
         }
     }
 
@@ -162,19 +232,41 @@ mod tests {
             write(&A, Insert, "0"),
             write(&B, Update, "1"),
         ];
-        assert_eq!(ids(&locked_first(&of(&writes))), ["a1 a2"]);
+        assert_eq!(locked(&writes, &[]), ["a1 a2"]);
         let writes = [
             write(&A, Update, "1"),
             write(&B, Remove, "2"),
             write(&B, Update, "1"),
         ];
-        assert_eq!(ids(&locked_first(&of(&writes))), ["a1", "b1 b2"]);
+        assert_eq!(locked(&writes, &[]), ["a1", "b1 b2: Delete"]);
     }
 
     #[test]
     fn a_removal_out_of_order_locks_what_comes_before() {
         let writes = [write(&B, Remove, "1"), write(&A, Update, "1")];
         assert_eq!(ids(&of(&writes)), ["b1", "a1"]);
-        assert_eq!(ids(&locked_first(&of(&writes))), ["a1"]);
+        assert_eq!(locked(&writes, &[]), ["a1"]);
+    }
+
+    #[test]
+    fn what_is_guarded_is_locked_in_the_same_order() {
+        let (a, b) = (guard(&A, "1"), guard(&B, "1"));
+        assert_eq!(
+            locked(&[], &[b.clone(), a.clone()]),
+            ["a1: Guard", "b1: Guard"]
+        );
+        // Two that cross.
+        let crossing = [
+            locked(&[write(&B, Update, "1")], &[a.clone()]),
+            locked(&[write(&A, Update, "1")], &[b]),
+        ];
+        assert_eq!(crossing, [vec!["a1: Guard"], vec!["a1", "b1: Guard"]]);
+        // Of one table.
+        assert_eq!(locked(&[write(&A, Update, "2")], &[a.clone()]), ["a1 a2"]);
+        assert_eq!(
+            locked(&[write(&A, Remove, "0")], &[a.clone()]),
+            ["a0 a1: Delete"]
+        );
+        assert_eq!(locked(&[write(&A, Insert, "0")], &[a]), ["a1: Guard"]);
     }
 }

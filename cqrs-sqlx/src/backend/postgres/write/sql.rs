@@ -7,7 +7,7 @@ use super::guard::{self, Guard};
 use super::history;
 use crate::backend::postgres::bind;
 use crate::backend::postgres::events::{self, ORIGIN, STREAM};
-use crate::backend::{Returned, written_columns};
+use crate::backend::{Returned, version_column, written_columns};
 use crate::log::EVENT_COLUMNS;
 use crate::statements::{list, quoted};
 use crate::tenancy::TenantSite;
@@ -184,7 +184,12 @@ pub(super) fn many(table: &'static Table, operation: Operation, several_rows: bo
     }
     let deletes = operation == Operation::Remove && columns.is_empty();
     if several_rows {
-        let lock = lock_strength(deletes);
+        let strength = if deletes {
+            Strength::Delete
+        } else {
+            Strength::Change
+        };
+        let lock = strength.clause();
         source = format!(
             "(SELECT g.* FROM {name} AS t JOIN {source} ON {guard} \
              ORDER BY g.ordinality FOR {lock} OF t) AS g"
@@ -203,20 +208,46 @@ pub(super) fn many(table: &'static Table, operation: Operation, several_rows: bo
     format!("UPDATE {name} AS t SET {set} FROM {source} WHERE {guard} RETURNING g.ordinality")
 }
 
+/// Against what rows are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Strength {
+    /// Against changes: they are only read.
+    Guard,
+    /// They are changed.
+    Change,
+    /// They are deleted.
+    Delete,
+}
+
+impl Strength {
+    pub(super) const fn shape(self) -> &'static str {
+        match self {
+            Self::Guard => "guard rows",
+            Self::Change => "lock rows",
+            Self::Delete => "lock rows to delete",
+        }
+    }
+
+    const fn clause(self) -> &'static str {
+        match self {
+            Self::Guard => "SHARE",
+            Self::Change => "NO KEY UPDATE",
+            Self::Delete => "UPDATE",
+        }
+    }
+}
+
 /// Locks the rows that the guards in the first parameters let through, whatever their version, in
-/// the order in which they are bound.
-pub(super) fn lock(table: &Table, deletes: bool) -> String {
+/// the order in which they are bound; the place of each, and its version.
+pub(super) fn lock(table: &Table, strength: Strength) -> String {
     format!(
-        "SELECT 1 FROM {} AS t JOIN {} ON {} ORDER BY g.ordinality FOR {} OF t",
+        "SELECT g.ordinality, t.{} FROM {} AS t JOIN {} ON {} ORDER BY g.ordinality FOR {} OF t",
+        quoted(version_column(table)),
         quoted(table.name()),
         guard::unnested(table, Guard::AnyVersion),
         guard::sql_of_arrays(TenantSite::GuardLock, table, Guard::AnyVersion),
-        lock_strength(deletes),
+        strength.clause(),
     )
-}
-
-const fn lock_strength(deletes: bool) -> &'static str {
-    if deletes { "UPDATE" } else { "NO KEY UPDATE" }
 }
 
 /// Whether any of these columns differs from its new value.
