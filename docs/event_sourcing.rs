@@ -93,6 +93,23 @@ async fn withdraw<U: UnitOfWork>(uow: &mut U, number: &str, cents: i64) -> Resul
         .await
 }
 
+/// Withdraws what an owner has on two accounts together, at most.
+async fn withdraw_on_both<U: UnitOfWork>(
+    uow: &mut U,
+    number: &str,
+    other: &str,
+    cents: i64,
+) -> Result<()> {
+    let mut account = uow.get::<Account>(number.to_owned()).await?;
+    let other = uow.get::<Account>(other.to_owned()).await?;
+    if account.cents + other.cents < cents {
+        return Err(Overdrawn.into());
+    }
+    account.raise(AccountEvent::Withdrawn { cents });
+    uow.guard(&other)?;
+    uow.save(account)
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DomainEvent)]
 #[event(aggregate = "invoice")]
 enum InvoiceEvent {
@@ -174,6 +191,15 @@ async fn an_account_is_what_happened_to_it() -> Result<()> {
         .execute(&ctx, async |uow| withdraw(uow, "A1", 50).await)
         .await?;
     assert_eq!(receipt.events().len(), 1);
+    store
+        .execute(&ctx, async |uow| uow.save(Account::open("A2", "Ada")))
+        .await?;
+    let refused = store
+        .execute(&ctx, async |uow| {
+            withdraw_on_both(uow, "A2", "A1", 300).await
+        })
+        .await;
+    assert!(refused.is_err_and(|error| error.domain() == Some(&Overdrawn)));
 
     let mut uow = store.unit_of_work(&ctx);
     let account = uow.get::<Account>("A1".to_owned()).await?;

@@ -209,7 +209,11 @@ pub(super) async fn apply(
     for group in &groups {
         if groups::deletes(group[0]) && group[0].table.keeps_history() {
             // One that is not at its version is not deleted either.
-            lock(session, statements, group).await?;
+            let rows = Locked {
+                writes: group.clone(),
+                strength: Strength::Delete,
+            };
+            lock(session, statements, &rows).await?;
             keep_revisions(session, statements, group, metadata).await?;
         }
         let left = apply_group(session, statements, group).await?;
