@@ -186,6 +186,10 @@ impl Repository<RoutePlan> for Shelf {
         Ok(())
     }
 
+    fn guard(&mut self, _: &RoutePlan) -> Result<()> {
+        Ok(())
+    }
+
     fn remove(&mut self, _: RoutePlan) -> Result<()> {
         Ok(())
     }
