@@ -128,8 +128,8 @@ mod tests {
     use std::sync::LazyLock;
 
     use chrono::DateTime;
+    use cqrs_core::ContentHash;
     use cqrs_core::mapping::{Table, Value};
-    use cqrs_core::payload::ContentHash;
     use cqrs_core::staging::NewEvent;
     use uuid::Uuid;
 
