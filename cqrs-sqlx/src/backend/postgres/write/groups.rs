@@ -250,23 +250,20 @@ mod tests {
 
     #[test]
     fn what_is_guarded_is_locked_in_the_same_order() {
-        let (a, b) = (guard(&A, "1"), guard(&B, "1"));
+        let (a, b) = ([guard(&A, "1")], [guard(&B, "1")]);
         assert_eq!(
-            locked(&[], &[b.clone(), a.clone()]),
+            locked(&[], &[guard(&B, "1"), guard(&A, "1")]),
             ["a1: Guard", "b1: Guard"]
         );
         // Two that cross.
         let crossing = [
-            locked(&[write(&B, Update, "1")], &[a.clone()]),
-            locked(&[write(&A, Update, "1")], &[b]),
+            locked(&[write(&B, Update, "1")], &a),
+            locked(&[write(&A, Update, "1")], &b),
         ];
         assert_eq!(crossing, [vec!["a1: Guard"], vec!["a1", "b1: Guard"]]);
         // Of one table.
-        assert_eq!(locked(&[write(&A, Update, "2")], &[a.clone()]), ["a1 a2"]);
-        assert_eq!(
-            locked(&[write(&A, Remove, "0")], &[a.clone()]),
-            ["a0 a1: Delete"]
-        );
-        assert_eq!(locked(&[write(&A, Insert, "0")], &[a]), ["a1: Guard"]);
+        assert_eq!(locked(&[write(&A, Update, "2")], &a), ["a1 a2"]);
+        assert_eq!(locked(&[write(&A, Remove, "0")], &a), ["a0 a1: Delete"]);
+        assert_eq!(locked(&[write(&A, Insert, "0")], &a), ["a1: Guard"]);
     }
 }
