@@ -10,7 +10,7 @@ use super::random::Random;
 use super::support::{
     Bench, assert_refused, assert_usage, begin, err, north, ok, south, system, time,
 };
-use crate::context::RequestContext;
+use crate::context::{RequestContext, TenantId};
 use crate::error::{Error, Result};
 use crate::history::{FieldChange, KeepsHistory, Revision, RevisionKind};
 use crate::id::Id;
@@ -119,10 +119,7 @@ pub async fn each_change_leaves_one_revision<H: Harness>(h: &H) {
     assert_eq!(said, expected);
     assert_eq!(found[0].correlation_id(), correlation);
     assert_ne!(found[1].correlation_id(), correlation);
-    assert_eq!(
-        found[3].tenant().map(|tenant| tenant.as_str()),
-        Some("north")
-    );
+    assert_eq!(found[3].tenant().map(TenantId::as_str), Some("north"));
 }
 
 /// A revision is what the aggregate was when it was loaded after the change, in every column and

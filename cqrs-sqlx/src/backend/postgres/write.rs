@@ -38,6 +38,7 @@ use uuid::Uuid;
 use self::groups::Locked;
 use self::guard::Guard;
 use self::history::Kept;
+use self::sql::Strength;
 use super::events;
 use super::row::PgSource;
 use super::{Session, bind, error};

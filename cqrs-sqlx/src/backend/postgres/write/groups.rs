@@ -108,7 +108,7 @@ fn strength(write: &StagedWrite) -> Strength {
 }
 
 /// Whether the row is deleted, not only marked as deleted.
-fn deletes(write: &StagedWrite) -> bool {
+pub(super) fn deletes(write: &StagedWrite) -> bool {
     write.operation == Operation::Remove && !write.table.is_soft_delete()
 }
 
