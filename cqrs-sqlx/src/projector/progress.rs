@@ -128,8 +128,8 @@ impl<B: Backend> ProgressWatch<B> {
     }
 
     /// The next value: the first at once, others after the interval. `None` after one that
-    /// [is done](SubscriptionProgress::is_done), or where the subscription is there no more: its
-    /// rows took the place of others, or were given up.
+    /// [is done](SubscriptionProgress::is_done); where it builds rows that take the place of others
+    /// as soon as they can, when they have, or were given up.
     ///
     /// # Errors
     ///
@@ -147,7 +147,7 @@ impl<B: Backend> ProgressWatch<B> {
             tokio::time::sleep_until(at + self.every).await;
         }
         let found = look(&self.shared, &self.name).await?;
-        let Some(progress) = found else {
+        let Some((progress, switches)) = found else {
             if self.rate.last.is_none() {
                 return Err(Error::unknown_subscription(&self.name));
             }
@@ -155,7 +155,7 @@ impl<B: Backend> ProgressWatch<B> {
             return Ok(None);
         };
         let rate = self.rate.add(progress.done, Instant::now());
-        self.is_over = progress.is_done();
+        self.is_over = progress.is_done() && !switches;
         Ok(Some(progress.at_rate(rate)))
     }
 }
@@ -196,14 +196,18 @@ pub(crate) async fn progress<B: Backend>(
     name: &str,
 ) -> Result<SubscriptionProgress> {
     let found = look(shared, name).await?;
-    found.ok_or_else(|| Error::unknown_subscription(name))
+    let (progress, _) = found.ok_or_else(|| Error::unknown_subscription(name))?;
+    Ok(progress)
 }
 
+/// And whether it builds rows that take the place of others as soon as they can.
 async fn look<B: Backend>(
     shared: &Arc<Shared<B>>,
     name: &str,
-) -> Result<Option<SubscriptionProgress>> {
-    let sql = "SELECT s.position, (SELECT coalesce(max(e.position), 0) FROM cqrs_event AS e) \
+) -> Result<Option<(SubscriptionProgress, bool)>> {
+    let sql = "SELECT s.position, (SELECT coalesce(max(e.position), 0) FROM cqrs_event AS e), \
+               EXISTS (SELECT 1 FROM cqrs_rebuild AS r \
+               WHERE r.building = s.subscription AND r.switches) \
                FROM cqrs_segment AS s WHERE s.subscription = $1";
     let select = Select {
         sql: sql.into(),
@@ -212,15 +216,16 @@ async fn look<B: Backend>(
     let place = Place::Confined(shared, &TenantScope::System);
     let found = reads::rows(place, &select, None, |row: &B::Row| {
         read(row, |row| {
-            Ok((some(row.read_i64(0)?)?, some(row.read_i64(1)?)?))
+            let (position, last) = (some(row.read_i64(0)?)?, some(row.read_i64(1)?)?);
+            Ok((position, last, some(row.read_bool(2)?)?))
         })
     })
     .await?;
-    let Some(&(_, last)) = found.first() else {
+    let Some(&(_, last, switches)) = found.first() else {
         return Ok(None);
     };
     let number = |position: i64| u64::try_from(position).unwrap_or(0);
-    let sum: u64 = found.iter().map(|(position, _)| number(*position)).sum();
+    let sum: u64 = found.iter().map(|(position, ..)| number(*position)).sum();
     let progress = SubscriptionProgress {
         name: name.to_owned(),
         done: sum / found.len() as u64,
@@ -228,7 +233,7 @@ async fn look<B: Backend>(
         rate: None,
         left: None,
     };
-    Ok(Some(progress.at_rate(None)))
+    Ok(Some((progress.at_rate(None), switches)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::snapshots::{self, ProjectionSnapshot, copied, usage};
 use super::transaction::SqlTransaction;
 use crate::backend::Backend;
 use crate::retention;
-use crate::statements::quoted;
+use crate::statements::{names, quoted};
 
 /// What a subscription was restored from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +171,8 @@ impl<B: Backend> Operations<B> {
         snapshot: &ProjectionSnapshot,
     ) -> Result<()> {
         let name = subscription.name();
-        for table in subscription.tables().unwrap_or_default() {
+        let kept = subscription.tables().unwrap_or_default();
+        for table in kept {
             transaction.changing(table.table.name());
         }
         let connection = transaction.connection_below().await?;
@@ -179,11 +180,13 @@ impl<B: Backend> Operations<B> {
             let delete = format!("DELETE FROM {}", quoted(&table.table));
             B::execute_script(connection, delete).await?;
         }
-        for table in &snapshot.tables {
+        for (table, kept) in snapshot.tables.iter().zip(kept) {
             let (into, columns) = (quoted(&table.table), table.names());
+            // In the order of its key, which the index of that takes fastest.
             let insert = format!(
-                "INSERT INTO {into} ({columns}) SELECT {columns} FROM {}",
-                quoted(&table.copy)
+                "INSERT INTO {into} ({columns}) SELECT {columns} FROM {} ORDER BY {}",
+                quoted(&table.copy),
+                names(kept.table.primary_key())
             );
             B::execute_script(connection, insert).await?;
         }

@@ -482,15 +482,12 @@ async fn under_load<K: Kind>(segments: u32) {
     assert_eq!(status.segments.len(), segments as usize);
 }
 
-/// Waits until rows have taken the place of others: then nobody builds them any more.
+/// Waits until rows have taken the place of others.
 async fn until_gone<B: Backend>(store: &SqlStore<B>, building: &str) {
-    let error = loop {
-        match store.progress(building).await {
-            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(*kind(&error), StoreErrorKind::Usage);
+    let mut watch = store
+        .watch_progress(building)
+        .every(Duration::from_millis(5));
+    while let Ok(Some(_)) = watch.next().await {}
 }
 
 /// No read sees less than one before it.
@@ -531,4 +528,18 @@ async fn progress_is_told<K: Kind>() {
     assert!(!watch.next().await.unwrap().unwrap().is_done());
     operations(&store).cancel_rebuild(NAME).await.unwrap();
     assert_eq!(watch.next().await.unwrap(), None, "it is gone");
+
+    // What is built has not taken the place of the other yet.
+    operations(&store).pause(NAME).await.unwrap();
+    let building = rebuild(&store, Version::<2>, SwitchOver::WhenReady).await;
+    run(&store, Version::<2>).await.unwrap();
+    let mut watch = store
+        .watch_progress(&building.unwrap())
+        .every(Duration::ZERO);
+    for _ in 0..3 {
+        assert!(watch.next().await.unwrap().unwrap().is_done());
+    }
+    operations(&store).resume(NAME).await.unwrap();
+    run(&store, Version::<2>).await.unwrap();
+    assert_eq!(watch.next().await.unwrap(), None, "it is read");
 }
