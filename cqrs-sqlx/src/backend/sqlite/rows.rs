@@ -1,20 +1,58 @@
-//! Rows of read models: a prepared statement run for each row. There is no server to wait for, so
-//! nothing would be gained by sending several at once.
+//! Rows of read models, several with one statement. There is no server to wait for, but each
+//! statement goes to the thread of its connection and back, which costs more than a row.
 
 use std::sync::Arc;
 
 use cqrs_core::mapping::{Table, Value};
 use cqrs_core::{Owned, ReadModel, Result, RowAddress, TenantId};
+use futures_util::TryStreamExt;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
 
-use super::bind;
 use super::error::error;
 use super::row::SqliteSource;
+use super::{Sqlite, bind};
+use crate::backend::Backed;
 use crate::backend::bind::{bind, query};
 use crate::backend::rows::{address_columns, equals, on_conflict, read_owned};
 use crate::statements::{Statements, list, names, qualified, quoted};
 use crate::tenancy::TenantSite;
+
+/// How many rows a statement has, the most first, and its shapes. Few of each are enough: the texts
+/// are built, and prepared, once.
+const CHUNKS: [Chunk; 4] = [
+    Chunk::new(64, "load 64 rows", "upsert 64 rows"),
+    Chunk::new(16, "load 16 rows", "upsert 16 rows"),
+    Chunk::new(4, "load 4 rows", "upsert 4 rows"),
+    Chunk::new(1, "load row", "upsert row"),
+];
+
+#[derive(Debug)]
+struct Chunk {
+    rows: usize,
+    load: &'static str,
+    upsert: &'static str,
+}
+
+impl Chunk {
+    const fn new(rows: usize, load: &'static str, upsert: &'static str) -> Self {
+        Self { rows, load, upsert }
+    }
+}
+
+/// Parts of a list that each have a statement, which has so many parameters for an item.
+fn chunks<T>(mut items: &[T], parameters: usize) -> impl Iterator<Item = (&'static Chunk, &[T])> {
+    std::iter::from_fn(move || {
+        let fits = |chunk: &&Chunk| {
+            chunk.rows <= items.len()
+                && (chunk.rows == 1 || chunk.rows * parameters <= Sqlite::DIALECT.max_parameters)
+        };
+        let chunk = CHUNKS.iter().find(fits)?;
+        let (part, rest) = items.split_at(chunk.rows);
+        items = rest;
+        Some((chunk, part))
+    })
+}
 
 /// Loads the rows with these addresses.
 pub(super) async fn load<R: ReadModel>(
@@ -23,15 +61,20 @@ pub(super) async fn load<R: ReadModel>(
     table: &'static Table,
     addresses: &[RowAddress],
 ) -> Result<Vec<Owned<R>>> {
-    let sql = statements.get(table, "load row", || load_sql(table));
     let mut rows = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        let arguments = address_arguments(table, address)?;
-        let row = query(&sql, arguments)
-            .fetch_optional(&mut *connection)
+    for (chunk, addresses) in chunks(addresses, address_columns(table).count()) {
+        let sql = statements.get(table, chunk.load, || load_sql(table, chunk.rows));
+        let mut arguments = SqliteArguments::default();
+        for address in addresses {
+            bind_address(&mut arguments, table, address)?;
+        }
+        let doing = || format!("loading rows of {}", table.name());
+        let mut found = query(&sql, arguments).fetch(&mut *connection);
+        while let Some(row) = found
+            .try_next()
             .await
-            .map_err(|cause| error(cause, &format!("loading rows of {}", table.name())))?;
-        if let Some(row) = row {
+            .map_err(|cause| error(cause, &doing()))?
+        {
             rows.push(read_owned(&SqliteSource(row))?);
         }
     }
@@ -45,11 +88,13 @@ pub(super) async fn upsert(
     table: &'static Table,
     rows: Vec<Vec<Value>>,
 ) -> Result<()> {
-    let sql = statements.get(table, "upsert row", || upsert_sql(table));
-    for row in rows {
+    for (chunk, rows) in chunks(&rows, table.columns().len()) {
+        let sql = statements.get(table, chunk.upsert, || upsert_sql(table, chunk.rows));
         let mut arguments = SqliteArguments::default();
-        for (column, value) in table.columns().iter().zip(&row) {
-            bind::add(&mut arguments, column.column_type(), value)?;
+        for row in rows {
+            for (column, value) in table.columns().iter().zip(row) {
+                bind::add(&mut arguments, column.column_type(), value)?;
+            }
         }
         run(connection, table, &sql, arguments).await?;
     }
@@ -65,7 +110,8 @@ pub(super) async fn delete(
 ) -> Result<()> {
     let sql = statements.get(table, "delete row", || delete_sql(table));
     for address in addresses {
-        let arguments = address_arguments(table, address)?;
+        let mut arguments = SqliteArguments::default();
+        bind_address(&mut arguments, table, address)?;
         run(connection, table, &sql, arguments).await?;
     }
     Ok(())
@@ -84,22 +130,25 @@ async fn run(
         .map_err(|cause| error(cause, &format!("writing rows of {}", table.name())))
 }
 
-fn address_arguments(table: &Table, address: &RowAddress) -> Result<SqliteArguments> {
-    let mut arguments = SqliteArguments::default();
+fn bind_address(
+    arguments: &mut SqliteArguments,
+    table: &Table,
+    address: &RowAddress,
+) -> Result<()> {
     if table.is_tenant() {
         let tenant = address.tenant().map(TenantId::as_str);
-        bind(&mut arguments, tenant)?;
+        bind(arguments, tenant)?;
     }
     for (column, value) in table.key_columns().zip(address.key()) {
-        bind::add(&mut arguments, column.column_type(), value)?;
+        bind::add(arguments, column.column_type(), value)?;
     }
-    Ok(arguments)
+    Ok(())
 }
 
-/// `"plan"."tenant_id" = $1 AND "plan"."id" = $2`.
-fn same_address(site: TenantSite, table: &Table) -> String {
+/// `"plan"."tenant_id" = $1 AND "plan"."id" = $2`, with parameters from `first` on.
+fn same_address(site: TenantSite, table: &Table, first: usize) -> String {
     address_columns(table)
-        .zip(1..)
+        .zip(first..)
         .map(|(column, number)| {
             let name = qualified(table, column.name());
             equals(site, column, &name, &format!("${number}"))
@@ -108,7 +157,11 @@ fn same_address(site: TenantSite, table: &Table) -> String {
         .join(" AND ")
 }
 
-fn load_sql(table: &Table) -> String {
+fn load_sql(table: &Table, rows: usize) -> String {
+    let width = address_columns(table).count();
+    let addresses: Vec<String> = (0..rows)
+        .map(|row| same_address(TenantSite::LoadRows, table, row * width + 1))
+        .collect();
     format!(
         "SELECT {} FROM {} WHERE {}",
         list(
@@ -118,7 +171,7 @@ fn load_sql(table: &Table) -> String {
                 .map(|column| qualified(table, column.name()))
         ),
         quoted(table.name()),
-        same_address(TenantSite::LoadRows, table),
+        addresses.join(" OR "),
     )
 }
 
@@ -126,16 +179,21 @@ fn delete_sql(table: &Table) -> String {
     format!(
         "DELETE FROM {} WHERE {}",
         quoted(table.name()),
-        same_address(TenantSite::DeleteRows, table),
+        same_address(TenantSite::DeleteRows, table, 1),
     )
 }
 
-fn upsert_sql(table: &Table) -> String {
+fn upsert_sql(table: &Table, rows: usize) -> String {
+    let width = table.columns().len();
+    let values = (0..rows).map(|row| {
+        let values = (1..=width).map(|number| format!("${}", row * width + number));
+        format!("({})", list(values))
+    });
     format!(
-        "INSERT INTO {} ({}) VALUES ({}) {}",
+        "INSERT INTO {} ({}) VALUES {} {}",
         quoted(table.name()),
         names(table.columns()),
-        list((1..=table.columns().len()).map(|number| format!("${number}"))),
+        list(values),
         on_conflict(table),
     )
 }
@@ -152,14 +210,16 @@ mod tests {
             .column::<i32>("stops")
             .build();
         assert_eq!(
-            load_sql(&table),
+            load_sql(&table, 2),
             "SELECT \"plan_list\".\"tenant_id\", \"plan_list\".\"id\", \"plan_list\".\"stops\" \
              FROM \"plan_list\" \
-             WHERE \"plan_list\".\"tenant_id\" = $1 AND \"plan_list\".\"id\" = $2"
+             WHERE \"plan_list\".\"tenant_id\" = $1 AND \"plan_list\".\"id\" = $2 \
+             OR \"plan_list\".\"tenant_id\" = $3 AND \"plan_list\".\"id\" = $4"
         );
         assert_eq!(
-            upsert_sql(&table),
-            "INSERT INTO \"plan_list\" (\"tenant_id\", \"id\", \"stops\") VALUES ($1, $2, $3) \
+            upsert_sql(&table, 2),
+            "INSERT INTO \"plan_list\" (\"tenant_id\", \"id\", \"stops\") \
+             VALUES ($1, $2, $3), ($4, $5, $6) \
              ON CONFLICT (\"tenant_id\", \"id\") DO UPDATE SET \"stops\" = excluded.\"stops\""
         );
         assert_eq!(
@@ -167,5 +227,22 @@ mod tests {
             "DELETE FROM \"plan_list\" \
              WHERE \"plan_list\".\"tenant_id\" = $1 AND \"plan_list\".\"id\" = $2"
         );
+    }
+
+    #[test]
+    fn a_list_is_parted_into_few_statements() {
+        let sizes = |items: usize, parameters| {
+            let items = vec![(); items];
+            chunks(&items, parameters)
+                .map(|(chunk, part)| (chunk.rows, part.len()))
+                .inspect(|(rows, part)| assert_eq!(rows, part))
+                .map(|(rows, _)| rows)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(0, 3), [0; 0]);
+        assert_eq!(sizes(3, 3), [1, 1, 1]);
+        assert_eq!(sizes(150, 3), [64, 64, 16, 4, 1, 1]);
+        assert_eq!(sizes(64, 1_000), [16, 16, 16, 16]);
+        assert_eq!(sizes(2, 40_000), [1, 1]);
     }
 }
