@@ -247,9 +247,14 @@ async fn beside_writers(log: &mut Log, options: &Options) -> Result<Vec<Case>> {
 /// How long it took to drain what the log was filled with.
 async fn drain_beside(log: &mut Log, side: Side) -> Result<Duration> {
     if side == Side::Loop {
-        let mut connection = log.connect().await?;
+        let (mut connection, end) = (log.connect().await?, log.end);
         let begun = Instant::now();
-        while by_hand::page(&mut connection, PAGE.into(), true).await?.1 < log.end {}
+        // On a thread of the runtime, as the projector: that is where the writers are.
+        let drained = tokio::spawn(async move {
+            while by_hand::page(&mut connection, PAGE.into(), true).await?.1 < end {}
+            anyhow::Ok(())
+        });
+        drained.await??;
         return Ok(begun.elapsed());
     }
     let store = log.store().await?;
