@@ -10,8 +10,9 @@ use super::pace::Backoff;
 use crate::backend::Backend;
 use crate::store::Shared;
 
-/// The pauses between questions about a subscription that another process runs.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The pauses between questions about a subscription that another process runs: that is told of a
+/// commit within a millisecond, and takes another for the page.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How often to ask about one that this process runs, and which will be heard of without asking.
 const KNOWN_PAUSE: Duration = Duration::from_secs(1);
@@ -65,7 +66,14 @@ async fn reached<B: Backend>(
                     all.get(name)
                         .is_none_or(|known| known.halted || known.position >= position)
                 });
-                let _ = tokio::time::timeout(KNOWN_PAUSE, changed).await;
+                let is_told = match tokio::time::timeout(KNOWN_PAUSE, changed).await {
+                    Ok(Ok(all)) => all.get(name).is_some_and(|known| !known.halted),
+                    _ => false,
+                };
+                if is_told {
+                    // It was committed here, since this began to wait.
+                    return Ok(());
+                }
             }
             // Not known here, or what is known is not what the database says.
             _ => tokio::time::sleep(pause.next()).await,
