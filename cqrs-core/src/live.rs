@@ -196,9 +196,7 @@ impl<'s, S: Store> Live<'s, S> {
             if !is_wanted(&address) {
                 return Ok(());
             }
-            let place = fold.rows.entry(address.identity());
-            let (_, row) = place.or_insert_with(|| (address, None));
-            projection.apply(row, &event)
+            projection.apply(fold.rows.entry(address).or_default(), &event)
         };
         let scan = self.store.scan_log(self.context, slice, each);
         scan.instrument(self.context.span("live projection"))
@@ -215,13 +213,13 @@ fn slice_of<P: RowProjection>() -> LogSlice {
 }
 
 struct Fold<P: RowProjection> {
-    rows: HashMap<String, (RowAddress, Option<P::Row>)>,
+    rows: HashMap<RowAddress, Option<P::Row>>,
 }
 
 impl<P: RowProjection> Fold<P> {
     fn into_rows(self) -> impl Iterator<Item = (RowAddress, P::Row)> {
         self.rows
-            .into_values()
+            .into_iter()
             .filter_map(|(address, row)| Some((address, row?)))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
+use std::mem::discriminant;
 
 use sha2::{Digest, Sha256};
 
@@ -39,6 +41,18 @@ pub trait Projection<T>: Send + Sync + 'static {
     /// What it writes for the events of one aggregate must then not depend on rows that events of
     /// another change, unless a single statement reads and writes them.
     fn is_splittable(&self) -> bool {
+        false
+    }
+
+    /// Whether [`apply`](Self::apply) uses its transaction through [`ProjectionTransaction`] alone.
+    /// `false`, unless told.
+    ///
+    /// A store may then apply a page without holding a transaction open, and write its rows together
+    /// with the checkpoint when it is done: fewer statements, and the next page is read meanwhile.
+    /// What is committed is the same. Of several workers that do so at the same time one is
+    /// committed, and the others have applied in vain; so it is no help to one with
+    /// [side effects](Self::has_side_effects), and not done for it.
+    fn writes_rows_alone(&self) -> bool {
         false
     }
 
@@ -196,10 +210,52 @@ pub trait ProjectionTransaction: Send + 'static {
 }
 
 /// Where a row of a read table is found: its tenant and its key.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// Addresses of one table are equal exactly where the databases have one row for them: the two zeros
+/// of floats are one.
+#[derive(Debug, Clone)]
 pub struct RowAddress {
     tenant: Option<TenantId>,
     key: Vec<Value>,
+}
+
+impl PartialEq for RowAddress {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Value, &Value)| match (one, other) {
+            (Value::Float(one), Value::Float(other)) => same_bits(*one) == same_bits(*other),
+            (one, other) => one == other,
+        };
+        self.tenant == other.tenant
+            && self.key.len() == other.key.len()
+            && self.key.iter().zip(&other.key).all(is_same)
+    }
+}
+
+impl Eq for RowAddress {}
+
+impl Hash for RowAddress {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tenant.hash(state);
+        for value in &self.key {
+            discriminant(value).hash(state);
+            match value {
+                Value::Null => {}
+                Value::Bool(value) => value.hash(state),
+                Value::Int(value) => value.hash(state),
+                Value::Float(value) => same_bits(*value).hash(state),
+                Value::Text(value) | Value::Json(value) => value.hash(state),
+                Value::Bytes(value) => value.hash(state),
+                Value::Uuid(value) => value.hash(state),
+                Value::Timestamp(value) => value.hash(state),
+                Value::Date(value) => value.hash(state),
+            }
+        }
+    }
+}
+
+/// The bits of a float, the same for both zeros.
+fn same_bits(value: f64) -> u64 {
+    (value + 0.0).to_bits()
 }
 
 impl RowAddress {
@@ -213,13 +269,15 @@ impl RowAddress {
     pub fn of<R: ReadModel>(tenant: Option<&TenantId>, key: &R::Key) -> Result<Self> {
         let table = R::table();
         let key = key.to_values().map_err(|reason| table.key_error(reason))?;
-        let tenant = if table.is_tenant() {
-            Some(tenant.cloned().ok_or_else(|| Error::TenantRequired {
-                aggregate: table.name(),
-                id: format!("{key:?}"),
-            })?)
-        } else {
-            None
+        let tenant = match tenant {
+            Some(tenant) if table.is_tenant() => Some(tenant.clone()),
+            None if table.is_tenant() => {
+                return Err(Error::TenantRequired {
+                    aggregate: table.name(),
+                    id: format!("{key:?}"),
+                });
+            }
+            _ => None,
         };
         Ok(Self { tenant, key })
     }
@@ -249,18 +307,13 @@ impl RowAddress {
         let mut bytes = Vec::new();
         for value in [&text(table.name()), &tenant].into_iter().chain(&self.key) {
             match value {
-                // The databases take the two zeros for one key.
-                Value::Float(value) => encode_value(&Value::Float(value + 0.0), &mut bytes),
+                Value::Float(value) => {
+                    encode_value(&Value::Float(f64::from_bits(same_bits(*value))), &mut bytes);
+                }
                 value => encode_value(value, &mut bytes),
             }
         }
         Sha256::digest(bytes).into()
-    }
-
-    /// A text that is equal exactly where addresses are.
-    #[must_use]
-    pub fn identity(&self) -> String {
-        format!("{:?}{:?}", self.tenant, self.key)
     }
 }
 
@@ -280,12 +333,19 @@ impl<R: ReadModel> Owned<R> {
     ///
     /// As [`RowAddress::of`].
     pub fn to_values(&self) -> Result<Vec<Value>> {
+        self.values_at(&self.address()?)
+    }
+
+    /// As [`to_values`](Self::to_values), where the [address](Self::address) of the row is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mapping`] where no column can hold a value.
+    pub fn values_at(&self, address: &RowAddress) -> Result<Vec<Value>> {
         let table = <R as Entity>::table();
-        let tenant = RowAddress::of::<R>(self.tenant.as_ref(), &self.row.key())?.tenant;
-        let mut values: Vec<Value> = tenant
-            .map(|tenant| Value::Text(tenant.as_str().to_owned()))
-            .into_iter()
-            .collect();
+        let mut values = Vec::with_capacity(table.columns().len());
+        let tenant = address.tenant().map(TenantId::as_str);
+        values.extend(tenant.map(|tenant| Value::Text(tenant.to_owned())));
         debug_assert_eq!(values.len(), table.framework_columns().len());
         values.extend(self.row.to_row()?);
         Ok(values)
@@ -320,6 +380,10 @@ where
         P::ROW_PER_AGGREGATE
     }
 
+    fn writes_rows_alone(&self) -> bool {
+        true
+    }
+
     async fn clear(&self, transaction: &mut T) -> Result<()> {
         transaction.clear::<P::Row>().await
     }
@@ -333,15 +397,15 @@ where
 
     async fn apply(&self, page: &[Envelope<P::Event>], transaction: &mut T) -> Result<()> {
         let mut addresses: Vec<RowAddress> = Vec::new();
-        let mut by_identity: HashMap<String, usize> = HashMap::new();
+        let mut by_address: HashMap<RowAddress, usize> = HashMap::new();
         let mut targets = Vec::with_capacity(page.len());
         for event in page {
             let Some(key) = self.0.key(event)? else {
                 continue;
             };
             let address = RowAddress::of::<P::Row>(event.tenant(), &key)?;
-            let slot = *by_identity.entry(address.identity()).or_insert_with(|| {
-                addresses.push(address);
+            let slot = *by_address.entry(address).or_insert_with_key(|address| {
+                addresses.push(address.clone());
                 addresses.len() - 1
             });
             targets.push((event, slot));
@@ -361,7 +425,7 @@ where
             })
             .collect();
         for loaded in transaction.load::<P::Row>(&addresses).await? {
-            if let Some(slot) = by_identity.get(&loaded.address()?.identity()) {
+            if let Some(slot) = by_address.get(&loaded.address()?) {
                 slots[*slot] = Slot {
                     existed: true,
                     row: Some(loaded.row),
@@ -381,7 +445,7 @@ where
                         tenant: address.tenant.clone(),
                         row,
                     };
-                    if row.address()?.identity() != address.identity() {
+                    if row.address()? != address {
                         return Err(wrong_key::<P>(&address));
                     }
                     upserts.push(row);

@@ -109,6 +109,22 @@ impl<C: Connect> Connections<C> {
         })
     }
 
+    /// As [`acquire`](Self::acquire), where none has to be waited for.
+    pub(crate) async fn acquire_spare(&self) -> Option<Connection<C>> {
+        let shared = &self.shared;
+        let permit = Arc::clone(&shared.permits).try_acquire_owned().ok()?;
+        let connection = match shared.pop_clean() {
+            Some(connection) => connection,
+            None => shared.repaired_or_new().await.ok()?,
+        };
+        Some(Connection {
+            connection: Some(connection),
+            clean: true,
+            shared: Arc::clone(shared),
+            permit: Some(permit),
+        })
+    }
+
     /// Closes the idle connections and refuses new ones; those in use are closed when they are
     /// given back.
     pub(crate) fn close(&self) {

@@ -86,6 +86,10 @@ impl<T: ProjectionTransaction> Projection<T> for Bulk {
         true
     }
 
+    fn writes_rows_alone(&self) -> bool {
+        true
+    }
+
     async fn apply(&self, page: &[Envelope<OrderEvent>], transaction: &mut T) -> Result<()> {
         let mut rows = Vec::with_capacity(page.len());
         for event in page {

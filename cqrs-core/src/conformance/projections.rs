@@ -1,6 +1,6 @@
 //! Projections and read models.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::Harness;
 use super::fixtures::{
@@ -34,7 +34,7 @@ pub(super) async fn fold_without<H: Harness, P: RowProjection>(
     projection: P,
     left_out: &[Position],
 ) -> Vec<P::Row> {
-    let mut rows: BTreeMap<String, Option<P::Row>> = BTreeMap::new();
+    let mut rows: HashMap<RowAddress, Option<P::Row>> = HashMap::new();
     for raw in bench.log().await {
         let is_wanted =
             P::Event::aggregate_types().is_none_or(|types| types.contains(&raw.aggregate_type()));
@@ -47,7 +47,7 @@ pub(super) async fn fold_without<H: Harness, P: RowProjection>(
         let event = raw.with_payload(event);
         if let Some(key) = ok(projection.key(&event)) {
             let address = ok(RowAddress::of::<P::Row>(event.tenant(), &key));
-            let row = rows.entry(address.identity()).or_default();
+            let row = rows.entry(address).or_default();
             ok(projection.apply(row, &event));
         }
     }

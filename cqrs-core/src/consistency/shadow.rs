@@ -59,7 +59,7 @@ pub struct Shadow<'c, P: RowProjection> {
     parts: Vec<Part>,
     part: Part,
     parts_done: u64,
-    rows: HashMap<String, (RowAddress, P::Row)>,
+    rows: HashMap<RowAddress, P::Row>,
     events: u64,
     /// Whether all events of the part were added, and rows are compared.
     compared: bool,
@@ -179,11 +179,10 @@ impl<'c, P: RowProjection> Shadow<'c, P> {
         if !self.part.holds(&address, P::Row::table()) {
             return Ok(());
         }
-        let identity = address.identity();
-        let mut row = self.rows.remove(&identity).map(|(_, row)| row);
+        let mut row = self.rows.remove(&address);
         self.check.projection.apply(&mut row, &event)?;
         if let Some(row) = row {
-            self.rows.insert(identity, (address, row));
+            self.rows.insert(address, row);
         }
         Ok(())
     }
@@ -217,12 +216,12 @@ impl<'c, P: RowProjection> Shadow<'c, P> {
             return Ok(());
         }
         self.report.rows += 1;
-        match self.rows.remove(&address.identity()) {
+        match self.rows.remove(&address) {
             None => {
                 self.report.extra += 1;
                 self.name(RowDifferenceKind::Extra, address, None, Some(found));
             }
-            Some((_, row)) => {
+            Some(row) => {
                 let tenant = address.tenant().cloned();
                 let expected = Owned { tenant, row }.to_values()?;
                 let mut columns = table.columns().iter().zip(expected.iter().zip(found));
@@ -239,7 +238,7 @@ impl<'c, P: RowProjection> Shadow<'c, P> {
     fn end_part(&mut self) -> Result<()> {
         self.parts_done += 1;
         self.report.events = self.events;
-        for (_, (address, row)) in std::mem::take(&mut self.rows) {
+        for (address, row) in std::mem::take(&mut self.rows) {
             self.report.missing += 1;
             let tenant = address.tenant().cloned();
             let expected = Owned { tenant, row }.to_values()?;

@@ -56,6 +56,7 @@ pub struct Subscription<T> {
     policy: FailurePolicy,
     segments: u32,
     is_splittable: bool,
+    writes_rows_alone: bool,
     rebuilds: Option<Rebuilds>,
     tables: Option<Vec<Rebuilds>>,
     unknown_event_types: Vec<&'static str>,
@@ -77,6 +78,7 @@ impl<T: Send + 'static> Subscription<T> {
             policy: FailurePolicy::default(),
             segments: 1,
             is_splittable: true,
+            writes_rows_alone: false,
             rebuilds: None,
             tables: Some(Vec::new()),
             unknown_event_types: Vec::new(),
@@ -91,11 +93,14 @@ impl<T: Send + 'static> Subscription<T> {
             .extend(filter.unknown_to::<P::Event>());
         self.filter = self.filter.or(&filter);
         self.is_splittable &= projection.is_splittable();
-        self.rebuilds = projection.rebuilds().filter(|_| self.handlers.is_empty());
+        let is_only = self.handlers.is_empty();
+        self.rebuilds = projection.rebuilds().filter(|_| is_only);
         self.tables = self
             .tables
             .zip(projection.tables())
             .map(|(all, own)| [all, own].concat());
+        self.writes_rows_alone =
+            is_only && projection.writes_rows_alone() && !projection.has_side_effects();
         self.handlers.push(Box::new(Typed { projection, filter }));
         self
     }
@@ -212,6 +217,13 @@ impl<T> Subscription<T> {
         self.handlers
             .iter()
             .any(|handler| handler.has_side_effects())
+    }
+
+    /// Whether it has one handler, that [writes rows alone](Projection::writes_rows_alone) and has no
+    /// side effects.
+    #[must_use]
+    pub fn writes_rows_alone(&self) -> bool {
+        self.writes_rows_alone
     }
 
     /// What it keeps, where that can be built anew: the rows of its only handler.

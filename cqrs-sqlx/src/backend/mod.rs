@@ -113,6 +113,8 @@ pub(crate) struct Dialect {
     pub(crate) one_moment: fn(tables: &[&str]) -> String,
     /// Whether one statement can claim a checkpoint, move it, and read a page.
     pub(crate) claims_in_one: bool,
+    /// The version of a row, as text: another one after each change. Empty where rows have none.
+    pub(crate) row_version: &'static str,
     /// Whether an aggregate, by its columns `aggregate_type` and `aggregate_id`, is of this segment
     /// of so many. The hash is the database's own, and of no meaning outside of it.
     pub(crate) in_segment: fn(segment: &str, segments: &str) -> String,
@@ -140,6 +142,30 @@ pub(crate) struct Dialect {
 /// By what an open transaction is told from one that was begun after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark(pub(crate) String);
+
+/// The version of a row: [`Dialect::row_version`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowVersion(pub(crate) String);
+
+/// Moving a checkpoint, if its row is still of the version that was seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Advance {
+    /// The statement: subscription, segment, position and version are bound in this order, and it
+    /// returns the new version.
+    pub(crate) sql: Arc<str>,
+    pub(crate) subscription: Arc<str>,
+    pub(crate) segment: i64,
+    pub(crate) position: Position,
+    pub(crate) seen: RowVersion,
+}
+
+/// What is written to a read table: rows that are inserted or replaced, and others that are deleted.
+#[derive(Debug)]
+pub(crate) struct RowWrites {
+    pub(crate) table: &'static Table,
+    pub(crate) upserts: Vec<Vec<Value>>,
+    pub(crate) deletes: Vec<RowAddress>,
+}
 
 /// What became of a commit.
 #[cfg_attr(
@@ -440,6 +466,16 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         table: &'static Table,
         addresses: &[RowAddress],
     ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Moves a checkpoint and writes rows in one statement. Returns the new version of its row; `None`
+    /// where that is not the one that was seen, and then nothing is written. Only where rows have
+    /// versions.
+    fn advance(
+        connection: &mut Self::Connection,
+        statements: &Statements,
+        advance: &Advance,
+        writes: Option<&RowWrites>,
+    ) -> impl Future<Output = Result<Option<RowVersion>>> + Send;
 
     /// The columns of a result.
     fn result_columns(row: &Self::Row) -> Vec<ResultColumn>;

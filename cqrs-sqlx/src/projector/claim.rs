@@ -7,25 +7,30 @@
 //! the page was looked for before, so that everything up to it is visible to the statement. Locking
 //! may wait and then find a newer checkpoint than the statement's snapshot holds; the page is read
 //! after that one, since it comes from the locked row.
+//!
+//! That statement finds the end of the page before it reads it, so that the events go to the client
+//! as they are read, and nothing keeps, counts or sorts them on the way.
+//!
+//! A page can also be looked at without a claim: see [`unlocked`](super::unlocked).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use cqrs_core::mapping::{ColumnType, RowSource, Value};
+use cqrs_core::mapping::RowSource;
 use cqrs_core::{Envelope, Error, EventFilter, Position, RawPayload, Result, StoreErrorKind};
-
-use super::checkpoint::{FORGETS_FAILURES, read, some};
-use crate::backend::{Backend, Dialect, Parameter};
 use tokio::time::Instant;
 
+use super::checkpoint::{read, some};
+use super::page_sql::{
+    CLAIM_WIDTH, EVENT_WIDTH, Hold, Places, advance_seen_sql, advanced, checkpoint_sql,
+    filter_parameters, look_sql, page_sql, whole_sql,
+};
+use crate::backend::{Backend, Parameter, RowVersion};
 use crate::log::{EVENT_COLUMNS, read_event};
 
 /// A thousand years: a delay for ever is one that every database and calendar can hold.
 const LONGEST_DELAY: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
-
-/// How many columns [`EVENT_COLUMNS`] are.
-const EVENT_WIDTH: usize = 18;
 
 /// Which segment of how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +71,8 @@ pub(super) struct Claim {
     pub(super) is_due: bool,
     /// Whether the number of segments is being changed.
     pub(super) is_changing: bool,
+    /// The version of the row of the checkpoint, where it is not locked.
+    pub(super) seen: Option<RowVersion>,
     /// Where the other segments stand at least; `None` where there are none.
     pub(super) others: Option<Position>,
     /// The time of the database, and when it was told.
@@ -86,6 +93,37 @@ impl Claim {
         self.told.elapsed()
     }
 
+    /// # Errors
+    ///
+    /// Where the event after those of the page cannot be read.
+    pub(super) fn check_readable(&self) -> Result<()> {
+        match &self.unreadable {
+            Some((position, error)) => {
+                Err(Error::other(format!("the event at {position}: {error}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The page behind this one, up to the horizon.
+    pub(super) fn next(&self, horizon: Position, most: u32) -> Ahead {
+        Ahead(Open {
+            upto: horizon.max(self.to),
+            most: most.into(),
+            claim: Self {
+                from: self.to,
+                is_full: false,
+                attempts: 0,
+                seen: None,
+                rows: 0,
+                first: None,
+                page: Vec::new(),
+                unreadable: None,
+                ..*self
+            },
+        })
+    }
+
     /// Which of the events that are applied has a position.
     pub(super) fn place_of(&self, position: Position) -> Option<usize> {
         self.page
@@ -100,9 +138,13 @@ pub(super) struct ClaimSql {
     name: Arc<str>,
     /// Everything in one, where the database can.
     whole: Option<Arc<str>>,
+    /// Checkpoint and page without a lock, where the database knows the versions of rows.
+    look: Option<Arc<str>>,
     checkpoint: Arc<str>,
     page: Arc<str>,
     advance: Arc<str>,
+    /// Moves a checkpoint whose row is still of the version that was seen.
+    pub(super) advance_seen: Arc<str>,
     filters: Vec<Parameter>,
 }
 
@@ -110,7 +152,6 @@ impl ClaimSql {
     /// Those of a subscription; where a version is given, of segments whose rows are of it.
     pub(super) fn new<B: Backend>(name: &str, filter: &EventFilter, version: Option<u32>) -> Self {
         let dialect = &B::DIALECT;
-        let checkpoint = checkpoint_sql(dialect, version);
         let places = Places {
             from: "$1",
             upto: "$2",
@@ -122,14 +163,17 @@ impl ClaimSql {
             name: name.into(),
             whole: dialect
                 .claims_in_one
-                .then(|| whole_sql(dialect, &checkpoint, filter).into()),
-            page: page_sql(dialect, filter, &places, 6).into(),
-            checkpoint: checkpoint.into(),
+                .then(|| whole_sql(dialect, version, filter).into()),
+            look: (!dialect.row_version.is_empty())
+                .then(|| look_sql(dialect, version, filter).into()),
+            page: page_sql(dialect, EVENT_COLUMNS, filter, &places, 6).into(),
+            checkpoint: checkpoint_sql(dialect, version, Hold::Lock).into(),
             advance: format!(
                 "UPDATE cqrs_segment SET position = $3, {} WHERE subscription = $1 AND segment = $2",
                 advanced(dialect)
             )
             .into(),
+            advance_seen: advance_seen_sql(dialect).into(),
             filters: filter_parameters(filter),
         }
     }
@@ -141,33 +185,79 @@ impl ClaimSql {
         connection: &mut B::Connection,
         wanted: Wanted,
     ) -> Result<Option<Claim>> {
-        let mut parameters = vec![
-            Parameter::text(&*self.name),
-            Parameter::int(wanted.horizon.0),
-            Parameter::int(wanted.most.into()),
-            Parameter::int(wanted.segment.unwrap_or(-1)),
-        ];
-        let mut claim = None;
         if let Some(whole) = &self.whole {
-            parameters.extend(self.filters.iter().cloned());
-            B::fetch(connection, whole, &parameters, None, |row| {
-                let claim = match &mut claim {
-                    Some(claim) => claim,
-                    none => none.insert(Open::read(row, EVENT_WIDTH)?),
-                };
-                claim.add(row)
-            })
-            .await?;
-            return Ok(claim.map(Open::finish));
+            let begin = |row: &B::Row| Open::read(row, EVENT_WIDTH);
+            return self.in_one::<B>(connection, whole, wanted, begin).await;
         }
+        let mut claim = None;
+        let parameters = self.wanted(wanted);
         B::fetch(connection, &self.checkpoint, &parameters, None, |row| {
             claim = Some(Open::read(row, 0)?);
             Ok(())
         })
         .await?;
-        let Some(mut claim) = claim else {
+        let Some(claim) = claim else {
             return Ok(None);
         };
+        let claim = self.read_page::<B>(connection, claim).await?;
+        let moved = [
+            Parameter::text(&*self.name),
+            Parameter::int(claim.segment.number),
+            Parameter::int(claim.to.0),
+        ];
+        B::execute(connection, &self.advance, &moved).await?;
+        Ok(Some(claim))
+    }
+
+    /// Finds the segment that [`claim`](Self::claim) would, and reads its page, outside of any
+    /// transaction: it locks and moves nothing. Only where the database knows the versions of rows.
+    pub(super) async fn look<B: Backend>(
+        &self,
+        connection: &mut B::Connection,
+        wanted: Wanted,
+    ) -> Result<Option<Claim>> {
+        let Some(look) = &self.look else {
+            return Ok(None);
+        };
+        let begin = |row: &B::Row| Open::seen(row, EVENT_WIDTH);
+        self.in_one::<B>(connection, look, wanted, begin).await
+    }
+
+    /// Reads the page that follows one that was looked at.
+    pub(super) async fn look_ahead<B: Backend>(
+        &self,
+        connection: &mut B::Connection,
+        ahead: Ahead,
+    ) -> Result<Claim> {
+        self.read_page::<B>(connection, ahead.0).await
+    }
+
+    async fn in_one<B: Backend>(
+        &self,
+        connection: &mut B::Connection,
+        sql: &Arc<str>,
+        wanted: Wanted,
+        begin: impl Fn(&B::Row) -> Result<Open> + Send + Sync,
+    ) -> Result<Option<Claim>> {
+        let mut parameters = self.wanted(wanted);
+        parameters.extend(self.filters.iter().cloned());
+        let mut claim = None;
+        B::fetch(connection, sql, &parameters, None, |row| {
+            match &mut claim {
+                Some(claim) => Open::add(claim, row)?,
+                None => claim = Some(begin(row)?),
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(claim.map(Open::finish))
+    }
+
+    async fn read_page<B: Backend>(
+        &self,
+        connection: &mut B::Connection,
+        mut claim: Open,
+    ) -> Result<Claim> {
         let mut parameters = vec![
             Parameter::int(claim.claim.from.0),
             Parameter::int(claim.upto.0),
@@ -180,16 +270,21 @@ impl ClaimSql {
             claim.add(row)
         })
         .await?;
-        let claim = claim.finish();
-        let moved = [
+        Ok(claim.finish())
+    }
+
+    fn wanted(&self, wanted: Wanted) -> Vec<Parameter> {
+        vec![
             Parameter::text(&*self.name),
-            Parameter::int(claim.segment.number),
-            Parameter::int(claim.to.0),
-        ];
-        B::execute(connection, &self.advance, &moved).await?;
-        Ok(Some(claim))
+            Parameter::int(wanted.horizon.0),
+            Parameter::int(wanted.most.into()),
+            Parameter::int(wanted.segment.unwrap_or(-1)),
+        ]
     }
 }
+
+/// A page that is still to be read.
+pub(super) struct Ahead(Open);
 
 /// A claim while its page is read.
 struct Open {
@@ -219,6 +314,7 @@ impl Open {
                     parks: some(row.read_bool(at + 6)?)?,
                     is_due: some(row.read_bool(at + 7)?)?,
                     is_changing: some(row.read_bool(at + 10)?)?,
+                    seen: None,
                     others: row.read_i64(at + 8)?.map(Position),
                     now: some(row.read_timestamp(at + 9)?)?,
                     told: Instant::now(),
@@ -231,18 +327,29 @@ impl Open {
         })
     }
 
-    /// Takes the event of a row, if it has one.
+    /// As [`read`](Self::read), with the version of the row behind those columns.
+    fn seen<R: RowSource>(row: &R, at: usize) -> Result<Self> {
+        let mut open = Self::read(row, at)?;
+        let version = read(row, |row| {
+            some(row.read_text(at + CLAIM_WIDTH)?.map(str::to_owned))
+        })?;
+        open.claim.seen = Some(RowVersion(version));
+        Ok(open)
+    }
+
+    /// Takes the event of a row.
     fn add<R: RowSource>(&mut self, row: &R) -> Result<()> {
-        let Some(position) = read(row, |row| row.read_i64(0))? else {
-            return Ok(());
-        };
+        let position = Position(read(row, |row| some(row.read_i64(0)?))?);
+        if position <= self.claim.to {
+            return Err(out_of_order(position, self.claim.to));
+        }
         self.claim.rows += 1;
-        self.claim.first.get_or_insert(Position(position));
-        self.claim.to = Position(position);
+        self.claim.first.get_or_insert(position);
+        self.claim.to = position;
         if self.claim.unreadable.is_none() {
             match read_event(row) {
                 Ok(event) => self.claim.page.push(event),
-                Err(error) => self.claim.unreadable = Some((Position(position), error)),
+                Err(error) => self.claim.unreadable = Some((position, error)),
             }
         }
         Ok(())
@@ -258,115 +365,12 @@ impl Open {
     }
 }
 
-/// What becomes of a row whose checkpoint is moved.
-fn advanced(dialect: &Dialect) -> String {
-    format!("{FORGETS_FAILURES}, updated_at = {}", dialect.now)
-}
-
-/// Locks the segment that is furthest behind of those that have anything to do. Where the clock of
-/// the database was set back since a failure was recorded or a replay was set, it is not waited
-/// for. The parameters are the name, the horizon, the size of a page, and the number of a segment
-/// or -1.
-fn checkpoint_sql(dialect: &Dialect, version: Option<u32>) -> String {
-    let of_version = version.map(|version| format!(" AND s.version = {version}"));
-    let of_version = of_version.unwrap_or_default();
-    let (now, lock) = (dialect.now, dialect.claim);
-    let end = "CASE WHEN s.barrier < $2 THEN s.barrier ELSE $2 END";
-    let open_page = dialect.open_page;
-    let due =
-        format!("(s.replay_at <= {now} OR s.replay_at IS NOT NULL AND s.replay_set_at > {now})");
-    format!(
-        "SELECT s.segment, s.segments, s.position, \
-         CASE WHEN {end} < s.position THEN s.position ELSE {end} END AS upto, \
-         CASE WHEN s.failed_attempts > 0 THEN 1 ELSE $3 END AS most, \
-         s.failed_attempts, s.parks, coalesce({due}, FALSE) AS due, \
-         (SELECT min(o.position) FROM cqrs_segment AS o \
-          WHERE o.subscription = $1 AND o.segment <> s.segment) AS others, {now} AS now, \
-         s.barrier IS NOT NULL AS changing, s.mark{open_page} \
-         FROM cqrs_segment AS s \
-         WHERE s.subscription = $1 AND s.status = 'active' AND ($4 < 0 OR s.segment = $4){of_version} \
-         AND (s.position < {end} OR {due}) \
-         AND (s.retry_at IS NULL OR s.retry_at <= {now} OR s.updated_at > {now}) \
-         ORDER BY s.position, s.segment LIMIT 1{lock}"
-    )
-}
-
-/// Where a page's statement finds its values.
-pub(super) struct Places<'a> {
-    pub(super) from: &'a str,
-    pub(super) upto: &'a str,
-    pub(super) most: &'a str,
-    pub(super) segment: &'a str,
-    pub(super) segments: &'a str,
-}
-
-/// Reads a page; the filters are bound from `first` on.
-pub(super) fn page_sql(
-    dialect: &Dialect,
-    filter: &EventFilter,
-    places: &Places<'_>,
-    first: usize,
-) -> String {
-    let Places {
-        from,
-        upto,
-        most,
-        segment,
-        segments,
-    } = places;
-    let columns = [
-        filter.aggregate_types().map(|_| "aggregate_type"),
-        filter.event_types().map(|_| "event_type"),
-    ];
-    let filters: String = columns
-        .into_iter()
-        .flatten()
-        .zip(first..)
-        .map(|(column, number)| {
-            let list = format!("${number}");
-            let test = (dialect.in_list)(column, ColumnType::Text, &list);
-            format!(" AND {test}")
-        })
-        .collect();
-    let in_segment = (dialect.in_segment)(segment, segments);
-    format!(
-        "SELECT {EVENT_COLUMNS} FROM cqrs_event WHERE position > {from} AND position <= {upto}\
-         {filters} AND ({segments} = 1 OR {in_segment}) ORDER BY position LIMIT {most}"
-    )
-}
-
-pub(super) fn filter_parameters(filter: &EventFilter) -> Vec<Parameter> {
-    [filter.aggregate_types(), filter.event_types()]
-        .into_iter()
-        .flatten()
-        .map(|types| {
-            let types = types.iter().map(|&name| Value::Text(name.to_owned()));
-            Parameter::List(ColumnType::Text, types.collect())
-        })
-        .collect()
-}
-
-/// Claims, reads the page and moves the checkpoint.
-fn whole_sql(dialect: &Dialect, checkpoint: &str, filter: &EventFilter) -> String {
-    let places = Places {
-        from: "c.position",
-        upto: "c.upto",
-        most: "c.most",
-        segment: "c.segment",
-        segments: "c.segments",
-    };
-    // Columns of the log and of the claim have one name in one place only: `position`.
-    let page = page_sql(dialect, filter, &places, 5);
-    let advanced = advanced(dialect);
-    format!(
-        "WITH claimed AS MATERIALIZED ({checkpoint}), \
-         page AS MATERIALIZED (\
-         SELECT e.* FROM claimed AS c CROSS JOIN LATERAL ({page}) AS e), \
-         moved AS (UPDATE cqrs_segment AS s SET position = CASE \
-         WHEN (SELECT count(*) FROM page) < c.most THEN c.upto \
-         ELSE (SELECT max(position) FROM page) END, {advanced} \
-         FROM claimed AS c WHERE s.subscription = $1 AND s.segment = c.segment) \
-         SELECT e.*, c.* FROM claimed AS c LEFT JOIN page AS e ON TRUE ORDER BY e.position"
+/// The database is asked for the order of the log, and not left to itself with it.
+#[cold]
+fn out_of_order(position: Position, after: Position) -> Error {
+    Error::store(
+        StoreErrorKind::Database,
+        format!("the database returned the event at {position} after the one at {after}"),
     )
 }
 

@@ -9,11 +9,12 @@ use cqrs_core::{
 };
 
 use super::checkpoint::{self, Checkpoint, read, some};
-use super::claim::{Places, Segment, filter_parameters, page_sql};
+use super::claim::Segment;
+use super::page_sql::{Places, filter_parameters, page_sql};
 use super::queries;
 use crate::backend::{Backend, Parameter};
 use crate::connections::Connection;
-use crate::log::read_event;
+use crate::log::{EVENT_COLUMNS, read_event};
 use crate::reads::is_unavailable;
 use crate::statements::{list, qualified, quoted};
 use crate::store::Shared;
@@ -78,7 +79,7 @@ async fn compare_on<B: Backend, P: RowProjection>(
         segment: "$4",
         segments: "$5",
     };
-    let log: Arc<str> = page_sql(&B::DIALECT, shadow.filter(), &places, 6).into();
+    let log: Arc<str> = page_sql(&B::DIALECT, EVENT_COLUMNS, shadow.filter(), &places, 6).into();
     let table = P::Row::table();
     let columns = table.columns().iter();
     let columns = list(columns.map(|column| qualified(table, column.name())));

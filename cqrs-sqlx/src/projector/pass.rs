@@ -19,8 +19,9 @@ use super::queries;
 use super::register;
 use super::segments;
 use super::transaction::{More, SqlTransaction};
+use super::unlocked::{ReadAhead, must_claim};
 use super::wake::Known;
-use crate::backend::Backend;
+use crate::backend::{Backend, RowVersion};
 use crate::connections::Connection;
 use crate::metrics;
 use crate::reads::is_unavailable;
@@ -66,7 +67,11 @@ pub(super) struct Worker<B: Backend> {
     name: Arc<str>,
     /// Whether it builds the rows anew, beside those that are read.
     pub(super) builds: bool,
-    pub(super) claims: ClaimSql,
+    pub(super) claims: Arc<ClaimSql>,
+    /// Whether the next page has to be claimed, as the last one said.
+    pub(super) claims_only: bool,
+    /// The page behind the last one, and the version of the row of the checkpoint there.
+    pub(super) ahead: Option<(RowVersion, ReadAhead)>,
     /// Where all segments stand at least, and when the next replay is, where nothing but the horizon
     /// keeps them from going on. Other processes may have moved them.
     known: Option<(Position, Option<Instant>)>,
@@ -133,7 +138,9 @@ impl<B: Backend> Worker<B> {
     ) -> Self {
         let version = register::version(&subscription);
         Self {
-            claims: ClaimSql::new::<B>(&name, subscription.filter(), version),
+            claims: Arc::new(ClaimSql::new::<B>(&name, subscription.filter(), version)),
+            claims_only: false,
+            ahead: None,
             name,
             builds,
             shared,
@@ -151,6 +158,10 @@ impl<B: Backend> Worker<B> {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn name_shared(&self) -> Arc<str> {
+        Arc::clone(&self.name)
     }
 
     /// The transaction that its handlers write in.
@@ -211,6 +222,13 @@ impl<B: Backend> Worker<B> {
                 return Ok(pass);
             }
         }
+        if self.goes_unlocked()
+            && self.begun().is_none()
+            && let Some(pass) = self.pass_unlocked(horizon).await?
+        {
+            return Ok(pass);
+        }
+        self.ahead = None;
         let mut connection = match self.begun().take() {
             Some(begun) => begun,
             None => queries::begin(&self.shared).await?,
@@ -228,6 +246,7 @@ impl<B: Backend> Worker<B> {
             }
             return Ok(self.look(horizon).await?.unwrap_or(Pass::Elsewhere));
         };
+        self.claims_only = must_claim(&claim);
         // By turns, so that replays that are due again and again do not hold up the others.
         let moves = claim.to > claim.from;
         self.replayed = claim.is_due && !(self.replayed && moves);
@@ -275,7 +294,7 @@ impl<B: Backend> Worker<B> {
 
     /// Looks at the checkpoints without claiming one; what that says about the pass. `None`: there
     /// is something to claim.
-    async fn look(&mut self, horizon: Position) -> Result<Option<Pass>> {
+    pub(super) async fn look(&mut self, horizon: Position) -> Result<Option<Pass>> {
         let (checkpoints, now) = checkpoint::all(&self.shared, self.name()).await?;
         let own = register::version(&self.subscription);
         let is_other = |first: &checkpoint::Checkpoint| own.is_some_and(|own| own != first.version);
@@ -380,7 +399,7 @@ impl<B: Backend> Worker<B> {
     }
 
     /// What was committed is known.
-    fn moved(&mut self, claim: &Claim) {
+    pub(super) fn moved(&mut self, claim: &Claim) {
         self.had_more = claim.is_full;
         self.narrow = self
             .narrow
@@ -403,11 +422,10 @@ impl<B: Backend> Worker<B> {
         transaction: &mut SqlTransaction<B>,
         claim: &Claim,
     ) -> Result<More, Failure> {
-        if let Some((position, error)) = &claim.unreadable {
-            return Err(Error::other(format!("the event at {position}: {error}")).into());
-        }
+        claim.check_readable()?;
         self.apply(transaction, &claim.page, claim.mark).await?;
-        Ok(transaction.commit(claim.is_full).await?)
+        let goes_on = claim.is_full && !self.goes_unlocked();
+        Ok(transaction.commit(goes_on).await?)
     }
 
     /// Has the handlers apply events.
@@ -427,22 +445,28 @@ impl<B: Backend> Worker<B> {
             first = first.position().0,
             last = last.position().0,
         );
-        let interrupted = |error, timed_out| Failure {
-            error,
-            interrupted: true,
-            timed_out,
-        };
         let deadline = self.rules.deadline;
         transaction.mark().await?;
         let applied =
             catch_panic(self.subscription.apply(page, mark, transaction)).instrument(span);
         match tokio::time::timeout(deadline, applied).await {
             Ok(Ok(result)) => Ok(result?),
-            Ok(Err(panic)) => Err(interrupted(panic, false)),
-            Err(_) => {
-                let message = format!("the page was not applied within {deadline:?}");
-                Err(interrupted(Error::other(message), true))
-            }
+            Ok(Err(panic)) => Err(Failure {
+                error: panic,
+                interrupted: true,
+                timed_out: false,
+            }),
+            Err(_) => Err(self.too_late()),
+        }
+    }
+
+    /// The failure of a page that takes too long.
+    pub(super) fn too_late(&self) -> Failure {
+        let deadline = self.rules.deadline;
+        Failure {
+            error: Error::other(format!("the page was not applied within {deadline:?}")),
+            interrupted: true,
+            timed_out: true,
         }
     }
 

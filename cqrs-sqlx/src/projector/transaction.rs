@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use cqrs_core::mapping::{ColumnType, RowSource, Table, Value};
 use cqrs_core::{
-    Changing, Entity, Envelope, Owned, ProjectionTransaction, RawPayload, ReadModel, Result,
-    RowAddress, TenantScope,
+    Changing, Entity, Envelope, Error, Owned, ProjectionTransaction, RawPayload, ReadModel, Result,
+    RowAddress, StoreErrorKind, TenantScope,
 };
 
 use super::checkpoint::read;
-use crate::backend::{Backend, Mark, Parameter, stable_hash};
+use super::deferred::Deferred;
+use crate::backend::{Advance, Backend, Mark, Parameter, RowVersion, stable_hash};
 use crate::connections::Connection;
 use crate::lent::{Lent, ended};
 use crate::statements::{Statements, quoted};
@@ -41,6 +42,19 @@ pub struct SqlTransaction<B: Backend> {
     changing: Changing,
     /// Whether its rows are those of the shadow of their table.
     builds: bool,
+    /// What is written at the end, as long as no transaction is open.
+    deferred: Option<Deferred>,
+    /// Whether the checkpoint was not the one any more that was read with the page.
+    is_lost: bool,
+}
+
+/// What became of a page without a lock.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is committed. The version of the row of the checkpoint, where that is known.
+    Committed(Option<RowVersion>),
+    /// Somebody else has changed the checkpoint; nothing was written.
+    Lost,
 }
 
 /// The numbers of a table and of a row of it. Rows share numbers, so that a commit that changes
@@ -71,6 +85,21 @@ impl<B: Backend> SqlTransaction<B> {
             used: false,
             locked: None,
             builds: false,
+            deferred: None,
+            is_lost: false,
+        }
+    }
+
+    /// Takes a connection on which no transaction is open. What is written is kept until the page is
+    /// [committed](Self::commit_unlocked); what cannot be kept opens a transaction.
+    pub(super) fn unlocked(
+        shared: Arc<Shared<B>>,
+        connection: Connection<B>,
+        advance: Advance,
+    ) -> Self {
+        Self {
+            deferred: Some(Deferred::new(advance)),
+            ..Self::new(shared, connection)
         }
     }
 
@@ -103,6 +132,8 @@ impl<B: Backend> SqlTransaction<B> {
             used: false,
             locked: Some(HashSet::new()),
             builds: false,
+            deferred: None,
+            is_lost: false,
         }
     }
 
@@ -121,8 +152,14 @@ impl<B: Backend> SqlTransaction<B> {
         self.connection
     }
 
+    /// Whether the page is in vain, since somebody else has changed the checkpoint.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
     /// The connection below, for a statement of the framework: in the transaction, or an error.
     pub(crate) async fn connection_below(&mut self) -> Result<&mut B::Connection> {
+        self.open().await?;
         Ok(self.seen().await?.0)
     }
 
@@ -155,6 +192,42 @@ impl<B: Backend> SqlTransaction<B> {
             B::commit(self.seen().await?.0).await?;
         }
         Ok(More::Ended)
+    }
+
+    /// Writes what was kept, and moves the checkpoint.
+    pub(super) async fn commit_unlocked(&mut self) -> Result<Outcome> {
+        if self.is_lost {
+            return Ok(Outcome::Lost);
+        }
+        let Some(deferred) = self.deferred.take() else {
+            B::commit(self.seen().await?.0).await?;
+            return Ok(Outcome::Committed(None));
+        };
+        let Deferred {
+            advance, writes, ..
+        } = deferred;
+        let (connection, statements) = (self.connection.get(), &self.shared.statements);
+        let version = B::advance(connection, statements, &advance, writes.as_ref()).await?;
+        Ok(version.map_or(Outcome::Lost, |version| Outcome::Committed(Some(version))))
+    }
+
+    /// Opens the transaction of a page that has none, with what was kept for it.
+    async fn open(&mut self) -> Result<()> {
+        let Some(deferred) = self.deferred.take() else {
+            return Ok(());
+        };
+        // Where this fails or is interrupted, nothing may follow.
+        self.lent = Lent::Ended;
+        let (connection, statements) = (self.connection.get(), &self.shared.statements);
+        B::begin(connection).await?;
+        let writes = deferred.writes.as_ref();
+        let moved = B::advance(connection, statements, &deferred.advance, writes).await?;
+        if moved.is_none() {
+            self.is_lost = true;
+            return Err(lost());
+        }
+        self.lent = Lent::Never;
+        Ok(())
     }
 
     /// What a statement of the framework needs.
@@ -247,7 +320,16 @@ impl<B: Backend> SqlTransaction<B> {
     ///
     /// Pass the errors of your statements on. Where one has taken the transaction with it, the page
     /// fails also if you do not.
+    ///
+    /// # Panics
+    ///
+    /// Where the projection says that it [writes rows alone](cqrs_core::Projection::writes_rows_alone):
+    /// then there may be no transaction.
     pub fn connection(&mut self) -> &mut B::Raw {
+        assert!(
+            self.deferred.is_none(),
+            "a projection that says that it writes rows alone has asked for the connection"
+        );
         self.lent.lend();
         self.used = true;
         B::raw(self.connection.get())
@@ -260,6 +342,13 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
             return Ok(Vec::new());
         }
         self.lock::<R>(addresses).await?;
+        if self
+            .deferred
+            .as_ref()
+            .is_none_or(|deferred| deferred.writes.is_some())
+        {
+            self.open().await?;
+        }
         let table = self.table::<R>();
         let (connection, statements) = self.seen().await?;
         let loaded = B::load_rows(connection, statements, table, addresses).await;
@@ -275,8 +364,16 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
             .map(Owned::address)
             .collect::<Result<Vec<_>>>()?;
         self.lock::<R>(&addresses).await?;
-        let (table, rows) = (self.table::<R>(), last_of_each(rows)?);
+        let (table, mut rows) = (self.table::<R>(), last_of_each(rows, addresses)?);
         self.changing.add(table.name());
+        if let Some(deferred) = &mut self.deferred {
+            match deferred.upsert(table, rows) {
+                Ok(()) => return Ok(()),
+                Err(refused) => rows = refused,
+            }
+        }
+        self.open().await?;
+        let rows = rows.into_iter().map(|(_, row)| row).collect();
         let (connection, statements) = self.seen().await?;
         let written = B::upsert_rows(connection, statements, table, rows).await;
         self.after(written)
@@ -289,6 +386,12 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
         self.lock::<R>(addresses).await?;
         let table = self.table::<R>();
         self.changing.add(table.name());
+        if let Some(deferred) = &mut self.deferred
+            && deferred.delete(table, addresses)
+        {
+            return Ok(());
+        }
+        self.open().await?;
         let (connection, statements) = self.seen().await?;
         let deleted = B::delete_rows(connection, statements, table, addresses).await;
         self.after(deleted)
@@ -311,23 +414,32 @@ fn row_lock(table: &Table, address: &RowAddress) -> RowLock {
     (stable_hash(table.name().bytes()), row.into())
 }
 
-/// The values of the rows; of several with one address the last, since one statement may not
+/// The error of a page whose checkpoint is not the one any more that was read with it.
+fn lost() -> Error {
+    Error::store(
+        StoreErrorKind::Contention,
+        "another worker has moved the checkpoint",
+    )
+}
+
+/// The rows with their addresses; of several with one address the last, since one statement may not
 /// write a row twice.
-fn last_of_each<R: ReadModel>(rows: &[Owned<R>]) -> Result<Vec<Vec<Value>>> {
-    let mut values: Vec<Vec<Value>> = Vec::with_capacity(rows.len());
-    let mut places: HashMap<String, usize> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let place = *places
-            .entry(row.address()?.identity())
-            .or_insert(values.len());
-        let row = row.to_values()?;
-        if place == values.len() {
-            values.push(row);
-        } else {
-            values[place] = row;
-        }
+fn last_of_each<R: ReadModel>(
+    rows: &[Owned<R>],
+    addresses: Vec<RowAddress>,
+) -> Result<Vec<(RowAddress, Vec<Value>)>> {
+    let mut last: HashMap<RowAddress, usize> = HashMap::with_capacity(rows.len());
+    for (place, address) in addresses.into_iter().enumerate() {
+        last.insert(address, place);
     }
-    Ok(values)
+    let mut last: Vec<_> = last.into_iter().collect();
+    last.sort_unstable_by_key(|(_, place)| *place);
+    last.into_iter()
+        .map(|(address, place)| {
+            let values = rows[place].values_at(&address)?;
+            Ok((address, values))
+        })
+        .collect()
 }
 
 impl<B: Backend> fmt::Debug for SqlTransaction<B> {

@@ -18,5 +18,6 @@ mod replays;
 mod segments;
 mod snapshots;
 pub(crate) mod support;
+mod unlocked;
 mod waiting;
 mod wake_up;

@@ -1,5 +1,6 @@
 //! Postgres.
 
+mod advance;
 mod bind;
 mod bulk;
 mod conditions;
@@ -36,8 +37,8 @@ use self::row::PgSource;
 use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof, Returned,
-    Written, transaction, url,
+    Advance, Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof,
+    Returned, RowVersion, RowWrites, Written, transaction, url,
 };
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
@@ -136,6 +137,8 @@ impl Backed for Postgres {
         hurry: "SET LOCAL lock_timeout = '1s'",
         one_moment: shadow::one_moment,
         claims_in_one: true,
+        // The transaction that wrote it.
+        row_version: "xmin::text",
         in_segment: conditions::in_segment,
         now: "clock_timestamp()",
         type_name: schema::type_name,
@@ -447,6 +450,15 @@ impl Backed for Postgres {
         addresses: &[RowAddress],
     ) -> Result<()> {
         rows::delete(&mut session.connection, statements, table, addresses).await
+    }
+
+    async fn advance(
+        session: &mut Session,
+        statements: &Statements,
+        advance: &Advance,
+        writes: Option<&RowWrites>,
+    ) -> Result<Option<RowVersion>> {
+        advance::run(&mut session.connection, statements, advance, writes).await
     }
 
     fn result_columns(row: &PgSource) -> Vec<ResultColumn> {

@@ -23,7 +23,8 @@ pub(super) async fn load<R: ReadModel>(
     addresses: &[RowAddress],
 ) -> Result<Vec<Owned<R>>> {
     let sql = statements.get(table, "load rows", || load_sql(table));
-    let arguments = address_arguments(table, addresses)?;
+    let mut arguments = PgArguments::default();
+    bind_addresses(&mut arguments, table, addresses)?;
     let doing = || format!("loading rows of {}", table.name());
     let mut found = query(&sql, arguments).fetch(connection);
     let mut rows = Vec::with_capacity(addresses.len());
@@ -47,15 +48,9 @@ pub(super) async fn upsert(
     table: &'static Table,
     rows: Vec<Vec<Value>>,
 ) -> Result<()> {
-    let sql = statements.get(table, "upsert rows", || upsert_sql(table));
+    let sql = statements.get(table, "upsert rows", || upsert_sql(table, 1, ""));
     let mut arguments = PgArguments::default();
-    for (index, column) in table.columns().iter().enumerate() {
-        bind::add_column(
-            &mut arguments,
-            column.column_type(),
-            rows.iter().map(|row| &row[index]),
-        )?;
-    }
+    bind_rows(&mut arguments, table, &rows)?;
     run(connection, &sql, arguments, || {
         format!("writing rows of {}", table.name())
     })
@@ -69,8 +64,9 @@ pub(super) async fn delete(
     table: &'static Table,
     addresses: &[RowAddress],
 ) -> Result<()> {
-    let sql = statements.get(table, "delete rows", || delete_sql(table));
-    let arguments = address_arguments(table, addresses)?;
+    let sql = statements.get(table, "delete rows", || delete_sql(table, 1, ""));
+    let mut arguments = PgArguments::default();
+    bind_addresses(&mut arguments, table, addresses)?;
     run(connection, &sql, arguments, || {
         format!("deleting rows of {}", table.name())
     })
@@ -90,8 +86,25 @@ async fn run(
         .map_err(|cause| error(cause, &doing()))
 }
 
-fn address_arguments(table: &Table, addresses: &[RowAddress]) -> Result<PgArguments> {
-    let mut arguments = PgArguments::default();
+/// Binds rows as an array for each column.
+pub(super) fn bind_rows(
+    arguments: &mut PgArguments,
+    table: &Table,
+    rows: &[Vec<Value>],
+) -> Result<()> {
+    for (index, column) in table.columns().iter().enumerate() {
+        let values = rows.iter().map(|row| &row[index]);
+        bind::add_column(arguments, column.column_type(), values)?;
+    }
+    Ok(())
+}
+
+/// Binds addresses as an array for each of their columns.
+pub(super) fn bind_addresses(
+    arguments: &mut PgArguments,
+    table: &Table,
+    addresses: &[RowAddress],
+) -> Result<()> {
     if let Some(tenant) = table.column_with(ColumnRole::Tenant) {
         let tenants: Vec<Value> = addresses
             .iter()
@@ -101,25 +114,25 @@ fn address_arguments(table: &Table, addresses: &[RowAddress]) -> Result<PgArgume
                 })
             })
             .collect();
-        bind::add_column(&mut arguments, tenant.column_type(), tenants.iter())?;
+        bind::add_column(arguments, tenant.column_type(), tenants.iter())?;
     }
     for (index, column) in table.key_columns().enumerate() {
         bind::add_column(
-            &mut arguments,
+            arguments,
             column.column_type(),
             addresses
                 .iter()
                 .map(|address| address.key().get(index).unwrap_or(&Value::Null)),
         )?;
     }
-    Ok(arguments)
+    Ok(())
 }
 
 /// `unnest($1::text[], $2::uuid[]) AS k(c0, c1)`.
-fn arrays<'t>(columns: impl Iterator<Item = &'t Column> + Clone) -> String {
+fn arrays<'t>(columns: impl Iterator<Item = &'t Column> + Clone, first: usize) -> String {
     let values = columns
         .clone()
-        .zip(1..)
+        .zip(first..)
         .map(|(column, number)| format!("${number}::{}", bind::array_type(column.column_type())));
     let names = columns.zip(0..).map(|(_, number)| format!("c{number}"));
     format!("unnest({}) AS k({})", list(values), list(names))
@@ -138,9 +151,9 @@ fn same_address(site: TenantSite, table: &Table) -> String {
         .join(" AND ")
 }
 
-fn address_arrays(table: &Table) -> String {
+fn address_arrays(table: &Table, first: usize) -> String {
     let columns: Vec<&Column> = address_columns(table).collect();
-    arrays(columns.iter().copied())
+    arrays(columns.iter().copied(), first)
 }
 
 fn load_sql(table: &Table) -> String {
@@ -152,33 +165,35 @@ fn load_sql(table: &Table) -> String {
                 .iter()
                 .map(|column| format!("t.{}", quoted(column.name())))
         ),
-        address_arrays(table),
+        address_arrays(table, 1),
         quoted(table.name()),
         same_address(TenantSite::LoadRows, table),
     )
 }
 
-fn delete_sql(table: &Table) -> String {
+/// Deletes rows whose addresses are bound from `first` on; `condition` is another one, with its `AND`.
+pub(super) fn delete_sql(table: &Table, first: usize, condition: &str) -> String {
     format!(
-        "DELETE FROM {} AS t USING {} WHERE {}",
+        "DELETE FROM {} AS t USING {} WHERE {}{condition}",
         quoted(table.name()),
-        address_arrays(table),
+        address_arrays(table, first),
         same_address(TenantSite::DeleteRows, table),
     )
 }
 
-fn upsert_sql(table: &Table) -> String {
+/// Inserts or replaces rows that are bound from `first` on; `condition` is one with its `WHERE`.
+pub(super) fn upsert_sql(table: &Table, first: usize, condition: &str) -> String {
     let values = table
         .columns()
         .iter()
         .zip(0..)
         .map(|(column, number)| format!("k.c{number}{}", bind::cast(column.column_type())));
     format!(
-        "INSERT INTO {} ({}) SELECT {} FROM {} {}",
+        "INSERT INTO {} ({}) SELECT {} FROM {}{condition} {}",
         quoted(table.name()),
         names(table.columns()),
         list(values),
-        arrays(table.columns().iter()),
+        arrays(table.columns().iter(), first),
         on_conflict(table),
     )
 }
@@ -211,7 +226,7 @@ mod tests {
     #[test]
     fn a_page_is_written_with_one_statement() {
         assert_eq!(
-            upsert_sql(&TABLE),
+            upsert_sql(&TABLE, 1, ""),
             "INSERT INTO \"plan_list\" (\"tenant_id\", \"id\", \"stops\", \"depot\") \
              SELECT k.c0, k.c1, k.c2, k.c3::jsonb \
              FROM unnest($1::text[], $2::uuid[], $3::int4[], $4::text[]) AS k(c0, c1, c2, c3) \
@@ -223,9 +238,9 @@ mod tests {
     #[test]
     fn a_table_of_keys_alone_has_nothing_to_replace() {
         let table = Table::builder("seen").key::<Uuid>("id").build();
-        assert!(upsert_sql(&table).ends_with("ON CONFLICT (\"id\") DO NOTHING"));
+        assert!(upsert_sql(&table, 1, "").ends_with("ON CONFLICT (\"id\") DO NOTHING"));
         assert_eq!(
-            delete_sql(&table),
+            delete_sql(&table, 1, ""),
             "DELETE FROM \"seen\" AS t USING unnest($1::uuid[]) AS k(c0) WHERE t.\"id\" = k.c0"
         );
     }

@@ -35,8 +35,8 @@ use self::row::SqliteSource;
 use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
-    Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof, Returned,
-    Written, transaction, url,
+    Advance, Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof,
+    Returned, RowVersion, RowWrites, Written, transaction, url,
 };
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
@@ -118,6 +118,7 @@ impl Backed for Sqlite {
         hurry: "",
         one_moment: |_| String::new(),
         claims_in_one: false,
+        row_version: "",
         in_segment: conditions::in_segment,
         // Of the same width as every other time.
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
@@ -392,6 +393,16 @@ impl Backed for Sqlite {
         addresses: &[RowAddress],
     ) -> Result<()> {
         rows::delete(connection, statements, table, addresses).await
+    }
+
+    /// Never called: rows have no versions here.
+    async fn advance(
+        _: &mut SqliteConnection,
+        _: &Statements,
+        _: &Advance,
+        _: Option<&RowWrites>,
+    ) -> Result<Option<RowVersion>> {
+        Ok(None)
     }
 
     fn result_columns(row: &SqliteSource) -> Vec<ResultColumn> {

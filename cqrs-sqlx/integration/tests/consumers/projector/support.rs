@@ -85,6 +85,7 @@ pub(crate) struct Recorder {
     fault: Arc<Fault>,
     gate: Option<Arc<Gate>>,
     pages: Arc<Mutex<Vec<Vec<i64>>>>,
+    rows_alone: bool,
 }
 
 /// Holds a page after its rows were written and before it returns.
@@ -102,7 +103,14 @@ impl Recorder {
             fault: Arc::new(Box::new(|_| Ok(()))),
             gate: None,
             pages: Arc::default(),
+            rows_alone: false,
         }
+    }
+
+    /// Says that it writes rows alone, so that its pages need no lock.
+    pub(crate) fn rows_alone(mut self) -> Self {
+        self.rows_alone = true;
+        self
     }
 
     /// Calls this after the rows of a page are written.
@@ -134,6 +142,10 @@ impl<T: ProjectionTransaction> Projection<T> for Recorder {
 
     fn name(&self) -> &str {
         self.name
+    }
+
+    fn writes_rows_alone(&self) -> bool {
+        self.rows_alone
     }
 
     async fn apply(&self, page: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {

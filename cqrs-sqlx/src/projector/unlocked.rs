@@ -1,0 +1,183 @@
+//! Pages of handlers that write rows alone, without a transaction around them.
+//!
+//! One statement reads the checkpoint and the page behind it and locks nothing; the handler is
+//! given the page; one statement writes its rows and moves the checkpoint, if the row of that is
+//! still of the version that was read. So a page costs two statements, three where the handler
+//! loads rows first, and while it is applied the next page is read, on another connection.
+//!
+//! Whatever changes a checkpoint gives its row another version: another worker that was faster, a
+//! reset, a pause, a change of the segments. Then nothing is written, and the page was applied in
+//! vain. That is why a worker that has lost waits as one that finds a segment locked, and why
+//! segments of which there are several are claimed: several workers would read the same pages.
+//! What holds back parked events has to see them under the lock, so it claims too.
+
+use std::sync::Arc;
+
+use cqrs_core::{Position, Result};
+use tokio::task::JoinSet;
+
+use super::claim::{Claim, Wanted};
+use super::errors::is_transient;
+use super::pass::{Failure, Pass, Worker};
+use super::queries;
+use super::transaction::{Outcome, SqlTransaction};
+use crate::backend::{Advance, Backend};
+use crate::connections::Connection;
+use crate::reads::is_unavailable;
+
+/// The next page, while it is read. Dropping it ends that.
+pub(super) type ReadAhead = JoinSet<Option<Claim>>;
+
+impl<B: Backend> Worker<B> {
+    /// Whether pages may be applied without a lock, as far as is known.
+    pub(super) fn goes_unlocked(&self) -> bool {
+        !B::DIALECT.row_version.is_empty()
+            && self.subscription.writes_rows_alone()
+            && !self.shared.row_level_security
+            && !self.claims_only
+            && self.narrow.is_none()
+    }
+
+    /// One pass without a lock; `None` where the page has to be claimed.
+    pub(super) async fn pass_unlocked(&mut self, horizon: Position) -> Result<Option<Pass>> {
+        let claim = match self.next_page().await {
+            Some(claim) => claim,
+            None => match self.look_at_page(horizon).await? {
+                Some(claim) => claim,
+                None => return Ok(Some(self.look(horizon).await?.unwrap_or(Pass::Elsewhere))),
+            },
+        };
+        if must_claim(&claim) {
+            self.claims_only = true;
+            return Ok(None);
+        }
+        self.work_unlocked(claim, horizon).await.map(Some)
+    }
+
+    /// The page that was read ahead.
+    async fn next_page(&mut self) -> Option<Claim> {
+        let (seen, mut ahead) = self.ahead.take()?;
+        let mut claim = ahead.join_next().await?.ok()??;
+        claim.seen = Some(seen);
+        (claim.to > claim.from).then_some(claim)
+    }
+
+    async fn look_at_page(&mut self, horizon: Position) -> Result<Option<Claim>> {
+        let wanted = Wanted {
+            horizon,
+            most: self.rules.page_size,
+            segment: None,
+        };
+        let mut again = true;
+        loop {
+            let mut connection = self.shared.writers.acquire().await?;
+            let found = self.claims.look::<B>(connection.begin_work(), wanted).await;
+            match found {
+                Ok(claim) => {
+                    connection.end_work();
+                    return Ok(claim);
+                }
+                Err(error) if is_unavailable(&error) && std::mem::take(&mut again) => {
+                    queries::discard(connection, &self.shared.writers);
+                }
+                Err(error) => return Err(self.give_up(connection, error)),
+            }
+        }
+    }
+
+    async fn work_unlocked(&mut self, claim: Claim, horizon: Position) -> Result<Pass> {
+        let Some(seen) = claim.seen.clone() else {
+            return Ok(Pass::Narrowed);
+        };
+        let mut connection = self.shared.writers.acquire().await?;
+        connection.begin_work();
+        let ahead = claim.is_full.then(|| self.read_ahead(&claim, horizon));
+        let advance = Advance {
+            sql: Arc::clone(&self.claims.advance_seen),
+            subscription: self.name_shared(),
+            segment: claim.segment.number,
+            position: claim.to,
+            seen,
+        };
+        let shared = Arc::clone(&self.shared);
+        let mut transaction =
+            SqlTransaction::unlocked(shared, connection, advance).building(self.builds);
+        let result = self.apply_unlocked(&mut transaction, &claim).await;
+        let is_lost = transaction.is_lost();
+        let mut connection = transaction.into_connection();
+        match result {
+            Ok(Outcome::Committed(seen)) => {
+                connection.end_work();
+                self.ahead = seen.zip(ahead);
+                self.moved(&claim);
+                let events = claim.page.len() as u64;
+                Ok(Pass::Moved { events })
+            }
+            Ok(Outcome::Lost) => {
+                queries::rollback(connection).await;
+                self.doubt();
+                Ok(Pass::Elsewhere)
+            }
+            Err(failure) if failure.interrupted => {
+                // It is repaired or closed when it is given back.
+                drop(connection);
+                self.fail(&claim, failure).await
+            }
+            Err(_) if is_lost => {
+                queries::rollback(connection).await;
+                self.doubt();
+                Ok(Pass::Elsewhere)
+            }
+            Err(failure) if is_transient(&failure.error) => {
+                Err(self.abandon(connection, failure.error).await)
+            }
+            Err(failure) => {
+                queries::rollback(connection).await;
+                self.fail(&claim, failure).await
+            }
+        }
+    }
+
+    async fn apply_unlocked(
+        &self,
+        transaction: &mut SqlTransaction<B>,
+        claim: &Claim,
+    ) -> Result<Outcome, Failure> {
+        claim.check_readable()?;
+        self.apply(transaction, &claim.page, claim.mark).await?;
+        let deadline = self.rules.deadline;
+        match tokio::time::timeout(deadline, transaction.commit_unlocked()).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => Err(self.too_late()),
+        }
+    }
+
+    /// Begins to read the page behind this one, where there is a connection to spare.
+    fn read_ahead(&self, claim: &Claim, horizon: Position) -> ReadAhead {
+        let (shared, claims) = (Arc::clone(&self.shared), Arc::clone(&self.claims));
+        let next = claim.next(horizon, self.rules.page_size);
+        let mut ahead = JoinSet::new();
+        ahead.spawn(async move {
+            let mut connection: Connection<B> = shared.readers.acquire_spare().await?;
+            let page = claims.look_ahead::<B>(connection.begin_work(), next).await;
+            // Where that fails, whoever needs the page reads it and finds out why.
+            let page = page.ok()?;
+            connection.end_work();
+            Some(page)
+        });
+        ahead
+    }
+
+    fn give_up(&mut self, connection: Connection<B>, error: cqrs_core::Error) -> cqrs_core::Error {
+        if is_unavailable(&error) {
+            queries::discard(connection, &self.shared.writers);
+        }
+        self.doubt();
+        error
+    }
+}
+
+/// Whether a page has to be claimed before it is applied.
+pub(super) fn must_claim(claim: &Claim) -> bool {
+    claim.segment.of > 1 || claim.parks || claim.is_due || claim.is_changing || claim.attempts > 0
+}
