@@ -2,7 +2,7 @@
 //! them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cqrs_core::{
@@ -24,8 +24,11 @@ pub struct Workload {
     left: AtomicU64,
     /// For how many commits of others a transaction is held at most.
     longest_hold: u64,
-    /// Fewer than there are writers may hold at the same time, or they would wait for each other.
+    /// Fewer than there are writers may hold at the same time, or they would wait for each other: each
+    /// writer but the first adds a permit, up to a limit.
     holders: Semaphore,
+    /// How many writers have begun.
+    writers: AtomicUsize,
     /// How many were made, for those that wait for others to commit.
     made: watch::Sender<u64>,
     /// The parcels so far, by tenant.
@@ -66,10 +69,8 @@ impl Workload {
         Self {
             left: AtomicU64::new(commits),
             longest_hold,
-            holders: Semaphore::new(match errors {
-                Errors::Fail => 5,
-                Errors::GoOn => 2,
-            }),
+            holders: Semaphore::new(0),
+            writers: AtomicUsize::new(0),
             made: watch::Sender::new(0),
             parcels: Mutex::default(),
             reported: Mutex::default(),
@@ -90,6 +91,13 @@ impl Workload {
     ///
     /// The first error that is neither an abort of its own nor to be expected.
     pub async fn write<B: Backend>(self: Arc<Self>, store: SqlStore<B>, seed: u64) -> Result<()> {
+        let most_holders = match self.errors {
+            Errors::Fail => 5,
+            Errors::GoOn => 2,
+        };
+        if (1..=most_holders).contains(&self.writers.fetch_add(1, Ordering::SeqCst)) {
+            self.holders.add_permits(1);
+        }
         let mut random = Random::new(seed);
         let context = stores::tenant(&format!("tenant-{}", seed % 4));
         while self.take() {

@@ -8,6 +8,7 @@ use cqrs_core::mapping::RowSource;
 use cqrs_core::{Error, Result, TenantScope};
 use tokio::time::Instant;
 
+use super::building;
 use super::checkpoint::{read, some};
 use crate::backend::{Backend, Parameter};
 use crate::reads::{self, Place};
@@ -133,8 +134,8 @@ impl<B: Backend> ProgressWatch<B> {
     ///
     /// # Errors
     ///
-    /// A [`Usage`](cqrs_core::StoreErrorKind::Usage) error where there never was such a
-    /// subscription, [`Store`](Error::Store) where the store fails. It may be called again.
+    /// A [`Usage`](cqrs_core::StoreErrorKind::Usage) error where there is no such subscription at the
+    /// first look, unless it is a rebuild, which may be over by then; [`Store`](Error::Store) where the store fails. It may be called again.
     ///
     /// # Cancel safety
     ///
@@ -148,7 +149,8 @@ impl<B: Backend> ProgressWatch<B> {
         }
         let found = look(&self.shared, &self.name).await?;
         let Some((progress, switches)) = found else {
-            if self.rate.last.is_none() {
+            // A rebuild may be over before anyone looks.
+            if self.rate.last.is_none() && building::refuse_name(&self.name).is_ok() {
                 return Err(Error::unknown_subscription(&self.name));
             }
             self.is_over = true;
