@@ -17,6 +17,7 @@ mod projector;
 mod rebuild;
 mod specification_snippets;
 mod tenancy;
+mod tuning;
 mod units_of_work;
 
 // user code
@@ -158,6 +159,7 @@ const SOURCES: [&str; 18] = [
     include_str!("projections_snippets.rs"),
     include_str!("specification_snippets.rs"),
     include_str!("tenancy.rs"),
+    include_str!("tuning.rs"),
     include_str!("units_of_work.rs"),
     include_str!("event_sourcing.rs"),
 ];
@@ -177,6 +179,7 @@ const REBUILD: &str = include_str!("rebuild.md");
 const PROJECTIONS: &str = include_str!("projections.md");
 const SPECIFICATION: &str = include_str!("specification.md");
 const TENANCY: &str = include_str!("tenancy.md");
+const TUNING: &str = include_str!("tuning.md");
 const UNITS_OF_WORK: &str = include_str!("units-of-work.md");
 const README: &str = include_str!("../README.md");
 
@@ -225,6 +228,7 @@ fn every_rust_block_is_compiled() {
         PROJECTIONS,
         SPECIFICATION,
         TENANCY,
+        TUNING,
         UNITS_OF_WORK,
         README,
     ]

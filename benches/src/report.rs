@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::harness::{Sample, Spread};
 
-/// The side that the others are compared with.
+/// The side that the others are compared with, unless a case says otherwise.
 pub(crate) const OURS: &str = "ours";
 
 /// One side of a case, with what was measured in each round.
@@ -32,7 +32,9 @@ pub(crate) struct Case {
     pub(crate) writers: usize,
     /// How much later than it would the network delivered, in microseconds.
     pub(crate) delay_us: u64,
-    /// The sides; the others are compared with the one named [`OURS`].
+    /// The side that the others are compared with.
+    pub(crate) subject: &'static str,
+    /// The sides.
     pub(crate) sides: Vec<Measured>,
 }
 
@@ -66,6 +68,7 @@ impl Case {
             case,
             writers: 1,
             delay_us: 0,
+            subject: OURS,
             sides: sides
                 .into_iter()
                 .zip(samples)
@@ -79,6 +82,11 @@ impl Case {
         Self { writers, ..self }
     }
 
+    /// With this side in place of ours, for the others to be compared with.
+    pub(crate) fn comparing(self, subject: &'static str) -> Self {
+        Self { subject, ..self }
+    }
+
     /// The name of the case with its number of writers.
     fn title(&self) -> String {
         let writers = match self.writers {
@@ -88,23 +96,23 @@ impl Case {
         format!("{}, {writers}", self.case)
     }
 
-    /// The ratio of our commits per second to those of another side.
+    /// The ratio of the subject's commits per second to those of another side.
     pub(crate) fn ratio(&self, side: &str) -> Option<Spread> {
         let samples = |side| {
             let measured = self.sides.iter().find(|measured| measured.side == side);
             measured.map(|measured| measured.samples.as_slice())
         };
-        Some(Spread::of_ratios(samples(OURS)?, samples(side)?))
+        Some(Spread::of_ratios(samples(self.subject)?, samples(side)?))
     }
 
-    /// The sides that ours is not as far above as is asked: each bar is the name of a side and
+    /// The sides that the subject is not as far above as is asked: each bar is the name of a side and
     /// the least ratio to it.
     pub(crate) fn misses(&self, bars: &[(&str, f64)]) -> Vec<Miss> {
         let mut misses = Vec::new();
         for &(side, least) in bars {
             match self.ratio(side) {
                 Some(ratio) if ratio.median < least => misses.push(Miss {
-                    what: format!("{} {}: ours/{side}", self.part, self.title()),
+                    what: format!("{} {}: {}/{side}", self.part, self.title(), self.subject),
                     found: ratio.median,
                     least,
                 }),
@@ -119,17 +127,21 @@ impl Case {
         let mut lines = vec![
             format!("{}: {}", self.part, self.title()),
             format!(
-                "  {:<8}{:>27}{:>27}{:>27}{:>24}",
-                "side", "per second", "p50 us", "p99 us", "ours/side"
+                "  {:<15}{:>27}{:>27}{:>27}{:>24}",
+                "side",
+                "per second",
+                "p50 us",
+                "p99 us",
+                format!("{}/side", self.subject)
             ),
         ];
         for measured in &self.sides {
             let ratio = self
                 .ratio(measured.side)
-                .filter(|_| measured.side != OURS)
+                .filter(|_| measured.side != self.subject)
                 .map_or_else(String::new, |ratio| cell(ratio, 2));
             lines.push(format!(
-                "  {:<8}{:>27}{:>27}{:>27}{:>24}",
+                "  {:<15}{:>27}{:>27}{:>27}{:>24}",
                 measured.side,
                 cell(measured.spread(|sample| sample.per_s), 0),
                 cell(measured.spread(|sample| sample.p50_us), 0),
@@ -243,6 +255,7 @@ mod tests {
             case: "create",
             writers: 8,
             delay_us: 0,
+            subject: OURS,
             sides: vec![
                 measured("ours", &[1000.0, 2000.0, 900.0]),
                 measured("single", &[1000.0, 1600.0, 1000.0]),

@@ -75,6 +75,7 @@
 )]
 
 mod backend;
+mod coalesce;
 mod commits;
 mod connections;
 mod health;

@@ -16,6 +16,8 @@ mod names {
     pub(super) const HORIZON: &str = "cqrs_horizon_position";
     pub(super) const HELD: &str = "cqrs_horizon_held_seconds";
     pub(super) const WAKE_UPS: &str = "cqrs_wake_ups_total";
+    pub(super) const FLUSHES: &str = "cqrs_flushes_total";
+    pub(super) const FLUSHED_COMMITS: &str = "cqrs_flushed_commits_total";
 }
 
 /// Why the horizon is looked for.
@@ -56,6 +58,19 @@ pub(crate) fn looked(horizon: i64, why: WakeUp) {
     }
     #[cfg(not(feature = "metrics"))]
     let _ = (horizon, why);
+}
+
+/// A flush of coalesced commits has ended, with so many that it has written, and has left.
+pub(crate) fn flushed(written: usize, left: usize) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::counter!(names::FLUSHES).increment(1);
+        let commits = |outcome| metrics::counter!(names::FLUSHED_COMMITS, "outcome" => outcome);
+        commits("written").increment(written as u64);
+        commits("left").increment(left as u64);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (written, left);
 }
 
 /// Somebody asked how things are.

@@ -16,6 +16,7 @@ use cqrs_core::{
 use tracing::Instrument;
 
 use crate::backend::Backend;
+use crate::coalesce::Coalescer;
 use crate::commits::Commits;
 use crate::connections::Connections;
 use crate::health::{Health, HealthLimits, HorizonHolder};
@@ -44,6 +45,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) writers: Connections<B>,
     pub(crate) readers: Connections<B>,
     pub(crate) statements: Statements,
+    /// Sends commits that are under way at the same moment together, where the store does that.
+    pub(crate) coalescer: Option<Coalescer<B>>,
     /// Signalled after each commit that wrote events.
     pub(crate) committed: Commits<B>,
     /// The horizon task, while a projector runs.
@@ -85,11 +88,12 @@ pub struct StoreOptions {
     pub(crate) interceptors: Interceptors,
     pub(crate) row_level_security: bool,
     pub(crate) notifications: bool,
+    pub(crate) coalesce: Option<usize>,
 }
 
 impl Default for StoreOptions {
     /// Ten connections, 30 seconds to get one, 30 seconds to wait for a projection, the system's
-    /// clock, the default [`RetryPolicy`], and notifications.
+    /// clock, the default [`RetryPolicy`], notifications, and no coalesced commits.
     fn default() -> Self {
         Self {
             max_connections: 10,
@@ -100,6 +104,7 @@ impl Default for StoreOptions {
             interceptors: Interceptors::default(),
             row_level_security: false,
             notifications: true,
+            coalesce: None,
         }
     }
 }
@@ -184,6 +189,45 @@ impl StoreOptions {
         self.notifications = notifications;
         self
     }
+
+    /// Sends commits of this process that are under way at the same moment together, up to `most` in
+    /// one statement; at least 2, at most 1,000. For services with many writers at a time, where the
+    /// server or its disk is what limits them. On SQLite it does nothing.
+    ///
+    /// Each caller gets a receipt or an error of its own, as from a commit alone, when the commit is
+    /// durable. Nobody waits for others to come: a commit that is alone goes out at once, and those
+    /// that come while flushes are under way are the next one.
+    ///
+    /// Commits of one aggregate are sent together, with any number of events: of the same table,
+    /// all of them creations, changes or removals, of any tenants. What needs more than that goes out
+    /// alone, as without this option: several aggregates, guards, children, aggregates that are
+    /// event-sourced or keep a history, a transaction that is open already, idempotency keys, inline
+    /// projections of its events, [row-level security](Self::row_level_security), and rows and events
+    /// of more than 64 KiB.
+    ///
+    /// So does each commit that a flush could not write, because its version was stale or its row
+    /// locked, and, where a constraint was violated or a lock not to be had in 50 ms, all of that
+    /// flush. Where many commits fail it does not pay.
+    ///
+    /// Flushes have up to four connections of their own, besides
+    /// [`max_connections`](Self::max_connections).
+    ///
+    /// # Cancel safety
+    ///
+    /// A commit whose future is dropped may still happen, as without this option.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use cqrs_sqlx::StoreOptions;
+    ///
+    /// let options = StoreOptions::default().coalesce(128);
+    /// ```
+    #[must_use]
+    pub fn coalesce(mut self, most: usize) -> Self {
+        self.coalesce = Some(most.clamp(2, 1000));
+        self
+    }
 }
 
 impl<B: Backend> Clone for SqlStore<B> {
@@ -244,8 +288,10 @@ impl<B: Backend> SqlStore<B> {
         writers: Connections<B>,
         readers: Connections<B>,
         notifier: Option<Connections<B>>,
+        flushers: Option<Connections<B>>,
         options: StoreOptions,
     ) -> Self {
+        let coalescer = flushers.zip(options.coalesce);
         Self {
             shared: Arc::new(Shared {
                 id: StoreId::unique(),
@@ -253,6 +299,7 @@ impl<B: Backend> SqlStore<B> {
                 writers,
                 readers,
                 statements: Statements::default(),
+                coalescer: coalescer.map(|(flushers, most)| Coalescer::new(flushers, most)),
                 committed: Commits::new(notifier),
                 watching: Watching::default(),
                 advanced: Progress::default(),
@@ -519,6 +566,9 @@ impl<B: Backend> SqlStore<B> {
         self.shared.writers.close();
         self.shared.readers.close();
         self.shared.committed.close();
+        if let Some(coalescer) = &self.shared.coalescer {
+            coalescer.close();
+        }
     }
 }
 

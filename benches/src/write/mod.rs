@@ -7,6 +7,8 @@
 //! - `single`: by hand, with one data-modifying statement in autocommit, after a SELECT for
 //!   `change`, on a pool of sqlx;
 //! - `steps`: by hand on the same kind of pool, in a transaction with a statement for each step;
+//! - `ours_coalesced`, where it is asked for: `Store::execute` of a store that coalesces commits;
+//!   the others are then compared with it;
 //! - `held`, where it is asked for: as `single`, but each writer keeps a connection to itself, so
 //!   that there is no pool. Few services can work like this; it shows what a pool costs.
 //!
@@ -157,7 +159,12 @@ async fn measure(
     })
     .await?;
     let names = all.iter().map(|side| side.name());
-    Ok(Case::new("write", command.name(), names, samples).with_writers(writers))
+    let case = Case::new("write", command.name(), names, samples).with_writers(writers);
+    Ok(if all.contains(&Side::Coalesced) {
+        case.comparing(Side::Coalesced.name())
+    } else {
+        case
+    })
 }
 
 /// Runs one slice of one side on fresh tables, and checks what it left there.

@@ -14,11 +14,17 @@ use crate::hand_written::Caller;
 use crate::harness::{Sample, Timing, Worker, slice};
 use crate::report::OURS;
 
+/// How many commits go out in one statement at most.
+const COALESCED: usize = 128;
+
 /// Who does it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Side {
     /// The framework.
     Ours,
+    /// The framework, with coalesced commits.
+    #[value(name = "ours_coalesced")]
+    Coalesced,
     /// One statement on a pool.
     Single,
     /// A transaction on a pool.
@@ -32,6 +38,7 @@ impl Side {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ours => OURS,
+            Self::Coalesced => "ours_coalesced",
             Self::Single => "single",
             Self::Steps => "steps",
             Self::Held => "held",
@@ -42,6 +49,7 @@ impl Side {
 /// The sides of one case, with their connections.
 pub(super) struct Sides {
     ours: PgStore,
+    coalesced: PgStore,
     single: PgPool,
     steps: PgPool,
     held: Vec<PgConnection>,
@@ -72,8 +80,10 @@ impl Sides {
             }
         }
         let options = StoreOptions::default().max_connections(connections);
+        let coalescing = options.clone().coalesce(COALESCED);
         Ok(Self {
             ours: PgStore::connect_with(database.clone(), options).await?,
+            coalesced: PgStore::connect_with(database.clone(), coalescing).await?,
             single: pool()?,
             steps: pool()?,
             held: kept,
@@ -86,6 +96,7 @@ impl Sides {
 
     pub(super) async fn close(self) {
         self.ours.close();
+        self.coalesced.close();
         self.single.close().await;
         self.steps.close().await;
     }
@@ -100,12 +111,8 @@ impl Sides {
         let mut durability = None;
         for &side in all {
             let (found, plans) = match side {
-                Side::Ours => {
-                    let mut unit_of_work = self.ours.unit_of_work(&RequestContext::system());
-                    let found = inspect(unit_of_work.connection().await?).await?;
-                    unit_of_work.rollback().await;
-                    found
-                }
+                Side::Ours => inspect_store(&self.ours).await?,
+                Side::Coalesced => inspect_store(&self.coalesced).await?,
                 Side::Single => inspect(&mut *self.single.acquire().await?).await?,
                 Side::Steps => inspect(&mut *self.steps.acquire().await?).await?,
                 Side::Held => inspect(&mut self.held[0]).await?,
@@ -125,11 +132,15 @@ impl Sides {
     ) -> Result<(Tally, Sample)> {
         let caller = &self.caller;
         match side {
-            Side::Ours => {
+            Side::Ours | Side::Coalesced => {
+                let store = match side {
+                    Side::Coalesced => &self.coalesced,
+                    _ => &self.ours,
+                };
                 let tenant = TenantId::new(&caller.tenant)?;
                 let (_, tally, sample) = run_writers(tasks, timing, || {
                     Some(Ours {
-                        store: self.ours.clone(),
+                        store: store.clone(),
                         tenant: tenant.clone(),
                         actor: caller.actor.clone(),
                     })
@@ -172,6 +183,13 @@ impl Sides {
             }
         }
     }
+}
+
+async fn inspect_store(store: &PgStore) -> Result<(String, Vec<Plan>)> {
+    let mut unit_of_work = store.unit_of_work(&RequestContext::system());
+    let found = inspect(unit_of_work.connection().await?).await?;
+    unit_of_work.rollback().await;
+    Ok(found)
 }
 
 async fn inspect(connection: &mut PgConnection) -> Result<(String, Vec<Plan>)> {

@@ -173,9 +173,9 @@ pub(crate) struct RowWrites {
     expect(dead_code, reason = "in process no answer is lost")
 )]
 #[derive(Debug)]
-pub(crate) enum Committed {
+pub(crate) enum Committed<T = Written> {
     /// It is durable.
-    Done(Written),
+    Done(T),
     /// It was refused; nothing was written.
     Refused(Error),
     /// The connection broke before the answer came.
@@ -352,6 +352,19 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         writes: &[StagedWrite],
         metadata: &Metadata,
     ) -> impl Future<Output = Committed> + Send;
+
+    /// Commits writes of one table and operation, each of another caller, in one statement, on a
+    /// connection that is in no transaction. `None` for each that was not written, for whatever
+    /// reason: who asks for it alone is told.
+    fn commit_together(
+        _: &mut Self::Connection,
+        _: &Statements,
+        _: &[(&StagedWrite, &Metadata)],
+    ) -> impl Future<Output = Committed<Vec<Option<Written>>>> + Send {
+        std::future::ready(Committed::Refused(Error::other(
+            "commits are not coalesced in this database",
+        )))
+    }
 
     /// Checks guards and applies writes within a transaction. Until it ends, nobody changes what is
     /// guarded.

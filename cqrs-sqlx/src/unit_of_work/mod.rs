@@ -1,5 +1,6 @@
 //! The unit of work.
 
+mod coalesced;
 mod lost;
 mod transaction;
 
@@ -385,7 +386,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
 
     /// Writes everything and commits.
     async fn write(mut self) -> Result<Written> {
-        let _changing = self.changing();
+        let changing = self.changing();
         let alone = !self.projections.reads(self.staged.as_slice());
         // Policies need to know the tenant before the statement begins.
         let alone = alone && !self.shared.row_level_security && !self.staged.has_guards();
@@ -394,7 +395,8 @@ impl<B: Backend> SqlUnitOfWork<B> {
                 return Ok(Written::default());
             }
             let writes = self.staged.take();
-            return lost::commit(&self.shared, &writes, self.context.metadata()).await;
+            let metadata = self.context.metadata();
+            return coalesced::commit(&self.shared, writes, metadata, changing).await;
         }
         let transaction = self.take_open().await?;
         let projected = transaction.project(&self.shared, &self.projections);

@@ -27,12 +27,18 @@ pub(super) fn bind_origin(arguments: &mut PgArguments, metadata: &Metadata) -> R
     bind(arguments, metadata.correlation_id)?;
     bind(arguments, metadata.causation_id)?;
     bind(arguments, metadata.actor.as_deref())?;
+    bind(arguments, traceparent(metadata))?;
+    bind(arguments, tracestate(metadata))
+}
+
+fn traceparent(metadata: &Metadata) -> Option<&str> {
     let trace = metadata.trace.as_ref();
-    bind(arguments, trace.map(|trace| trace.traceparent.as_str()))?;
-    bind(
-        arguments,
-        trace.and_then(|trace| trace.tracestate.as_deref()),
-    )
+    trace.map(|trace| trace.traceparent.as_str())
+}
+
+fn tracestate(metadata: &Metadata) -> Option<&str> {
+    let trace = metadata.trace.as_ref();
+    trace.and_then(|trace| trace.tracestate.as_deref())
 }
 
 /// Whose events they are.
@@ -134,7 +140,15 @@ pub(super) fn insert(returned: Returned, sourced: bool) -> String {
     )
 }
 
-const STREAMS: [(&str, &str); 3] = [
+const ORIGINS: [(&str, &str); ORIGIN] = [
+    ("uuid[]", "correlation_id"),
+    ("uuid[]", "causation_id"),
+    ("text[]", "actor"),
+    ("text[]", "traceparent"),
+    ("text[]", "tracestate"),
+];
+
+const STREAMS: [(&str, &str); STREAM] = [
     ("text[]", "tenant_id"),
     ("text[]", "aggregate_type"),
     ("text[]", "aggregate_id"),
@@ -165,6 +179,57 @@ pub(super) fn unnested_streams(first: usize, sourced: bool) -> String {
         columns.push(("bool[]", "sourced"));
     }
     relation(first, &columns)
+}
+
+/// The relation of events of several callers, bound by [`bind_of_callers`] from parameter `first` on,
+/// as `e`: with their origins, their streams, and the number of the write that each belongs to.
+pub(super) fn unnested_of_callers(first: usize) -> String {
+    let columns = [
+        &ORIGINS,
+        STREAMS.as_slice(),
+        &EVENTS,
+        &[("int8[]", "write")],
+    ];
+    relation(first, &columns.concat())
+}
+
+/// What of that relation goes into the [columns](COLUMNS) of the log.
+pub(super) fn of_callers() -> String {
+    let columns = [&ORIGINS, STREAMS.as_slice(), &EVENTS].concat();
+    crate::statements::list(columns.iter().map(|(_, name)| match *name {
+        "payload" => "e.payload::json".to_owned(),
+        name => format!("e.{name}"),
+    }))
+}
+
+/// The events of writes of several callers, as arrays.
+pub(super) fn bind_of_callers(
+    arguments: &mut PgArguments,
+    writes: &[(&StagedWrite, &Metadata)],
+) -> Result<()> {
+    fn all<'w, T>(
+        writes: &[(&'w StagedWrite, &'w Metadata)],
+        read: impl Fn(&'w Metadata) -> T,
+    ) -> Vec<T>
+    where
+        T: Clone,
+    {
+        let writes = writes.iter();
+        let origins = writes
+            .flat_map(|(write, origin)| std::iter::repeat_n(read(origin), write.events.len()));
+        origins.collect()
+    }
+    bind(arguments, all(writes, |origin| origin.correlation_id))?;
+    bind(arguments, all(writes, |origin| origin.causation_id))?;
+    bind(arguments, all(writes, |origin| origin.actor.as_deref()))?;
+    bind(arguments, all(writes, traceparent))?;
+    bind(arguments, all(writes, tracestate))?;
+    let staged: Vec<&StagedWrite> = writes.iter().map(|(write, _)| *write).collect();
+    bind_streams_and_events(arguments, &staged)?;
+    let numbers = (1_i64..).zip(&staged);
+    let numbers =
+        numbers.flat_map(|(number, write)| std::iter::repeat_n(number, write.events.len()));
+    bind(arguments, numbers.collect::<Vec<i64>>())
 }
 
 fn relation(first: usize, columns: &[(&str, &str)]) -> String {

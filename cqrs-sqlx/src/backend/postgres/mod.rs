@@ -46,6 +46,9 @@ use crate::lent;
 use crate::statements::Statements;
 use crate::verify::{LiveColumn, LiveForeignKey, LiveKey, ParameterType, Prepared, ResultColumn};
 
+/// How many connections there are for coalesced commits.
+const FLUSHERS: usize = 4;
+
 /// The Postgres backend.
 #[derive(Debug, Clone)]
 pub struct Postgres {
@@ -64,6 +67,13 @@ impl Postgres {
         Self {
             options: Arc::new(options),
         }
+    }
+
+    /// The same, for statements that carry commits of many callers, who are not to wait for the lock
+    /// that one of them needs.
+    fn flushing(&self) -> Self {
+        let options = PgConnectOptions::clone(&self.options);
+        Self::new(options.options([("lock_timeout", "50ms")]))
     }
 }
 
@@ -314,6 +324,14 @@ impl Backed for Postgres {
         metadata: &Metadata,
     ) -> Committed {
         write::commit(session, statements, writes, metadata).await
+    }
+
+    async fn commit_together(
+        session: &mut Session,
+        statements: &Statements,
+        writes: &[(&StagedWrite, &Metadata)],
+    ) -> Committed<Vec<Option<Written>>> {
+        write::together::commit(session, statements, writes).await
     }
 
     async fn apply_writes(
@@ -631,14 +649,17 @@ impl crate::SqlStore<Postgres> {
             store.acquire_timeout,
         );
         drop(connections.acquire().await?);
-        let notifier = store.notifications.then(|| {
-            crate::connections::Connections::new(backend.clone(), 1, store.acquire_timeout)
-        });
+        let open = |backend, size| {
+            crate::connections::Connections::new(backend, size, store.acquire_timeout)
+        };
+        let notifier = store.notifications.then(|| open(backend.clone(), 1));
+        let flushers = store.coalesce.map(|_| open(backend.flushing(), FLUSHERS));
         Ok(Self::from_parts(
             backend,
             connections.clone(),
             connections,
             notifier,
+            flushers,
             store,
         ))
     }

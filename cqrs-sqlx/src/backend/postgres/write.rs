@@ -24,6 +24,7 @@ mod groups;
 mod guard;
 pub(super) mod history;
 mod sql;
+pub(super) mod together;
 
 pub(super) use self::sql::placeholders;
 

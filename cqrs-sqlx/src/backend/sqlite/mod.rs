@@ -589,6 +589,8 @@ impl crate::SqlStore<Sqlite> {
         } else {
             open(store.max_connections)
         };
-        Ok(Self::from_parts(backend, writer, readers, None, store))
+        Ok(Self::from_parts(
+            backend, writer, readers, None, None, store,
+        ))
     }
 }

@@ -36,6 +36,15 @@ pub(super) fn shape_of_one(
     }
 }
 
+pub(super) fn shape_of_together(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Insert => "insert together",
+        Operation::Update => "update together",
+        Operation::UpdateIfChanged => "update together if changed",
+        Operation::Remove => "remove together",
+    }
+}
+
 pub(super) fn shape_of_many(operation: Operation, several_rows: bool) -> &'static str {
     match (operation, several_rows) {
         (Operation::Insert, _) => "insert many",
@@ -139,9 +148,58 @@ pub(super) fn one(
     }
 }
 
-/// The order in which an `UPDATE` reads its rows is the planner's. So several are locked first, in
-/// the order in which they are bound.
+/// How the rows that a statement changes are locked before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Locked {
+    /// They are not: there is one.
+    ByTheChange,
+    /// In the order in which they are bound. That in which an `UPDATE` reads its rows is the
+    /// planner's.
+    InOrder,
+    /// Those that nobody else has locked; the others are left out.
+    WhereFree,
+}
+
 pub(super) fn many(table: &'static Table, operation: Operation, several_rows: bool) -> String {
+    let locked = if several_rows {
+        Locked::InOrder
+    } else {
+        Locked::ByTheChange
+    };
+    change(table, operation, locked)
+}
+
+/// Writes of one table and operation, each with its own events, for as many callers. A row that was
+/// changed meanwhile, or is locked by others, is left out with its events; of new rows all are
+/// added, or the statement fails.
+pub(super) fn together(table: &'static Table, operation: Operation) -> String {
+    let change = change(table, operation, Locked::WhereFree);
+    let written = written_columns(table, operation).count();
+    let (change, bound, from) = if operation == Operation::Insert {
+        // A trigger may leave a row out, which must not leave its events.
+        let added = "(SELECT count(*) FROM changed) = cardinality($1)";
+        (
+            format!("{change} RETURNING 1"),
+            written,
+            format!("WHERE 1 / ({added})::int = 1"),
+        )
+    } else {
+        (
+            change,
+            written + guard::length(table, Guard::Versioned),
+            "JOIN changed ON changed.ordinality = e.write".to_owned(),
+        )
+    };
+    format!(
+        "WITH changed AS ({change}) INSERT INTO cqrs_event ({}) SELECT {} FROM {} {from} \
+         ORDER BY e.ordinality RETURNING position, event_id",
+        events::COLUMNS,
+        events::of_callers(),
+        events::unnested_of_callers(bound + 1),
+    )
+}
+
+fn change(table: &'static Table, operation: Operation, locked: Locked) -> String {
     let columns: Vec<_> = written_columns(table, operation).collect();
     let name = quoted(table.name());
     let arrays = columns.iter().enumerate().map(|(at, (_, column))| {
@@ -183,16 +241,20 @@ pub(super) fn many(table: &'static Table, operation: Operation, several_rows: bo
         guard = format!("{guard} AND {differs}");
     }
     let deletes = operation == Operation::Remove && columns.is_empty();
-    if several_rows {
+    if locked != Locked::ByTheChange {
         let strength = if deletes {
             Strength::Delete
         } else {
             Strength::Change
         };
         let lock = strength.clause();
+        let skip = match locked {
+            Locked::WhereFree => " SKIP LOCKED",
+            _ => "",
+        };
         source = format!(
             "(SELECT g.* FROM {name} AS t JOIN {source} ON {guard} \
-             ORDER BY g.ordinality FOR {lock} OF t) AS g"
+             ORDER BY g.ordinality FOR {lock} OF t{skip}) AS g"
         );
     }
     if deletes {

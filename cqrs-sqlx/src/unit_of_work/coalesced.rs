@@ -1,0 +1,68 @@
+//! Commits that may go out with those of others.
+
+use std::slice;
+
+use cqrs_core::mapping::Value;
+use cqrs_core::staging::StagedWrite;
+use cqrs_core::{Changing, Metadata, Result};
+
+use super::lost;
+use crate::backend::{Backend, Proof, Written};
+use crate::coalesce::{Answer, Commit};
+use crate::store::Shared;
+
+/// How many bytes of texts, documents and payloads a commit may have to go out with others, who would
+/// wait for it.
+const LARGEST: usize = 64 * 1024;
+
+/// Commits writes of a unit of work that has sent nothing, with others where it may.
+pub(super) async fn commit<B: Backend>(
+    shared: &Shared<B>,
+    writes: Vec<StagedWrite>,
+    metadata: &Metadata,
+    changing: Changing,
+) -> Result<Written> {
+    let Some(coalescer) = &shared.coalescer else {
+        return lost::commit(shared, &writes, metadata).await;
+    };
+    let write = match <[StagedWrite; 1]>::try_from(writes) {
+        Ok([write]) if may_join(&write) => write,
+        Ok(writes) => return lost::commit(shared, &writes, metadata).await,
+        Err(writes) => return lost::commit(shared, &writes, metadata).await,
+    };
+    let commit = Box::new(Commit::new(write, metadata.clone(), changing));
+    match coalescer.commit(commit).await {
+        Answer::Done(written) => Ok(written),
+        Answer::Alone(commit, _first) => alone(shared, &commit).await,
+        Answer::Lost(commit, process) => {
+            shared.writers.close_idle();
+            let proof = Proof::Events(slice::from_ref(&commit.write));
+            match lost::resolve(shared, process, proof).await? {
+                Some(written) => Ok(written),
+                None => alone(shared, &commit).await,
+            }
+        }
+    }
+}
+
+async fn alone<B: Backend>(shared: &Shared<B>, commit: &Commit) -> Result<Written> {
+    lost::commit(shared, slice::from_ref(&commit.write), &commit.metadata).await
+}
+
+/// Whether its row and its events are all that it writes, and small.
+fn may_join(write: &StagedWrite) -> bool {
+    !write.is_sourced()
+        && write.children.is_empty()
+        && !write.table.keeps_history()
+        && size(write) <= LARGEST
+}
+
+fn size(write: &StagedWrite) -> usize {
+    let payloads = write.events.iter().map(|event| event.payload.len());
+    let values = write.row.iter().map(|value| match value {
+        Value::Text(text) | Value::Json(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    });
+    payloads.chain(values).sum()
+}
