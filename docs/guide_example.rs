@@ -16,6 +16,7 @@ mod projections_snippets;
 mod projector;
 mod rebuild;
 mod specification_snippets;
+mod tamper_evidence;
 mod tenancy;
 mod tuning;
 mod units_of_work;
@@ -158,6 +159,7 @@ const SOURCES: [&str; 18] = [
     include_str!("rebuild.rs"),
     include_str!("projections_snippets.rs"),
     include_str!("specification_snippets.rs"),
+    include_str!("tamper_evidence.rs"),
     include_str!("tenancy.rs"),
     include_str!("tuning.rs"),
     include_str!("units_of_work.rs"),
@@ -178,6 +180,7 @@ const PROJECTOR: &str = include_str!("projector.md");
 const REBUILD: &str = include_str!("rebuild.md");
 const PROJECTIONS: &str = include_str!("projections.md");
 const SPECIFICATION: &str = include_str!("specification.md");
+const TAMPER_EVIDENCE: &str = include_str!("tamper-evidence.md");
 const TENANCY: &str = include_str!("tenancy.md");
 const TUNING: &str = include_str!("tuning.md");
 const UNITS_OF_WORK: &str = include_str!("units-of-work.md");
@@ -227,6 +230,7 @@ fn every_rust_block_is_compiled() {
         REBUILD,
         PROJECTIONS,
         SPECIFICATION,
+        TAMPER_EVIDENCE,
         TENANCY,
         TUNING,
         UNITS_OF_WORK,

@@ -300,7 +300,10 @@ mod tests {
             let value = serde_json::from_str(&event.payload).expect("it was just written");
             let canonical = cqrs_core::canonical_json(&value);
             assert_eq!(event.payload, canonical);
-            assert_eq!(event.content_hash, cqrs_core::ContentHash::of(&canonical).0);
+            assert_eq!(
+                event.content_hash,
+                cqrs_core::ContentHash::of(&canonical).content()
+            );
         }
     }
 }

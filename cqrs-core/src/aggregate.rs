@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::context::TenantId;
 use crate::event::DomainEvent;
 use crate::id::AggregateId;
+use crate::integrity::Link;
 use crate::mapping::{
     ChildRows, ColumnRole, Entity, LoadedChild, MappingError, RowCursor, RowSource, Table, Value,
 };
@@ -71,6 +72,8 @@ pub struct Root<E> {
     stamps: AuditStamps,
     /// The snapshot that an event-sourced aggregate was loaded from.
     snapshot: Option<SnapshotMark>,
+    /// The link of the last event of a chained aggregate.
+    link: Option<Link>,
     /// The children as they were loaded, for each of their tables; `None` where there are none.
     children: Option<Arc<Vec<Vec<LoadedChild>>>>,
 }
@@ -107,6 +110,7 @@ impl<E> Root<E> {
             tenant: None,
             stamps: AuditStamps::default(),
             snapshot: None,
+            link: None,
             children: None,
         }
     }
@@ -213,6 +217,12 @@ impl<E> Root<E> {
                 ColumnRole::UpdatedBy => root.stamps.updated_by = row.next()?,
                 ColumnRole::DeletedAt => root.stamps.deleted_at = row.next()?,
                 ColumnRole::DeletedBy => root.stamps.deleted_by = row.next()?,
+                ColumnRole::ChainHead => {
+                    let link: Option<Vec<u8>> = row.next()?;
+                    root.link = link.map(Link::try_from).transpose().map_err(|_| {
+                        row.error(crate::mapping::ColumnError::invalid("not 32 bytes"))
+                    })?;
+                }
                 ColumnRole::Key | ColumnRole::Data | ColumnRole::Parent | ColumnRole::Order => {
                     unreachable!("not a framework column of an aggregate")
                 }
@@ -241,11 +251,23 @@ impl<E> Root<E> {
                 ColumnRole::UpdatedBy => text(&self.stamps.updated_by),
                 ColumnRole::DeletedAt => time(self.stamps.deleted_at),
                 ColumnRole::DeletedBy => text(&self.stamps.deleted_by),
+                ColumnRole::ChainHead => self.link_value(),
                 ColumnRole::Key | ColumnRole::Data | ColumnRole::Parent | ColumnRole::Order => {
                     Value::Null
                 }
             })
             .collect()
+    }
+
+    /// The link of the last event, as the column for it holds it.
+    pub(crate) fn link_value(&self) -> Value {
+        self.link
+            .map_or(Value::Null, |link| Value::Bytes(link.to_vec()))
+    }
+
+    /// Makes it the root of an aggregate whose last event has this link.
+    pub(crate) fn linked(&mut self, link: Option<Link>) {
+        self.link = link;
     }
 
     /// Makes it the root of an aggregate that was saved at this version.
@@ -257,6 +279,7 @@ impl<E> Root<E> {
     /// raised events.
     pub(crate) fn make_new(&mut self) {
         self.version = 0;
+        self.link = None;
         self.stamps = AuditStamps::default();
         self.children = None;
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::context::{Metadata, TenantId};
 use crate::event::EventType;
-use crate::payload::ContentHash;
+use crate::integrity::ContentHash;
 use crate::staging::ChangeMarker;
 
 /// A place in the log. Larger is later for one aggregate; gaps are ordinary.
@@ -197,7 +197,7 @@ impl<P> Envelope<P> {
         &self.header.metadata
     }
 
-    /// The SHA-256 of its payload's [canonical JSON](crate::canonical_json).
+    /// The hash of its payload's [canonical JSON](crate::canonical_json).
     #[must_use]
     pub fn content_hash(&self) -> ContentHash {
         self.header.content_hash

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::envelope::Position;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
-use crate::payload::{ContentHash, canonical_json};
+use crate::integrity::ContentHash;
+use crate::payload::canonical_json;
 use crate::unit_of_work::CommitReceipt;
 
 /// Names a command, so that its repetition is recognised: a client makes one up for each thing it

@@ -137,6 +137,7 @@ mod hooks;
 mod id;
 mod idempotency;
 mod inline;
+pub mod integrity;
 mod interceptor;
 mod live;
 pub mod maintenance;
@@ -177,12 +178,13 @@ pub use hooks::{Hooks, HooksMark};
 pub use id::{AggregateId, Id, ParseIdError};
 pub use idempotency::{IdempotencyKey, RecordedReceipt};
 pub use inline::{Inline, InlineProjections, SubscribedName};
+pub use integrity::{ContentHash, HashKey, HashKeys, InvalidContentHash, LogCheck};
 pub use interceptor::{Change, Intercepted, InterceptedCommit, Interceptor, Interceptors};
 pub use live::{Live, LogSlice};
 pub use maintenance::{Maintain, Maintenance};
 pub use mapping::{Child, ColumnValue, Columns, Entity, Record, ValueObject};
 pub use memory::InMemoryStore;
-pub use payload::{ContentHash, PayloadError, canonical_json};
+pub use payload::{PayloadError, canonical_json};
 pub use projection::{
     Projection, ProjectionTransaction, Rebuilds, RowAddress, RowProjection, Rows,
 };

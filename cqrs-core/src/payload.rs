@@ -4,7 +4,7 @@
 //! variant is already in the event type, and its name in the code may then change. Nothing is
 //! generated for this; two small adapters stand between the enum's own serde derives and JSON.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use serde::de::value::{StrDeserializer, U32Deserializer};
 use serde::de::{
@@ -13,7 +13,6 @@ use serde::de::{
 };
 use serde::{Deserializer, Serialize, Serializer, forward_to_deserialize_any, ser};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::event::DomainEvent;
 use crate::upcast;
@@ -60,30 +59,15 @@ pub enum PayloadError {
         /// What serde says.
         reason: String,
     },
-}
-
-/// The SHA-256 of a payload's canonical JSON.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ContentHash(pub [u8; 32]);
-
-impl ContentHash {
-    /// The hash of this text.
-    #[must_use]
-    pub fn of(canonical_json: &str) -> Self {
-        Self(Sha256::digest(canonical_json.as_bytes()).into())
-    }
-}
-
-impl fmt::Display for ContentHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for ContentHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ContentHash({self})")
-    }
+    /// The payload is not the one that was written, by its [hash](crate::ContentHash). It is looked
+    /// for where a store is told to compare them.
+    #[error("payload of event type {event_type:?} was altered: {reason}")]
+    Altered {
+        /// The event type.
+        event_type: String,
+        /// What speaks against it.
+        reason: String,
+    },
 }
 
 /// The canonical JSON of an event's payload.

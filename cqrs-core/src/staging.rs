@@ -14,8 +14,8 @@ use uuid::Uuid;
 use crate::aggregate::AggregateRoot;
 use crate::context::{Metadata, RequestContext, TenantId};
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::integrity::{self, Chain, ContentHash, Hashing, LinkedStream};
 use crate::mapping::{ColumnError, ColumnRole, ColumnValue, MappingError, Table, Value};
-use crate::payload::ContentHash;
 use crate::sourced::{self, NewSnapshot};
 
 pub use self::children::ChildWrite;
@@ -243,8 +243,9 @@ impl StagedWrite {
                 operation => operation,
             };
         }
+        let link = aggregate.root().link_value();
         let raised = aggregate.root_mut().take_raised();
-        let events = if table.is_sourced() {
+        let events = if table.is_sourced() || table.is_chained() && operation == Operation::Remove {
             sourced_events(raised, operation, expected_version, now)?
         } else {
             new_events(raised, marker, expected_version, now)?
@@ -274,7 +275,7 @@ impl StagedWrite {
         }
         let aggregate_id = checked_id::<A>(aggregate.id())?;
         check_metadata(context.metadata())?;
-        let mut row = framework_row(table, operation, context, &tenant, new_version, now)?;
+        let mut row = framework_row(table, operation, context, &tenant, new_version, &link, now)?;
         row.extend(own);
         Ok(Self {
             aggregate_type: A::TYPE,
@@ -290,6 +291,32 @@ impl StagedWrite {
             events,
             snapshot,
         })
+    }
+
+    /// Makes the hashes of its events, as the store makes them: under a key, and linked where the
+    /// aggregate is chained. A store does this once with each write, before it sends or keeps it.
+    #[must_use]
+    pub fn hashed(mut self, hashing: &Hashing, metadata: &Metadata) -> Self {
+        let head = self.table.index_of(ColumnRole::ChainHead);
+        if head.is_none() && hashing.keys.is_none() {
+            return self;
+        }
+        let stream = LinkedStream {
+            tenant: self.tenant.as_ref(),
+            aggregate_type: self.aggregate_type,
+            aggregate_id: &self.aggregate_id,
+            is_sourced: self.table.is_sourced(),
+            metadata,
+        };
+        let link = head.and_then(|head| integrity::read_link(&self.row[head]));
+        let mut chain = Chain::new(hashing, head.is_some(), link);
+        for event in &mut self.events {
+            chain.add(&stream, event);
+        }
+        if let Some(head) = head {
+            self.row[head] = chain.head();
+        }
+        self
     }
 
     /// Whether it is of an event-sourced aggregate: its events are all that is written.
@@ -508,6 +535,7 @@ fn framework_row(
     context: &RequestContext,
     tenant: &Option<TenantId>,
     version: u64,
+    link: &Value,
     now: DateTime<Utc>,
 ) -> Result<Vec<Value>> {
     let actor = || {
@@ -529,6 +557,7 @@ fn framework_row(
                 ColumnRole::CreatedBy | ColumnRole::UpdatedBy => actor().checked(),
                 ColumnRole::DeletedAt if removed => Value::Timestamp(now).checked(),
                 ColumnRole::DeletedBy if removed => actor().checked(),
+                ColumnRole::ChainHead => Ok(link.clone()),
                 _ => Ok(Value::Null),
             };
             value.map_err(|reason| {

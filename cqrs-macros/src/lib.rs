@@ -68,6 +68,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `#[aggregate(soft_delete)]` | removed rows stay, marked by `deleted_at` and `deleted_by` |
 /// | `#[aggregate(history)]` | a revision is kept with each change: see `EventHistory::revisions` |
 /// | `#[aggregate(audit)]` | keeps `created_at`, `created_by`, `updated_at` and `updated_by` |
+/// | `#[aggregate(chained)]` | each event covers the one before, so that changes in the database are found; a row keeps the last link in `chain_head` |
 /// | `#[aggregate(sourced)]` | its state is the fold of its events: no table, no columns; it implements `Sourced` |
 /// | `#[aggregate(snapshot(every = 100))]` | of an event-sourced one, a snapshot after that many events; also after `max_age = Duration::from_secs(86_400)`; `version = 2` makes those of before unreadable |
 /// | `#[aggregate(crate = "...")]` | another path to `cqrs_core` |

@@ -15,6 +15,7 @@ pub(crate) const VALUE_OBJECT: &str = "value_object";
 pub(crate) const ALL_TENANTS: &str = "all_tenants";
 pub(crate) const AS: &str = "as";
 pub(crate) const AUDIT: &str = "audit";
+pub(crate) const CHAINED: &str = "chained";
 pub(crate) const CHILDREN: &str = "children";
 pub(crate) const COLUMN: &str = "column";
 pub(crate) const CRATE: &str = "crate";

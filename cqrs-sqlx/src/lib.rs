@@ -80,6 +80,7 @@ mod commits;
 mod connections;
 mod health;
 mod history;
+mod integrity;
 mod lent;
 mod log;
 mod maintenance;

@@ -1,5 +1,6 @@
 //! Reading the log.
 
+use cqrs_core::integrity::Hashing;
 use cqrs_core::mapping::{ColumnError, RowSource};
 use cqrs_core::{
     ContentHash, Envelope, Error, EventHeader, Metadata, Position, RawPayload, Result,
@@ -16,6 +17,21 @@ pub(crate) const EVENT_COLUMNS: &str = "position, event_id, tenant_id, aggregate
 pub(crate) fn read_event<R: RowSource>(row: &R) -> Result<Envelope<RawPayload>> {
     read(row)
         .map_err(|error| Error::store(StoreErrorKind::Schema, format!("table cqrs_event: {error}")))
+}
+
+/// As [`read_event`], and compares the event with its hash where the store is told to.
+pub(crate) fn read_verified<R: RowSource>(
+    hashing: &Hashing,
+    row: &R,
+) -> Result<Envelope<RawPayload>> {
+    let event = read_event(row)?;
+    hashing
+        .verify(&event)
+        .map_err(|reason| Error::Undecodable {
+            position: event.position(),
+            reason,
+        })?;
+    Ok(event)
 }
 
 fn read<R: RowSource>(row: &R) -> std::result::Result<Envelope<RawPayload>, ColumnError> {
@@ -52,9 +68,7 @@ fn read<R: RowSource>(row: &R) -> std::result::Result<Envelope<RawPayload>, Colu
             actor: owned(13)?,
             trace: trace.transpose()?,
         },
-        content_hash: ContentHash(
-            <[u8; 32]>::try_from(hash).map_err(|_| ColumnError::invalid("not a SHA-256"))?,
-        ),
+        content_hash: ContentHash::from_bytes(hash).map_err(ColumnError::invalid)?,
         occurred_at: some(row.read_timestamp(16)?)?,
         recorded_at: some(row.read_timestamp(17)?)?,
     };

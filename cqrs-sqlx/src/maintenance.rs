@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use cqrs_core::consistency::Shadow;
 use cqrs_core::history::Forgotten;
+use cqrs_core::integrity::Hashing;
 use cqrs_core::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
@@ -30,6 +31,10 @@ const AT_ONCE: usize = 1_000;
 impl<B: Backend> BulkStore for SqlStore<B> {
     fn now(&self) -> DateTime<Utc> {
         self.shared().clock.now()
+    }
+
+    fn hashing(&self) -> &Hashing {
+        &self.shared().hashing
     }
 
     async fn bulk_insert(&self, writes: BulkWrites<'_>, metadata: &Metadata) -> Result<Inserted> {
@@ -297,7 +302,10 @@ async fn change_rows<B: Backend, A: AggregateRoot>(
     returned: Returned,
 ) -> Result<ChangedRows> {
     let tenant = A::table().is_tenant().then_some(2);
-    let read = |row: &B::Row| ChosenRow::<A>::read(row, 0, 1, tenant);
+    let head = A::table()
+        .is_chained()
+        .then_some(tenant.map_or(2, |tenant| tenant + 1));
+    let read = |row: &B::Row| ChosenRow::<A>::read(row, 0, 1, tenant, head);
     let place = Place::Transaction(transaction.connection());
     let mut rows = reads::rows(place, select, None, read).await?;
     let more = rows.len() == usize::try_from(change.batch_size).unwrap_or(usize::MAX);

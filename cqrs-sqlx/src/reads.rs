@@ -246,7 +246,8 @@ pub(crate) async fn events<B: Backend>(
         parameters,
     };
     let place = Place::Confined(shared, scope);
-    rows(place, &select, None, log::read_event).await
+    let read = |row: &B::Row| log::read_verified(&shared.hashing, row);
+    rows(place, &select, None, read).await
 }
 
 /// Hands the events of a part of the log to `each` as they arrive, within a tenant scope. Those that
@@ -266,7 +267,7 @@ pub(crate) async fn scan<B: Backend>(
             shared.begin_confined(connection, scope).await?;
             B::fetch(connection, &select.sql, &select.parameters, None, |row| {
                 begun = true;
-                each(log::read_event(row)?)
+                each(log::read_verified(&shared.hashing, row)?)
             })
             .await?;
             shared.end_confined(connection).await

@@ -51,16 +51,16 @@ pub(crate) fn read<R: RowSource>(row: &R) -> Result<RecordedReceipt> {
 fn receipt<R: RowSource>(row: &R) -> Result<RecordedReceipt, ColumnError> {
     let fingerprint = row
         .read_bytes(0)?
-        .map(<[u8; 32]>::try_from)
+        .map(ContentHash::from_bytes)
         .transpose()
-        .map_err(|_| ColumnError::invalid("not a SHA-256"))?;
+        .map_err(ColumnError::invalid)?;
     let text = |index| row.read_text(index)?.ok_or(ColumnError::UnexpectedNull);
     let events = text(2)?
         .split_terminator(',')
         .map(|id| Uuid::parse_str(id).map_err(ColumnError::invalid))
         .collect::<Result<_, _>>()?;
     Ok(RecordedReceipt {
-        fingerprint: fingerprint.map(ContentHash),
+        fingerprint,
         output: text(1)?.to_owned(),
         events,
         position: row.read_i64(3)?.map(Position),
@@ -82,7 +82,7 @@ pub(crate) async fn insert<B: Backend>(
 ) -> Result<()> {
     let fingerprint = key
         .fingerprint()
-        .map_or(Value::Null, |hash| Value::Bytes(hash.0.to_vec()));
+        .map_or(Value::Null, |hash| Value::Bytes(hash.to_bytes()));
     let position = written
         .position
         .map_or(Value::Null, |position| Value::Int(position.0));

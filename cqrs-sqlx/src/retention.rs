@@ -13,6 +13,7 @@ use cqrs_core::{
 };
 
 use crate::backend::{Backend, Parameter, Parameters, stable_hash};
+use crate::integrity::LINKED_HASH;
 use crate::log::{EVENT_COLUMNS, read_event};
 use crate::projector;
 use crate::reads::{self, Place};
@@ -254,6 +255,8 @@ fn goes<B: Backend>(
     let mut conditions = vec![
         format!("position NOT IN ({parked})"),
         "NOT sourced".to_owned(),
+        // A chain must not have gaps.
+        format!("length(content_hash) < {LINKED_HASH}"),
     ];
     if retention.first_events == FirstEvents::Keep {
         conditions.push("aggregate_version > 1".to_owned());

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use cqrs_core::integrity::Hashing;
 use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Value};
 use cqrs_core::sourced::{Fold, RecordedEvent, Sourcing};
 use cqrs_core::{
-    AggregateRoot, AsOf, Error, Position, Result, StoreErrorKind, TenantId, TenantScope,
+    AggregateRoot, AsOf, ContentHash, Error, Position, Result, StoreErrorKind, TenantId,
+    TenantScope,
 };
 
 use crate::backend::{Backend, Parameter};
@@ -18,7 +20,7 @@ use crate::tenancy::{self, TenantSite};
 /// What is read of an event; a snapshot stands in the same columns, with its state in place of the
 /// payload and no event type.
 const COLUMNS: &str = "e.position, e.aggregate_version, e.event_type, e.schema_version, \
-     CAST(e.payload AS text), e.occurred_at, e.actor, e.tenant_id";
+     CAST(e.payload AS text), e.occurred_at, e.actor, e.tenant_id, e.content_hash";
 
 /// The columns of the table of snapshots.
 pub(crate) const SNAPSHOT_COLUMNS: &str =
@@ -49,7 +51,7 @@ impl Stream {
             let mut parameters = parameters.clone();
             parameters.push(Parameter::text(shape));
             Select {
-                sql: statements.get(table, text, || short_sql(in_tenant)),
+                sql: statements.get(table, text, || short_sql(in_tenant, table.is_chained())),
                 parameters,
             }
         });
@@ -157,16 +159,24 @@ fn stream_sql(site: TenantSite, columns: &str, until: &str, in_tenant: bool) -> 
     )
 }
 
-fn short_sql(in_tenant: bool) -> String {
+fn short_sql(in_tenant: bool, is_chained: bool) -> String {
     let shape = if in_tenant { "$4" } else { "$3" };
     let snapshot = confined(TenantSite::Snapshot, "s.tenant_id", in_tenant);
     let events = confined(TenantSite::StreamAfterSnapshot, "e.tenant_id", in_tenant);
+    // The next event covers the last that the snapshot stands for.
+    let hash = match is_chained {
+        true => {
+            "(SELECT h.content_hash FROM cqrs_event AS h WHERE h.aggregate_type = $1 \
+             AND h.aggregate_id = $2 AND h.aggregate_version = last.version)"
+        }
+        false => "NULL",
+    };
     format!(
         "WITH last AS (SELECT s.version, s.state, s.tenant_id FROM cqrs_snapshot AS s \
          WHERE s.aggregate_type = $1 AND s.aggregate_id = $2 AND s.shape = {shape}{snapshot}) \
          SELECT CAST(0 AS bigint), last.version, CAST(NULL AS text), CAST(NULL AS integer), \
-         last.state, CAST(NULL AS timestamp with time zone), CAST(NULL AS text), last.tenant_id \
-         FROM last \
+         last.state, CAST(NULL AS timestamp with time zone), CAST(NULL AS text), last.tenant_id, \
+         {hash} FROM last \
          UNION ALL SELECT {COLUMNS} FROM cqrs_event AS e \
          WHERE e.aggregate_type = $1 AND e.aggregate_id = $2{events} \
          AND e.aggregate_version > coalesce((SELECT last.version FROM last), 0) ORDER BY 2"
@@ -177,23 +187,25 @@ fn short_sql(in_tenant: bool) -> String {
 /// when the aggregate is saved next.
 pub(crate) async fn load<B: Backend, A: AggregateRoot>(
     mut place: Place<'_, B>,
+    hashing: &Hashing,
     stream: &Stream,
     id: &A::Id,
 ) -> Result<Option<A>> {
     if let Some(select) = &stream.short {
-        let fold = fold::<B, A>(place.again(), select, id).await?;
+        let fold = fold::<B, A>(place.again(), hashing, select, id).await?;
         if !fold.as_ref().is_some_and(Fold::is_unreadable) {
             return Ok(fold.and_then(Fold::finish));
         }
         tracing::warn!(aggregate = A::TYPE, %id, "a snapshot cannot be read, and is ignored");
     }
-    let fold = fold::<B, A>(place, &stream.whole, id).await?;
+    let fold = fold::<B, A>(place, hashing, &stream.whole, id).await?;
     Ok(fold.and_then(Fold::finish))
 }
 
 /// What the rows of a statement make of the aggregate; `None` where there are none.
 async fn fold<B: Backend, A: AggregateRoot>(
     place: Place<'_, B>,
+    hashing: &Hashing,
     select: &Select,
     id: &A::Id,
 ) -> Result<Option<Fold<A>>> {
@@ -206,7 +218,7 @@ async fn fold<B: Backend, A: AggregateRoot>(
                 folds.extend(Fold::new(id.clone()));
             }
             match folds.last_mut() {
-                Some(fold) => step(fold, row),
+                Some(fold) => step(fold, hashing, row),
                 None => Ok(()),
             }
         },
@@ -216,17 +228,27 @@ async fn fold<B: Backend, A: AggregateRoot>(
 }
 
 /// Takes a row into the fold.
-fn step<A: AggregateRoot>(fold: &mut Fold<A>, row: &impl RowSource) -> Result<()> {
+fn step<A: AggregateRoot>(
+    fold: &mut Fold<A>,
+    hashing: &Hashing,
+    row: &impl RowSource,
+) -> Result<()> {
     let row = read(row).map_err(|error| {
         Error::store(StoreErrorKind::Schema, format!("table cqrs_event: {error}"))
     })?;
     match row {
-        Read::Event(event, tenant) => fold.event(&RecordedEvent {
-            tenant: tenant.as_ref(),
-            ..event
-        }),
-        Read::Snapshot(version, state, tenant) => {
-            fold.snapshot(version, state, tenant);
+        Read::Event(event, tenant) => {
+            let (position, hash) = (event.position, event.content_hash);
+            hashing
+                .verify_payload(event.event_type, event.payload, hash, position)
+                .map_err(|reason| Error::Undecodable { position, reason })?;
+            fold.event(&RecordedEvent {
+                tenant: tenant.as_ref(),
+                ..event
+            })
+        }
+        Read::Snapshot(version, state, tenant, last) => {
+            fold.snapshot(version, state, tenant, last);
             Ok(())
         }
     }
@@ -234,7 +256,7 @@ fn step<A: AggregateRoot>(fold: &mut Fold<A>, row: &impl RowSource) -> Result<()
 
 enum Read<'r> {
     Event(RecordedEvent<'r>, Option<TenantId>),
-    Snapshot(u64, &'r str, Option<TenantId>),
+    Snapshot(u64, &'r str, Option<TenantId>, Option<ContentHash>),
 }
 
 fn read<R: RowSource>(row: &R) -> Result<Read<'_>, ColumnError> {
@@ -247,8 +269,10 @@ fn read<R: RowSource>(row: &R) -> Result<Read<'_>, ColumnError> {
         let tenant = row.read_text(7)?.map(TenantId::new).transpose();
         tenant.map_err(ColumnError::invalid)
     };
+    let hash = row.read_bytes(8)?.map(ContentHash::from_bytes).transpose();
+    let hash = hash.map_err(ColumnError::invalid)?;
     let Some(event_type) = row.read_text(2)? else {
-        return Ok(Read::Snapshot(version, payload, tenant()?));
+        return Ok(Read::Snapshot(version, payload, tenant()?, hash));
     };
     let event = RecordedEvent {
         position: Position(some(row.read_i64(0)?)?),
@@ -256,6 +280,7 @@ fn read<R: RowSource>(row: &R) -> Result<Read<'_>, ColumnError> {
         event_type,
         schema_version: u32::try_from(some(row.read_i32(3)?)?).map_err(ColumnError::invalid)?,
         payload,
+        content_hash: some(hash)?,
         occurred_at: some(row.read_timestamp(5)?)?,
         actor: row.read_text(6)?,
         tenant: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use cqrs_core::integrity::{HashKeys, Hashing, LogCheck, LogCheckReport};
 use cqrs_core::mapping::Table;
 use cqrs_core::sql::Statement;
 use cqrs_core::{
@@ -60,6 +61,7 @@ pub(crate) struct Shared<B: Backend> {
     /// The snapshots that are being written.
     pub(crate) snapshots: Snapshots,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hashing: Hashing,
     pub(crate) retry: RetryPolicy,
     pub(crate) interceptors: Interceptors,
     pub(crate) row_level_security: bool,
@@ -84,6 +86,7 @@ pub struct StoreOptions {
     pub(crate) acquire_timeout: Duration,
     pub(crate) wait_timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hashing: Hashing,
     pub(crate) retry: RetryPolicy,
     pub(crate) interceptors: Interceptors,
     pub(crate) row_level_security: bool,
@@ -100,6 +103,7 @@ impl Default for StoreOptions {
             acquire_timeout: Duration::from_secs(30),
             wait_timeout: Duration::from_secs(30),
             clock: Arc::new(SystemClock),
+            hashing: Hashing::default(),
             retry: RetryPolicy::default(),
             interceptors: Interceptors::default(),
             row_level_security: false,
@@ -158,6 +162,27 @@ impl StoreOptions {
     #[must_use]
     pub fn row_level_security(mut self) -> Self {
         self.row_level_security = true;
+        self
+    }
+
+    /// Makes the hashes of events with a key, so that who can write to the database alone cannot make
+    /// them. Without keys they are plain.
+    #[must_use]
+    pub fn hash_keys(mut self, keys: HashKeys) -> Self {
+        self.hashing.keys = Some(keys);
+        self
+    }
+
+    /// Compares each event with its hash when it is read: by aggregates, projections and relays, by
+    /// histories and exports of the log. One that was altered is
+    /// [`Undecodable`](cqrs_core::Error::Undecodable); a subscription does with it what its failure
+    /// policy says. It costs a hash of the payload for each event.
+    ///
+    /// It does not look at what stands around the payload, nor for events that are missing:
+    /// [`check_log`](SqlStore::check_log) does.
+    #[must_use]
+    pub fn verify_hashes(mut self) -> Self {
+        self.hashing.verifies = true;
         self
     }
 
@@ -307,6 +332,7 @@ impl<B: Backend> SqlStore<B> {
                 inline: InlineProjections::default(),
                 snapshots: Snapshots::default(),
                 clock: options.clock,
+                hashing: options.hashing,
                 retry: options.retry,
                 interceptors: options.interceptors,
                 row_level_security: options.row_level_security,
@@ -428,6 +454,31 @@ impl<B: Backend> SqlStore<B> {
     /// Sets up a projector: which projections it runs, and how.
     pub fn projector(&self) -> ProjectorBuilder<B> {
         ProjectorBuilder::new(self.clone())
+    }
+
+    /// Checks the log for whatever was changed, moved, removed or added by others than the framework:
+    /// the hashes of all events, the chains of the aggregates that the check names, and anchors of
+    /// former checks.
+    ///
+    /// It reads the log twice and holds a page of it. Its own failures are errors; what is wrong with
+    /// the log is in the report.
+    ///
+    /// # Transaction
+    ///
+    /// One that reads, so that all of it is of one moment.
+    ///
+    /// # Errors
+    ///
+    /// A [`Usage`](cqrs_core::StoreErrorKind::Usage) error where the context is of a tenant;
+    /// [`Store`](cqrs_core::Error::Store) where the store fails.
+    pub async fn check_log(
+        &self,
+        context: &RequestContext,
+        check: &LogCheck,
+    ) -> Result<LogCheckReport> {
+        crate::integrity::check(&self.shared, context, check)
+            .instrument(context.span("log"))
+            .await
     }
 
     /// Where every subscription stands that a projector ever registered, by name.

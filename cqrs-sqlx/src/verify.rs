@@ -14,6 +14,7 @@ use cqrs_core::{Error, Result, StoreError, StoreErrorKind};
 use crate::backend::Backed;
 use crate::connections::Connection;
 use crate::history::KEPT_COLUMNS;
+use crate::integrity::HEAD_COLUMNS;
 use crate::log::EVENT_COLUMNS;
 use crate::projector;
 use crate::receipts::RECEIPT_COLUMNS;
@@ -180,6 +181,7 @@ async fn own_tables<B: Backed>(
         ("cqrs_history", KEPT_COLUMNS),
         ("cqrs_receipt", RECEIPT_COLUMNS),
         ("cqrs_snapshot", SNAPSHOT_COLUMNS),
+        ("cqrs_chain_head", HEAD_COLUMNS),
     ] {
         let live = B::live_columns(connection.begin_work(), table).await?;
         connection.end_work();

@@ -10,7 +10,7 @@ use super::support::{begin, err, north, ok, system, tenant, time};
 use crate::context::TraceContext;
 use crate::envelope::Envelope;
 use crate::event::EventSet;
-use crate::payload::ContentHash;
+use crate::integrity::ContentHash;
 use crate::unit_of_work::UnitOfWork;
 
 /// The version of an aggregate is the number of its events; each event carries the version that it

@@ -67,7 +67,8 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
         }
         let stage = |aggregate: A| {
             let event = event(&aggregate);
-            StagedWrite::adopt(aggregate, event, &self.context, self.store.now())
+            let write = StagedWrite::adopt(aggregate, event, &self.context, self.store.now())?;
+            Ok(write.hashed(self.store.hashing(), metadata))
         };
         let rows = BulkScope {
             tenants: self.context.scope().clone(),

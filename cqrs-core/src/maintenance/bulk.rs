@@ -13,8 +13,8 @@ use crate::context::{Metadata, TenantId, TenantScope};
 use crate::envelope::Position;
 use crate::error::Result;
 use crate::history::{Forgotten, RevisionKind};
+use crate::integrity::{ContentHash, Hashing, Link, LinkedEvent};
 use crate::mapping::{MappingError, RowSource, Table, Value};
-use crate::payload::ContentHash;
 use crate::projection::RowProjection;
 use crate::specification::{Page, PageRequest, Query, Specification};
 use crate::staging::{NewEvent, StagedWrite};
@@ -30,6 +30,9 @@ pub type BulkWrites<'w> = Box<dyn Iterator<Item = Result<StagedWrite>> + Send + 
 pub trait BulkStore: Store {
     /// The time of the store's clock.
     fn now(&self) -> DateTime<Utc>;
+
+    /// How it makes the hashes of events. Staged writes that are handed to it in bulk have theirs.
+    fn hashing(&self) -> &Hashing;
 
     /// Inserts new aggregates of one type with their events, all or none, by the rules of
     /// [`StagedWrite`]; their events in the order of the writes.
@@ -182,22 +185,6 @@ pub struct BulkEvent {
     pub occurred_at: DateTime<Utc>,
 }
 
-impl BulkEvent {
-    /// The event that brings an aggregate to a version.
-    #[must_use]
-    pub fn at_version(&self, aggregate_version: u64) -> NewEvent {
-        NewEvent {
-            event_id: Uuid::now_v7(),
-            aggregate_version,
-            event_type: self.event_type,
-            schema_version: self.schema_version,
-            payload: self.payload.clone(),
-            content_hash: self.content_hash,
-            occurred_at: self.occurred_at,
-        }
-    }
-}
-
 /// A change of all rows for which a condition is true: each goes up by one version, and has one
 /// event.
 #[derive(Debug)]
@@ -220,8 +207,51 @@ pub struct BulkChange<A> {
     pub event: BulkEvent,
     /// What goes with the events.
     pub metadata: Metadata,
+    /// How the hashes of their events are made.
+    pub hashing: Hashing,
     /// The most rows of one transaction.
     pub batch_size: u32,
+}
+
+impl<A: AggregateRoot> BulkChange<A> {
+    /// The hash of the event of a row.
+    #[must_use]
+    pub fn hash_of(&self, row: &ChosenRow<A>, event_id: Uuid) -> ContentHash {
+        if !A::table().is_chained() {
+            return self.event.content_hash;
+        }
+        let linked = LinkedEvent {
+            event_id,
+            tenant: row.tenant.as_ref(),
+            aggregate_type: A::TYPE,
+            aggregate_id: &row.aggregate_id,
+            aggregate_version: row.version + 1,
+            event_type: self.event.event_type,
+            schema_version: self.event.schema_version,
+            schema_id: None,
+            metadata: &self.metadata,
+            occurred_at: self.event.occurred_at,
+            is_sourced: false,
+            content: self.event.content_hash.content(),
+        };
+        let link = linked.link(row.link.as_ref(), self.hashing.key());
+        self.event.content_hash.linked(link)
+    }
+
+    /// The event of a row.
+    #[must_use]
+    pub fn event_of(&self, row: &ChosenRow<A>) -> NewEvent {
+        let event_id = Uuid::now_v7();
+        NewEvent {
+            event_id,
+            aggregate_version: row.version + 1,
+            event_type: self.event.event_type,
+            schema_version: self.event.schema_version,
+            payload: self.event.payload.clone(),
+            content_hash: self.hash_of(row, event_id),
+            occurred_at: self.event.occurred_at,
+        }
+    }
 }
 
 /// What was inserted.
@@ -255,11 +285,14 @@ pub struct ChosenRow<A> {
     pub version: u64,
     /// Its tenant, where the table has one.
     pub tenant: Option<TenantId>,
+    /// The link of its last event, where it is chained.
+    link: Option<Link>,
     of: PhantomData<fn() -> A>,
 }
 
 impl<A: AggregateRoot> ChosenRow<A> {
-    /// Reads key, version and, where the table has one, tenant from these columns of a row.
+    /// Reads key, version and, where the table has them, tenant and the head of the chain from these
+    /// columns of a row.
     ///
     /// # Errors
     ///
@@ -269,6 +302,7 @@ impl<A: AggregateRoot> ChosenRow<A> {
         key: usize,
         version: usize,
         tenant: Option<usize>,
+        head: Option<usize>,
     ) -> Result<Self> {
         use crate::mapping::{ColumnError, ColumnValue, read_value};
         let table: &Table = A::table();
@@ -294,11 +328,23 @@ impl<A: AggregateRoot> ChosenRow<A> {
             })
             .transpose()
             .map_err(|reason| refused("tenant", reason))?;
+        let link = match head {
+            None => None,
+            Some(index) => row
+                .read_bytes(index)
+                .and_then(|link| {
+                    link.map(Link::try_from)
+                        .transpose()
+                        .map_err(ColumnError::invalid)
+                })
+                .map_err(|reason| refused("chain_head", reason))?,
+        };
         Ok(Self {
             key,
             aggregate_id,
             version,
             tenant,
+            link,
             of: PhantomData,
         })
     }

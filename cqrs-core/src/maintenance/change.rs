@@ -7,8 +7,9 @@ use crate::aggregate::AggregateRoot;
 use crate::context::RequestContext;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::history::RevisionKind;
+use crate::integrity::{ContentHash, Hashing};
 use crate::mapping::{ColumnRole, MappingError, Table, Value};
-use crate::payload::{self, ContentHash};
+use crate::payload;
 use crate::specification::Assignment;
 use crate::staging::ChangeMarker;
 
@@ -119,6 +120,7 @@ pub(super) fn event<A: AggregateRoot>(
     raised: Option<&A::Event>,
     kind: Kind,
     now: DateTime<Utc>,
+    hashing: &Hashing,
 ) -> Result<BulkEvent> {
     use crate::event::DomainEvent;
     let (event_type, schema_version, payload) = match raised {
@@ -131,7 +133,7 @@ pub(super) fn event<A: AggregateRoot>(
     Ok(BulkEvent {
         event_type,
         schema_version,
-        content_hash: ContentHash::of(&payload),
+        content_hash: ContentHash::under(hashing.key(), &payload),
         payload,
         occurred_at: now,
     })

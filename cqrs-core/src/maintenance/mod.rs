@@ -332,7 +332,7 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
     }
 
     async fn insert_batch(&self, aggregates: impl Iterator<Item = A> + Send) -> Result<Inserted> {
-        let now = self.store.now();
+        let (now, hashing) = (self.store.now(), self.store.hashing());
         let context = &self.context;
         let writes = aggregates.map(|aggregate| {
             if aggregate.root().version() > 0 {
@@ -345,7 +345,8 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
                     ),
                 ));
             }
-            StagedWrite::save(aggregate, context, now)
+            let write = StagedWrite::save(aggregate, context, now)?;
+            Ok(write.hashed(hashing, context.metadata()))
         });
         let metadata = context.metadata();
         let _changing = self.changing();
@@ -388,12 +389,21 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
         assigned: Result<Vec<(usize, Value)>>,
     ) -> Result<BulkChange<A>> {
         self.check()?;
-        let (table, now) = (A::table(), self.store.now());
+        let (table, now, hashing) = (A::table(), self.store.now(), self.store.hashing());
         let mut assignments = assigned?;
         specification.predicate().check(table)?;
         staging::check_metadata(self.context.metadata())?;
         let compared = assignments.len();
         let deletes = kind.deletes(table);
+        if deletes && table.is_chained() && self.event.is_some() {
+            return Err(Error::store(
+                StoreErrorKind::Usage,
+                format!(
+                    "the chain of a {} whose row is deleted ends with a marker: do not raise an event with it",
+                    A::TYPE
+                ),
+            ));
+        }
         if !deletes {
             assignments.extend(change::stamps(table, kind, &self.context, now)?);
         }
@@ -407,8 +417,9 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
             compared,
             deletes,
             kind: kind.revision(),
-            event: change::event::<A>(self.event.as_ref(), kind, now)?,
+            event: change::event::<A>(self.event.as_ref(), kind, now, hashing)?,
             metadata: self.context.metadata().clone(),
+            hashing: hashing.clone(),
             batch_size: self.batch_size,
         })
     }

@@ -14,6 +14,13 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The values, in the order of the columns.
+    pub(crate) fn values(&self) -> &[Value] {
+        &self.0
+    }
+}
+
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
         self.0

@@ -31,6 +31,8 @@ pub enum ColumnRole {
     DeletedAt,
     /// Who soft-deleted the row.
     DeletedBy,
+    /// The link of the last event of a chained aggregate; NULL while it has none.
+    ChainHead,
     /// The key of the aggregate that a child belongs to.
     Parent,
     /// The place of a child among its siblings.
@@ -332,6 +334,12 @@ impl Table {
         self.column_with(ColumnRole::DeletedAt).is_some()
     }
 
+    /// Whether its events are a chain: `#[aggregate(chained)]`.
+    #[must_use]
+    pub fn is_chained(&self) -> bool {
+        self.column_with(ColumnRole::ChainHead).is_some()
+    }
+
     /// Whether rows say who created and changed them, and when.
     #[must_use]
     pub fn is_audited(&self) -> bool {
@@ -442,6 +450,11 @@ impl TableBuilder {
             ColumnRole::DeletedAt,
         )
         .framework("deleted_by", ColumnType::Text, true, ColumnRole::DeletedBy)
+    }
+
+    /// Adds `chain_head`.
+    pub fn chained(self) -> Self {
+        self.framework("chain_head", ColumnType::Bytes, true, ColumnRole::ChainHead)
     }
 
     fn framework(

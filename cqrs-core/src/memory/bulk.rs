@@ -16,6 +16,7 @@ use crate::context::{Metadata, TenantScope};
 use crate::envelope::{Envelope, Position};
 use crate::error::Result;
 use crate::history::Forgotten;
+use crate::integrity::Hashing;
 use crate::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
@@ -39,7 +40,7 @@ impl InMemoryStore {
 impl InMemoryStore {
     /// Commits what is planned for the state as it is, with the rows of the inline projections;
     /// what the plan says besides, and the position of the last event.
-    async fn commit_bulk<T>(
+    async fn commit_bulk<T: Send>(
         &self,
         metadata: &Metadata,
         plan: impl Fn(&State) -> Result<(Overlay, Vec<StagedWrite>, T)> + Send + Sync,
@@ -53,7 +54,7 @@ impl InMemoryStore {
             false => Some(shared.commits.take().await),
         };
         loop {
-            let (events, after) = {
+            let (planned, events, after) = {
                 let mut state = shared.lock();
                 let (overlay, writes, told) = plan(&state)?;
                 for write in &writes {
@@ -66,14 +67,14 @@ impl InMemoryStore {
                     state.append(&writes, events);
                     return Ok((told, position));
                 }
-                (events, state.end())
+                ((overlay, writes, told), events, state.end())
             };
             let mut transaction = InMemoryTransaction::new(Arc::clone(shared));
             inline.apply(&events, &mut transaction).await?;
             let mut state = shared.lock();
             // Who commits without inline projections does not wait for the turn.
             if state.end() == after {
-                let (overlay, writes, told) = plan(&state)?;
+                let (overlay, writes, told) = planned;
                 let position = events.last().map(Envelope::position);
                 state.apply(overlay);
                 state.append(&writes, events);
@@ -87,6 +88,10 @@ impl InMemoryStore {
 impl BulkStore for InMemoryStore {
     fn now(&self) -> DateTime<Utc> {
         self.shared().clock.now()
+    }
+
+    fn hashing(&self) -> &Hashing {
+        &self.shared().hashing
     }
 
     async fn bulk_insert(&self, writes: BulkWrites<'_>, metadata: &Metadata) -> Result<Inserted> {
@@ -236,6 +241,7 @@ fn choose<A: AggregateRoot>(
     let key = table.index_of(ColumnRole::Key).unwrap_or(0);
     let version = table.index_of(ColumnRole::Version).unwrap_or(0);
     let tenant = table.index_of(ColumnRole::Tenant);
+    let head = table.index_of(ColumnRole::ChainHead);
     state
         .rows(table.name())
         .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
@@ -245,7 +251,7 @@ fn choose<A: AggregateRoot>(
         .filter(|row| differs(change, row.values()))
         .take(usize::try_from(change.batch_size).unwrap_or(usize::MAX))
         .map(|row| {
-            let chosen = ChosenRow::read(row.as_ref(), key, version, tenant)?;
+            let chosen = ChosenRow::read(row.as_ref(), key, version, tenant, head)?;
             Ok((chosen, row.values().to_vec()))
         })
         .collect()
@@ -267,11 +273,18 @@ fn staged<A: AggregateRoot>(
 ) -> StagedWrite {
     let table: &'static Table = A::table();
     let new_version = row.version + 1;
+    let event = change.event_of(&row);
     for (index, value) in &change.assignments {
         values[*index] = value.clone();
     }
     if let Some(index) = table.index_of(ColumnRole::Version) {
         values[index] = Value::Int(i64::try_from(new_version).unwrap_or(i64::MAX));
+    }
+    if let (Some(index), Some(link)) = (
+        table.index_of(ColumnRole::ChainHead),
+        event.content_hash.link(),
+    ) {
+        values[index] = Value::Bytes(link.to_vec());
     }
     StagedWrite {
         aggregate_type: A::TYPE,
@@ -288,7 +301,7 @@ fn staged<A: AggregateRoot>(
         new_version,
         row: values,
         children: Vec::new(),
-        events: vec![change.event.at_version(new_version)],
+        events: vec![event],
         snapshot: None,
     }
 }

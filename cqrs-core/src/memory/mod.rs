@@ -10,6 +10,7 @@ mod commit;
 mod consistency;
 mod dead_letters;
 mod history;
+mod integrity;
 mod overlay;
 mod read_models;
 mod rebuild;

@@ -56,7 +56,9 @@ impl View<'_> {
         if let Some(snapshot) = snapshot {
             let tenant = super::overlay::tenant(table, row.values());
             let tenant = tenant.and_then(|tenant| crate::context::TenantId::new(tenant).ok());
-            fold.snapshot(snapshot.version, &snapshot.state, tenant);
+            let events = self.log.events_of(A::TYPE, &id_text, snapshot.version - 1);
+            let last = events.map(Envelope::content_hash).next();
+            fold.snapshot(snapshot.version, &snapshot.state, tenant, last);
             from = snapshot.version;
         }
         if fold.is_unreadable() {

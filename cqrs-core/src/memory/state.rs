@@ -14,6 +14,7 @@ use crate::context::{Metadata, TenantId};
 use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
 use crate::idempotency::RecordedReceipt;
 use crate::inline::InlineProjections;
+use crate::integrity::Hashing;
 use crate::interceptor::Interceptors;
 use crate::mapping::{Key, Table, ValueRow};
 use crate::sourced::NewSnapshot;
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub(super) id: StoreId,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retry_policy: RetryPolicy,
+    pub(super) hashing: Hashing,
     pub(super) interceptors: Interceptors,
     pub(super) inline: Arc<InlineProjections<InMemoryTransaction>>,
     pub(super) changes: Arc<TableChanges>,
@@ -170,6 +172,11 @@ impl State {
             .unwrap_or_default()
             .iter()
             .map(|place| &self.log[*place])
+    }
+
+    /// Whether the aggregates of this type are event-sourced.
+    pub(super) fn is_sourced(&self, aggregate_type: &str) -> bool {
+        self.sourced.contains_key(aggregate_type)
     }
 
     /// The last snapshot of an event-sourced aggregate.

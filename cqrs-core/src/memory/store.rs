@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dead_letters::DeadLetter;
+use super::integrity;
 use super::read_models::InMemoryReadModels;
 use super::rebuild;
 use super::state::Shared;
@@ -16,6 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::context::RequestContext;
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result};
+use crate::integrity::{HashKeys, Hashing, LogCheck, LogCheckReport};
 use crate::interceptor::{Interceptor, Interceptors};
 use crate::live::LogSlice;
 use crate::projection::{Projection, RowProjection, Rows};
@@ -81,6 +83,7 @@ impl InMemoryStore {
                 id: StoreId::unique(),
                 clock: Arc::new(SystemClock),
                 retry_policy: RetryPolicy::default(),
+                hashing: Hashing::default(),
                 interceptors: Interceptors::default(),
                 inline: Arc::default(),
                 changes: Arc::default(),
@@ -100,6 +103,12 @@ impl InMemoryStore {
     #[must_use]
     pub fn with_retry_policy(self, policy: RetryPolicy) -> Self {
         self.with(|shared| shared.retry_policy = policy)
+    }
+
+    /// The same store, which makes the hashes of events with a key. Clones made before keep theirs.
+    #[must_use]
+    pub fn with_hash_keys(self, keys: HashKeys) -> Self {
+        self.with(|shared| shared.hashing.keys = Some(keys))
     }
 
     /// The same store, used with one more [`Interceptor`], after those that it has. Clones made
@@ -296,6 +305,12 @@ impl InMemoryStore {
     ) -> Result<u64> {
         self.shared
             .discard(subscription, aggregate_type, aggregate_id)
+    }
+
+    /// Checks the log, as the stores in a database do. Nobody can alter it but its own code.
+    #[must_use]
+    pub fn check_log(&self, check: &LogCheck) -> LogCheckReport {
+        integrity::check(self.shared(), check)
     }
 
     /// The whole log, in order.

@@ -102,8 +102,9 @@ impl InMemoryUnitOfWork {
             .interceptors
             .before_save(&mut aggregate, context)?;
         let now = self.shared.clock.now();
-        self.staged
-            .push(StagedWrite::save(aggregate, context, now)?)
+        let write = StagedWrite::save(aggregate, context, now)?;
+        let hashing = &self.shared.hashing;
+        self.staged.push(write.hashed(hashing, context.metadata()))
     }
 
     pub(super) fn stage_remove<A: AggregateRoot>(&mut self, mut aggregate: A) -> Result<()> {
@@ -114,8 +115,9 @@ impl InMemoryUnitOfWork {
             .interceptors
             .before_remove(&mut aggregate, context)?;
         let now = self.shared.clock.now();
-        self.staged
-            .push(StagedWrite::remove(aggregate, context, now)?)
+        let write = StagedWrite::remove(aggregate, context, now)?;
+        let hashing = &self.shared.hashing;
+        self.staged.push(write.hashed(hashing, context.metadata()))
     }
 
     pub(super) fn stage_guard<A: AggregateRoot>(&mut self, aggregate: &A) -> Result<()> {

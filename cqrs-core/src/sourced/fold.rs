@@ -10,6 +10,7 @@ use crate::aggregate::{AggregateRoot, AuditStamps};
 use crate::context::TenantId;
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::integrity::ContentHash;
 use crate::payload;
 use crate::staging::ChangeMarker;
 
@@ -22,6 +23,7 @@ pub struct RecordedEvent<'e> {
     pub event_type: &'e str,
     pub schema_version: u32,
     pub payload: &'e str,
+    pub content_hash: ContentHash,
     pub occurred_at: DateTime<Utc>,
     pub actor: Option<&'e str>,
     pub tenant: Option<&'e TenantId>,
@@ -37,6 +39,7 @@ impl<'e> RecordedEvent<'e> {
             event_type: envelope.event_type(),
             schema_version: envelope.schema_version(),
             payload: envelope.payload().as_str(),
+            content_hash: envelope.content_hash(),
             occurred_at: envelope.occurred_at(),
             actor: envelope.metadata().actor.as_deref(),
             tenant: envelope.tenant(),
@@ -52,6 +55,7 @@ pub struct Fold<A: AggregateRoot> {
     tenant: Option<TenantId>,
     stamps: AuditStamps,
     snapshot: Option<SnapshotMark>,
+    last: Option<ContentHash>,
     is_removed: bool,
     is_unreadable: bool,
 }
@@ -68,13 +72,21 @@ impl<A: AggregateRoot> Fold<A> {
             tenant: None,
             stamps: AuditStamps::default(),
             snapshot: None,
+            last: None,
             is_removed: false,
             is_unreadable: false,
         })
     }
 
-    /// Begins with a snapshot in place of the events up to its version.
-    pub fn snapshot(&mut self, version: u64, state: &str, tenant: Option<TenantId>) {
+    /// Begins with a snapshot in place of the events up to its version. `last` is the hash of the last
+    /// of those, which the next event of a chained aggregate covers.
+    pub fn snapshot(
+        &mut self,
+        version: u64,
+        state: &str,
+        tenant: Option<TenantId>,
+        last: Option<ContentHash>,
+    ) {
         let id = self.aggregate.id().clone();
         match snapshot::read(&self.sourcing, id, version, state) {
             Some((aggregate, stamps, mark)) => {
@@ -82,6 +94,7 @@ impl<A: AggregateRoot> Fold<A> {
                 self.version = version;
                 self.tenant = tenant;
                 self.stamps = stamps;
+                self.last = last;
                 self.snapshot = Some(mark);
             }
             None => self.is_unreadable = true,
@@ -128,6 +141,7 @@ impl<A: AggregateRoot> Fold<A> {
             (self.sourcing.apply)(&mut self.aggregate, &decoded);
         }
         self.version = event.aggregate_version;
+        self.last = Some(event.content_hash);
         let actor = event.actor.map(str::to_owned);
         if self.version == 1 {
             self.tenant = event.tenant.cloned();
@@ -147,6 +161,7 @@ impl<A: AggregateRoot> Fold<A> {
         }
         let root = self.aggregate.root_mut();
         root.loaded(self.version, self.tenant, self.stamps, self.snapshot);
+        root.linked(self.last.and_then(|last| last.link()));
         Some(self.aggregate)
     }
 }

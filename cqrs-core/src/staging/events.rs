@@ -7,7 +7,8 @@ use super::{ChangeMarker, NewEvent, Operation};
 use crate::aggregate::AggregateRoot;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::event::{DomainEvent, EventType};
-use crate::payload::{self, ContentHash};
+use crate::integrity::ContentHash;
+use crate::payload;
 
 /// An event-sourced aggregate is what its events made of it.
 pub(super) fn check_applied<A: AggregateRoot>(aggregate: &A) -> Result<()> {
@@ -25,8 +26,8 @@ pub(super) fn check_applied<A: AggregateRoot>(aggregate: &A) -> Result<()> {
     Err(Error::store(StoreErrorKind::Usage, message))
 }
 
-/// The events of an event-sourced aggregate. A removal ends with its marker, by which the fold knows
-/// of it.
+/// The events of an event-sourced aggregate, or of one whose events are a chain. A removal ends with
+/// its marker, by which the fold and the check of the log know of it.
 pub(super) fn sourced_events<E: DomainEvent>(
     raised: Vec<E>,
     operation: Operation,

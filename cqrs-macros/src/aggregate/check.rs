@@ -34,6 +34,7 @@ pub(super) fn check(parsed: Parsed, errors: &mut Errors) -> Option<Model> {
         audit: parsed.audit,
         soft_delete: parsed.soft_delete,
         history: parsed.history,
+        chained: parsed.chained,
     };
     framework.check_tenant(&parsed, errors);
     for field in &parsed.fields {
@@ -163,6 +164,9 @@ impl Framework {
                 columns.push((name, "`soft_delete` adds"));
             }
         }
+        if self.chained {
+            columns.push(("chain_head", "`chained` adds"));
+        }
         columns
     }
 
@@ -211,6 +215,7 @@ fn report_reserved(span: Span, column: &str, reason: &str, errors: &mut Errors) 
     let instead = match column {
         "version" => "read it with `root.version()`",
         "deleted_at" | "deleted_by" => "read it with `root.stamps()`",
+        "chain_head" => "it is nobody else's",
         _ if is_audit(column) => "read it with `root.stamps()`",
         _ => "read it with `root.tenant()`",
     };

@@ -183,6 +183,9 @@ impl Framework {
         if self.history {
             calls.extend(quote!(.history()));
         }
+        if self.chained {
+            calls.extend(quote!(.chained()));
+        }
         calls
     }
 
@@ -225,6 +228,7 @@ pub(super) fn stub(parsed: &Parsed) -> TokenStream {
         audit: parsed.audit,
         soft_delete: parsed.soft_delete,
         history: parsed.history,
+        chained: parsed.chained,
     };
     let mut typed: Vec<TypedField> = parsed
         .fields

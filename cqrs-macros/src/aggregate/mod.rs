@@ -41,6 +41,7 @@ struct Framework {
     soft_delete: bool,
     /// Whether a revision is kept with each change.
     history: bool,
+    chained: bool,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one per macro call")]

@@ -10,7 +10,7 @@ use crate::errors::Errors;
 use crate::input::{refuse_generics, struct_fields};
 use crate::mapper::{MappedField, named_fields};
 use crate::symbol::{
-    AGGREGATE, AUDIT, CRATE, EVENT, EVERY, HISTORY, ID, MAPPER, MAX_AGE, ROOT, ROW, SNAPSHOT,
+    AGGREGATE, AUDIT, CHAINED, CRATE, EVENT, EVERY, HISTORY, ID, MAPPER, MAX_AGE, ROOT, ROW, SNAPSHOT,
     SOFT_DELETE, SOURCED, TABLE, TENANT, VERSION,
 };
 use crate::types;
@@ -25,6 +25,8 @@ pub(super) struct Parsed {
     pub(super) audit: bool,
     pub(super) soft_delete: bool,
     pub(super) history: bool,
+    /// Whether each event covers the one before.
+    pub(super) chained: bool,
     /// Whether its state is the fold of its events.
     pub(super) sourced: bool,
     pub(super) snapshot: Option<Snapshot>,
@@ -95,6 +97,7 @@ pub(super) fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
         audit: false,
         soft_delete: false,
         history: false,
+        chained: false,
         sourced: false,
         snapshot: None,
         keys: Vec::new(),
@@ -129,6 +132,7 @@ impl Parsed {
             SOFT_DELETE,
             AUDIT,
             HISTORY,
+            CHAINED,
             SOURCED,
             SNAPSHOT,
             CRATE,
@@ -150,6 +154,7 @@ impl Parsed {
                     SOFT_DELETE => self.soft_delete = true,
                     AUDIT => self.audit = true,
                     HISTORY => self.history = true,
+                    CHAINED => self.chained = true,
                     SOURCED => self.sourced = true,
                     SNAPSHOT => self.snapshot = Some(Snapshot::parse(key, input)?),
                     _ => self.krate = crate_path(key, input)?,

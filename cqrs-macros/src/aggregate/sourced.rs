@@ -60,6 +60,7 @@ fn entity(model: &Model) -> TokenStream {
     } = model;
     let is_tenant = model.framework.tenant.is_some();
     let tenant = is_tenant.then(|| quote!(.tenant("tenant_id")));
+    let chained = model.framework.chained.then(|| quote!(.chained()));
     let without_tenant = (!is_tenant).then(|| {
         quote! {
             #[automatically_derived]
@@ -88,7 +89,7 @@ fn entity(model: &Model) -> TokenStream {
                     #krate::mapping::Table::builder(
                         <#event as #krate::DomainEvent>::AGGREGATE_TYPE,
                     )
-                    .stores::<Self>().sourced().version() #tenant #key .build()
+                    .stores::<Self>().sourced().version() #tenant #chained #key .build()
                 })
             }
 

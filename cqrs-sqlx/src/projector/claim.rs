@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use cqrs_core::integrity::Hashing;
 use cqrs_core::mapping::RowSource;
 use cqrs_core::{Envelope, Error, EventFilter, Position, RawPayload, Result, StoreErrorKind};
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ use super::page_sql::{
     filter_parameters, look_sql, page_sql, whole_sql,
 };
 use crate::backend::{Backend, Parameter, RowVersion};
-use crate::log::{EVENT_COLUMNS, read_event};
+use crate::log::{EVENT_COLUMNS, read_verified};
 
 /// A thousand years: a delay for ever is one that every database and calendar can hold.
 const LONGEST_DELAY: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
@@ -146,11 +147,18 @@ pub(super) struct ClaimSql {
     /// Moves a checkpoint whose row is still of the version that was seen.
     pub(super) advance_seen: Arc<str>,
     filters: Vec<Parameter>,
+    /// How events are compared with their hashes.
+    hashing: Hashing,
 }
 
 impl ClaimSql {
     /// Those of a subscription; where a version is given, of segments whose rows are of it.
-    pub(super) fn new<B: Backend>(name: &str, filter: &EventFilter, version: Option<u32>) -> Self {
+    pub(super) fn new<B: Backend>(
+        name: &str,
+        filter: &EventFilter,
+        version: Option<u32>,
+        hashing: &Hashing,
+    ) -> Self {
         let dialect = &B::DIALECT;
         let places = Places {
             from: "$1",
@@ -175,6 +183,7 @@ impl ClaimSql {
             .into(),
             advance_seen: advance_seen_sql(dialect).into(),
             filters: filter_parameters(filter),
+            hashing: hashing.clone(),
         }
     }
 
@@ -244,7 +253,7 @@ impl ClaimSql {
         let mut claim = None;
         B::fetch(connection, sql, &parameters, None, |row| {
             match &mut claim {
-                Some(claim) => Open::add(claim, row)?,
+                Some(claim) => Open::add(claim, &self.hashing, row)?,
                 None => claim = Some(begin(row)?),
             }
             Ok(())
@@ -267,7 +276,7 @@ impl ClaimSql {
         ];
         parameters.extend(self.filters.iter().cloned());
         B::fetch(connection, &self.page, &parameters, None, |row| {
-            claim.add(row)
+            claim.add(&self.hashing, row)
         })
         .await?;
         Ok(claim.finish())
@@ -338,7 +347,7 @@ impl Open {
     }
 
     /// Takes the event of a row.
-    fn add<R: RowSource>(&mut self, row: &R) -> Result<()> {
+    fn add<R: RowSource>(&mut self, hashing: &Hashing, row: &R) -> Result<()> {
         let position = Position(read(row, |row| some(row.read_i64(0)?))?);
         if position <= self.claim.to {
             return Err(out_of_order(position, self.claim.to));
@@ -347,7 +356,7 @@ impl Open {
         self.claim.first.get_or_insert(position);
         self.claim.to = position;
         if self.claim.unreadable.is_none() {
-            match read_event(row) {
+            match read_verified(hashing, row) {
                 Ok(event) => self.claim.page.push(event),
                 Err(error) => self.claim.unreadable = Some((position, error)),
             }

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use cqrs_core::consistency::Shadow;
+use cqrs_core::integrity::Hashing;
 use cqrs_core::mapping::{MappingError, RowSource, Table, Value, read_value};
-use cqrs_core::{
-    Entity, Envelope, Error, Position, RawPayload, Result, RowProjection, TenantScope,
-};
+use cqrs_core::{Entity, Envelope, Error, Position, RawPayload, Result, RowProjection};
 
 use super::checkpoint::{self, Checkpoint, read, some};
 use super::claim::Segment;
 use super::page_sql::{Places, filter_parameters, page_sql};
 use super::queries;
 use crate::backend::{Backend, Parameter};
-use crate::connections::Connection;
-use crate::log::{EVENT_COLUMNS, read_event};
+use crate::log::{EVENT_COLUMNS, read_verified};
 use crate::reads::is_unavailable;
 use crate::statements::{list, qualified, quoted};
 use crate::store::Shared;
@@ -28,32 +26,13 @@ pub(crate) async fn compare<B: Backend, P: RowProjection>(
     shared: &Arc<Shared<B>>,
     shadow: &mut Shadow<'_, P>,
 ) -> Result<()> {
-    let mut connection = begin(shared).await?;
+    let mut connection = queries::begin_reading(shared).await?;
     let compared = compare_on(shared, connection.get(), shadow).await;
     match &compared {
         Err(error) if is_unavailable(error) => queries::discard(connection, &shared.readers),
         _ => queries::rollback(connection).await,
     }
     compared
-}
-
-async fn begin<B: Backend>(shared: &Arc<Shared<B>>) -> Result<Connection<B>> {
-    let mut again = true;
-    loop {
-        let mut connection = shared.readers.acquire().await?;
-        match B::begin_reading(connection.begin_work()).await {
-            Ok(()) => {
-                let system = &TenantScope::System;
-                shared.confine(connection.get(), system).await?;
-                return Ok(connection);
-            }
-            Err(error) if is_unavailable(&error) && again => {
-                again = false;
-                queries::discard(connection, &shared.readers);
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 async fn compare_on<B: Backend, P: RowProjection>(
@@ -86,7 +65,8 @@ async fn compare_on<B: Backend, P: RowProjection>(
     let rows: Arc<str> = format!("SELECT {columns} FROM {}", quoted(table.name())).into();
     while shadow.next_part()? {
         for (segment, end) in &segments {
-            fold::<B, P>(connection, &log, shadow, *segment, *end).await?;
+            let part = (*segment, *end);
+            fold::<B, P>(connection, &shared.hashing, &log, shadow, part).await?;
         }
         if !shadow.has_room() {
             continue;
@@ -103,10 +83,10 @@ async fn compare_on<B: Backend, P: RowProjection>(
 /// Folds the events of a segment, as far as there is room.
 async fn fold<B: Backend, P: RowProjection>(
     connection: &mut B::Connection,
+    hashing: &Hashing,
     sql: &Arc<str>,
     shadow: &mut Shadow<'_, P>,
-    segment: Segment,
-    end: Position,
+    (segment, end): (Segment, Position),
 ) -> Result<()> {
     let mut position = shadow.after();
     while shadow.has_room() && position < end {
@@ -124,7 +104,7 @@ async fn fold<B: Backend, P: RowProjection>(
             // What was left out may be unreadable.
             position = Position(read(row, |row| some(row.read_i64(0)?))?);
             if !shadow.leaves_out(position) {
-                page.push(read_event(row)?);
+                page.push(read_verified(hashing, row)?);
             }
             Ok(())
         })

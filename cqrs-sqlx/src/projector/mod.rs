@@ -63,7 +63,7 @@ pub(crate) use horizon::Watching;
 pub(crate) use letter::COLUMNS as DEAD_LETTER_COLUMNS;
 pub(crate) use operations::COLUMNS as OPERATION_COLUMNS;
 pub(crate) use progress::progress;
-pub(crate) use queries::{begin, end, execute};
+pub(crate) use queries::{begin, begin_reading, discard, end, execute, rollback};
 pub(crate) use rebuild::rebuild_inline;
 pub(crate) use snapshots::COLUMNS as SNAPSHOT_COLUMNS;
 pub(crate) use status::statuses;

@@ -138,7 +138,12 @@ impl<B: Backend> Worker<B> {
     ) -> Self {
         let version = register::version(&subscription);
         Self {
-            claims: Arc::new(ClaimSql::new::<B>(&name, subscription.filter(), version)),
+            claims: Arc::new(ClaimSql::new::<B>(
+                &name,
+                subscription.filter(),
+                version,
+                &shared.hashing,
+            )),
             claims_only: false,
             ahead: None,
             name,
@@ -234,7 +239,11 @@ impl<B: Backend> Worker<B> {
             None => queries::begin(&self.shared).await?,
         };
         let wanted = self.wanted(horizon);
-        let claim = match self.claims.claim::<B>(connection.get(), wanted).await {
+        let claim = match self
+            .claims
+            .claim::<B>(connection.get(), wanted)
+            .await
+        {
             Ok(claim) => claim,
             Err(error) => return Err(self.abandon(connection, error).await),
         };

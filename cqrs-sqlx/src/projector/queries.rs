@@ -100,6 +100,26 @@ async fn begin_with<B: Backend>(shared: &Shared<B>, script: String) -> Result<Co
     }
 }
 
+/// Begins a transaction across all tenants that reads, all of it from one moment.
+pub(crate) async fn begin_reading<B: Backend>(shared: &Shared<B>) -> Result<Connection<B>> {
+    let mut again = true;
+    loop {
+        let mut connection = shared.readers.acquire().await?;
+        match B::begin_reading(connection.begin_work()).await {
+            Ok(()) => {
+                let system = &TenantScope::System;
+                shared.confine(connection.get(), system).await?;
+                return Ok(connection);
+            }
+            Err(error) if is_unavailable(&error) && again => {
+                again = false;
+                discard(connection, &shared.readers);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Ends a transaction that was [begun](begin): commits where all went well, else rolls back.
 pub(crate) async fn end<B: Backend, T>(
     mut connection: Connection<B>,
@@ -120,7 +140,7 @@ pub(crate) async fn end<B: Backend, T>(
 
 /// Rolls back, so that the connection can be used again. Where that fails, it is closed, and the
 /// server rolls back by itself.
-pub(super) async fn rollback<B: Backend>(mut connection: Connection<B>) {
+pub(crate) async fn rollback<B: Backend>(mut connection: Connection<B>) {
     match B::rollback(connection.get()).await {
         Ok(()) => connection.end_work(),
         Err(error) => {
@@ -131,7 +151,7 @@ pub(super) async fn rollback<B: Backend>(mut connection: Connection<B>) {
 }
 
 /// Closes a broken connection and its idle neighbours, which probably are broken too.
-pub(super) fn discard<B: Backend>(connection: Connection<B>, connections: &Connections<B>) {
+pub(crate) fn discard<B: Backend>(connection: Connection<B>, connections: &Connections<B>) {
     connection.discard();
     connections.close_idle();
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cqrs_core::integrity::Hashing;
 use cqrs_core::{
     Entity, Position, ProjectionTransaction, Result, RowProjection, Rows, Subscription,
 };
@@ -9,7 +10,7 @@ use cqrs_core::{
 use super::queries;
 use super::transaction::SqlTransaction;
 use crate::backend::{Backend, Parameter};
-use crate::log::{EVENT_COLUMNS, read_event};
+use crate::log::{EVENT_COLUMNS, read_verified};
 use crate::reads::is_unavailable;
 use crate::store::Shared;
 
@@ -27,7 +28,7 @@ pub(crate) async fn rebuild_inline<B: Backend, P: RowProjection>(
     let connection = queries::begin(shared).await?;
     let mut transaction = SqlTransaction::new(Arc::clone(shared), connection);
     transaction.changing(P::Row::table().name());
-    let built = build(&mut transaction, projection).await;
+    let built = build(&mut transaction, &shared.hashing, projection).await;
     let (mut connection, _) = transaction.into_parts();
     match &built {
         Ok(_) => connection.end_work(),
@@ -39,6 +40,7 @@ pub(crate) async fn rebuild_inline<B: Backend, P: RowProjection>(
 
 async fn build<B: Backend, P: RowProjection>(
     transaction: &mut SqlTransaction<B>,
+    hashing: &Hashing,
     projection: P,
 ) -> Result<u64> {
     let subscription = Subscription::new(Rows(projection));
@@ -58,7 +60,7 @@ async fn build<B: Backend, P: RowProjection>(
         let mut page = Vec::new();
         let connection = transaction.connection_below().await?;
         B::fetch(connection, &sql, &parameters, None, |row| {
-            page.push(read_event(row)?);
+            page.push(read_verified(hashing, row)?);
             Ok(())
         })
         .await?;

@@ -16,7 +16,7 @@ use super::pass::{Failure, Pass, Worker};
 use super::queries;
 use super::transaction::SqlTransaction;
 use crate::backend::{Backend, Parameter};
-use crate::log::{EVENT_COLUMNS, read_event};
+use crate::log::{EVENT_COLUMNS, read_verified};
 
 impl<B: Backend> Worker<B> {
     /// Replays the aggregate of a segment that is due for the longest time.
@@ -144,13 +144,14 @@ impl<B: Backend> Worker<B> {
             Parameter::int(most.into()),
         ];
         let connection = transaction.connection_below().await?;
+        let shared = &self.shared;
         let (mut events, mut complete) = (Vec::new(), true);
         B::fetch(connection, &sql.into(), &parameters, None, |row| {
             complete &=
                 checkpoint::read(row, |row| cqrs_core::mapping::RowSource::read_i64(row, 0))?
                     .is_some();
             if complete {
-                match read_event(row) {
+                match read_verified(&shared.hashing, row) {
                     Ok(event) => events.push(event),
                     Err(error) if events.is_empty() => return Err(error),
                     // It fails when it is the first.

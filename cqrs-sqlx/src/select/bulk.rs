@@ -10,7 +10,7 @@ use crate::backend::{Dialect, Parameter, version_column};
 use crate::statements::{list, qualified};
 use crate::tenancy::TenantSite;
 
-/// Key, version and, where the table has one, tenant of the first rows behind a key that a change
+/// Key, version and, where the table has them, tenant and head of the chain of the first rows behind a key that a change
 /// reaches; locked until the end of the transaction.
 pub(crate) fn bulk<A: AggregateRoot>(
     change: &BulkChange<A>,
@@ -64,9 +64,11 @@ fn chosen<'d, A: AggregateRoot>(
     let table = A::table();
     let key = table.columns()[key_index::<A>()].name();
     let tenant = table.column_with(ColumnRole::Tenant);
+    let head = table.column_with(ColumnRole::ChainHead);
     let columns = [key, version_column(table)]
         .into_iter()
         .chain(tenant.map(Column::name))
+        .chain(head.map(Column::name))
         .map(|name| qualified(table, name));
     let mut builder = Builder::new(table, dialect, &list(columns), TenantSite::BulkRows);
     builder.conditions(&change.specification, &change.rows)?;

@@ -113,7 +113,8 @@ impl<B: Backend> SqlUnitOfWork<B> {
         self.check_writable()?;
         let shared = &self.shared;
         let write = stage(&shared.interceptors, &self.context, shared.clock.now())?;
-        self.staged.push(write)
+        let hashed = write.hashed(&shared.hashing, self.context.metadata());
+        self.staged.push(hashed)
     }
 
     pub(crate) fn stage_guard<A: AggregateRoot>(&mut self, aggregate: &A) -> Result<()> {
@@ -185,7 +186,8 @@ impl<B: Backend> SqlUnitOfWork<B> {
     ) -> Result<Option<A>> {
         let span = self.span.clone();
         let read = async {
-            let found = sourced::load(self.place().await?, stream, id).await;
+            let shared = Arc::clone(&self.shared);
+            let found = sourced::load(self.place().await?, &shared.hashing, stream, id).await;
             self.after_read(found).await
         };
         read.instrument(span).await
@@ -195,7 +197,9 @@ impl<B: Backend> SqlUnitOfWork<B> {
     pub(crate) async fn events(&mut self, select: &Select) -> Result<Vec<Envelope<RawPayload>>> {
         let span = self.span.clone();
         let read = async {
-            let found = reads::rows(self.place().await?, select, None, log::read_event).await;
+            let shared = Arc::clone(&self.shared);
+            let read = |row: &B::Row| log::read_verified(&shared.hashing, row);
+            let found = reads::rows(self.place().await?, select, None, read).await;
             self.after_read(found).await
         };
         read.instrument(span).await

@@ -22,7 +22,9 @@ use cqrs_core::history::RevisionKind;
 use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
 use cqrs_core::mapping::{Column, ColumnRole, Table, Value};
 use cqrs_core::staging::{Operation, StagedWrite};
-use cqrs_core::{AggregateRoot, Error, Metadata, Position, Result, StoreErrorKind, TenantId};
+use cqrs_core::{
+    AggregateRoot, ContentHash, Error, Metadata, Position, Result, StoreErrorKind, TenantId,
+};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn};
 use uuid::Uuid;
@@ -286,19 +288,32 @@ pub(super) async fn change<A: AggregateRoot>(
     let schema_version = i32::try_from(event.schema_version).unwrap_or(i32::MAX);
     bind(&mut arguments, schema_version)?;
     bind(&mut arguments, event.payload.as_str())?;
-    bind(&mut arguments, event.content_hash.0.as_slice())?;
+    let events: Vec<Uuid> = rows.iter().map(|_| Uuid::now_v7()).collect();
+    let each = rows.iter().zip(&events);
+    let hashes = each.map(|(row, event)| change.hash_of(row, *event));
+    let hashes: Vec<_> = hashes.take_while(|_| table.is_chained()).collect();
+    match table.is_chained() {
+        true => {
+            let all = hashes.iter().map(ContentHash::to_bytes);
+            bind(&mut arguments, all.collect::<Vec<_>>())?;
+        }
+        false => bind(&mut arguments, event.content_hash.to_bytes())?,
+    }
     bind(&mut arguments, event.occurred_at)?;
     let tenants = rows.iter().map(|row| row.tenant.as_ref());
     let tenants: Vec<Option<&str>> = tenants.map(|id| id.map(TenantId::as_str)).collect();
     bind(&mut arguments, tenants)?;
     let ids: Vec<&str> = rows.iter().map(|row| row.aggregate_id.as_str()).collect();
     bind(&mut arguments, ids)?;
-    let events: Vec<Uuid> = rows.iter().map(|_| Uuid::now_v7()).collect();
     bind(&mut arguments, events)?;
     bind(
         &mut arguments,
         i64::try_from(rows.len()).unwrap_or(i64::MAX),
     )?;
+    if table.is_chained() {
+        let links = hashes.iter().map(|hash| hash.link().map(Vec::from));
+        bind(&mut arguments, links.collect::<Vec<_>>())?;
+    }
 
     if change.deletes {
         keep_changed(session, statements, change, rows).await?;
@@ -392,8 +407,16 @@ fn change_sql(
     let key = key_column(table);
     let keys = assignments.len() + 1;
     let versions = keys + 1;
+    let first = versions + ORIGIN;
+    let at = |offset: usize| format!("${}", first + offset);
+    // The heads of chains differ from row to row, and so do the hashes of their events.
+    let head = table.column_with(ColumnRole::ChainHead).map(Column::name);
+    let (links, link) = match head {
+        Some(_) => (format!(", {}::bytea[]", at(11)), ", link"),
+        None => (String::new(), ""),
+    };
     let source = format!(
-        "unnest(${keys}::{}, ${versions}::int8[]) AS g(key, version)",
+        "unnest(${keys}::{}, ${versions}::int8[]{links}) AS g(key, version{link})",
         bind::array_type(key.column_type())
     );
     let version = quoted(version_column(table));
@@ -413,6 +436,10 @@ fn change_sql(
                 format!(", {} = ${}{cast}", quoted(column.name()), place + 1)
             })
             .collect();
+        let set = match head {
+            Some(head) => format!("{set}, {} = g.link", quoted(head)),
+            None => set,
+        };
         format!(
             "UPDATE {name} AS t SET {version} = t.{version} + 1{set} FROM {source} WHERE {guard} \
              RETURNING 1"
@@ -438,13 +465,19 @@ fn change_sql(
         false => String::new(),
     };
     let origin = write::placeholders(versions + 1, ORIGIN);
-    let first = versions + ORIGIN;
-    let at = |offset: usize| format!("${}", first + offset);
+    let (hash, hashes, content_hash) = match head {
+        Some(_) => (
+            "e.content_hash".to_owned(),
+            format!(", {}::bytea[]", at(5)),
+            "content_hash, ",
+        ),
+        None => (at(5), String::new(), ""),
+    };
     format!(
         "WITH changed AS ({changed}){children}, logged AS (INSERT INTO cqrs_event ({}) SELECT {origin}, \
          e.tenant_id, {}, e.aggregate_id, e.event_id, e.version + 1, {}, {}, {}::json, {}, {} \
-         FROM unnest(${versions}::int8[], {}::text[], {}::text[], {}::uuid[]) WITH ORDINALITY \
-         AS e(version, tenant_id, aggregate_id, event_id, ordinality) \
+         FROM unnest(${versions}::int8[], {}::text[], {}::text[], {}::uuid[]{hashes}) WITH ORDINALITY \
+         AS e(version, tenant_id, aggregate_id, event_id, {content_hash}ordinality) \
          WHERE (SELECT count(*) FROM changed) = {} ORDER BY e.ordinality RETURNING {returned}) \
          SELECT {returned} FROM logged ORDER BY position",
         events::COLUMNS,
@@ -452,7 +485,7 @@ fn change_sql(
         at(2),
         at(3),
         at(4),
-        at(5),
+        hash,
         at(6),
         at(7),
         at(8),

@@ -109,7 +109,7 @@ impl Rows {
         self.field(event.event_type.as_bytes())?;
         self.field(&schema_version.to_be_bytes())?;
         self.field(event.payload.as_bytes())?;
-        self.field(&event.content_hash.0)?;
+        self.field(&event.content_hash.to_bytes())?;
         self.timestamp(event.occurred_at);
         Ok(())
     }

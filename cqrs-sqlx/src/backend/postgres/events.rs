@@ -55,7 +55,7 @@ pub(super) fn bind_event(arguments: &mut PgArguments, event: &NewEvent) -> Resul
     bind(arguments, event.event_type)?;
     bind(arguments, schema_version(event))?;
     bind(arguments, event.payload.as_str())?;
-    bind(arguments, event.content_hash.0.as_slice())?;
+    bind(arguments, event.content_hash.to_bytes())?;
     bind(arguments, event.occurred_at)
 }
 
@@ -71,7 +71,7 @@ pub(super) fn bind_events(arguments: &mut PgArguments, events: &[&NewEvent]) -> 
     bind(arguments, all(events, |event| event.payload.as_str()))?;
     bind(
         arguments,
-        all(events, |event| event.content_hash.0.as_slice()),
+        all(events, |event| event.content_hash.to_bytes()),
     )?;
     bind(arguments, all(events, |event| event.occurred_at))
 }

@@ -547,6 +547,11 @@ impl Backed for Postgres {
                 include_str!("../../../migrations/postgres/0010_sourced.sql"),
             ),
             (
+                11,
+                "chain head",
+                include_str!("../../../migrations/postgres/0011_chain_head.sql"),
+            ),
+            (
                 14,
                 "projection snapshot",
                 include_str!("../../../migrations/postgres/0014_projection_snapshot.sql"),

@@ -25,6 +25,7 @@ pub(super) const OWN_TABLES: [(&str, &str); 4] = [
     ("cqrs_history", "tenant_id"),
     ("cqrs_receipt", "scope"),
     ("cqrs_snapshot", "tenant_id"),
+    ("cqrs_chain_head", "tenant_id"),
 ];
 
 /// Confines the open transaction to a scope. The settings end with it.

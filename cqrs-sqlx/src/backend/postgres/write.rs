@@ -258,6 +258,7 @@ pub(super) async fn apply(
     if rows.len() < events {
         return Err(refused(session, &changed, &rows).await);
     }
+    append::note_heads(session, &streams).await?;
     written(&changed, rows, returned)
 }
 

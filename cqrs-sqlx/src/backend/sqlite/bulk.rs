@@ -2,7 +2,7 @@
 
 use cqrs_core::history::StoredRevision;
 use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
-use cqrs_core::mapping::Table;
+use cqrs_core::mapping::{ColumnRole, Table};
 use cqrs_core::{AggregateRoot, Error, Metadata, Result, StoreErrorKind};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
@@ -48,6 +48,7 @@ pub(super) async fn change<A: AggregateRoot>(
             true => history::image(connection, statements, table, &row.key).await?,
             false => None,
         };
+        let event = change.event_of(row);
         let mut arguments = SqliteArguments::default();
         for (index, value) in &change.assignments {
             let column = &table.columns()[*index];
@@ -57,6 +58,9 @@ pub(super) async fn change<A: AggregateRoot>(
             bind::add(&mut arguments, key.column_type(), &row.key)?;
         }
         bind(&mut arguments, write::integer(row.version))?;
+        if table.is_chained() && !change.deletes {
+            bind(&mut arguments, event.content_hash.link().map(Vec::from))?;
+        }
         let result = query(&sql, arguments)
             .execute(&mut *connection)
             .await
@@ -88,7 +92,6 @@ pub(super) async fn change<A: AggregateRoot>(
             };
             history::keep(connection, (A::TYPE, &row.aggregate_id), &revision).await?;
         }
-        let event = change.event.at_version(row.version + 1);
         let stream = write::Stream {
             tenant: row.tenant.as_ref(),
             aggregate_type: A::TYPE,
@@ -135,5 +138,8 @@ fn change_sql<A: AggregateRoot>(table: &Table, change: &BulkChange<A>) -> String
             format!(", {} = ${}", quoted(column.name()), place + 1)
         })
         .collect();
-    format!("UPDATE {name} SET {version} = {version} + 1{set} WHERE {guard}")
+    let head = table.column_with(ColumnRole::ChainHead);
+    let head = head.map(|head| format!(", {} = ${}", quoted(head.name()), first + 2));
+    let head = head.unwrap_or_default();
+    format!("UPDATE {name} SET {version} = {version} + 1{set}{head} WHERE {guard}")
 }

@@ -474,6 +474,11 @@ impl Backed for Sqlite {
                 include_str!("../../../migrations/sqlite/0010_sourced.sql"),
             ),
             (
+                11,
+                "chain head",
+                include_str!("../../../migrations/sqlite/0011_chain_head.sql"),
+            ),
+            (
                 14,
                 "projection snapshot",
                 include_str!("../../../migrations/sqlite/0014_projection_snapshot.sql"),

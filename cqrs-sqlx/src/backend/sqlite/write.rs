@@ -111,6 +111,9 @@ pub(super) async fn apply(
             written.position = written.position.max(Some(position));
             first.get_or_insert(position);
         }
+        if write.is_sourced() && write.table.is_chained() {
+            append::note_head(connection, write).await?;
+        }
     }
     if let (Returned::Events, Some(first), Some(last)) = (returned, first, written.position) {
         written.envelopes = appended(connection, first, last).await?;
@@ -294,7 +297,7 @@ fn event_arguments(
     bind(&mut arguments, event.event_type)?;
     bind(&mut arguments, event.schema_version)?;
     bind(&mut arguments, event.payload.as_str())?;
-    bind(&mut arguments, event.content_hash.0.as_slice())?;
+    bind(&mut arguments, event.content_hash.to_bytes())?;
     bind(&mut arguments, bind::timestamp(event.occurred_at))?;
     bind(&mut arguments, stream.is_sourced)?;
     Ok(arguments)

@@ -189,7 +189,7 @@ async fn an_envelope_that_cannot_be_read_halts<K: Kind>() {
     );
     halts_until_repaired::<K>(
         bad,
-        "table cqrs_event: not a SHA-256",
+        "table cqrs_event: 31 bytes are no hash of an event",
         repair,
         Bad::Envelope,
     )

@@ -11,11 +11,14 @@
 //! RETURNING position
 //! ```
 //!
+//! Where its events are a chain, the same statement writes down in `cqrs_chain_head` where it ends.
+//!
 //! Only where it is refused, a second statement asks for the version. The lock is there for those who
 //! guard the stream: they hold it shared, so that nothing is appended until their commit is over.
 
 use std::collections::BTreeMap;
 
+use cqrs_core::mapping::Table;
 use cqrs_core::staging::{ChangeMarker, Operation, StagedWrite};
 use cqrs_core::{Metadata, Result, TenantId};
 use sqlx::Row;
@@ -28,6 +31,7 @@ use crate::backend::bind::{bind, query};
 use crate::backend::postgres::events::{ORIGIN, STREAM};
 use crate::backend::postgres::{Session, error};
 use crate::backend::{Returned, Written, stable_hash};
+use crate::integrity::{HEAD_COLUMNS, REPLACE_HEAD};
 use crate::statements::Statements;
 use crate::tenancy::{self, TenantSite};
 
@@ -43,9 +47,7 @@ pub(super) async fn one(
 ) -> Outcome<Written> {
     let (shape, is_new) = (shape(write), write.operation == Operation::Insert);
     let several = write.events.len() > 1;
-    let text = statements.get(write.table, shape, || {
-        one_sql(is_new, several, write.table.is_tenant())
-    });
+    let text = statements.get(write.table, shape, || one_sql(is_new, several, write.table));
     let mut arguments = PgArguments::default();
     events::bind_origin(&mut arguments, metadata)?;
     events::bind_stream(&mut arguments, write)?;
@@ -80,7 +82,7 @@ fn shape(write: &StagedWrite) -> &'static str {
     }
 }
 
-fn one_sql(is_new: bool, several: bool, is_tenant: bool) -> String {
+fn one_sql(is_new: bool, several: bool, table: &Table) -> String {
     let first = ORIGIN + STREAM + 1;
     let origin = placeholders(1, ORIGIN + STREAM);
     let (tenant, kind, id) = (ORIGIN + 1, ORIGIN + 2, ORIGIN + 3);
@@ -109,7 +111,7 @@ fn one_sql(is_new: bool, several: bool, is_tenant: bool) -> String {
             " WHERE h.aggregate_type = ${kind} AND h.aggregate_id = ${id} \
              AND h.aggregate_version = {before}"
         );
-        if is_tenant {
+        if table.is_tenant() {
             let own = tenancy::equals(TenantSite::StreamHead, "h.tenant_id", &format!("${tenant}"));
             guard.push_str(" AND ");
             guard.push_str(&own);
@@ -128,11 +130,63 @@ fn one_sql(is_new: bool, several: bool, is_tenant: bool) -> String {
     } else {
         ""
     };
-    format!(
+    let insert = format!(
         "INSERT INTO cqrs_event ({}, sourced) SELECT {origin}, {values}, true{from}{guard}{order} \
          RETURNING position",
         events::COLUMNS,
+    );
+    if !table.is_chained() {
+        return insert;
+    }
+    let last = "aggregate_type, aggregate_id, tenant_id, aggregate_version, content_hash";
+    format!(
+        "WITH logged AS ({insert}, {last}), head AS (INSERT INTO cqrs_chain_head ({HEAD_COLUMNS}) \
+         SELECT {last} FROM logged ORDER BY aggregate_version DESC LIMIT 1 {REPLACE_HEAD}) \
+         SELECT position FROM logged"
     )
+}
+
+/// Writes down where the streams of chained aggregates end.
+pub(super) async fn note_heads(session: &mut Session, writes: &[&StagedWrite]) -> Outcome<()> {
+    let chained = writes.iter().filter(|write| write.table.is_chained());
+    let ends: Vec<_> = chained
+        .filter_map(|write| Some((*write, write.events.last()?)))
+        .collect();
+    if ends.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "INSERT INTO cqrs_chain_head ({HEAD_COLUMNS}) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::bytea[]) \
+         {REPLACE_HEAD}"
+    );
+    let mut arguments = PgArguments::default();
+    let kinds: Vec<&str> = ends.iter().map(|(write, _)| write.aggregate_type).collect();
+    bind(&mut arguments, kinds)?;
+    let ids: Vec<&str> = ends
+        .iter()
+        .map(|(write, _)| write.aggregate_id.as_str())
+        .collect();
+    bind(&mut arguments, ids)?;
+    let tenants: Vec<Option<&str>> = ends
+        .iter()
+        .map(|(write, _)| write.tenant.as_ref().map(TenantId::as_str))
+        .collect();
+    bind(&mut arguments, tenants)?;
+    let versions = ends
+        .iter()
+        .map(|(_, last)| i64::try_from(last.aggregate_version).unwrap_or(i64::MAX));
+    bind(&mut arguments, versions.collect::<Vec<i64>>())?;
+    let hashes: Vec<Vec<u8>> = ends
+        .iter()
+        .map(|(_, last)| last.content_hash.to_bytes())
+        .collect();
+    bind(&mut arguments, hashes)?;
+    query(&text.into(), arguments)
+        .execute(&mut session.connection)
+        .await
+        .map(drop)
+        .map_err(|cause| failure(cause, writes))
 }
 
 /// Locks streams, and compares their versions with those that are expected: nobody else appends to

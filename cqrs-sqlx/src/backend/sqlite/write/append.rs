@@ -7,6 +7,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::{integer, write_error};
 use crate::backend::bind::{bind, query};
+use crate::integrity::{HEAD_COLUMNS, REPLACE_HEAD};
 use crate::statements::Statements;
 use crate::tenancy::{self, TenantSite};
 
@@ -56,4 +57,28 @@ pub(super) async fn check(
         Some((version, _)) if version == integer(write.expected_version) => Ok(()),
         Some((version, _)) => Err(write.conflict(u64::try_from(version).unwrap_or(0))),
     }
+}
+
+/// Writes down where the stream of a chained aggregate ends.
+pub(super) async fn note_head(
+    connection: &mut SqliteConnection,
+    write: &StagedWrite,
+) -> Result<()> {
+    let Some(last) = write.events.last() else {
+        return Ok(());
+    };
+    let mut arguments = SqliteArguments::default();
+    bind(&mut arguments, write.aggregate_type)?;
+    bind(&mut arguments, write.aggregate_id.as_str())?;
+    bind(&mut arguments, write.tenant.as_ref().map(TenantId::as_str))?;
+    bind(&mut arguments, integer(last.aggregate_version))?;
+    bind(&mut arguments, last.content_hash.to_bytes())?;
+    let text = format!(
+        "INSERT INTO cqrs_chain_head ({HEAD_COLUMNS}) VALUES ($1, $2, $3, $4, $5) {REPLACE_HEAD}"
+    );
+    query(&text.into(), arguments)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|cause| write_error(cause, write))
 }

@@ -1,0 +1,231 @@
+//! Keys of hashes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::hash::ContentHash;
+use crate::envelope::{Envelope, Position, RawPayload};
+use crate::payload::PayloadError;
+
+/// A secret under which the hashes of events are made, so that who can write to the database alone
+/// cannot make them.
+///
+/// Its id stands in the log with each hash; its secret never does.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HashKey {
+    id: u32,
+    secret: [u8; 32],
+}
+
+impl HashKey {
+    /// The key with this id: 32 random bytes, from wherever the application keeps its secrets.
+    #[must_use]
+    pub fn new(id: u32, secret: [u8; 32]) -> Self {
+        Self { id, secret }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(super) fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+}
+
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HashKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The keys of a store's hashes: one that makes them, and former ones that still verify. Cheap to
+/// clone.
+///
+/// To rotate, make the new key the current one and keep the old one. Where several processes write,
+/// give all of them the new key as a [former](Self::and) one first.
+///
+/// # Example
+///
+/// ```
+/// use cqrs_core::{HashKey, HashKeys, Position};
+///
+/// let (new, old) = ([1; 32], [2; 32]);
+/// let keys = HashKeys::new(HashKey::new(2, new))
+///     .and(HashKey::new(1, old))
+///     .unkeyed_until(Position(12_000));
+/// assert_eq!(keys.current().id(), 2);
+/// ```
+#[derive(Debug, Clone)]
+pub struct HashKeys {
+    current: Arc<HashKey>,
+    others: Vec<Arc<HashKey>>,
+    unkeyed_until: Position,
+}
+
+impl HashKeys {
+    /// One key, for all hashes that are made from now on.
+    #[must_use]
+    pub fn new(current: HashKey) -> Self {
+        Self {
+            current: Arc::new(current),
+            others: Vec::new(),
+            unkeyed_until: Position::START,
+        }
+    }
+
+    /// One more key, which only verifies.
+    #[must_use]
+    pub fn and(mut self, key: HashKey) -> Self {
+        self.others.push(Arc::new(key));
+        self
+    }
+
+    /// Events up to this position may have plain hashes: those of a log that had no keys before.
+    /// None may, unless told.
+    #[must_use]
+    pub fn unkeyed_until(mut self, position: Position) -> Self {
+        self.unkeyed_until = position;
+        self
+    }
+
+    /// The key that hashes are made with.
+    #[must_use]
+    pub fn current(&self) -> &HashKey {
+        &self.current
+    }
+
+    fn find(&self, id: u32) -> Option<&HashKey> {
+        let mut keys = std::iter::once(&self.current).chain(&self.others);
+        keys.find(|key| key.id == id).map(Arc::as_ref)
+    }
+}
+
+/// The key that the hash of an event was made with; `None` of a plain one.
+///
+/// # Errors
+///
+/// What speaks against the hash: a key that is not known, or none where one is needed.
+pub(super) fn key_of<'k>(
+    keys: Option<&'k HashKeys>,
+    hash: ContentHash,
+    position: Position,
+) -> Result<Option<&'k HashKey>, String> {
+    match (hash.key_id(), keys) {
+        (None, Some(keys)) if position > keys.unkeyed_until => {
+            Err("its hash was made without a key".to_owned())
+        }
+        (None, _) => Ok(None),
+        (Some(id), keys) => {
+            let key = keys.and_then(|keys| keys.find(id));
+            key.map(Some)
+                .ok_or_else(|| format!("the key {id} of its hash is not known"))
+        }
+    }
+}
+
+/// Compares an event's payload with its hash, for authors of stores.
+///
+/// # Errors
+///
+/// [`PayloadError::Altered`] where they do not belong together.
+pub(crate) fn verify(
+    keys: Option<&HashKeys>,
+    event_type: &str,
+    payload: &str,
+    hash: ContentHash,
+    position: Position,
+) -> Result<(), PayloadError> {
+    let altered = |reason: String| PayloadError::Altered {
+        event_type: event_type.to_owned(),
+        reason,
+    };
+    let key = key_of(keys, hash, position).map_err(altered)?;
+    let made = ContentHash::under(key, payload);
+    if made.content() == hash.content() {
+        return Ok(());
+    }
+    Err(altered("it does not fit its hash".to_owned()))
+}
+
+/// Whether the hashes of events are compared when they are read, and the keys to make and compare
+/// them. For authors of stores.
+#[derive(Debug, Clone, Default)]
+pub struct Hashing {
+    /// The keys; hashes are plain where there are none.
+    pub keys: Option<HashKeys>,
+    /// Whether events are compared when they are read.
+    pub verifies: bool,
+}
+
+impl Hashing {
+    /// The key that hashes are made with.
+    #[must_use]
+    pub(crate) fn key(&self) -> Option<&HashKey> {
+        self.keys.as_ref().map(HashKeys::current)
+    }
+
+    /// Compares an event that was read with its hash, where that is wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`PayloadError::Altered`] where they do not belong together.
+    pub fn verify(&self, event: &Envelope<RawPayload>) -> Result<(), PayloadError> {
+        self.verify_payload(
+            event.event_type(),
+            event.payload().as_str(),
+            event.content_hash(),
+            event.position(),
+        )
+    }
+
+    /// As [`verify`](Self::verify), of its parts.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn verify_payload(
+        &self,
+        event_type: &str,
+        payload: &str,
+        hash: ContentHash,
+        position: Position,
+    ) -> Result<(), PayloadError> {
+        match self.verifies {
+            true => verify(self.keys.as_ref(), event_type, payload, hash, position),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn former_keys_verify_and_unknown_ones_do_not() {
+        let (old, new) = (HashKey::new(1, [1; 32]), HashKey::new(2, [2; 32]));
+        let made = ContentHash::under(Some(&old), "{}");
+        let check = |keys: &HashKeys, hash, position| {
+            verify(Some(keys), "account.opened", "{}", hash, Position(position)).is_ok()
+        };
+        let rotated = HashKeys::new(new.clone()).and(old);
+        assert!(check(&rotated, made, 5));
+        assert!(!check(&HashKeys::new(new), made, 5));
+        let forged = HashKeys::new(HashKey::new(1, [3; 32]));
+        assert!(!check(&forged, made, 5));
+        let plain = ContentHash::of("{}");
+        assert!(!check(&rotated, plain, 5));
+        assert!(check(&rotated.unkeyed_until(Position(5)), plain, 5));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let shown = format!("{:?}", HashKeys::new(HashKey::new(1, [77; 32])));
+        assert!(!shown.contains("77"), "{shown}");
+    }
+}

@@ -1,0 +1,276 @@
+//! What others change in the database is found, with its position.
+
+mod domain;
+mod random;
+
+use cqrs_core::integrity::{BreakKind, LogCheck, LogCheckReport};
+use cqrs_core::{
+    ContentHash, Entity, Error, HashKey, HashKeys, InMemoryStore, Maintain, PayloadError, Position,
+    Repository, RequestContext, SourcedState, Store, UnitOfWork,
+};
+use cqrs_integration::domain::Parcel;
+use cqrs_integration::random::Random;
+use cqrs_sqlx::{SqlStore, StoreOptions};
+
+use self::domain::{Till, Vault, north, work};
+use cqrs_integration::each::{Fresh, Kind, on_each};
+
+on_each!(
+    tampering_that_is_random,
+    an_intact_log_is_intact,
+    bulk_work_keeps_the_chain,
+    a_removal_ends_the_chain_with_a_marker,
+    a_stream_that_goes_with_its_head_needs_an_anchor,
+    altered_payloads_are_not_read,
+    keys_are_rotated,
+    retention_leaves_chains_alone,
+    chains_begin_late,
+);
+
+fn check() -> LogCheck {
+    LogCheck::new().chained::<Vault>().chained::<Till>()
+}
+
+async fn checked<K: Kind>(store: &SqlStore<K>, check: &LogCheck) -> LogCheckReport {
+    let system = RequestContext::system();
+    store.check_log(&system, check).await.unwrap()
+}
+
+async fn with<K: Kind>(options: StoreOptions) -> (Fresh<K>, SqlStore<K>) {
+    let (fresh, store) = Fresh::<K>::with(options).await;
+    store.create_tables(&[Vault::table()]).await.unwrap();
+    store.verify(&[Vault::table()]).await.unwrap();
+    (fresh, store)
+}
+
+fn keys() -> HashKeys {
+    HashKeys::new(HashKey::new(7, [7; 32]))
+}
+
+async fn tampering_that_is_random<K: Kind>() {
+    random::tampering::<K>().await;
+}
+
+async fn an_intact_log_is_intact<K: Kind>() {
+    for options in [
+        StoreOptions::default(),
+        StoreOptions::default().hash_keys(keys()),
+    ] {
+        let (_fresh, store) = with::<K>(options.verify_hashes()).await;
+        let empty = checked(&store, &check()).await;
+        assert!(empty.is_intact() && empty.anchor().events() == 0);
+        work(&store, &mut Random::new(1), 30).await;
+        let first = checked(&store, &check().anchored(empty.anchor())).await;
+        assert!(first.is_intact(), "{first:?}");
+        work(&store, &mut Random::new(2), 10).await;
+        let second = checked(&store, &check().anchored(first.anchor())).await;
+        assert!(second.is_intact(), "{second:?}");
+        assert!(second.events() > first.events() && second.streams() == 8);
+        assert_eq!(second.anchor().events(), second.events());
+        // The other store has another anchor at the same place.
+        let other = second.anchor().to_string().replace(":", ":1");
+        assert!(other.parse::<cqrs_core::integrity::Anchor>().is_err());
+    }
+}
+
+/// Imports, changes by condition and removals, with rows that one statement changes.
+async fn bulk_work_keeps_the_chain<K: Kind>() {
+    let (_fresh, store) = with::<K>(StoreOptions::default().hash_keys(keys())).await;
+    let context = north();
+    let vaults = store.maintenance::<Vault>(&context).batch_size(3);
+    let _ = vaults.insert((0..10).map(Vault::new)).await.unwrap();
+    let _ = vaults
+        .update(Vault::fields().id.ge(3), [Vault::fields().coins.set(5)])
+        .await
+        .unwrap();
+    let _ = vaults.remove(Vault::fields().id.lt(2)).await.unwrap();
+    let refused = store
+        .maintenance::<Vault>(&context)
+        .raising(domain::VaultEvent::Filled { coins: 1 })
+        .purge(Vault::fields().id.lt(5))
+        .await;
+    let _ = refused.unwrap_err();
+    let mut uow = store.unit_of_work(&context);
+    let mut vault = uow.get::<Vault>(9).await.unwrap();
+    vault.fill(1);
+    uow.save(vault).unwrap();
+    let _ = uow.commit().await.unwrap();
+    let report = checked(&store, &check()).await;
+    assert!(report.is_intact(), "{report:?}");
+    assert_eq!((report.streams(), report.events()), (10, 10 + 7 + 2 + 1));
+}
+
+async fn a_removal_ends_the_chain_with_a_marker<K: Kind>() {
+    let (fresh, store) = with::<K>(StoreOptions::default()).await;
+    let mut uow = store.unit_of_work(&north());
+    uow.save(Vault::new(1)).unwrap();
+    let mut till = Till::blank("T1".to_owned());
+    till.pay(1);
+    uow.save(till).unwrap();
+    let _ = uow.commit().await.unwrap();
+    let mut uow = store.unit_of_work(&north());
+    let mut vault = uow.get::<Vault>(1).await.unwrap();
+    vault.fill(1);
+    uow.repository().remove(vault).unwrap();
+    let till = uow.get::<Till>("T1".to_owned()).await.unwrap();
+    uow.repository().remove(till).unwrap();
+    let receipt = uow.commit().await.unwrap();
+    assert_eq!(receipt.events().len(), 3);
+    assert!(checked(&store, &check()).await.is_intact());
+
+    // Without its end it is a stream that has lost its row.
+    fresh
+        .run(
+            "DELETE FROM cqrs_event WHERE event_type = 'cqrs.removed' AND aggregate_type = 'vault'",
+        )
+        .await;
+    let report = checked(&store, &check()).await;
+    assert_eq!(report.found(), 1);
+    assert_eq!(report.breaks()[0].kind, BreakKind::Head { version: None });
+}
+
+/// The check cannot know of what has left no trace. That is said in the documentation.
+async fn a_stream_that_goes_with_its_head_needs_an_anchor<K: Kind>() {
+    let (fresh, store) = with::<K>(StoreOptions::default().hash_keys(keys())).await;
+    work(&store, &mut Random::new(3), 20).await;
+    let anchor = checked(&store, &check()).await.anchor();
+    fresh.run("DELETE FROM vault WHERE id = 2; DELETE FROM cqrs_event WHERE aggregate_type = 'vault' AND aggregate_id = '2'").await;
+    fresh.run("DELETE FROM cqrs_chain_head WHERE aggregate_id = 'T1'; DELETE FROM cqrs_event WHERE aggregate_id = 'T1'").await;
+    assert!(checked(&store, &check()).await.is_intact());
+    let report = checked(&store, &check().anchored(anchor)).await;
+    let kind = BreakKind::Anchor {
+        after: Position::START,
+    };
+    assert_eq!(report.breaks().len(), 1);
+    assert_eq!(report.breaks()[0].kind, kind);
+    assert_eq!(report.first().unwrap().position, Some(anchor.position()));
+}
+
+async fn altered_payloads_are_not_read<K: Kind>() {
+    let options = || StoreOptions::default().verify_hashes();
+    let (fresh, store) = with::<K>(options()).await;
+    let mut till = Till::blank("T1".to_owned());
+    till.pay(1);
+    let mut uow = store.unit_of_work(&north());
+    uow.save(till).unwrap();
+    let _ = uow.commit().await.unwrap();
+    fresh
+        .run("UPDATE cqrs_event SET payload = '{\"coins\":2}'")
+        .await;
+    let system = RequestContext::system();
+    let mut uow = store.unit_of_work(&system);
+    let is_altered = |error: &Error| {
+        let altered = |reason: &PayloadError| matches!(reason, PayloadError::Altered { .. });
+        matches!(error, Error::Undecodable { position, reason } if position.0 == 1 && altered(reason))
+    };
+    let id = || "T1".to_owned();
+    let error = uow.get::<Till>(id()).await.unwrap_err();
+    assert!(is_altered(&error), "{error}");
+    let mut tills = uow.repository::<Till>();
+    let error = cqrs_core::EventHistory::events(&mut tills, id())
+        .await
+        .unwrap_err();
+    assert!(is_altered(&error), "{error}");
+    let error = store.events(&system, Position::START, 9).await.unwrap_err();
+    assert!(is_altered(&error), "{error}");
+    let told = fresh.open(StoreOptions::default()).await;
+    let till = told.unit_of_work(&system).get::<Till>(id()).await.unwrap();
+    assert_eq!(till.coins, 2, "who does not ask is not told");
+}
+
+async fn keys_are_rotated<K: Kind>() {
+    let (fresh, plain) = with::<K>(StoreOptions::default()).await;
+    work(&plain, &mut Random::new(4), 5).await;
+    let until = Position(fresh.number("SELECT max(position) FROM cqrs_event").await);
+    let (one, two) = (HashKey::new(1, [1; 32]), HashKey::new(2, [2; 32]));
+    let first = HashKeys::new(one.clone()).unkeyed_until(until);
+    let options = |keys| StoreOptions::default().verify_hashes().hash_keys(keys);
+    work(&fresh.open(options(first)).await, &mut Random::new(5), 5).await;
+    let both = HashKeys::new(two.clone()).and(one).unkeyed_until(until);
+    let rotated = fresh.open(options(both)).await;
+    work(&rotated, &mut Random::new(6), 5).await;
+    let report = checked(&rotated, &check()).await;
+    assert!(report.is_intact(), "{report:?}");
+
+    // Without the old key its events cannot be trusted, and plain ones only up to a position.
+    let lost = fresh.open(options(HashKeys::new(two))).await;
+    let report = checked(&lost, &check()).await;
+    let first = &report.first().unwrap();
+    assert_eq!(first.position, Some(Position(1)), "{report:?}");
+    // Nobody makes a keyed hash without the key.
+    let forged = ContentHash::of("{\"coins\":0}").to_bytes();
+    let forged: String = forged.iter().map(|byte| format!("{byte:02x}")).collect();
+    let forged = K::either(format!("'\\x{forged}'::bytea"), format!("x'{forged}'"));
+    let last = fresh.number("SELECT max(position) FROM cqrs_event").await;
+    fresh
+        .run(format!(
+            "UPDATE cqrs_event SET payload = '{{\"coins\":0}}', content_hash = {forged} \
+             WHERE position = {last}"
+        ))
+        .await;
+    let report = checked(&rotated, &check()).await;
+    assert_eq!(report.first().unwrap().position, Some(Position(last)));
+}
+
+async fn retention_leaves_chains_alone<K: Kind>() {
+    let (fresh, store) = with::<K>(StoreOptions::default()).await;
+    work(&store, &mut Random::new(7), 10).await;
+    let mut uow = store.unit_of_work(&north());
+    let mut parcel = Parcel::register("a");
+    parcel.weigh(1);
+    uow.save(parcel).unwrap();
+    let _ = uow.commit().await.unwrap();
+    let old = K::either(
+        "UPDATE cqrs_event SET recorded_at = recorded_at - interval '1 year'",
+        "UPDATE cqrs_event SET recorded_at = '2020-01-01T00:00:00.000000Z'",
+    );
+    fresh.run(old).await;
+    let retention = cqrs_sqlx::Retention::older_than(std::time::Duration::from_secs(3_600));
+    let system = RequestContext::system();
+    let removed = store.remove_events(&system, &retention).await.unwrap();
+    assert_eq!(removed.events, 1);
+    assert!(checked(&store, &check()).await.is_intact());
+}
+
+/// An aggregate that was there before it was chained.
+async fn chains_begin_late<K: Kind>() {
+    let (fresh, store) = with::<K>(StoreOptions::default()).await;
+    work(&store, &mut Random::new(8), 10).await;
+    let plain = ContentHash::of("").to_bytes().len();
+    fresh
+        .run(format!(
+            "UPDATE vault SET chain_head = NULL; DELETE FROM cqrs_chain_head; \
+             UPDATE cqrs_event SET content_hash = substr(content_hash, 2, {plain})"
+        ))
+        .await;
+    let until = Position(fresh.number("SELECT max(position) FROM cqrs_event").await);
+    work(&store, &mut Random::new(9), 20).await;
+    let report = checked(&store, &check()).await;
+    assert!(
+        report
+            .breaks()
+            .iter()
+            .any(|found| found.kind == BreakKind::Unchained)
+    );
+    let report = checked(&store, &check().unchained_until(until)).await;
+    assert!(report.is_intact(), "{report:?}");
+}
+
+#[tokio::test]
+async fn in_memory_the_chain_is_the_same() {
+    let store = InMemoryStore::new().with_hash_keys(keys());
+    work(&store, &mut Random::new(1), 30).await;
+    let context = north();
+    let vaults = store.maintenance::<Vault>(&context);
+    let _ = vaults
+        .update(Vault::fields().coins.gt(0), [Vault::fields().coins.set(5)])
+        .await
+        .unwrap();
+    let mut uow = store.unit_of_work(&context);
+    let vault = uow.get::<Vault>(1).await.unwrap();
+    uow.repository().remove(vault).unwrap();
+    let _ = uow.commit().await.unwrap();
+    let report = store.check_log(&check());
+    assert!(report.is_intact(), "{report:?}");
+    assert_eq!(report.anchor().events(), store.events().len() as u64);
+}
