@@ -19,7 +19,7 @@ use crate::envelope::{Envelope, Position, RawPayload};
 /// assert_eq!(anchor.to_string(), text);
 /// # Ok::<(), cqrs_core::integrity::InvalidAnchor>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Anchor {
     position: Position,
     events: u64,
@@ -78,6 +78,12 @@ impl fmt::Display for Anchor {
         write!(f, "cqrs1:{}:{}:", self.position, self.events)?;
         let mut digest = self.digest.iter();
         digest.try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Anchor({self})")
     }
 }
 

@@ -8,9 +8,12 @@ use cqrs_core::{
     ContentHash, Entity, Error, HashKey, HashKeys, InMemoryStore, Maintain, PayloadError, Position,
     Repository, RequestContext, SourcedState, Store, UnitOfWork,
 };
+use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::Parcel;
 use cqrs_integration::random::Random;
-use cqrs_sqlx::{SqlStore, StoreOptions};
+use cqrs_integration::stores;
+use cqrs_integration::wire::WireProxy;
+use cqrs_sqlx::{PgStore, SqlStore, StoreOptions};
 
 use self::domain::{Till, Vault, north, work};
 use cqrs_integration::each::{Fresh, Kind, on_each};
@@ -273,4 +276,50 @@ async fn in_memory_the_chain_is_the_same() {
     let report = store.check_log(&check());
     assert!(report.is_intact(), "{report:?}");
     assert_eq!(report.anchor().events(), store.events().len() as u64);
+}
+
+/// A store behind a counting proxy.
+async fn counted() -> (TestDatabase, WireProxy, PgStore) {
+    let database = TestDatabase::create().await;
+    let store = stores::postgres(database.url()).await;
+    store.create_tables(&[Vault::table()]).await.unwrap();
+    store.close();
+    let proxy = WireProxy::start(database.url()).await;
+    let store = stores::postgres_with(proxy.url(), StoreOptions::default()).await;
+    (database, proxy, store)
+}
+
+#[tokio::test]
+async fn a_chained_commit_is_one_statement() {
+    let (_database, proxy, store) = counted().await;
+    let context = north();
+    for events in [1, 1, 2] {
+        let before = proxy.counts();
+        let receipt = store.execute(&context, async |uow| {
+            let mut vault = match uow.repository::<Vault>().find(1).await? {
+                Some(vault) => vault,
+                None => Vault::new(1),
+            };
+            (0..events).for_each(|_| vault.fill(1));
+            uow.save(vault)
+        });
+        let _ = receipt.await.unwrap();
+        let sent = proxy.statements_since(&before);
+        assert_eq!(proxy.counts().since(&before).statements, 2, "{sent:#?}");
+        let before = proxy.counts();
+        let receipt = store.execute(&context, async |uow| {
+            let found = uow.repository::<Till>().find("T1".to_owned()).await?;
+            let mut till = found.unwrap_or_else(|| Till::blank("T1".to_owned()));
+            (0..events).for_each(|_| till.pay(1));
+            uow.save(till)
+        });
+        let _ = receipt.await.unwrap();
+        store.snapshots_written().await;
+        let sent = proxy.statements_since(&before);
+        let own = sent
+            .iter()
+            .filter(|sql| !sql.contains("INTO cqrs_snapshot"));
+        assert_eq!(own.count(), 2, "{sent:#?}");
+    }
+    assert!(checked(&store, &check()).await.is_intact());
 }

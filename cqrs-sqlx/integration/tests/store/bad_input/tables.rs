@@ -204,7 +204,8 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
             "cqrs_projection_snapshot",
             "cqrs_history",
             "cqrs_receipt",
-            "cqrs_snapshot"
+            "cqrs_snapshot",
+            "cqrs_chain_head"
         ]
         .map(|table| format!("table {table}: {hint}"))
     );
