@@ -553,7 +553,7 @@ mod tests {
         assert_eq!(canonical_json(&one), r#"{"a":{"x":"\n","y":1},"é":1}"#);
         assert_eq!(canonical_json(&one), canonical_json(&other));
         assert_eq!(
-            ContentHash::of("{}").to_string(),
+            crate::ContentHash::of("{}").to_string(),
             "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
         );
     }

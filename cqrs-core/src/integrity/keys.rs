@@ -110,11 +110,11 @@ impl HashKeys {
 /// # Errors
 ///
 /// What speaks against the hash: a key that is not known, or none where one is needed.
-pub(super) fn key_of<'k>(
-    keys: Option<&'k HashKeys>,
+pub(super) fn key_of(
+    keys: Option<&HashKeys>,
     hash: ContentHash,
     position: Position,
-) -> Result<Option<&'k HashKey>, String> {
+) -> Result<Option<&HashKey>, String> {
     match (hash.key_id(), keys) {
         (None, Some(keys)) if position > keys.unkeyed_until => {
             Err("its hash was made without a key".to_owned())
