@@ -199,6 +199,7 @@ mod tests {
         "backend/sqlite/write/append.rs",
         "backend/sqlite/write/history.rs",
         "history.rs",
+        "integrity.rs",
         "log.rs",
         "maintenance.rs",
         "projector/dead_letters.rs",
