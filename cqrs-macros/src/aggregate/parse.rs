@@ -10,8 +10,8 @@ use crate::errors::Errors;
 use crate::input::{refuse_generics, struct_fields};
 use crate::mapper::{MappedField, named_fields};
 use crate::symbol::{
-    AGGREGATE, AUDIT, CHAINED, CRATE, EVENT, EVERY, HISTORY, ID, MAPPER, MAX_AGE, ROOT, ROW, SNAPSHOT,
-    SOFT_DELETE, SOURCED, TABLE, TENANT, VERSION,
+    AGGREGATE, AUDIT, CHAINED, CRATE, EVENT, EVERY, HISTORY, ID, MAPPER, MAX_AGE, ROOT, ROW,
+    SNAPSHOT, SOFT_DELETE, SOURCED, TABLE, TENANT, VERSION,
 };
 use crate::types;
 

@@ -20,7 +20,7 @@ const POLICY: &str = "cqrs_tenant";
 const SYSTEM: &str = "current_setting('cqrs.system', true) = 'on'";
 
 /// The framework's own tables with rows of tenants, and the column that says whose they are.
-pub(super) const OWN_TABLES: [(&str, &str); 4] = [
+pub(super) const OWN_TABLES: [(&str, &str); 5] = [
     ("cqrs_event", "tenant_id"),
     ("cqrs_history", "tenant_id"),
     ("cqrs_receipt", "scope"),
