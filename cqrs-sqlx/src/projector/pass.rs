@@ -239,11 +239,7 @@ impl<B: Backend> Worker<B> {
             None => queries::begin(&self.shared).await?,
         };
         let wanted = self.wanted(horizon);
-        let claim = match self
-            .claims
-            .claim::<B>(connection.get(), wanted)
-            .await
-        {
+        let claim = match self.claims.claim::<B>(connection.get(), wanted).await {
             Ok(claim) => claim,
             Err(error) => return Err(self.abandon(connection, error).await),
         };

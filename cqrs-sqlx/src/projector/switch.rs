@@ -145,11 +145,7 @@ impl<B: Backend> Worker<B> {
             };
             loop {
                 let connection = transaction.connection_below().await?;
-                let Some(mut claim) = self
-                    .claims
-                    .claim::<B>(connection, wanted)
-                    .await?
-                else {
+                let Some(mut claim) = self.claims.claim::<B>(connection, wanted).await? else {
                     break;
                 };
                 // What fails, and what is parked, is the topic of ordinary passes.
