@@ -12,6 +12,7 @@ mod interceptors;
 mod maintenance;
 mod mapping;
 mod operations;
+mod process_managers;
 mod projections_snippets;
 mod projector;
 mod rebuild;
@@ -155,6 +156,7 @@ const SOURCES: [&str; 18] = [
     include_str!("maintenance.rs"),
     include_str!("mapping.rs"),
     include_str!("operations.rs"),
+    include_str!("process_managers.rs"),
     include_str!("projector.rs"),
     include_str!("rebuild.rs"),
     include_str!("projections_snippets.rs"),
@@ -176,6 +178,7 @@ const INTERCEPTORS: &str = include_str!("interceptors.md");
 const MAINTENANCE: &str = include_str!("maintenance.md");
 const OPERATIONS: &str = include_str!("operations.md");
 const MAPPING: &str = include_str!("mapping.md");
+const PROCESS_MANAGERS: &str = include_str!("process-managers.md");
 const PROJECTOR: &str = include_str!("projector.md");
 const REBUILD: &str = include_str!("rebuild.md");
 const PROJECTIONS: &str = include_str!("projections.md");
@@ -226,6 +229,7 @@ fn every_rust_block_is_compiled() {
         MAINTENANCE,
         OPERATIONS,
         MAPPING,
+        PROCESS_MANAGERS,
         PROJECTOR,
         REBUILD,
         PROJECTIONS,

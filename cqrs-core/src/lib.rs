@@ -149,6 +149,7 @@ pub mod memory;
 pub mod __private;
 mod panics;
 mod payload;
+pub mod process;
 mod projection;
 mod read_model;
 mod repository;

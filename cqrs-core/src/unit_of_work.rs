@@ -10,9 +10,11 @@ use crate::envelope::Position;
 use crate::error::{Error, Result};
 use crate::hooks::Hooks;
 use crate::idempotency::{IdempotencyKey, RecordedReceipt};
+use crate::process::ProcessTask;
 use crate::repository::{EventHistory, Repository};
 use crate::sourced::{Decide, StateStored};
 use crate::specification::Query;
+use crate::staging::StagedWrite;
 use crate::store::{BoxFuture, WorkOnce};
 
 /// A set of changes that are committed together or not at all, with the events that tell of them.
@@ -191,6 +193,19 @@ pub trait UnitOfWork: Send + 'static {
     {
         self.hooks().add_after(Box::new(hook));
     }
+
+    /// Takes a task of a process manager out of the store in the commit of this unit of work, which
+    /// appends the event of the task, if it has one. `false`: somebody else has done it, or is about
+    /// to. For authors of backends.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::Error::Store) where the store fails.
+    fn finish_task(
+        &mut self,
+        task: &ProcessTask,
+        event: Option<StagedWrite>,
+    ) -> impl Future<Output = Result<bool>> + Send;
 
     /// What a commit has recorded under a key in the scope of this unit of work, for
     /// [`execute_once`](crate::Store::execute_once).

@@ -341,6 +341,10 @@ impl<B: Backend> SqlStore<B> {
         }
     }
 
+    pub(crate) fn of(shared: Arc<Shared<B>>) -> Self {
+        Self { shared }
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared<B>> {
         &self.shared
     }

@@ -17,6 +17,7 @@ use crate::history::KEPT_COLUMNS;
 use crate::integrity::HEAD_COLUMNS;
 use crate::log::EVENT_COLUMNS;
 use crate::projector;
+use crate::projector::processes;
 use crate::receipts::RECEIPT_COLUMNS;
 use crate::retention;
 use crate::sourced::SNAPSHOT_COLUMNS;
@@ -176,6 +177,8 @@ async fn own_tables<B: Backed>(
         ("cqrs_dead_letter", projector::DEAD_LETTER_COLUMNS),
         ("cqrs_operation", projector::OPERATION_COLUMNS),
         ("cqrs_rebuild", projector::REBUILD_COLUMNS),
+        ("cqrs_process", processes::INSTANCE_COLUMNS),
+        ("cqrs_process_task", processes::TASK_COLUMNS),
         ("cqrs_removed", retention::COLUMNS),
         ("cqrs_projection_snapshot", projector::SNAPSHOT_COLUMNS),
         ("cqrs_history", KEPT_COLUMNS),

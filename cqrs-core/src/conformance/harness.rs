@@ -8,6 +8,7 @@ use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::Result;
 use crate::interceptor::Interceptors;
 use crate::maintenance::BulkStore;
+use crate::process::ProcessManager;
 use crate::projection::ProjectionTransaction;
 use crate::store::RetryPolicy;
 use crate::subscription::{StartAt, Subscription};
@@ -54,6 +55,14 @@ pub trait Harness: Sync {
         &self,
         store: &Self::Store,
         make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Runs a process manager, which is registered when it is first run, until there is nothing to
+    /// do or it halts. No time passes between tries.
+    fn run_process<P: ProcessManager + Clone>(
+        &self,
+        store: &Self::Store,
+        manager: P,
     ) -> impl Future<Output = ()> + Send;
 
     /// Pauses a subscription.

@@ -6,6 +6,7 @@ use super::{Harness, Setup};
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::Result;
 use crate::memory::{InMemoryStore, InMemoryTransaction, SubscriptionState};
+use crate::process::ProcessManager;
 use crate::subscription::{StartAt, Subscription};
 
 /// The suite's harness of the store in memory: for that store, and to compare others with.
@@ -51,6 +52,12 @@ impl Harness for Memory {
     ) {
         // One that is there already is refused.
         let _ = store.subscribe_with(make());
+        let _ = store.project().await;
+    }
+
+    async fn run_process<P: ProcessManager + Clone>(&self, store: &InMemoryStore, manager: P) {
+        // One that is there already is refused.
+        let _ = store.subscribe_process(manager);
         let _ = store.project().await;
     }
 

@@ -17,6 +17,7 @@
 //! use cqrs_core::conformance::fixtures::{CounterTotals, LabelUses, LockerList, ParcelList};
 //! use cqrs_core::conformance::{Harness, Setup};
 //! use cqrs_core::memory::{InMemoryTransaction, SubscriptionState};
+//! use cqrs_core::process::ProcessManager;
 //! use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, StartAt, Subscription};
 //!
 //! struct Memory;
@@ -60,6 +61,11 @@
 //!     ) {
 //!         // One that is there already is refused.
 //!         let _ = store.subscribe_with(make());
+//!         let _ = store.project().await;
+//!     }
+//!
+//!     async fn run_process<P: ProcessManager + Clone>(&self, store: &InMemoryStore, manager: P) {
+//!         let _ = store.subscribe_process(manager);
 //!         let _ = store.project().await;
 //!     }
 //!
@@ -130,6 +136,7 @@ pub mod live;
 pub mod log;
 mod memory;
 pub mod pages;
+pub mod processes;
 pub mod projections;
 mod random;
 pub mod reading;

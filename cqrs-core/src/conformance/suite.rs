@@ -67,6 +67,15 @@ macro_rules! __conformance_rules {
                 a_guard_belongs_to_its_savepoint
                 decisions_that_cross_see_each_other
             }
+            processes {
+                commands_are_executed_once_and_in_order
+                a_deadline_passes_once
+                a_deadline_is_replaced
+                completion_ends_an_instance
+                only_some_events_start_an_instance
+                a_failing_command_holds_up_its_instance_alone
+                an_event_that_fails_changes_nothing
+            }
             consistency {
                 a_check_finds_nothing_where_rows_are_right
                 a_check_names_the_rows_that_differ

@@ -10,6 +10,7 @@ use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::Result;
 use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::inline::Inline;
+use crate::process::ProcessTask;
 use crate::staging::StagedWrite;
 use crate::unit_of_work::CommitReceipt;
 
@@ -20,6 +21,7 @@ pub(super) struct Commit {
     pub(super) guards: Vec<StagedWrite>,
     pub(super) writes: Vec<StagedWrite>,
     pub(super) record: Option<Record>,
+    pub(super) tasks: Vec<ProcessTask>,
 }
 
 /// The receipt that a commit records.
@@ -100,6 +102,7 @@ impl Commit {
         {
             return Err(key.taken());
         }
+        state.take_tasks(&self.tasks)?;
         let events: Vec<_> = plan.events.iter().map(Envelope::event_id).collect();
         let position = plan.events.last().map(Envelope::position);
         state.apply(plan.overlay);

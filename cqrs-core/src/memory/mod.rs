@@ -12,6 +12,7 @@ mod dead_letters;
 mod history;
 mod integrity;
 mod overlay;
+mod processes;
 mod read_models;
 mod rebuild;
 mod repository;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::history::Revisions;
 use super::overlay::Overlay;
+use super::processes::Processes;
 use super::subscriptions::Entry;
 use super::transaction::InMemoryTransaction;
 use super::turn::Turn;
@@ -69,6 +70,7 @@ pub(super) struct State {
     streams: HashMap<&'static str, HashMap<String, u64>>,
     pub(super) subscriptions: BTreeMap<String, Entry>,
     pub(super) revisions: Revisions,
+    pub(super) processes: Processes,
 }
 
 impl State {

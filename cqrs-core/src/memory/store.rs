@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::integrity::{HashKeys, Hashing, LogCheck, LogCheckReport};
 use crate::interceptor::{Interceptor, Interceptors};
 use crate::live::LogSlice;
+use crate::process::{ProcessManager, ProcessSubscription, ProcessTask};
 use crate::projection::{Projection, RowProjection, Rows};
 use crate::store::{RetryPolicy, Store, StoreId};
 use crate::subscription::{StartAt, Subscription};
@@ -169,7 +170,67 @@ impl InMemoryStore {
         self.shared.subscribe(subscription)
     }
 
-    /// Runs all subscriptions to the end of the log.
+    /// Runs a process manager, from the start of the log, and halted by an event that fails.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe_with`](Self::subscribe_with).
+    pub fn subscribe_process<P: ProcessManager>(&self, manager: P) -> Result<()> {
+        self.subscribe_process_with(ProcessSubscription::of(manager))
+    }
+
+    /// As [`subscribe_process`](Self::subscribe_process), for another beginning or policy.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe_with`](Self::subscribe_with).
+    pub fn subscribe_process_with<P: ProcessManager>(
+        &self,
+        process: ProcessSubscription<P>,
+    ) -> Result<()> {
+        self.subscribe_with(process.subscription())?;
+        let manager = Arc::clone(process.manager());
+        self.shared.lock().processes.add(manager);
+        Ok(())
+    }
+
+    /// The commands of a process manager that are put aside, those of each instance in order.
+    ///
+    /// # Errors
+    ///
+    /// [`Mapping`](Error::Mapping) where a row does not fit.
+    pub fn parked_commands(&self, process: &str) -> Result<Vec<ProcessTask>> {
+        self.shared.lock().parked_tasks(process)
+    }
+
+    /// Has a command that is put aside executed again when the store [runs](Self::project) next, and
+    /// those of its instance after it. `false` where it is not there any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`parked_commands`](Self::parked_commands).
+    pub fn retry_command(&self, command: &ProcessTask) -> Result<bool> {
+        let again = ProcessTask {
+            attempts: 0,
+            parked_at: None,
+            ..command.clone()
+        };
+        self.shared.lock().settle_task(command, Some(again))
+    }
+
+    /// Gives up a command that is put aside: those of its instance behind it go on. `false` where it
+    /// is not there any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`parked_commands`](Self::parked_commands).
+    pub fn discard_command(&self, command: &ProcessTask) -> Result<bool> {
+        self.shared.lock().settle_task(command, None)
+    }
+
+    /// Runs all subscriptions to the end of the log. Has deadlines of process managers pass and
+    /// executes their commands, and begins again where there were any; a command that fails is tried
+    /// three times at once.
     ///
     /// What is parked and due is replayed first. A page that fails is tried again at once, up to
     /// three times, then event by event; the event that still fails is left to the
@@ -189,6 +250,16 @@ impl InMemoryStore {
     ///
     /// Dropping the future loses nothing but the page at work, which the next call applies.
     pub async fn project(&self) -> Result<()> {
+        loop {
+            let result = self.run_subscriptions().await;
+            let processes = self.shared.lock().processes.clone();
+            if processes.run(self).await? == 0 {
+                return result;
+            }
+        }
+    }
+
+    async fn run_subscriptions(&self) -> Result<()> {
         let names: Vec<String> = self.shared.lock().subscriptions.keys().cloned().collect();
         let mut result = Ok(());
         for name in names {

@@ -225,6 +225,15 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Whether somebody has paused a subscription.
+    pub(super) fn is_paused(&self, name: &str) -> bool {
+        self.subscriptions
+            .get(name)
+            .is_some_and(|entry| entry.paused)
+    }
+}
+
 /// The position after which a new subscription reads.
 fn start(state: &State, start: StartAt) -> Position {
     match start {

@@ -12,7 +12,7 @@ use crate::mapping::{ColumnRole, Key, ValueRow};
 use crate::projection::{ProjectionTransaction, RowAddress};
 use crate::read_model::{Owned, ReadModel};
 
-type Place = (Option<TenantId>, Key);
+pub(super) type Place = (Option<TenantId>, Key);
 
 /// What a projection of an [`InMemoryStore`](super::InMemoryStore) writes in: rows that become
 /// visible together with the checkpoint, or not at all.
@@ -71,7 +71,7 @@ impl InMemoryTransaction {
     }
 }
 
-fn place(address: &RowAddress) -> Place {
+pub(super) fn place(address: &RowAddress) -> Place {
     (address.tenant().cloned(), Key::new(address.key().to_vec()))
 }
 

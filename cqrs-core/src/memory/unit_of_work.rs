@@ -19,6 +19,7 @@ use crate::idempotency::{IdempotencyKey, RecordedReceipt};
 use crate::inline::Inline;
 use crate::interceptor::Interceptors;
 use crate::mapping::{Key, Table};
+use crate::process::ProcessTask;
 use crate::specification::Specification;
 use crate::spent::Spent;
 use crate::staging::{StagedWrite, StagedWrites};
@@ -50,6 +51,8 @@ pub struct InMemoryUnitOfWork {
     savepoints: Vec<Savepoint>,
     hooks: Hooks<Self>,
     record: Option<(IdempotencyKey, String)>,
+    /// The tasks of process managers that the commit takes out.
+    tasks: Vec<ProcessTask>,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,7 @@ impl InMemoryUnitOfWork {
             savepoints: Vec::new(),
             hooks: Hooks::default(),
             record: None,
+            tasks: Vec::new(),
         }
     }
 
@@ -240,6 +244,7 @@ impl InMemoryUnitOfWork {
             guards,
             writes,
             record,
+            tasks: self.tasks,
         };
         commit.run(&self.inline).instrument(self.span).await
     }
@@ -322,6 +327,23 @@ impl UnitOfWork for InMemoryUnitOfWork {
 
     fn hooks(&mut self) -> &mut Hooks<Self> {
         &mut self.hooks
+    }
+
+    async fn finish_task(
+        &mut self,
+        task: &ProcessTask,
+        event: Option<StagedWrite>,
+    ) -> Result<bool> {
+        self.check_usable()?;
+        self.check_writable()?;
+        if !self.shared.lock().holds_task(task)? {
+            return Ok(false);
+        }
+        if let Some(event) = event {
+            self.staged.push(event)?;
+        }
+        self.tasks.push(task.clone());
+        Ok(true)
     }
 
     async fn recorded(&mut self, key: &IdempotencyKey) -> Result<Option<RecordedReceipt>> {

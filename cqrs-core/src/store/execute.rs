@@ -15,7 +15,7 @@ use crate::idempotency::IdempotencyKey;
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 
 /// How a try of the work ends that did not fail.
-pub(super) enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     /// It is to be committed.
     Commit(T),
     /// There is nothing to commit.
@@ -23,7 +23,7 @@ pub(super) enum Outcome<T> {
 }
 
 /// Work that can be tried in one unit of work after the other.
-pub(super) trait Attempt<U>: Send {
+pub(crate) trait Attempt<U>: Send {
     type Output: Send;
 
     fn attempt(
@@ -33,7 +33,7 @@ pub(super) trait Attempt<U>: Send {
 }
 
 /// Tries the work in new units of work until one is committed, as far as the retry policy goes.
-pub(super) fn run<'s, S: Store, A: Attempt<S::UnitOfWork> + 's>(
+pub(crate) fn run<'s, S: Store, A: Attempt<S::UnitOfWork> + 's>(
     store: &'s S,
     begin: fn(&S, &RequestContext) -> S::UnitOfWork,
     context: &'s RequestContext,

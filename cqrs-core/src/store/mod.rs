@@ -23,6 +23,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::execute::{Attempt, Outcome, run};
 use self::execute::{Command, Once, Reading};
 use crate::changes::TableChanges;
 use crate::context::RequestContext;
@@ -31,6 +32,7 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::handler::{CommandHandler, QueryHandler};
 use crate::idempotency::IdempotencyKey;
 use crate::live::{Live, LogSlice};
+use crate::process::{ProcessInstance, ProcessManager, ProcessRow, scope_text};
 use crate::projection::{Projection, ProjectionTransaction, RowProjection, Rows};
 use crate::read_model::ReadModels;
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
@@ -115,6 +117,27 @@ pub trait Store: Clone + Send + Sync + 'static {
         &self,
         projection: P,
     ) -> impl Future<Output = Result<u64>> + Send;
+
+    /// What a [process manager](ProcessManager) remembers of one of its instances, in the tenant of
+    /// the context; under the scope of the system, of one that belongs to no tenant.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](Error::Store) where the store fails, and [`Other`](Error::Other) where the state is
+    /// not one of now.
+    fn process<P: ProcessManager>(
+        &self,
+        context: &RequestContext,
+        instance: impl Into<String>,
+    ) -> impl Future<Output = Result<Option<ProcessInstance<P::State>>>> + Send {
+        let scope = scope_text(context.scope().tenant());
+        let key = (P::NAME.to_owned(), scope, instance.into());
+        let read_models = self.read_models(context);
+        async move {
+            let row = read_models.find::<ProcessRow>(key).await?;
+            row.map(ProcessInstance::of).transpose()
+        }
+    }
 
     /// Folds projections from the log when they are read, within the context's tenant scope. No
     /// I/O.

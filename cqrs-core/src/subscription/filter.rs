@@ -40,6 +40,23 @@ impl EventFilter {
         }
     }
 
+    /// All events of a set.
+    pub(crate) fn of_set<E: EventSet>() -> Self {
+        Self {
+            aggregate_types: E::aggregate_types().map(<[_]>::to_vec),
+            event_types: None,
+        }
+    }
+
+    /// The events of one more aggregate type.
+    pub(crate) fn with_aggregate_type(mut self, name: &'static str) -> Self {
+        self.aggregate_types = self.aggregate_types.map(|mut types| {
+            types.push(name);
+            types
+        });
+        self
+    }
+
     /// Everything that this or the other reads, and maybe more.
     pub(super) fn or(&self, other: &Self) -> Self {
         Self {

@@ -7,7 +7,7 @@ use crate::event::EventSet;
 use crate::projection::Projection;
 use crate::store::BoxFuture;
 
-pub(super) trait Handler<T>: Send + Sync {
+pub(crate) trait Handler<T>: Send + Sync {
     /// The events that it reads.
     fn filter(&self) -> &EventFilter;
 

@@ -6,15 +6,19 @@ mod handler;
 mod policy;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use each::{Each, EventHandler};
 pub use filter::EventFilter;
 pub use policy::{FailurePolicy, Parking, StartAt};
 
-use self::handler::{Handler, Typed};
+pub(crate) use self::handler::Handler;
+use self::handler::Typed;
 use crate::bus::{EventBus, Relay};
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::event::EventSet;
+use crate::process::{Handling, ProcessManager};
 use crate::projection::{Projection, ProjectionTransaction, Rebuilds, RowProjection, Rows};
 
 /// A consumer of the log with a checkpoint: one or several handlers, and how they are run.
@@ -60,6 +64,8 @@ pub struct Subscription<T> {
     rebuilds: Option<Rebuilds>,
     tables: Option<Vec<Rebuilds>>,
     unknown_event_types: Vec<&'static str>,
+    /// Whether a process manager has the name of an aggregate that it reads.
+    is_ambiguous: bool,
 }
 
 impl<T: Send + 'static> Subscription<T> {
@@ -82,6 +88,7 @@ impl<T: Send + 'static> Subscription<T> {
             rebuilds: None,
             tables: Some(Vec::new()),
             unknown_event_types: Vec::new(),
+            is_ambiguous: false,
         }
     }
 
@@ -125,6 +132,22 @@ impl<T: Send + 'static> Subscription<T> {
     #[must_use]
     pub fn relay(self, bus: impl EventBus) -> Self {
         self.projection(Relay::new("", bus))
+    }
+
+    /// That of a process manager, under its name. For stores, which also do its tasks: users give
+    /// the manager to the store.
+    pub(crate) fn of_process<P: ProcessManager>(manager: Arc<P>) -> Self
+    where
+        T: ProjectionTransaction,
+    {
+        let handling = Handling::new(manager);
+        let mut subscription = Self::named(P::NAME);
+        let own = P::Event::aggregate_types().unwrap_or_default();
+        subscription.is_ambiguous = own.contains(&P::NAME);
+        subscription.filter = handling.reads().clone();
+        subscription.is_splittable = false;
+        subscription.handlers.push(Box::new(handling));
+        subscription
     }
 
     /// Where it begins when it is first registered; at the beginning of the log unless told. One
@@ -243,7 +266,8 @@ impl<T> Subscription<T> {
     /// # Errors
     ///
     /// `Usage` where it has no handler, where a handler asks for event types that its set does not
-    /// have, or where it is to be split and a handler is not splittable.
+    /// have, where it is to be split and a handler is not splittable, or where a process manager has
+    /// the name of an aggregate that it reads.
     pub fn check(&self) -> Result<()> {
         let name = &self.name;
         let usage = |message| Err(Error::store(StoreErrorKind::Usage, message));
@@ -253,6 +277,12 @@ impl<T> Subscription<T> {
         if let Some(unknown) = self.unknown_event_types.first() {
             return usage(format!(
                 "subscription {name:?} asks for event type {unknown:?}, which its handler's events do not have"
+            ));
+        }
+        if self.is_ambiguous {
+            return usage(format!(
+                "process manager {name:?} has the name of an aggregate that it reads: its deadlines \
+                 are in the log under that name"
             ));
         }
         if self.segments > Self::MOST_SEGMENTS {

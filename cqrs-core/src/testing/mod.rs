@@ -1,10 +1,16 @@
-//! For the tests of an application: commands on aggregates, and the payloads of old events.
+//! For the tests of an application: commands on aggregates, process managers, projections, and the
+//! payloads of old events.
 //!
 //! No store is needed, and nothing is asynchronous.
 
 mod diff;
 mod golden;
+mod process;
+mod projection;
+mod recorder;
 mod scenario;
 
 pub use self::golden::Golden;
+pub use self::process::{ProcessScenario, process};
+pub use self::projection::{ProjectionScenario, projection};
 pub use self::scenario::{CommandResult, Given, Outcome, given, given_stored};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cqrs_core::process::{ProcessManager, ProcessSubscription};
 use cqrs_core::{
     Each, Error, EventBus, EventHandler, Projection, Result, RowProjection, Rows, StoreErrorKind,
     SubscribedName, Subscription,
@@ -13,6 +14,7 @@ use cqrs_core::{
 use super::handle::ProjectorHandle;
 use super::pace::{Polling, RetryDelays};
 use super::pass::{Rules, Worker};
+use super::processes::{self, Manager, Running};
 use super::transaction::SqlTransaction;
 use super::{building, builds, horizon, idle, register, subscription};
 use crate::backend::Backend;
@@ -30,6 +32,7 @@ pub struct ProjectorBuilder<B: Backend> {
     rules: Rules,
     workers: Option<usize>,
     polling: Polling,
+    processes: Vec<Arc<dyn Running<B>>>,
 }
 
 impl<B: Backend> ProjectorBuilder<B> {
@@ -44,6 +47,7 @@ impl<B: Backend> ProjectorBuilder<B> {
             },
             workers: None,
             polling: Polling::new(B::POLL_INTERVAL),
+            processes: Vec::new(),
         }
     }
 
@@ -72,6 +76,24 @@ impl<B: Backend> ProjectorBuilder<B> {
     pub fn subscribe(mut self, subscription: Subscription<SqlTransaction<B>>) -> Self {
         self.subscriptions.push(Arc::new(subscription));
         self
+    }
+
+    /// Adds a process manager. Its deadlines pass and its commands are executed as long as the
+    /// projector runs, by any of the processes that run it.
+    ///
+    /// A command that fails is tried again after the [delays](Self::retry_delays), and then put aside
+    /// with those of its instance behind it; it may take as long as the
+    /// [deadline](Self::deadline) says.
+    pub fn process<P: ProcessManager>(self, manager: P) -> Self {
+        self.subscribe_process(ProcessSubscription::of(manager))
+    }
+
+    /// As [`process`](Self::process), for another beginning than that of the log, or for another
+    /// policy than to halt.
+    pub fn subscribe_process<P: ProcessManager>(mut self, process: ProcessSubscription<P>) -> Self {
+        let manager = Manager(Arc::clone(process.manager()));
+        self.processes.push(Arc::new(manager));
+        self.subscribe(process.subscription())
     }
 
     /// How many workers of this process run each subscription; as many as it
@@ -161,6 +183,11 @@ impl<B: Backend> ProjectorBuilder<B> {
         }
         let follower = horizon::follow(&self.shared, self.polling);
         Ok(ProjectorHandle::spawn(|tasks| {
+            for process in self.processes {
+                let store = SqlStore::of(Arc::clone(&self.shared));
+                let (rules, polling) = (self.rules.clone(), self.polling);
+                tasks.spawn(|stopping| processes::run(store, process, rules, polling, stopping));
+            }
             for mut worker in serving {
                 let (follower, names) = (follower.clone(), Arc::clone(&names));
                 tasks.spawn(|stopping| async move {
@@ -188,7 +215,8 @@ impl<B: Backend> ProjectorBuilder<B> {
     }
 
     /// Runs the subscriptions, one after the other and within this future, until each has applied
-    /// every event and no writer is in flight; how many events were applied. For tests and tools.
+    /// every event and no writer is in flight; how many events were applied. Process managers have
+    /// their deadlines pass and their commands executed in between. For tests and tools.
     ///
     /// It waits for writers that are in flight and for workers that have claimed a subscription,
     /// however long they take.
@@ -213,7 +241,14 @@ impl<B: Backend> ProjectorBuilder<B> {
                 builder.into_iter().chain([self.worker(subscription)])
             })
             .collect();
-        idle::run(&self.shared, &mut workers).await
+        let store = SqlStore::of(Arc::clone(&self.shared));
+        let mut applied = 0;
+        loop {
+            applied += idle::run(&self.shared, &mut workers).await?;
+            if processes::run_until_idle(&store, &self.processes, &self.rules).await? == 0 {
+                return Ok(applied);
+            }
+        }
     }
 
     /// Takes the names of the subscriptions, as long as they run.

@@ -27,6 +27,7 @@ mod operations;
 mod pace;
 mod page_sql;
 mod pass;
+pub(crate) mod processes;
 mod progress;
 mod queries;
 mod rebuild;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnType, RowSource, Value};
+use cqrs_core::process::ProcessTask;
 use cqrs_core::{Error, Position, RequestContext, Result, StoreErrorKind, Subscription};
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use super::checkpoint::{self, read, some};
 use super::dead_letters::{self, Aggregate};
 use super::letter::{self, DeadLetter};
 use super::wake::Known;
-use super::{building, queries, register, segments};
+use super::{building, processes, queries, register, segments};
 use crate::backend::{Backend, Parameter};
 use crate::reads::{self, Place};
 use crate::retention;
@@ -231,6 +232,61 @@ impl<B: Backend> Operations<B> {
         limit: u32,
     ) -> Result<Vec<DeadLetter>> {
         letter::list(&self.shared, subscription, after, limit).await
+    }
+
+    /// The commands of a [process manager](cqrs_core::process::ProcessManager) that are put aside, those
+    /// of each instance in order; at most so many.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](Error::Store) where the store fails.
+    pub async fn parked_commands(&self, process: &str, limit: u32) -> Result<Vec<ProcessTask>> {
+        processes::parked(&self.shared, process, limit).await
+    }
+
+    /// Has a command that is put aside executed again, and those of its instance after it. `false`
+    /// where it is not there any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`parked_commands`](Self::parked_commands).
+    pub async fn retry_command(&self, command: &ProcessTask) -> Result<bool> {
+        self.settle("retry_command", command, processes::retry::<B>)
+            .await
+    }
+
+    /// Gives up a command that is put aside: those of its instance behind it go on. `false` where it
+    /// is not there any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`parked_commands`](Self::parked_commands).
+    pub async fn discard_command(&self, command: &ProcessTask) -> Result<bool> {
+        self.settle("discard_command", command, processes::discard::<B>)
+            .await
+    }
+
+    async fn settle(
+        &self,
+        operation: &'static str,
+        command: &ProcessTask,
+        settle: impl AsyncFnOnce(&mut B::Connection, &ProcessTask) -> Result<bool>,
+    ) -> Result<bool> {
+        let mut connection = queries::begin(&self.shared).await?;
+        let settled = async {
+            let settled = settle(connection.get(), command).await?;
+            if settled {
+                let detail = format!("{} {}", command.instance, command.number);
+                let record = (operation, detail);
+                self.record(connection.get(), &command.process, record)
+                    .await?;
+            }
+            Ok(settled)
+        };
+        let settled = settled.await;
+        let settled = queries::end(connection, settled).await?;
+        self.shared.advanced.resumed().signal();
+        Ok(settled)
     }
 
     /// The records of the last operations, the latest first.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use cqrs_core::history::StoredRevision;
 use cqrs_core::mapping::Value;
+use cqrs_core::process::ProcessTask;
 use cqrs_core::sql::{SqlRow, Statement};
 use cqrs_core::staging::{StagedWrite, StagedWrites};
 use cqrs_core::{
@@ -23,7 +24,7 @@ use self::transaction::{Afterwards, Outside};
 use crate::backend::{Backend, Written};
 use crate::history;
 use crate::log;
-use crate::projector::SqlTransaction;
+use crate::projector::{SqlTransaction, processes};
 use crate::reads::{self, Place};
 use crate::receipts;
 use crate::repository::SqlRepository;
@@ -552,6 +553,29 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
 
     fn hooks(&mut self) -> &mut Hooks<Self> {
         &mut self.hooks
+    }
+
+    async fn finish_task(
+        &mut self,
+        task: &ProcessTask,
+        event: Option<StagedWrite>,
+    ) -> Result<bool> {
+        self.check_writable()?;
+        let span = self.span.clone();
+        let take = async {
+            let mut transaction = self.take_open().await?;
+            let taken = processes::take::<B>(transaction.connection().get(), task).await;
+            let (taken, step) = match taken {
+                Ok(taken) => (taken, Ok(())),
+                Err(cause) => (false, Err(cause)),
+            };
+            self.settle(transaction, step).await.map(|()| taken)
+        };
+        let taken = take.instrument(span).await?;
+        if let Some(event) = event.filter(|_| taken) {
+            self.staged.push(event)?;
+        }
+        Ok(taken)
     }
 
     async fn recorded(&mut self, key: &IdempotencyKey) -> Result<Option<RecordedReceipt>> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cqrs_core::conformance::fixtures::{self, CounterTotals, LabelUses, LockerList, ParcelList};
 use cqrs_core::conformance::{Harness, Setup};
+use cqrs_core::process::ProcessManager;
 use cqrs_core::{Envelope, Position, RawPayload, RequestContext, Result, StartAt, Subscription};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase, TestFile};
 use cqrs_sqlx::{
@@ -104,6 +105,12 @@ impl<P: Place> Harness for On<P> {
         make: &(dyn Fn() -> Subscription<Self::Transaction> + Sync),
     ) {
         let projector = store.projector().subscribe(make());
+        let projector = projector.retry_delays(Vec::<Duration>::new());
+        projector.run_until_idle().await.ok();
+    }
+
+    async fn run_process<P: ProcessManager + Clone>(&self, store: &Self::Store, manager: P) {
+        let projector = store.projector().process(manager);
         let projector = projector.retry_delays(Vec::<Duration>::new());
         projector.run_until_idle().await.ok();
     }

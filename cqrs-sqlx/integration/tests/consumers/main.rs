@@ -11,6 +11,7 @@ mod consistency;
 mod inbox;
 mod metrics;
 mod oracle;
+mod processes;
 mod projector;
 mod retention;
 mod statement_count;

@@ -552,6 +552,11 @@ impl Backed for Postgres {
                 include_str!("../../../migrations/postgres/0011_chain_head.sql"),
             ),
             (
+                13,
+                "process",
+                include_str!("../../../migrations/postgres/0013_process.sql"),
+            ),
+            (
                 14,
                 "projection snapshot",
                 include_str!("../../../migrations/postgres/0014_projection_snapshot.sql"),

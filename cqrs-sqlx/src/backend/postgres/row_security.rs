@@ -20,9 +20,11 @@ const POLICY: &str = "cqrs_tenant";
 const SYSTEM: &str = "current_setting('cqrs.system', true) = 'on'";
 
 /// The framework's own tables with rows of tenants, and the column that says whose they are.
-pub(super) const OWN_TABLES: [(&str, &str); 5] = [
+pub(super) const OWN_TABLES: [(&str, &str); 7] = [
     ("cqrs_event", "tenant_id"),
     ("cqrs_history", "tenant_id"),
+    ("cqrs_process", "scope"),
+    ("cqrs_process_task", "scope"),
     ("cqrs_receipt", "scope"),
     ("cqrs_snapshot", "tenant_id"),
     ("cqrs_chain_head", "tenant_id"),

@@ -479,6 +479,11 @@ impl Backed for Sqlite {
                 include_str!("../../../migrations/sqlite/0011_chain_head.sql"),
             ),
             (
+                13,
+                "process",
+                include_str!("../../../migrations/sqlite/0013_process.sql"),
+            ),
+            (
                 14,
                 "projection snapshot",
                 include_str!("../../../migrations/sqlite/0014_projection_snapshot.sql"),

@@ -1,0 +1,217 @@
+//! Given events, when something happens or time passes, then commands.
+
+use std::fmt::{self, Debug};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::diff::diff;
+use super::recorder::Recorder;
+use crate::context::TenantId;
+use crate::envelope::{Envelope, RawPayload};
+use crate::event::DomainEvent;
+use crate::process::{Instances, ProcessManager};
+
+/// A process manager to which nothing has happened yet, at the beginning of 1970.
+///
+/// # Example
+///
+/// ```
+/// use chrono::TimeDelta;
+/// use cqrs_core::process::{Instance, Next, ProcessManager};
+/// use cqrs_core::testing::process;
+/// use cqrs_core::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DomainEvent)]
+/// # #[event(aggregate = "order")]
+/// # enum OrderEvent { Placed, Paid }
+/// # struct Payment;
+/// # #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// # struct CancelOrder(String);
+/// # impl ProcessManager for Payment {
+/// #     type Event = OrderEvent;
+/// #     type State = ();
+/// #     type Command = CancelOrder;
+/// #     const NAME: &'static str = "payment";
+/// #     fn instance(&self, event: &Envelope<OrderEvent>) -> Option<Instance> {
+/// #         Some(Instance::starting(event.aggregate_id_str()))
+/// #     }
+/// #     fn on_event(&self, _: &mut (), event: &Envelope<OrderEvent>, next: &mut Next<'_, CancelOrder>) -> Result<()> {
+/// #         match event.payload() {
+/// #             OrderEvent::Placed => next.deadline_in("paid", TimeDelta::days(3)),
+/// #             OrderEvent::Paid => next.complete(),
+/// #         }
+/// #         Ok(())
+/// #     }
+/// #     fn on_deadline(&self, _: &mut (), _: &str, next: &mut Next<'_, CancelOrder>) -> Result<()> {
+/// #         next.command(CancelOrder(next.instance().to_owned()));
+/// #         Ok(())
+/// #     }
+/// #     async fn execute<U: UnitOfWork>(&self, _: CancelOrder, _: &mut U) -> Result<()> { Ok(()) }
+/// # }
+/// process(Payment)
+///     .given("A1", [OrderEvent::Placed])
+///     .when_time_passes(TimeDelta::days(3))
+///     .then([CancelOrder("A1".to_owned())]);
+/// process(Payment)
+///     .given("A1", [OrderEvent::Placed])
+///     .when("A1", OrderEvent::Paid)
+///     .then_nothing()
+///     .then_complete("A1")
+///     .when_time_passes(TimeDelta::days(3))
+///     .then_nothing();
+/// ```
+pub fn process<P: ProcessManager>(manager: P) -> ProcessScenario<P> {
+    ProcessScenario {
+        instances: Instances::new(manager),
+        recorder: Recorder::new(),
+        issued: Vec::new(),
+    }
+}
+
+/// A process manager in a test. No store is needed, and no command is executed. Its methods panic
+/// where something is not as expected, or the manager fails.
+pub struct ProcessScenario<P: ProcessManager> {
+    instances: Instances<P>,
+    recorder: Recorder,
+    /// What was issued in the last step.
+    issued: Vec<P::Command>,
+}
+
+impl<P: ProcessManager> ProcessScenario<P> {
+    /// What follows happens at this time.
+    #[must_use]
+    pub fn at(mut self, time: DateTime<Utc>) -> Self {
+        self.recorder.now = time;
+        self
+    }
+
+    /// What follows happens to aggregates of this tenant.
+    #[must_use]
+    pub fn of_tenant(mut self, tenant: TenantId) -> Self {
+        self.recorder.tenant = Some(tenant);
+        self
+    }
+
+    /// These events have happened to an aggregate. The commands that followed are forgotten.
+    #[must_use]
+    #[track_caller]
+    pub fn given<E: DomainEvent>(
+        mut self,
+        aggregate_id: &str,
+        events: impl IntoIterator<Item = E>,
+    ) -> Self {
+        for event in events {
+            let event = self.recorder.event(aggregate_id, &event);
+            self.handle(&event);
+        }
+        self.issued.clear();
+        self
+    }
+
+    /// An event happens to an aggregate.
+    #[must_use]
+    #[track_caller]
+    pub fn when<E: DomainEvent>(mut self, aggregate_id: &str, event: E) -> Self {
+        self.issued.clear();
+        let event = self.recorder.event(aggregate_id, &event);
+        self.handle(&event);
+        self
+    }
+
+    /// So much time passes, and with it deadlines, each at its time.
+    #[must_use]
+    #[track_caller]
+    pub fn when_time_passes(mut self, time: TimeDelta) -> Self {
+        self.issued.clear();
+        let until = self.recorder.now + time;
+        while let Some(passed) = self.instances.pass(until) {
+            self.recorder.now = self.recorder.now.max(passed.at);
+            self.recorder.tenant = passed.tenant;
+            let event_type = ("cqrs.deadline_passed", 1);
+            let (id, payload) = (passed.id, passed.payload);
+            let event = self.recorder.raw(P::NAME, &id, event_type, payload);
+            self.handle(&event);
+        }
+        self.recorder.now = until;
+        self
+    }
+
+    /// Expects that these commands were issued in the last step, in this order.
+    ///
+    /// # Panics
+    ///
+    /// Where there were others.
+    #[track_caller]
+    pub fn then(self, commands: impl IntoIterator<Item = P::Command>) -> Self
+    where
+        P::Command: PartialEq + Debug,
+    {
+        let expected: Vec<P::Command> = commands.into_iter().collect();
+        assert!(
+            self.issued == expected,
+            "the commands differ (- expected, + issued):\n{}",
+            diff(&expected, &self.issued)
+        );
+        self
+    }
+
+    /// Expects that no command was issued in the last step.
+    ///
+    /// # Panics
+    ///
+    /// Where there was one.
+    #[track_caller]
+    pub fn then_nothing(self) -> Self
+    where
+        P::Command: PartialEq + Debug,
+    {
+        self.then([])
+    }
+
+    /// Hands the state of an instance to `check`.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no such instance; and where `check` does.
+    #[track_caller]
+    pub fn then_state(self, instance: &str, check: impl FnOnce(&P::State)) -> Self {
+        let tenant = self.recorder.tenant.as_ref();
+        match self.instances.state(tenant, instance) {
+            Some((state, _)) => check(state),
+            None => panic!("there is no instance {instance}"),
+        }
+        self
+    }
+
+    /// Expects that an instance has ended.
+    ///
+    /// # Panics
+    ///
+    /// Where it runs, or there is none.
+    #[track_caller]
+    pub fn then_complete(self, instance: &str) -> Self {
+        let tenant = self.recorder.tenant.as_ref();
+        match self.instances.state(tenant, instance) {
+            Some((_, is_complete)) => assert!(is_complete, "instance {instance} runs"),
+            None => panic!("there is no instance {instance}"),
+        }
+        self
+    }
+
+    #[track_caller]
+    fn handle(&mut self, event: &Envelope<RawPayload>) {
+        match self.instances.handle(event) {
+            Ok(commands) => self.issued.extend(commands),
+            Err(error) => panic!("the manager failed: {error}"),
+        }
+    }
+}
+
+impl<P: ProcessManager> Debug for ProcessScenario<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessScenario")
+            .field("name", &P::NAME)
+            .field("recorder", &self.recorder)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,154 @@
+//! Given events, then rows.
+
+use std::collections::HashMap;
+use std::fmt::{self, Debug};
+
+use chrono::{DateTime, Utc};
+
+use super::recorder::Recorder;
+use crate::context::TenantId;
+use crate::envelope::{Envelope, RawPayload};
+use crate::error::Result;
+use crate::event::{DomainEvent, EventSet};
+use crate::projection::{RowAddress, RowProjection};
+use crate::read_model::ReadModel;
+
+/// A projection that has seen nothing yet, at the beginning of 1970.
+///
+/// # Example
+///
+/// ```
+/// use cqrs_core::testing::projection;
+/// # use cqrs_core::*;
+/// # #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, DomainEvent)]
+/// # #[event(aggregate = "account")]
+/// # enum AccountEvent { Deposited { cents: i64 } }
+/// # #[derive(Debug, Clone, PartialEq, ReadModel)]
+/// # #[read_model(table = "account_sum")]
+/// # struct Sum { #[read_model(key)] number: String, cents: i64 }
+/// # struct Sums;
+/// # impl RowProjection for Sums {
+/// #     type Event = AccountEvent;
+/// #     type Row = Sum;
+/// #     const NAME: &'static str = "account_sum";
+/// #     fn key(&self, event: &Envelope<AccountEvent>) -> Result<Option<String>> {
+/// #         Ok(Some(event.aggregate_id_str().to_owned()))
+/// #     }
+/// #     fn apply(&self, row: &mut Option<Sum>, event: &Envelope<AccountEvent>) -> Result<()> {
+/// #         let number = event.aggregate_id_str().to_owned();
+/// #         let AccountEvent::Deposited { cents } = event.payload();
+/// #         row.get_or_insert(Sum { number, cents: 0 }).cents += cents;
+/// #         Ok(())
+/// #     }
+/// # }
+/// projection(Sums)
+///     .given("A1", [AccountEvent::Deposited { cents: 2 }, AccountEvent::Deposited { cents: 3 }])
+///     .then_row("A1".to_owned(), |row| assert_eq!(row.cents, 5))
+///     .then_no_row("A2".to_owned());
+/// ```
+pub fn projection<P: RowProjection>(projection: P) -> ProjectionScenario<P> {
+    ProjectionScenario {
+        projection,
+        recorder: Recorder::new(),
+        rows: HashMap::new(),
+    }
+}
+
+/// A projection in a test. No store is needed. Its methods panic where something is not as expected,
+/// or the projection fails.
+pub struct ProjectionScenario<P: RowProjection> {
+    projection: P,
+    recorder: Recorder,
+    rows: HashMap<String, Option<P::Row>>,
+}
+
+impl<P: RowProjection> ProjectionScenario<P> {
+    /// What follows happens at this time.
+    #[must_use]
+    pub fn at(mut self, time: DateTime<Utc>) -> Self {
+        self.recorder.now = time;
+        self
+    }
+
+    /// What follows happens to aggregates, and is looked for in rows, of this tenant.
+    #[must_use]
+    pub fn of_tenant(mut self, tenant: TenantId) -> Self {
+        self.recorder.tenant = Some(tenant);
+        self
+    }
+
+    /// These events happen to an aggregate.
+    #[must_use]
+    #[track_caller]
+    pub fn given<E: DomainEvent>(
+        mut self,
+        aggregate_id: &str,
+        events: impl IntoIterator<Item = E>,
+    ) -> Self {
+        for event in events {
+            let event = self.recorder.event(aggregate_id, &event);
+            if let Err(error) = self.apply(&event) {
+                panic!("the projection failed: {error}");
+            }
+        }
+        self
+    }
+
+    /// Hands the row with a key to `check`.
+    ///
+    /// # Panics
+    ///
+    /// Where there is none; and where `check` does.
+    #[track_caller]
+    pub fn then_row(self, key: <P::Row as ReadModel>::Key, check: impl FnOnce(&P::Row)) -> Self {
+        match self.row(&key) {
+            Some(row) => check(row),
+            None => panic!("there is no such row"),
+        }
+        self
+    }
+
+    /// Expects that there is no row with a key.
+    ///
+    /// # Panics
+    ///
+    /// Where there is one.
+    #[track_caller]
+    pub fn then_no_row(self, key: <P::Row as ReadModel>::Key) -> Self {
+        assert!(self.row(&key).is_none(), "there is such a row");
+        self
+    }
+
+    #[track_caller]
+    fn row(&self, key: &<P::Row as ReadModel>::Key) -> Option<&P::Row> {
+        match RowAddress::of::<P::Row>(self.recorder.tenant.as_ref(), key) {
+            Ok(address) => self.rows.get(&address.identity())?.as_ref(),
+            Err(error) => panic!("no row has such a key: {error}"),
+        }
+    }
+
+    fn apply(&mut self, raw: &Envelope<RawPayload>) -> Result<()> {
+        let types = P::Event::aggregate_types();
+        let wanted = types.is_none_or(|types| types.contains(&raw.aggregate_type()))
+            && P::EVENT_TYPES.is_none_or(|types| types.contains(&raw.event_type()));
+        let decoded = if wanted { P::Event::decode(raw)? } else { None };
+        let Some(event) = decoded.map(|event| raw.with_payload(event)) else {
+            return Ok(());
+        };
+        let Some(key) = self.projection.key(&event)? else {
+            return Ok(());
+        };
+        let address = RowAddress::of::<P::Row>(event.tenant(), &key)?;
+        let row = self.rows.entry(address.identity()).or_default();
+        self.projection.apply(row, &event)
+    }
+}
+
+impl<P: RowProjection> Debug for ProjectionScenario<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProjectionScenario")
+            .field("name", &P::NAME)
+            .field("recorder", &self.recorder)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,253 @@
+//! Process managers in a database: replicas, restarts, and what operators do.
+
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use cqrs_core::conformance::fixtures::{Account, AccountForm, Dunning, Ledger, LedgerEvent};
+use cqrs_core::{Entity, EventHistory, RequestContext, Store, UnitOfWork};
+use cqrs_integration::each::{Fresh, Kind, on_each};
+use cqrs_integration::stores;
+use cqrs_sqlx::{Postgres, ProjectorBuilder, ProjectorHandle, SqlStore, StoreOptions};
+use tokio::task::JoinSet;
+
+on_each!(
+    each_command_counts_once_among_replicas_that_die,
+    a_parked_command_is_retried_or_discarded,
+    a_paused_manager_does_nothing,
+    a_command_and_its_effect_are_one_transaction,
+);
+
+const ACCOUNTS: i64 = 6;
+const MOVES: i64 = 15;
+
+fn north() -> RequestContext {
+    stores::tenant("north")
+}
+
+async fn with_accounts<K: Kind>() -> (Fresh<K>, SqlStore<K>) {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    store.create_tables(&[Account::table()]).await.unwrap();
+    (fresh, store)
+}
+
+fn projector<K: Kind>(store: &SqlStore<K>) -> ProjectorBuilder<K> {
+    let projector = store.projector().process(Dunning).page_size(4);
+    projector
+        .poll_interval(Duration::from_millis(2))
+        .retry_delays([])
+}
+
+async fn open<K: Kind>(store: &SqlStore<K>, number: &str, moves: &[i64]) {
+    let mut account = Account::unopened(number);
+    account.open("ann");
+    moves.iter().for_each(|cents| account.transfer(*cents));
+    let mut uow = store.unit_of_work(&north());
+    uow.save(account).unwrap();
+    let _ = uow.commit().await.unwrap();
+}
+
+async fn booked<K: Kind>(store: &SqlStore<K>, account: &str) -> Vec<i64> {
+    let mut uow = store.unit_of_work(&north());
+    let mut ledgers = uow.repository::<Ledger>();
+    let events = ledgers.events(Dunning::ledger(account)).await.unwrap();
+    let cents = events.iter().filter_map(|event| match event.payload() {
+        Some(LedgerEvent::Moved { cents }) => Some(*cents),
+        _ => None,
+    });
+    cents.collect()
+}
+
+/// Opens accounts and moves money on each, in tasks of their own.
+fn work<K: Kind>(store: &SqlStore<K>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for number in 0..ACCOUNTS {
+        let store = store.clone();
+        tasks.spawn(async move {
+            open(&store, &number.to_string(), &[]).await;
+            for cents in 1..=MOVES {
+                store
+                    .execute(&north(), async |uow| {
+                        let mut account: Account = uow.get(number.to_string()).await?;
+                        account.transfer(100 + cents);
+                        uow.save(account)
+                    })
+                    .await
+                    .unwrap();
+            }
+        });
+    }
+    tasks
+}
+
+const BOOKED: &str = "SELECT count(*) FROM cqrs_event WHERE event_type = 'ledger.moved'";
+
+/// Waits until so much more is booked, or nothing more will be.
+async fn progress<K: Kind>(fresh: &Fresh<K>, more: i64) {
+    let wanted = (fresh.number(BOOKED).await + more).min(ACCOUNTS * MOVES);
+    while fresh.number(BOOKED).await < wanted {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn assert_booked_once<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>) {
+    projector(store).run_until_idle().await.unwrap();
+    let expected: Vec<i64> = (1..=MOVES).map(|cents| 100 + cents).collect();
+    for number in 0..ACCOUNTS {
+        let booked = booked(store, &number.to_string()).await;
+        assert_eq!(booked, expected, "account {number}");
+    }
+    let left = "SELECT count(*) FROM cqrs_process_task WHERE command IS NOT NULL";
+    assert_eq!(fresh.number(left).await, 0);
+    let instances = "SELECT count(*) FROM cqrs_process";
+    assert_eq!(fresh.number(instances).await, ACCOUNTS);
+}
+
+/// Replicas are cancelled in the middle of whatever they do, and others take over.
+async fn each_command_counts_once_among_replicas_that_die<K: Kind>() {
+    let (fresh, store) = with_accounts::<K>().await;
+    let mut writers = work(&store);
+    let start = async || -> (SqlStore<K>, ProjectorHandle) {
+        let store = fresh.open(StoreOptions::default()).await;
+        let handle = projector(&store).start().await.unwrap();
+        (store, handle)
+    };
+    let mut replicas = vec![start().await, start().await];
+    for _ in 0..8 {
+        progress(&fresh, 7).await;
+        let (dying, handle) = replicas.remove(0);
+        drop(handle);
+        dying.close();
+        replicas.push(start().await);
+    }
+    while let Some(written) = writers.join_next().await {
+        written.unwrap();
+    }
+    progress(&fresh, ACCOUNTS * MOVES).await;
+    for (store, handle) in replicas {
+        handle.stop(Duration::from_secs(60)).await;
+        store.close();
+    }
+    assert_booked_once(&fresh, &store).await;
+}
+
+async fn a_parked_command_is_retried_or_discarded<K: Kind>() {
+    let (_fresh, store) = with_accounts::<K>().await;
+    open(&store, "A1", &[1, Dunning::REFUSED, 2]).await;
+    projector(&store).run_until_idle().await.unwrap();
+    assert_eq!(booked(&store, "A1").await, [1]);
+
+    let context = RequestContext::system().with_actor("kim");
+    let operations = store.operations(&context).unwrap();
+    let parked = async || {
+        let name = "conformance_dunning";
+        operations.parked_commands(name, 10).await.unwrap()
+    };
+    let [command] = parked().await.try_into().unwrap();
+    assert_eq!(
+        (command.instance.as_str(), command.attempts),
+        ("A1", 1),
+        "no delays, one try"
+    );
+    assert_eq!(command.error.as_deref(), Some("refused"));
+    assert!(operations.retry_command(&command).await.unwrap());
+    assert!(parked().await.is_empty());
+    projector(&store).run_until_idle().await.unwrap();
+    assert_eq!(booked(&store, "A1").await, [1], "it is refused again");
+
+    let [command] = parked().await.try_into().unwrap();
+    assert!(operations.discard_command(&command).await.unwrap());
+    assert!(!operations.discard_command(&command).await.unwrap());
+    projector(&store).run_until_idle().await.unwrap();
+    assert_eq!(booked(&store, "A1").await, [1, 2]);
+    let records = operations.records(10).await.unwrap();
+    let done: Vec<_> = records
+        .iter()
+        .map(|record| (record.operation.as_str(), record.actor.as_deref()))
+        .collect();
+    let kim = Some("kim");
+    assert_eq!(done, [("discard_command", kim), ("retry_command", kim)]);
+}
+
+async fn a_paused_manager_does_nothing<K: Kind>() {
+    let (_fresh, store) = with_accounts::<K>().await;
+    let operations = store.operations(&RequestContext::system()).unwrap();
+    open(&store, "A1", &[1]).await;
+    // Events are handled, and then no command is executed.
+    let handled = store
+        .projector()
+        .subscribe(cqrs_core::process::ProcessSubscription::of(Dunning).subscription());
+    handled.run_until_idle().await.unwrap();
+    operations.pause("conformance_dunning").await.unwrap();
+    let paused = projector(&store).run_until_idle().await;
+    drop(paused);
+    assert_eq!(booked(&store, "A1").await, []);
+    operations.resume("conformance_dunning").await.unwrap();
+    projector(&store).run_until_idle().await.unwrap();
+    assert_eq!(booked(&store, "A1").await, [1]);
+}
+
+/// What a command writes and that it is done are committed together or not at all.
+async fn a_command_and_its_effect_are_one_transaction<K: Kind>() {
+    let (fresh, store) = with_accounts::<K>().await;
+    open(&store, "A1", &[5]).await;
+    // The command cannot be taken out.
+    fresh
+        .run(K::either(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+             $$BEGIN RAISE EXCEPTION 'no'; END$$; \
+             CREATE CONSTRAINT TRIGGER refuse AFTER DELETE ON cqrs_process_task \
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+            "CREATE TRIGGER refuse AFTER DELETE ON cqrs_process_task \
+             BEGIN SELECT RAISE(ABORT, 'no'); END",
+        ))
+        .await;
+    projector(&store).run_until_idle().await.unwrap();
+    assert_eq!(booked(&store, "A1").await, []);
+    let drop = K::either(
+        "DROP TRIGGER refuse ON cqrs_process_task",
+        "DROP TRIGGER refuse",
+    );
+    fresh.run(drop).await;
+    let operations = store.operations(&RequestContext::system()).unwrap();
+    let parked = operations.parked_commands("conformance_dunning", 1).await;
+    for command in parked.unwrap() {
+        operations.retry_command(&command).await.unwrap();
+    }
+    projector(&store).run_until_idle().await.unwrap();
+    assert_eq!(booked(&store, "A1").await, [5]);
+}
+
+struct Worker(Child);
+
+impl Worker {
+    fn start(url: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_process_worker"));
+        Self(command.arg(url).spawn().unwrap())
+    }
+}
+
+impl Drop for Worker {
+    /// With SIGKILL.
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_command_counts_once_among_processes_that_are_killed() {
+    let (fresh, store) = with_accounts::<Postgres>().await;
+    let mut writers = work(&store);
+    let mut workers = vec![Worker::start(&fresh.url), Worker::start(&fresh.url)];
+    for _ in 0..5 {
+        progress(&fresh, 10).await;
+        drop(workers.remove(0));
+        workers.push(Worker::start(&fresh.url));
+    }
+    while let Some(written) = writers.join_next().await {
+        written.unwrap();
+    }
+    progress(&fresh, ACCOUNTS * MOVES).await;
+    drop(workers);
+    assert_booked_once(&fresh, &store).await;
+}
