@@ -33,6 +33,7 @@ macro_rules! row {
             $($(#[$doc])* pub $column: $type,)+
         }
 
+        #[diagnostic::do_not_recommend]
         impl Entity for $name {
             type Fields = ();
 
@@ -70,6 +71,7 @@ macro_rules! row {
             }
         }
 
+        #[diagnostic::do_not_recommend]
         impl ReadModel for $name {
             type Key = ($($key_type,)+);
 
