@@ -144,7 +144,7 @@ fn the_example_runs() {
     main().expect("the example runs");
 }
 
-const SOURCES: [&str; 18] = [
+const SOURCES: [&str; 19] = [
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
     include_str!("audit.rs"),
