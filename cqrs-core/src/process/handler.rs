@@ -311,7 +311,7 @@ async fn write<P: ProcessManager, T: ProjectionTransaction>(
 ) -> Result<()> {
     let (mut rows, mut tasks) = (Vec::new(), Vec::new());
     let mut changed: Vec<_> = open.into_values().filter(|one| one.is_changed).collect();
-    changed.sort_unstable_by(|a, b| a.row.instance_id.cmp(&b.row.instance_id));
+    changed.sort_unstable_by_key(|one| one.row.instance_id);
     for one in changed {
         let mut row = one.row;
         row.state = AsJson(to_json(P::NAME, &one.state)?);

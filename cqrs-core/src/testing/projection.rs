@@ -59,7 +59,7 @@ pub fn projection<P: RowProjection>(projection: P) -> ProjectionScenario<P> {
 pub struct ProjectionScenario<P: RowProjection> {
     projection: P,
     recorder: Recorder,
-    rows: HashMap<String, Option<P::Row>>,
+    rows: HashMap<RowAddress, Option<P::Row>>,
 }
 
 impl<P: RowProjection> ProjectionScenario<P> {
@@ -122,7 +122,7 @@ impl<P: RowProjection> ProjectionScenario<P> {
     #[track_caller]
     fn row(&self, key: &<P::Row as ReadModel>::Key) -> Option<&P::Row> {
         match RowAddress::of::<P::Row>(self.recorder.tenant.as_ref(), key) {
-            Ok(address) => self.rows.get(&address.identity())?.as_ref(),
+            Ok(address) => self.rows.get(&address)?.as_ref(),
             Err(error) => panic!("no row has such a key: {error}"),
         }
     }
@@ -139,7 +139,7 @@ impl<P: RowProjection> ProjectionScenario<P> {
             return Ok(());
         };
         let address = RowAddress::of::<P::Row>(event.tenant(), &key)?;
-        let row = self.rows.entry(address.identity()).or_default();
+        let row = self.rows.entry(address).or_default();
         self.projection.apply(row, &event)
     }
 }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::context::{RequestContext, TenantId};
 use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
 use crate::event::DomainEvent;
-use crate::payload::{self, ContentHash};
+use crate::integrity::ContentHash;
+use crate::payload;
 
 /// Makes envelopes of events, one behind the other.
 #[derive(Debug)]

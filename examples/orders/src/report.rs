@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cqrs_core::{AsOf, Entity, EventHistory, Query, ReadModels, RequestContext, Store, UnitOfWork};
+use cqrs_core::{AsOf, EventHistory, Query, ReadModels, RequestContext, Store, UnitOfWork};
 
 use crate::order::{Order, Status};
 use crate::read_models::{CustomerRow, MonthRow, OrderRow};
 
 /// How many customers with late orders are listed.
-const CUSTOMERS: u32 = 5;
+const CUSTOMERS: u64 = 5;
 
 /// Prints the read models, and what happened to one late order.
 pub(crate) async fn print<S: Store>(store: &S, context: &RequestContext) -> anyhow::Result<()> {
@@ -38,7 +38,8 @@ pub(crate) async fn print<S: Store>(store: &S, context: &RequestContext) -> anyh
 
     let fields = CustomerRow::fields();
     let late = Query::filter(fields.late.gt(0))
-        .order_by((fields.late.desc(), fields.customer.asc()))
+        .order_by(fields.late.desc())
+        .order_by(fields.customer.asc())
         .limit(CUSTOMERS);
     println!(
         "\n{:<34} {:>6} {:>9} {:>6}",

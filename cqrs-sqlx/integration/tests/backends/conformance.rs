@@ -109,7 +109,7 @@ impl<P: Place> Harness for On<P> {
         projector.run_until_idle().await.ok();
     }
 
-    async fn run_process<P: ProcessManager + Clone>(&self, store: &Self::Store, manager: P) {
+    async fn run_process<M: ProcessManager + Clone>(&self, store: &Self::Store, manager: M) {
         let projector = store.projector().process(manager);
         let projector = projector.retry_delays(Vec::<Duration>::new());
         projector.run_until_idle().await.ok();
