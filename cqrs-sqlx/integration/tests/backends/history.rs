@@ -4,8 +4,8 @@
 use cqrs_core::conformance::fixtures::{Book, Rack, RackEvent, Stop, Trip};
 use cqrs_core::mapping::Entity;
 use cqrs_core::{
-    Aggregate, DomainEvent, EventHistory, Id, Maintain, PageRequest, RequestContext, Revision,
-    RevisionKind, Root, Specification, Store, UnitOfWork,
+    Aggregate, AsOf, DomainEvent, Error, EventHistory, Id, Maintain, PageRequest, Repository,
+    RequestContext, Revision, RevisionKind, Root, Specification, Store, UnitOfWork,
 };
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::each::{Fresh, Kind};
@@ -210,6 +210,70 @@ async fn a_removal_and_a_change_at_once_leave_what_was_done() {
         let kept = revisions::<_, Rack>(store, one).await;
         let length = if removal.is_ok() { 2 } else { 1 };
         assert_eq!(kinds(&kept), expected[..length]);
+    }
+}
+
+/// Commits that each guard one, change one and delete one of the same rows, while old revisions are
+/// removed: they wait for each other, and are done or refused, but no deadlock ends one.
+#[tokio::test]
+async fn guards_changes_and_removals_at_once_do_not_deadlock() {
+    const WRITERS: i64 = 4;
+    let database = TestDatabase::create().await;
+    let store = stores::postgres(database.url()).await;
+    store.create_tables(&[Rack::table()]).await.unwrap();
+    let system = RequestContext::system();
+    for round in 0..20 {
+        let first = round * 10;
+        let insert = store.execute(&system, async |uow| {
+            (first..first + WRITERS).try_for_each(|id| uow.save(Rack::with(id, "a", [1, 2])))
+        });
+        let _ = insert.await.unwrap();
+        let writers = (0..WRITERS).map(|writer| {
+            let (store, system) = (store.clone(), system.clone());
+            tokio::spawn(async move {
+                let id = |step| first + (writer + step) % WRITERS;
+                let mut uow = store.unit_of_work(&system);
+                let guarded = uow.get::<Rack>(id(1)).await?;
+                let mut changed = uow.get::<Rack>(id(2)).await?;
+                let removed = uow.get::<Rack>(id(0)).await?;
+                uow.guard(&guarded)?;
+                changed.books.pop();
+                uow.save(changed)?;
+                if writer % 2 == 1 {
+                    uow.remove(removed)?;
+                }
+                if writer > 1 {
+                    uow.save(Rack::with(first + WRITERS + writer, "new", [3]))?;
+                }
+                uow.commit().await.map(drop)
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        let racks = store.maintenance::<Rack>(&system);
+        racks.remove_history(chrono::Utc::now()).await.unwrap();
+        let mut done = 0;
+        for writer in writers {
+            match writer.await.unwrap() {
+                Ok(()) => done += 1,
+                Err(Error::Conflict { .. } | Error::NotFound { .. }) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert!(done > 0, "one of them was first");
+        for id in first..first + WRITERS {
+            let kept = revisions::<_, Rack>(&store, id).await;
+            let mut uow = store.unit_of_work(&system);
+            let living = uow.repository::<Rack>().find(id).await.unwrap();
+            let last = kept.last();
+            match living {
+                Some(rack) => {
+                    let last = last.expect("the last one of what is there stays");
+                    assert_eq!(last.version(), rack.root.version());
+                    assert_eq!(last.aggregate().unwrap().numbers(), rack.numbers());
+                }
+                None => assert!(last.is_none_or(|last| last.kind() == RevisionKind::Removed)),
+            }
+        }
     }
 }
 
