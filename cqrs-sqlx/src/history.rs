@@ -151,7 +151,8 @@ pub(crate) fn first<A: AggregateRoot>(scope: &TenantScope, id: &A::Id) -> Select
 }
 
 /// Removes the next revisions that nothing needs: all that are older than a time, except the last
-/// before it of each aggregate whose row is still there.
+/// before it of each aggregate whose row is still there. The end of one that is not goes last: by
+/// clocks that differ, a revision before it may be younger.
 pub(crate) async fn forget<B: Backend, A: AggregateRoot>(
     shared: &Arc<Shared<B>>,
     before: DateTime<Utc>,
@@ -224,14 +225,17 @@ fn goes<A: AggregateRoot>(
         let version = parameters.add(Parameter::int(integer(*version)));
         format!(" AND (h.aggregate_id, h.version) > ({id}, {version})")
     });
+    let same = "n.aggregate_type = h.aggregate_type AND n.aggregate_id = h.aggregate_id";
     let ends = match A::table().is_soft_delete() {
         true => "'purged'",
         false => "'purged', 'removed'",
     };
     format!(
         "h.aggregate_type = {kind} AND h.changed_at < {time}{own}{} AND (h.kind IN ({ends}) \
-         OR EXISTS (SELECT 1 FROM cqrs_history AS n WHERE n.aggregate_type = h.aggregate_type \
-         AND n.aggregate_id = h.aggregate_id AND n.version > h.version AND n.changed_at < {time}))",
+         AND NOT EXISTS (SELECT 1 FROM cqrs_history AS n WHERE {same} AND n.version < h.version \
+         AND n.changed_at >= {time}) \
+         OR EXISTS (SELECT 1 FROM cqrs_history AS n WHERE {same} AND n.version > h.version \
+         AND n.changed_at < {time}))",
         after.unwrap_or_default(),
     )
 }

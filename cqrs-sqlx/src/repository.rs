@@ -50,8 +50,13 @@ impl<'u, B: Backend, A: AggregateRoot> SqlRepository<'u, B, A> {
         match first.map(|first| first.kind) {
             Some(RevisionKind::Created) => Ok(None),
             Some(_) => Err(not_kept::<A>(id)),
-            None if self.find(id.clone()).await?.is_some() => Err(not_kept::<A>(id)),
-            None => Ok(None),
+            None => {
+                let select = select::has_row::<A>(id, &scope, &B::DIALECT)?;
+                match self.unit_of_work.exists(&select).await? {
+                    true => Err(not_kept::<A>(id)),
+                    false => Ok(None),
+                }
+            }
         }
     }
 

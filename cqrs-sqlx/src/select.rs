@@ -129,6 +129,31 @@ pub(crate) fn exists<T: Entity>(
     builder.finish()
 }
 
+/// Whether there is a row with this key, living or deleted.
+pub(crate) fn has_row<T: Entity>(
+    key: &impl RowKey,
+    scope: &TenantScope,
+    dialect: &Dialect,
+) -> Result<Select> {
+    let table = T::table();
+    let key = key.to_values().map_err(|reason| table.key_error(reason))?;
+    let rows = BulkScope {
+        tenants: scope.clone(),
+        lifecycle: Lifecycle::Any,
+    };
+    let mut builder = Builder::new(table, dialect, "1", TenantSite::Exists);
+    builder.sql.insert_str(0, "SELECT EXISTS (");
+    builder.conditions(&Specification::<T>::all(), &rows)?;
+    for (column, value) in table.key_columns().zip(key) {
+        builder.and();
+        write!(builder.sql, "{} = ", qualified(table, column.name()))
+            .expect("writing to a String cannot fail");
+        builder.bind(Parameter::new(column.column_type(), value));
+    }
+    builder.sql.push(')');
+    builder.finish()
+}
+
 /// The row with this key. Its text is built once for each table; reads by key are what commands
 /// begin with.
 pub(crate) fn by_key<T: Entity>(

@@ -8,7 +8,8 @@ use super::Harness;
 use super::fixtures::{ChangedRack, GrownRack, OldRack, Rack, Stop, Ticket, Trip};
 use super::random::Random;
 use super::support::{
-    Bench, assert_refused, assert_usage, begin, err, north, ok, south, system, time,
+    Bench, assert_already_exists, assert_refused, assert_usage, begin, err, north, ok, south,
+    system, time,
 };
 use crate::context::{RequestContext, TenantId};
 use crate::error::{Error, Result};
@@ -341,6 +342,21 @@ pub async fn what_is_removed_is_kept_as_it_was<H: Harness>(h: &H) {
         Some(vec![10, 20])
     );
     assert!(version(0).await.is_none());
+
+    // Its id stays taken, however it is added again.
+    for books in [vec![], vec![30]] {
+        let again = || Rack::with(1, "b", books.clone());
+        let error = err(bench.try_save(&system(), again()).await);
+        assert_already_exists::<Rack>(&error, &1);
+        let mut uow = bench.unit_of_work(&system());
+        ok(uow.save(Rack::with(2, "b", [20])));
+        ok(uow.save(again()));
+        assert_already_exists::<Rack>(&err(uow.commit().await), &1);
+        let racks = bench.store.maintenance::<Rack>(&system());
+        assert_already_exists::<Rack>(&err(racks.insert([again()]).await), &1);
+    }
+    assert_eq!(kinds::<H, Rack>(&bench, 1).await.len(), 2);
+    assert_eq!(kinds::<H, Rack>(&bench, 2).await, []);
 
     let trip = Trip::plan("kept");
     let id = trip.id;
@@ -739,4 +755,31 @@ pub async fn old_revisions_are_removed<H: Harness>(h: &H) {
     for id in ids {
         assert_eq!(kinds::<H, Trip>(&bench, id).await, []);
     }
+}
+
+/// By clocks that differ, what is deleted may be older than what was before it. It stays deleted, and
+/// in the end nothing stays of it.
+pub async fn the_end_of_a_history_is_removed_last<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let racks = bench.store.maintenance::<Rack>(&system());
+    bench.clock.set(time(10));
+    bench.save(&system(), Rack::with(1, "a", [10])).await;
+    bench.clock.set(time(30));
+    let mut rack: Rack = bench.load(&system(), 1).await;
+    rack.room = "b".to_owned();
+    bench.save(&system(), rack).await;
+    bench.clock.set(time(20));
+    let rack: Rack = bench.load(&system(), 1).await;
+    bench.remove(&system(), rack).await;
+
+    assert_eq!(ok(racks.remove_history(time(25)).await).items(), 1);
+    let (changed, removed) = (RevisionKind::Changed, RevisionKind::Removed);
+    assert_eq!(
+        kinds::<H, Rack>(&bench, 1).await,
+        [(2, changed), (3, removed)]
+    );
+    let now = as_of::<H, Rack>(&bench, &system(), 1, AsOf::Time(time(99))).await;
+    assert!(now.is_none());
+    assert_eq!(ok(racks.remove_history(time(31)).await).items(), 2);
+    assert_eq!(kinds::<H, Rack>(&bench, 1).await, []);
 }

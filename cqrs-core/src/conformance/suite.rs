@@ -135,6 +135,7 @@ macro_rules! __conformance_rules {
                 what_was_before_the_history_is_not_known
                 a_revision_of_another_shape_is_named
                 old_revisions_are_removed
+                the_end_of_a_history_is_removed_last
             }
             finders {
                 conditions_on_every_type

@@ -57,7 +57,8 @@ impl Revisions {
     }
 
     /// Removes revisions that are older than a time, except the last before it of each aggregate
-    /// whose row is still there.
+    /// whose row is still there. The end of one that is not goes last: by clocks that differ, a
+    /// revision before it may be younger.
     pub(super) fn forget<A: AggregateRoot>(
         &mut self,
         before: DateTime<Utc>,
@@ -67,7 +68,11 @@ impl Revisions {
         for revisions in self.0.entry(A::TYPE).or_default().values_mut() {
             let old = |revision: &StoredRevision| revision.changed_at < before;
             let last = revisions.iter().rfind(|revision| old(revision));
-            let needed = last.filter(|last| !is_end::<A>(last.kind));
+            let goes_on = |last: &StoredRevision| {
+                let earlier = &mut revisions.iter();
+                earlier.any(|one| one.version < last.version && !old(one))
+            };
+            let needed = last.filter(|last| !is_end::<A>(last.kind) || goes_on(last));
             let needed = needed.map(|last| last.version);
             let length = revisions.len();
             revisions.retain(|revision| {
@@ -149,7 +154,7 @@ impl View<'_> {
         match revisions.pop().map(|first| first.kind) {
             Some(RevisionKind::Created) => Ok(None),
             Some(_) => Err(not_kept::<A>(id)),
-            None if self.row::<A>(id)?.is_some() => Err(not_kept::<A>(id)),
+            None if self.any_row::<A>(id)?.is_some() => Err(not_kept::<A>(id)),
             None => Ok(None),
         }
     }

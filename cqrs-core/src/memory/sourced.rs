@@ -1,6 +1,6 @@
 //! Loading event-sourced aggregates.
 
-use super::overlay::Overlay;
+use super::overlay::{Overlay, is_alive};
 use super::select;
 use super::state::{Row, State};
 use crate::aggregate::AggregateRoot;
@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::context::RequestContext;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::Result;
+use crate::maintenance::{BulkScope, Lifecycle};
 use crate::mapping::{ColumnValue, Key};
 use crate::sourced::{AsOf, Fold, RecordedEvent, Sourcing};
 use crate::staging::StagedWrite;
@@ -82,14 +83,23 @@ impl View<'_> {
     }
 
     /// The row of an aggregate that exists within the scope.
-    pub(super) fn row<A: AggregateRoot>(&self, id: &A::Id) -> Result<Option<&Row>> {
+    fn row<A: AggregateRoot>(&self, id: &A::Id) -> Result<Option<&Row>> {
+        let row = self.any_row::<A>(id)?;
+        Ok(row.filter(|row| is_alive(A::table(), row.values())))
+    }
+
+    /// The row of an aggregate within the scope, also where it is marked as deleted.
+    pub(super) fn any_row<A: AggregateRoot>(&self, id: &A::Id) -> Result<Option<&Row>> {
         let table = A::table();
         let key = id.to_value().map_err(|reason| table.key_error(reason))?;
         let row = self
             .overlay
             .row(self.rows, table.name(), &Key::new(vec![key]));
-        let living = select::living(self.context.scope());
-        Ok(row.filter(|row| select::is_within(&living, table, row)))
+        let rows = BulkScope {
+            tenants: self.context.scope().clone(),
+            lifecycle: Lifecycle::Any,
+        };
+        Ok(row.filter(|row| select::is_within(&rows, table, row)))
     }
 
     /// Loads an event-sourced aggregate as it was.

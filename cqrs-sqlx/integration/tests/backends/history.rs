@@ -291,6 +291,8 @@ struct Box {
     #[aggregate(root)]
     root: Root<BoxEvent>,
     width: i64,
+    /// Named as nothing in the statements may be.
+    r: i64,
     #[mapper(generated)]
     area: i64,
     #[mapper(read_only)]
@@ -309,6 +311,7 @@ async fn columns_of_others_are_kept<K: Kind>(table: &str) {
             id,
             root: Root::new(),
             width: 3,
+            r: 1,
             area: 0,
             remark: None,
         })
@@ -333,7 +336,7 @@ async fn columns_of_others_are_kept<K: Kind>(table: &str) {
 #[tokio::test]
 async fn columns_of_others_are_kept_on_postgres() {
     let table = "CREATE TABLE box (version bigint NOT NULL, id uuid PRIMARY KEY,
-                 width bigint NOT NULL, area bigint GENERATED ALWAYS AS (width * width) STORED,
+                 width bigint NOT NULL, r bigint NOT NULL, area bigint GENERATED ALWAYS AS (width * width) STORED,
                  remark text DEFAULT 'of others')";
     columns_of_others_are_kept::<Postgres>(table).await;
 }
@@ -341,7 +344,45 @@ async fn columns_of_others_are_kept_on_postgres() {
 #[tokio::test]
 async fn columns_of_others_are_kept_on_sqlite() {
     let table = "CREATE TABLE box (version INTEGER NOT NULL, id BLOB PRIMARY KEY NOT NULL,
-                 width INTEGER NOT NULL, area INTEGER GENERATED ALWAYS AS (width * width) STORED,
+                 width INTEGER NOT NULL, r INTEGER NOT NULL, area INTEGER GENERATED ALWAYS AS (width * width) STORED,
                  remark TEXT DEFAULT 'of others')";
     columns_of_others_are_kept::<Sqlite>(table).await;
+}
+
+/// One that was removed before the history was begun existed as well.
+async fn what_was_removed_before_the_history_is_not_known<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    store.create_tables(&[Trip::table()]).await.unwrap();
+    let context = stores::tenant("north");
+    let trip = Trip::plan("a");
+    let id = trip.id;
+    let create = store.execute(&context, async |uow| uow.save(trip.clone()));
+    let _ = create.await.unwrap();
+    let remove = store.execute(&context, async |uow| {
+        let trip: Trip = uow.get(id).await?;
+        uow.remove(trip)
+    });
+    let _ = remove.await.unwrap();
+    fresh.run("DELETE FROM cqrs_history").await;
+    let as_of = async |context: &RequestContext| {
+        let mut uow = store.unit_of_work(context);
+        let mut trips = uow.repository::<Trip>();
+        trips.find_as_of(id, AsOf::Version(1)).await
+    };
+    let found = as_of(&context).await;
+    assert!(
+        matches!(found, Err(Error::NotInHistory { .. })),
+        "{found:?}"
+    );
+    assert!(as_of(&stores::tenant("south")).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_was_removed_before_the_history_is_not_known_on_postgres() {
+    what_was_removed_before_the_history_is_not_known::<Postgres>().await;
+}
+
+#[tokio::test]
+async fn what_was_removed_before_the_history_is_not_known_on_sqlite() {
+    what_was_removed_before_the_history_is_not_known::<Sqlite>().await;
 }

@@ -79,6 +79,7 @@ pub(super) async fn insert(
             RevisionKind::Created,
             &copied.kept,
             metadata,
+            not_written,
         );
         if !kept.await? {
             return Err(not_kept(table));
@@ -378,12 +379,17 @@ async fn keep_changed<A: AggregateRoot>(
         change.kind,
         &kept,
         &change.metadata,
+        not_written,
     )
     .await?
     {
         true => Ok(()),
         false => Err(not_kept(table)),
     }
+}
+
+fn not_written(cause: sqlx::Error) -> Error {
+    error(cause, "keeping revisions")
 }
 
 fn key_column(table: &Table) -> &Column {

@@ -8,6 +8,10 @@ use sqlx::error::DatabaseError;
 /// The unique key of the log: one event per aggregate and version.
 const STREAM_KEY: &str = "cqrs_event_stream_key";
 
+/// The key of the history: one revision per aggregate and version. An aggregate that was deleted has
+/// left its revisions, as it has left its events.
+const REVISION_KEY: &str = "cqrs_history_pkey";
+
 /// Classifies an error. `doing` says what was being done.
 pub(super) fn error(cause: sqlx::Error, doing: &str) -> Error {
     let (kind, message) = match &cause {
@@ -36,7 +40,9 @@ pub(super) fn write_error(cause: sqlx::Error, writes: &[&StagedWrite]) -> Error 
         .unwrap_or_default();
     let mut taken = writes.iter().filter(|write| {
         write.operation == Operation::Insert
-            && (constraint == STREAM_KEY || is_primary_key(constraint, write.table))
+            && (constraint == STREAM_KEY
+                || constraint == REVISION_KEY
+                || is_primary_key(constraint, write.table))
     });
     let detail = detail(&cause).unwrap_or_default();
     match (taken.next(), taken.next()) {

@@ -283,7 +283,8 @@ async fn keep_revisions(
     };
     let rows: Vec<Kept> = writes.iter().map(|write| Kept::of(write)).collect();
     let (of, kind) = ((first.table, first.aggregate_type), first.operation.into());
-    Ok(history::keep(session, statements, of, kind, &rows, metadata).await?)
+    let refused = |cause| failure(cause, writes);
+    history::keep(session, statements, of, kind, &rows, metadata, refused).await
 }
 
 /// Why some of the events of these writes were not added, by the rows of those that were: others have

@@ -90,7 +90,8 @@ pub(super) async fn change<A: AggregateRoot>(
                 changed_at: change.event.occurred_at,
                 image,
             };
-            history::keep(connection, (A::TYPE, &row.aggregate_id), &revision).await?;
+            let of = (A::TYPE, row.aggregate_id.as_str());
+            history::keep(connection, of, &revision, refused).await?;
         }
         let stream = write::Stream {
             tenant: row.tenant.as_ref(),

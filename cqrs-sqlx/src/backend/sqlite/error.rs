@@ -11,6 +11,11 @@ use sqlx::migrate::MigrateError;
 const STREAM_KEY: &str =
     "cqrs_event.aggregate_type, cqrs_event.aggregate_id, cqrs_event.aggregate_version";
 
+/// The key of the history: one revision per aggregate and version. An aggregate that was deleted has
+/// left its revisions, as it has left its events.
+const REVISION_KEY: &str =
+    "cqrs_history.aggregate_type, cqrs_history.aggregate_id, cqrs_history.version";
+
 /// Classifies an error. `doing` says what was being done.
 pub(super) fn error(cause: sqlx::Error, doing: &str) -> Error {
     let kind = kind(&cause);
@@ -44,8 +49,9 @@ pub(super) fn write_error(cause: sqlx::Error, write: &StagedWrite) -> Error {
     let taken = write.operation == Operation::Insert
         && cause.as_database_error().is_some_and(|database| {
             database.is_unique_violation()
-                && violated(database.message())
-                    .is_some_and(|key| key == STREAM_KEY || is_key_of(key, write))
+                && violated(database.message()).is_some_and(|key| {
+                    [STREAM_KEY, REVISION_KEY].contains(&key) || is_key_of(key, write)
+                })
         });
     if taken {
         return write.already_exists();

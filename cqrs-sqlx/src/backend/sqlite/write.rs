@@ -145,7 +145,8 @@ async fn write_aggregate(
     if let Some(image) = image {
         let revision = StoredRevision::of(write, write.operation.into(), metadata, image);
         let of = (write.aggregate_type, write.aggregate_id.as_str());
-        history::keep(connection, of, &revision).await?;
+        let refused = |cause| write_error(cause, write);
+        history::keep(connection, of, &revision, refused).await?;
     }
     Ok(true)
 }

@@ -6,7 +6,7 @@
 //! ```sql
 //! WITH changed AS (
 //!     UPDATE "plan" AS t SET ...
-//!     RETURNING (SELECT row_to_json(r) FROM (SELECT t."version", t."id") AS r) AS state, ...),
+//!     RETURNING (SELECT row_to_json(r.*) FROM (SELECT t."version", t."id") AS r) AS state, ...),
 //! kept AS (
 //!     INSERT INTO cqrs_history (...) SELECT ..., changed.state, changed.children, ... FROM changed)
 //! INSERT INTO cqrs_event ...
@@ -24,7 +24,6 @@ use sqlx::postgres::PgArguments;
 
 use super::groups;
 use crate::backend::bind::{bind, query};
-use crate::backend::postgres::error::error;
 use crate::backend::postgres::{Session, bind};
 use crate::backend::version_column;
 use crate::history::KEPT_COLUMNS;
@@ -56,6 +55,8 @@ pub(super) fn one(
 }
 
 /// The image of row `t`: its state, and its children.
+///
+/// `r.*` is the row, where `r` may be a column of the table.
 pub(super) fn image(table: &Table) -> String {
     let children = match table.children() {
         [] => "NULL::json".to_owned(),
@@ -65,13 +66,13 @@ pub(super) fn image(table: &Table) -> String {
                 format!("{rows} AS {}", quoted(child.name()))
             });
             format!(
-                "(SELECT row_to_json(r) FROM (SELECT {}) AS r)",
+                "(SELECT row_to_json(r.*) FROM (SELECT {}) AS r)",
                 list(tables)
             )
         }
     };
     let state = columns(table, "t");
-    format!("(SELECT row_to_json(r) FROM (SELECT {state}) AS r) AS state, {children} AS children")
+    format!("(SELECT row_to_json(r.*) FROM (SELECT {state}) AS r) AS state, {children} AS children")
 }
 
 /// The children in a table, in the order of their places.
@@ -87,7 +88,7 @@ fn children(parent: &Table, child: &Table) -> String {
     let place = child.column_with(ColumnRole::Order);
     let place = place.map_or("r.*".to_owned(), own("r"));
     format!(
-        "(SELECT coalesce(json_agg(row_to_json(r) ORDER BY {place}), '[]') FROM \
+        "(SELECT coalesce(json_agg(row_to_json(r.*) ORDER BY {place}), '[]') FROM \
          (SELECT {} FROM {} AS c WHERE {links}) AS r)",
         columns(child, "c"),
         quoted(child.name()),
@@ -149,15 +150,16 @@ impl Kept {
 }
 
 /// Keeps the revisions of rows of one table, which are locked; whether all of them were at their
-/// version.
-pub(in crate::backend::postgres) async fn keep(
+/// version. `refused` is the error where that fails.
+pub(in crate::backend::postgres) async fn keep<E: From<Error>>(
     session: &mut Session,
     statements: &Statements,
     (table, aggregate_type): (&'static Table, &'static str),
     kind: RevisionKind,
     rows: &[Kept],
     metadata: &Metadata,
-) -> Result<bool> {
+    refused: impl FnOnce(sqlx::Error) -> E,
+) -> std::result::Result<bool, E> {
     if !table.keeps_history() || rows.is_empty() {
         return Ok(true);
     }
@@ -176,7 +178,7 @@ pub(in crate::backend::postgres) async fn keep(
     let done = query(&text, arguments)
         .execute(&mut session.connection)
         .await
-        .map_err(|cause| error(cause, "keeping revisions"))?;
+        .map_err(refused)?;
     Ok(done.rows_affected() == rows.len() as u64)
 }
 

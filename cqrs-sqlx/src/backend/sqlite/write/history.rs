@@ -5,7 +5,7 @@ use cqrs_core::history::{Image, StoredRevision};
 use cqrs_core::mapping::{
     Column, ColumnRole, ColumnType, MappingError, Table, Value, ValueRow, read_value,
 };
-use cqrs_core::{Result, TenantId};
+use cqrs_core::{Error, Result, TenantId};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteArguments;
 
@@ -108,11 +108,12 @@ async fn read(
     values.collect()
 }
 
-/// Keeps a revision.
+/// Keeps a revision; `refused` is the error where that fails.
 pub(in super::super) async fn keep(
     connection: &mut SqliteConnection,
     (aggregate_type, aggregate_id): (&str, &str),
     revision: &StoredRevision,
+    refused: impl FnOnce(sqlx::Error) -> Error,
 ) -> Result<()> {
     let sql = format!(
         "INSERT INTO cqrs_history ({KEPT_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
@@ -133,5 +134,5 @@ pub(in super::super) async fn keep(
         .execute(connection)
         .await
         .map(drop)
-        .map_err(|cause| error(cause, "keeping a revision"))
+        .map_err(refused)
 }
