@@ -244,8 +244,11 @@ impl<B: Backend> ProjectorBuilder<B> {
         let store = SqlStore::of(Arc::clone(&self.shared));
         let mut applied = 0;
         loop {
-            applied += idle::run(&self.shared, &mut workers).await?;
-            if processes::run_until_idle(&store, &self.processes, &self.rules).await? == 0 {
+            let pages = idle::run(&self.shared, &mut workers).await;
+            // What was told before a subscription halted is done.
+            let executed = processes::run_until_idle(&store, &self.processes, &self.rules).await?;
+            applied += pages?;
+            if executed == 0 {
                 return Ok(applied);
             }
         }
