@@ -71,7 +71,7 @@ pub(crate) async fn slice<W: Worker>(workers: Vec<W>, timing: Timing) -> Result<
     Ok((workers, Sample::of(latencies, timing.measured)))
 }
 
-/// As [`slice`], of a worker that stays where it is.
+/// As [`slice()`], of a worker that stays where it is.
 ///
 /// # Errors
 ///

@@ -5,8 +5,10 @@ mod family;
 mod pages;
 
 pub(crate) use self::bulk::{bulk, bulk_again};
+pub(crate) use self::family::Layout;
 use self::family::Total;
-pub(crate) use self::family::{Layout, links};
+#[cfg(feature = "postgres")]
+pub(crate) use self::family::links;
 pub(crate) use self::pages::PageSelect;
 
 use std::fmt::Write;

@@ -148,6 +148,10 @@ pub(crate) struct Mark(pub(crate) String);
 pub(crate) struct RowVersion(pub(crate) String);
 
 /// Moving a checkpoint, if its row is still of the version that was seen.
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(dead_code, reason = "SQLite locks what it writes")
+)]
 #[derive(Debug, Clone)]
 pub(crate) struct Advance {
     /// The statement: subscription, segment, position and version are bound in this order, and it
@@ -160,6 +164,10 @@ pub(crate) struct Advance {
 }
 
 /// What is written to a read table: rows that are inserted or replaced, and others that are deleted.
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(dead_code, reason = "SQLite locks what it writes")
+)]
 #[derive(Debug)]
 pub(crate) struct RowWrites {
     pub(crate) table: &'static Table,

@@ -200,6 +200,8 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
             "cqrs_dead_letter",
             "cqrs_operation",
             "cqrs_rebuild",
+            "cqrs_process",
+            "cqrs_process_task",
             "cqrs_removed",
             "cqrs_projection_snapshot",
             "cqrs_history",
