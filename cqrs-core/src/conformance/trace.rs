@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 /// The spans that were made on this thread while it lives.
 pub(super) struct Recorded {
@@ -23,6 +23,9 @@ struct Spans {
 
 impl Recorded {
     pub(super) fn start() -> Self {
+        // A place that another thread comes to first is else taken to interest nobody.
+        static ALWAYS: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Spans::default()));
+        LazyLock::force(&ALWAYS);
         let spans = Arc::new(Spans::default());
         Self {
             _guard: tracing::subscriber::set_default(Arc::clone(&spans)),
