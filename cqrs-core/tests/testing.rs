@@ -9,11 +9,12 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
+use chrono::TimeDelta;
 use cqrs_core::conformance::fixtures::{
-    Account, AccountEvent, AccountForm, Ledger, LedgerEvent, LetterEvent,
+    Account, AccountEvent, AccountForm, BookCents, Dunning, Ledger, LedgerEvent, LetterEvent,
 };
-use cqrs_core::testing::{Golden, given, given_stored};
-use cqrs_core::{Decide, Sourced};
+use cqrs_core::testing::{Golden, given, given_stored, process};
+use cqrs_core::{Decide, Sourced, TenantId};
 
 fn owner() -> String {
     "ann".to_owned()
@@ -236,4 +237,40 @@ fn payloads_are_recorded_and_then_held_to() {
     ] {
         assert!(text.contains(expected), "{expected:?} in\n{text}");
     }
+}
+
+fn book(cents: i64) -> BookCents {
+    let account = "A1".to_owned();
+    BookCents { account, cents }
+}
+
+#[test]
+fn events_and_time_lead_to_commands() {
+    let opened = || AccountEvent::Opened { owner: owner() };
+    let tenant = |name| TenantId::new(name).unwrap();
+    process(Dunning)
+        .of_tenant(tenant("north"))
+        .given("A1", [opened()])
+        .of_tenant(tenant("south"))
+        .given("A2", [opened()])
+        .of_tenant(tenant("north"))
+        .when("A1", AccountEvent::Moved { cents: 3 })
+        .then([book(3)])
+        .then_state("A1", |state| assert_eq!(state.moves, 1))
+        .when_time_passes(TimeDelta::seconds(59))
+        .then_nothing()
+        .when_time_passes(TimeDelta::seconds(1))
+        .then_state("A1", |state| assert_eq!(state.moves, 1))
+        .when("A1", AccountEvent::Closed)
+        .then_nothing()
+        .then_complete("A1")
+        .when_time_passes(TimeDelta::days(1))
+        .then_nothing();
+    let message = complaint(|| {
+        let _ = process(Dunning)
+            .given("A1", [opened()])
+            .when_time_passes(TimeDelta::seconds(60))
+            .then([book(0)]);
+    });
+    assert!(message.starts_with("the commands differ"), "{message}");
 }

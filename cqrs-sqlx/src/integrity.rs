@@ -30,6 +30,9 @@ pub(crate) const LINKED_HASH: usize = 65;
 /// How many events of chains, or heads, are in memory at once.
 const PAGE: usize = 1_000;
 
+/// How long writers that are under way are waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub(crate) async fn check<B: Backend>(
     shared: &Arc<Shared<B>>,
     context: &RequestContext,
@@ -61,20 +64,10 @@ pub(crate) async fn check<B: Backend>(
 }
 
 /// How far the log can be anchored: up to where no event can still appear. Writers that are under way
-/// are given a second to end, else less is anchored.
+/// are given a second to end, else nothing is anchored.
 async fn horizon<B: Backend>(shared: &Shared<B>) -> Result<Position> {
-    let mut known = B::Horizon::default();
-    let mut connection = shared.readers.acquire().await?;
-    let mut looks = 0;
-    loop {
-        let horizon = B::horizon(connection.begin_work(), &mut known).await?;
-        connection.end_work();
-        looks += 1;
-        if !horizon.writers || horizon.position > Position::START || looks == 100 {
-            return Ok(horizon.position);
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let settled = projector::settled(shared, &mut B::Horizon::default(), PATIENCE).await?;
+    Ok(settled.unwrap_or(Position::START))
 }
 
 async fn run<B: Backend>(

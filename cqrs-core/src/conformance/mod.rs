@@ -141,6 +141,7 @@ pub mod projections;
 mod random;
 pub mod reading;
 pub mod repositories;
+pub mod revisions;
 pub mod savepoints;
 pub mod sourced;
 pub mod streams;

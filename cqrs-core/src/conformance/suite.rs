@@ -127,6 +127,8 @@ macro_rules! __conformance_rules {
                 many_aggregates_leave_a_revision_each
                 what_is_removed_is_kept_as_it_was
                 bulk_work_leaves_revisions
+            }
+            revisions {
                 a_revision_says_what_changed
                 an_aggregate_is_found_as_it_was
                 revisions_come_in_pages

@@ -21,30 +21,29 @@ impl EventFilter {
         }
     }
 
-    /// What a projection reads. An event type that was renamed is read under all its names.
+    /// What a projection reads.
     pub(super) fn of<T, P: Projection<T>>(projection: &P) -> Self {
-        Self {
-            aggregate_types: P::Event::aggregate_types().map(<[_]>::to_vec),
-            event_types: projection.event_types().map(|types| {
-                let others = types.iter().flat_map(|own| P::Event::other_names(own));
-                types.iter().copied().chain(others).collect()
-            }),
-        }
+        Self::of_types::<P::Event>(projection.event_types())
     }
 
     /// What a projection by rows reads.
     pub(crate) fn of_rows<P: RowProjection>() -> Self {
-        Self {
-            aggregate_types: P::Event::aggregate_types().map(<[_]>::to_vec),
-            event_types: P::EVENT_TYPES.map(<[_]>::to_vec),
-        }
+        Self::of_types::<P::Event>(P::EVENT_TYPES)
     }
 
     /// All events of a set.
     pub(crate) fn of_set<E: EventSet>() -> Self {
+        Self::of_types::<E>(None)
+    }
+
+    /// Events of a set, of these types. One that was renamed is read under all its names.
+    fn of_types<E: EventSet>(types: Option<&[&'static str]>) -> Self {
         Self {
             aggregate_types: E::aggregate_types().map(<[_]>::to_vec),
-            event_types: None,
+            event_types: types.map(|types| {
+                let others = types.iter().flat_map(|own| E::other_names(own));
+                types.iter().copied().chain(others).collect()
+            }),
         }
     }
 
@@ -120,6 +119,20 @@ mod tests {
             aggregate_types: aggregates.map(<[_]>::to_vec),
             event_types: events.map(<[_]>::to_vec),
         }
+    }
+
+    #[cfg(feature = "derive")]
+    #[test]
+    fn renamed_types_are_read_under_all_their_names() {
+        #[derive(Clone, serde::Serialize, serde::Deserialize, crate::DomainEvent)]
+        #[event(aggregate = "letter")]
+        enum Letter {
+            #[event(name = "letter.posted", was("letter.sent"))]
+            Posted,
+        }
+        let named = EventFilter::of_types::<Letter>(Some(&["letter.posted"]));
+        let both = Some(&["letter.posted", "letter.sent"][..]);
+        assert_eq!(named, filter(Some(&["letter"]), both));
     }
 
     #[test]

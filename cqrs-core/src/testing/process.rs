@@ -124,6 +124,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
     pub fn when_time_passes(mut self, time: TimeDelta) -> Self {
         self.issued.clear();
         let until = self.recorder.now + time;
+        let tenant = self.recorder.tenant.clone();
         while let Some(passed) = self.instances.pass(until) {
             self.recorder.now = self.recorder.now.max(passed.at);
             self.recorder.tenant = passed.tenant;
@@ -133,6 +134,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
             self.handle(&event);
         }
         self.recorder.now = until;
+        self.recorder.tenant = tenant;
         self
     }
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::event::{DomainEvent, EventSet};
 use crate::projection::{RowAddress, RowProjection};
 use crate::read_model::ReadModel;
+use crate::subscription::EventFilter;
 
 /// A projection that has seen nothing yet, at the beginning of 1970.
 ///
@@ -128,11 +129,10 @@ impl<P: RowProjection> ProjectionScenario<P> {
     }
 
     fn apply(&mut self, raw: &Envelope<RawPayload>) -> Result<()> {
-        let types = P::Event::aggregate_types();
-        let wanted = types.is_none_or(|types| types.contains(&raw.aggregate_type()))
-            && P::EVENT_TYPES.is_none_or(|types| types.contains(&raw.event_type()));
-        let decoded = if wanted { P::Event::decode(raw)? } else { None };
-        let Some(event) = decoded.map(|event| raw.with_payload(event)) else {
+        if !EventFilter::of_rows::<P>().wants(raw) {
+            return Ok(());
+        }
+        let Some(event) = P::Event::decode(raw)?.map(|event| raw.with_payload(event)) else {
             return Ok(());
         };
         let Some(key) = self.projection.key(&event)? else {

@@ -216,7 +216,9 @@ impl<B: Backend> ProjectorBuilder<B> {
 
     /// Runs the subscriptions, one after the other and within this future, until each has applied
     /// every event and no writer is in flight; how many events were applied. Process managers have
-    /// their deadlines pass and their commands executed in between. For tests and tools.
+    /// their deadlines pass and their commands executed in between; a command that has failed is
+    /// waited for until it is tried again, unless the clock of the store stands still. For tests and
+    /// tools.
     ///
     /// It waits for writers that are in flight and for workers that have claimed a subscription,
     /// however long they take.

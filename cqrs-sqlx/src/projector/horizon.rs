@@ -20,6 +20,9 @@ use crate::store::Shared;
 
 /// Commits may be signalled faster than looking makes sense.
 const SHORTEST_GAP: Duration = Duration::from_millis(1);
+/// The pauses while writers that are under way end.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// The pauses before it listens again, after it could not.
 const FIRST_DEAF: Duration = Duration::from_millis(100);
 const LONGEST_DEAF: Duration = Duration::from_secs(30);
@@ -158,6 +161,27 @@ async fn listen_again_and_again<B: Backend>(shared: &Shared<B>) {
         let pause = deaf.next();
         tracing::warn!(%error, ?pause, "commits of other processes are found by polling alone");
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Looks until the horizon includes everything that was committed by now. `None`: writers that were
+/// under way still were when the time was over.
+pub(crate) async fn settled<B: Backend>(
+    shared: &Shared<B>,
+    known: &mut B::Horizon,
+    patience: Duration,
+) -> Result<Option<Position>> {
+    let end = Instant::now() + patience;
+    let mut pause = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        let horizon = look(shared, known).await?;
+        if !horizon.writers || horizon.position > Position::START {
+            return Ok(Some(horizon.position));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        tokio::time::sleep(pause.next()).await;
     }
 }
 

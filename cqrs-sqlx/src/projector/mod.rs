@@ -60,7 +60,7 @@ pub use transaction::SqlTransaction;
 pub(crate) use building::COLUMNS as REBUILD_COLUMNS;
 pub(crate) use checkpoint::COLUMNS as SEGMENT_COLUMNS;
 pub(crate) use consistency::compare;
-pub(crate) use horizon::Watching;
+pub(crate) use horizon::{Watching, settled};
 pub(crate) use letter::COLUMNS as DEAD_LETTER_COLUMNS;
 pub(crate) use operations::COLUMNS as OPERATION_COLUMNS;
 pub(crate) use progress::progress;

@@ -156,7 +156,8 @@ pub(super) async fn run<B: Backend>(
     }
 }
 
-/// Does everything that is due, and waits for what is to be tried again; how much that was.
+/// Does everything that is due, and waits for what is to be tried again, unless the clock of the store
+/// stands still; how much that was.
 pub(super) async fn run_until_idle<B: Backend>(
     store: &SqlStore<B>,
     processes: &[Arc<dyn Running<B>>],
@@ -164,14 +165,15 @@ pub(super) async fn run_until_idle<B: Backend>(
 ) -> Result<u64> {
     let mut all = 0;
     for process in processes {
+        let mut waited = None;
         loop {
             let Ran { done, next } = process.run(store, rules).await?;
             all += done;
             match next {
-                Some((at, true)) => {
+                Some((at, true)) if waited != Some(at) => {
                     let left = at.signed_duration_since(store.now()).to_std();
-                    let left = left.unwrap_or(Duration::ZERO).min(Duration::from_secs(1));
-                    tokio::time::sleep(left).await;
+                    tokio::time::sleep(left.unwrap_or(Duration::ZERO)).await;
+                    waited = Some(at);
                 }
                 _ => break,
             }

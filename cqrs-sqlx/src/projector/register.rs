@@ -6,12 +6,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnType, RowSource, Value};
 use cqrs_core::{Error, Position, Result, StartAt, StoreErrorKind, Subscription, TenantScope};
-use tokio::time::Instant;
 
 use super::checkpoint::{self, read};
 use super::dead_letters;
-use super::horizon::look;
-use super::pace::Backoff;
+use super::horizon;
 use super::queries;
 use crate::backend::{Backend, Parameter};
 use crate::health::holders;
@@ -20,10 +18,7 @@ use crate::retention;
 use crate::select::Select;
 use crate::store::Shared;
 
-/// The pauses while writers that were in flight end.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// After what time they are named.
+/// After what time writers that are under way are named.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Makes sure that a subscription has its rows.
@@ -210,24 +205,21 @@ pub(super) async fn start<B: Backend>(
 /// named once.
 async fn settled<B: Backend>(shared: &Arc<Shared<B>>, name: &str) -> Result<Position> {
     let mut known = B::Horizon::default();
-    let mut pause = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut patience = Some(Instant::now() + PATIENCE);
+    let mut is_told = false;
     loop {
-        let horizon = look(shared, &mut known).await?;
-        if !horizon.writers || horizon.position > Position::START {
-            return Ok(horizon.position);
+        if let Some(position) = horizon::settled(shared, &mut known, PATIENCE).await? {
+            return Ok(position);
         }
-        if patience.is_some_and(|end| end <= Instant::now()) {
-            patience = None;
-            for holder in holders(shared).await? {
-                tracing::warn!(
-                    subscription = name,
-                    %holder,
-                    "the subscription begins when a transaction has ended"
-                );
-            }
+        if std::mem::replace(&mut is_told, true) {
+            continue;
         }
-        tokio::time::sleep(pause.next()).await;
+        for holder in holders(shared).await? {
+            tracing::warn!(
+                subscription = name,
+                %holder,
+                "the subscription begins when a transaction has ended"
+            );
+        }
     }
 }
 

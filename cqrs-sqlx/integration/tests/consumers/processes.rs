@@ -1,10 +1,12 @@
 //! Process managers in a database: replicas, restarts, and what operators do.
 
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
 use cqrs_core::conformance::fixtures::{Account, AccountForm, Dunning, Ledger, LedgerEvent};
-use cqrs_core::{Entity, EventHistory, RequestContext, Store, UnitOfWork};
+use cqrs_core::{Entity, EventHistory, ManualClock, RequestContext, Store, UnitOfWork};
 use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, ProjectorBuilder, ProjectorHandle, SqlStore, StoreOptions};
@@ -13,6 +15,7 @@ use tokio::task::JoinSet;
 on_each!(
     each_command_counts_once_among_replicas_that_die,
     a_parked_command_is_retried_or_discarded,
+    a_command_is_tried_again_by_the_clock_of_the_store,
     a_paused_manager_does_nothing,
     a_command_and_its_effect_are_one_transaction,
 );
@@ -166,6 +169,36 @@ async fn a_parked_command_is_retried_or_discarded<K: Kind>() {
         .collect();
     let kim = Some("kim");
     assert_eq!(done, [("discard_command", kim), ("retry_command", kim)]);
+}
+
+/// A command that has failed is tried again when the clock says so, and nobody waits for a clock that
+/// stands still.
+async fn a_command_is_tried_again_by_the_clock_of_the_store<K: Kind>() {
+    let clock = Arc::new(ManualClock::new(DateTime::UNIX_EPOCH));
+    let options = StoreOptions::default().clock(clock.clone());
+    let (_fresh, store) = Fresh::<K>::with(options).await;
+    store.create_tables(&[Account::table()]).await.unwrap();
+    open(&store, "A1", &[Dunning::REFUSED]).await;
+    let parked = async || {
+        let operations = store.operations(&RequestContext::system()).unwrap();
+        let parked = operations.parked_commands("conformance_dunning", 10).await;
+        parked.unwrap().len()
+    };
+    let delay = Duration::from_millis(20);
+    projector(&store)
+        .retry_delays([delay])
+        .run_until_idle()
+        .await
+        .unwrap();
+    assert_eq!(parked().await, 0, "it waits for its second try");
+    // Later than any jitter.
+    clock.set(DateTime::UNIX_EPOCH + 2 * delay);
+    projector(&store)
+        .retry_delays([delay])
+        .run_until_idle()
+        .await
+        .unwrap();
+    assert_eq!(parked().await, 1);
 }
 
 async fn a_paused_manager_does_nothing<K: Kind>() {

@@ -19,5 +19,6 @@ mod segments;
 mod snapshots;
 pub(crate) mod support;
 mod unlocked;
+mod views;
 mod waiting;
 mod wake_up;

@@ -14,12 +14,14 @@ use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelView, Parcel
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{
-    Backend, HealthLimits, Operations, Postgres, Problem, SqlStore, SqlTransaction,
-    SubscriptionState, SwitchOver,
+    Backend, HealthLimits, Postgres, Problem, SqlStore, SqlTransaction, SubscriptionState,
+    SwitchOver,
 };
 
 use sqlx::{Connection as _, PgConnection};
 
+use super::support::operations;
+use super::views::{NAME, Version, commit, rows, run};
 use crate::oracle::Worker;
 use cqrs_integration::each::{Fresh, Kind, kind, on_each};
 
@@ -32,27 +34,6 @@ on_each!(
     the_name_of_a_rebuild_is_taken,
     what_is_parked_goes_with_the_rows,
 );
-
-const NAME: &str = "parcel_view";
-
-/// [`ParcelViews`] in its second version.
-struct Second;
-
-impl RowProjection for Second {
-    type Event = ParcelEvent;
-    type Row = ParcelView;
-
-    const NAME: &'static str = NAME;
-    const VERSION: u32 = 2;
-
-    fn key(&self, event: &Envelope<ParcelEvent>) -> Result<Option<ParcelId>> {
-        ParcelViews.key(event)
-    }
-
-    fn apply(&self, row: &mut Option<ParcelView>, event: &Envelope<ParcelEvent>) -> Result<()> {
-        ParcelViews.apply(row, event)
-    }
-}
 
 /// [`ParcelView`] with the number of events in words.
 #[derive(Debug, Clone, PartialEq, ReadModel)]
@@ -86,32 +67,11 @@ impl RowProjection for WordViews {
     }
 }
 
-async fn commit<B: Backend>(store: &SqlStore<B>, events: i64) {
-    let mut parcel = Parcel::register("parcel");
-    (1..events).for_each(|grams| parcel.weigh(grams));
-    let mut unit_of_work = store.unit_of_work(&stores::tenant("north"));
-    unit_of_work.save(parcel).unwrap();
-    let _ = unit_of_work.commit().await.unwrap();
-}
-
-fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
-    store.operations(&RequestContext::system()).unwrap()
-}
-
-fn rows<B: Backend>(projection: impl RowProjection) -> Subscription<SqlTransaction<B>> {
-    Subscription::named(NAME).rows(projection)
-}
-
 async fn rebuild<B: Backend>(store: &SqlStore<B>, projection: impl RowProjection) -> String {
     operations(store)
         .rebuild(&rows(projection), SwitchOver::WhenReady)
         .await
         .unwrap()
-}
-
-async fn run<B: Backend>(store: &SqlStore<B>, projection: impl RowProjection) -> Result<u64> {
-    let projector = store.projector().rows(projection).page_size(3);
-    projector.retry_delays([]).run_until_idle().await
 }
 
 async fn version<B: Backend>(store: &SqlStore<B>) -> u32 {
@@ -194,13 +154,13 @@ async fn a_paused_subscription_is_not_exchanged<K: Kind>() {
     let (_fresh, store) = Fresh::<K>::with_store().await;
     commit(&store, 3).await;
     run(&store, ParcelViews).await.unwrap();
-    let building = rebuild(&store, Second).await;
+    let building = rebuild(&store, Version::<2>).await;
     operations(&store).pause(NAME).await.unwrap();
-    assert_eq!(run(&store, Second).await.unwrap(), 3, "it is built");
+    assert_eq!(run(&store, Version::<2>).await.unwrap(), 3, "it is built");
     assert_eq!(state(&store, NAME).await, SubscriptionState::Paused);
     assert_eq!(state(&store, &building).await, SubscriptionState::Building);
     operations(&store).resume(NAME).await.unwrap();
-    run(&store, Second).await.unwrap();
+    run(&store, Version::<2>).await.unwrap();
     assert_eq!(store.subscriptions().await.unwrap().len(), 1);
     assert_eq!(version(&store).await, 2);
     Workload::check_views(&store).await;
@@ -210,14 +170,18 @@ async fn a_reset_takes_the_version_of_the_code<K: Kind>() {
     let (_fresh, store) = Fresh::<K>::with_store().await;
     commit(&store, 3).await;
     run(&store, ParcelViews).await.unwrap();
-    assert_eq!(run(&store, Second).await.unwrap(), 0, "it is not its own");
+    assert_eq!(
+        run(&store, Version::<2>).await.unwrap(),
+        0,
+        "it is not its own"
+    );
     let operations = operations(&store);
     operations
-        .reset(&rows(Second), StartAt::Beginning)
+        .reset(&rows(Version::<2>), StartAt::Beginning)
         .await
         .unwrap();
     assert_eq!(run(&store, ParcelViews).await.unwrap(), 0);
-    assert_eq!(run(&store, Second).await.unwrap(), 3);
+    assert_eq!(run(&store, Version::<2>).await.unwrap(), 3);
     assert_eq!(version(&store).await, 2);
     Workload::check_views(&store).await;
 }
@@ -227,7 +191,7 @@ async fn a_rebuild_is_no_alarm<K: Kind>() {
     let (_fresh, store) = Fresh::<K>::with_store().await;
     commit(&store, 3).await;
     run(&store, ParcelViews).await.unwrap();
-    let building = rebuild(&store, Second).await;
+    let building = rebuild(&store, Version::<2>).await;
     assert_eq!(state(&store, &building).await, SubscriptionState::Building);
     let limits = HealthLimits::default().lag(Duration::ZERO);
     let health = store.health(&limits).await.unwrap();
@@ -241,8 +205,8 @@ async fn the_name_of_a_rebuild_is_taken<K: Kind>() {
     let (_fresh, store) = Fresh::<K>::with_store().await;
     commit(&store, 3).await;
     run(&store, ParcelViews).await.unwrap();
-    let building = rebuild(&store, Second).await;
-    let own = || Subscription::<SqlTransaction<K>>::named(&building).rows(Second);
+    let building = rebuild(&store, Version::<2>).await;
+    let own = || Subscription::<SqlTransaction<K>>::named(&building).rows(Version::<2>);
     let operations = operations(&store);
     for refused in [
         operations.reset(&own(), StartAt::Beginning).await,
@@ -261,12 +225,12 @@ async fn the_name_of_a_rebuild_is_taken<K: Kind>() {
     ] {
         assert_eq!(*kind(&refused.unwrap_err()), StoreErrorKind::Usage);
     }
-    run(&store, Second).await.unwrap();
+    run(&store, Version::<2>).await.unwrap();
     operations.remove(NAME).await.unwrap();
     assert_eq!(store.subscriptions().await.unwrap(), []);
 }
 
-/// [`Second`], which fails on a weight of 2 until it is mended.
+/// [`Version`] 2, which fails on a weight of 2 until it is mended.
 struct Faulty(Arc<AtomicBool>);
 
 impl RowProjection for Faulty {
@@ -367,8 +331,8 @@ async fn a_switch_that_waits_for_a_reader_gives_up_and_comes_again() {
     commit(&store, 3).await;
     run(&store, ParcelViews).await.unwrap();
     let reader = reader(&fresh.url).await;
-    rebuild(&store, Second).await;
-    let projector = store.projector().rows(Second).start().await.unwrap();
+    rebuild(&store, Version::<2>).await;
+    let projector = store.projector().rows(Version::<2>).start().await.unwrap();
     for _ in 0..2 {
         until_it_waits(&fresh, 1).await;
         until_it_waits(&fresh, 0).await;
@@ -394,7 +358,7 @@ async fn processes_are_killed_while_they_build_and_exchange() {
     let workload = Workload::new(400, 0);
     workload.clone().write(store.clone(), seed).await.unwrap();
     run(&store, ParcelViews).await.unwrap();
-    let building = rebuild(&store, Second).await;
+    let building = rebuild(&store, Version::<2>).await;
     let reader = reader(&fresh.url).await;
     let mut before = 0;
     for kill in 0..6 {

@@ -11,11 +11,11 @@ use cqrs_core::{
 use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::stores;
 use cqrs_sqlx::{
-    Backend, DeadLetter, DeadLetterStatus, Operations, ProjectorBuilder, SqlStore, SqlTransaction,
+    Backend, DeadLetter, DeadLetterStatus, ProjectorBuilder, SqlStore, SqlTransaction,
     SubscriptionState,
 };
 
-use super::support::{Recorder, applied, failure, on_each_database, state};
+use super::support::{Recorder, applied, failure, on_each_database, operations, state};
 use cqrs_integration::each::Kind;
 
 on_each_database!(
@@ -70,10 +70,6 @@ pub(super) fn projector<B: Backend>(
 
 pub(super) fn parking(at_most: u32) -> FailurePolicy {
     FailurePolicy::Park(Parking::at_most(at_most))
-}
-
-pub(super) fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
-    store.operations(&RequestContext::system()).unwrap()
 }
 
 pub(super) async fn letters<B: Backend>(store: &SqlStore<B>) -> Vec<DeadLetter> {

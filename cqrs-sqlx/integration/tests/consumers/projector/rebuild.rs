@@ -11,12 +11,11 @@ use cqrs_core::{
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelView, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
-use cqrs_sqlx::{
-    Backend, Operations, SqlStore, SqlTransaction, StoreOptions, SubscriptionState, SwitchOver,
-};
+use cqrs_sqlx::{Backend, SqlStore, SqlTransaction, StoreOptions, SubscriptionState, SwitchOver};
 use tokio::task::JoinSet;
 
-use super::support::Recorder;
+use super::support::{Recorder, operations};
+use super::views::{NAME, Version, rows, run};
 use cqrs_integration::each::{Fresh, Kind, kind, on_each, poll_up_to};
 
 on_each!(
@@ -31,29 +30,6 @@ on_each!(
     four_segments_under_load,
     progress_is_told,
 );
-
-const NAME: &str = "parcel_view";
-
-/// [`ParcelViews`] in another version.
-#[derive(Clone, Copy)]
-struct Version<const V: u32>;
-
-impl<const V: u32> RowProjection for Version<V> {
-    type Event = ParcelEvent;
-    type Row = ParcelView;
-
-    const NAME: &'static str = NAME;
-    const ROW_PER_AGGREGATE: bool = true;
-    const VERSION: u32 = V;
-
-    fn key(&self, event: &Envelope<ParcelEvent>) -> Result<Option<ParcelId>> {
-        ParcelViews.key(event)
-    }
-
-    fn apply(&self, row: &mut Option<ParcelView>, event: &Envelope<ParcelEvent>) -> Result<()> {
-        ParcelViews.apply(row, event)
-    }
-}
 
 /// [`ParcelView`] with a column more, and one less.
 #[derive(Debug, Clone, PartialEq, ReadModel)]
@@ -124,25 +100,12 @@ async fn commit<B: Backend>(store: &SqlStore<B>, grams: i64) {
     let _ = unit_of_work.commit().await.unwrap();
 }
 
-fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
-    store.operations(&RequestContext::system()).unwrap()
-}
-
-fn rows<B: Backend>(projection: impl RowProjection) -> Subscription<SqlTransaction<B>> {
-    Subscription::named(NAME).rows(projection)
-}
-
 async fn rebuild<B: Backend>(
     store: &SqlStore<B>,
     projection: impl RowProjection,
     switch: SwitchOver,
 ) -> Result<String> {
     operations(store).rebuild(&rows(projection), switch).await
-}
-
-async fn run<B: Backend>(store: &SqlStore<B>, projection: impl RowProjection) -> Result<u64> {
-    let projector = store.projector().rows(projection).page_size(3);
-    projector.retry_delays([]).run_until_idle().await
 }
 
 /// The names of the subscriptions and the versions of what they keep.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use cqrs_core::{FailurePolicy, Parking, Position, Query, ReadModels, RequestContext, Store};
 use cqrs_sqlx::{Backend, SqlStore, SubscriptionState};
 
-use super::parking::{Poison, create, letters, operations, parked, parking, projector, three};
+use super::parking::{Poison, create, letters, parked, parking, projector, three};
+use super::support::operations;
 use super::support::{Applied, applied, on_each_database, receipt, state};
 use cqrs_integration::each::Kind;
 

@@ -7,20 +7,20 @@ use std::time::Duration;
 use cqrs_core::{
     Entity, Envelope, Error, EventBus, FailurePolicy, Parking, Position, Projection,
     ProjectionTransaction, RawPayload, ReadModel, Rebuilds, RequestContext, Result, RowProjection,
-    Rows, StartAt, Store, StoreErrorKind, Subscription, UnitOfWork,
+    Rows, StartAt, StoreErrorKind, Subscription,
 };
-use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelView, ParcelViews};
-use cqrs_integration::stores;
+use cqrs_integration::domain::{ParcelEvent, ParcelView, ParcelViews};
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{
-    Backend, Operations, Postgres, Restored, Retention, SqlStore, SqlTransaction, StoreOptions,
+    Backend, Postgres, Restored, Retention, SqlStore, SqlTransaction, StoreOptions,
     SubscriptionState, SwitchOver,
 };
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::support::{Applied, Recorder};
+use super::support::{Applied, Recorder, operations};
+use super::views::{NAME, Version, commit, rows};
 use cqrs_integration::each::{Fresh, Kind, kind, on_each, poll_up_to};
 
 on_each!(
@@ -35,44 +35,6 @@ on_each!(
     it_is_dropped_at_each_await,
     under_load_it_is_of_one_moment,
 );
-
-const NAME: &str = "parcel_view";
-
-/// [`ParcelViews`] in another version.
-struct Version<const V: u32>;
-
-impl<const V: u32> RowProjection for Version<V> {
-    type Event = ParcelEvent;
-    type Row = ParcelView;
-
-    const NAME: &'static str = NAME;
-    const ROW_PER_AGGREGATE: bool = true;
-    const VERSION: u32 = V;
-
-    fn key(&self, event: &Envelope<ParcelEvent>) -> Result<Option<ParcelId>> {
-        ParcelViews.key(event)
-    }
-
-    fn apply(&self, row: &mut Option<ParcelView>, event: &Envelope<ParcelEvent>) -> Result<()> {
-        ParcelViews.apply(row, event)
-    }
-}
-
-async fn commit<B: Backend>(store: &SqlStore<B>, events: i64) {
-    let mut parcel = Parcel::register("parcel");
-    (1..events).for_each(|grams| parcel.weigh(grams));
-    let mut unit_of_work = store.unit_of_work(&stores::tenant("north"));
-    unit_of_work.save(parcel).unwrap();
-    let _ = unit_of_work.commit().await.unwrap();
-}
-
-fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
-    store.operations(&RequestContext::system()).unwrap()
-}
-
-fn rows<B: Backend>(projection: impl RowProjection) -> Subscription<SqlTransaction<B>> {
-    Subscription::named(NAME).rows(projection)
-}
 
 async fn run<B: Backend>(store: &SqlStore<B>) -> u64 {
     run_as(store, ParcelViews).await

@@ -9,7 +9,7 @@ use cqrs_core::{
 };
 use cqrs_integration::domain::Parcel;
 use cqrs_integration::stores;
-use cqrs_sqlx::{Backend, SqlStore, SubscriptionFailure, SubscriptionState};
+use cqrs_sqlx::{Backend, Operations, SqlStore, SubscriptionFailure, SubscriptionState};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -223,6 +223,11 @@ pub(crate) const INSERT: &str = "INSERT INTO cqrs_event (event_id, tenant_id, ag
      aggregate_id, aggregate_version, event_type, schema_version, payload, content_hash, \
      correlation_id, occurred_at) \
      VALUES ($1, 'north', $2, $3, 1, $4, 1, $5, $6, $1, $7) RETURNING position";
+
+/// The operations of somebody who may see all tenants.
+pub(crate) fn operations<B: Backend>(store: &SqlStore<B>) -> Operations<B> {
+    store.operations(&RequestContext::system()).unwrap()
+}
 
 /// The failure that an error tells of.
 pub(crate) fn failure(error: &Error) -> &SubscriptionFailure {
