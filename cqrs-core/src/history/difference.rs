@@ -1,5 +1,8 @@
 //! What differs between two images of an aggregate.
 
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Image;
@@ -21,11 +24,12 @@ pub struct FieldChange {
 }
 
 /// The fields of the user that differ, in the order of the table's columns, then those of the
-/// children. What cannot be read as a row differs in nothing.
+/// children.
 pub(super) fn difference(table: &Table, from: &Image, to: &Image) -> Vec<FieldChange> {
     let mut changes = Vec::new();
-    let state = |image: &Image| serde_json::from_str::<Row>(&image.state).unwrap_or_default();
+    let state = |image: &Image| row(&image.state);
     of_rows(table, "", &state(from), &state(to), &mut changes);
+    let children = |image: &Image| image.children.as_deref().map(row).unwrap_or_default();
     let (from, to) = (children(from), children(to));
     for child in table.children() {
         of_children(child, rows(&from, child), rows(&to, child), &mut changes);
@@ -33,11 +37,26 @@ pub(super) fn difference(table: &Table, from: &Image, to: &Image) -> Vec<FieldCh
     changes
 }
 
-fn children(image: &Image) -> Row {
-    let children = image.children.as_deref();
-    children
-        .and_then(|children| serde_json::from_str(children).ok())
-        .unwrap_or_default()
+fn row(json: &str) -> Row {
+    match value(json) {
+        Value::Object(row) => row,
+        _ => Row::new(),
+    }
+}
+
+/// JSON as a value; numbers that no [`Value`] holds, which a column of JSON may have, as text.
+fn value(json: &str) -> Value {
+    if let Ok(value) = serde_json::from_str(json) {
+        return value;
+    }
+    if let Ok(object) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) {
+        let fields = object.into_iter();
+        return Value::Object(fields.map(|(key, raw)| (key, value(raw.get()))).collect());
+    }
+    match serde_json::from_str::<Vec<&RawValue>>(json) {
+        Ok(items) => items.into_iter().map(|raw| value(raw.get())).collect(),
+        Err(_) => Value::from(json),
+    }
 }
 
 fn rows<'c>(children: &'c Row, table: &Table) -> Vec<(String, &'c Row)> {
@@ -160,5 +179,25 @@ mod tests {
         let paths: Vec<&str> = found.iter().map(|change| change.path.as_str()).collect();
         assert_eq!(paths, ["new", "old"]);
         assert_eq!((&found[0].from, &found[1].to), (&None, &None));
+    }
+
+    #[test]
+    fn numbers_beyond_any_type_differ_alone() {
+        let table = Table::builder("plan")
+            .key::<i64>("id")
+            .column::<i32>("priority")
+            .column::<i32>("document")
+            .build();
+        let image = |document: &str| Image {
+            state: format!(r#"{{"id": 7, "priority": 1, "document": {document}}}"#),
+            children: None,
+        };
+        let found = difference(&table, &image(r#"{"a": [1e400]}"#), &image(r#"{"a": [2e400]}"#));
+        let expected = FieldChange {
+            path: "document".to_owned(),
+            from: Some(json!({"a": ["1e400"]})),
+            to: Some(json!({"a": ["2e400"]})),
+        };
+        assert_eq!(found, [expected]);
     }
 }

@@ -21,6 +21,7 @@ use cqrs_integration::each::{Fresh, Kind, kind, on_each, poll_up_to};
 on_each!(
     bulk_updates_and_saves_lose_nothing,
     a_large_insert_is_the_same_as_saves,
+    a_large_insert_is_whole_or_not_at_all,
     an_export_survives_its_consumer,
     what_is_dropped_is_all_or_nothing,
 );
@@ -185,6 +186,32 @@ async fn a_large_insert_is_the_same_as_saves<K: Kind>() {
         events
     );
     assert_eq!(fresh.number("SELECT count(*) FROM parcel").await, 0);
+}
+
+/// Wherever in an insert of several batches there is one that cannot be inserted, it is named and
+/// nothing of the others is left.
+async fn a_large_insert_is_whole_or_not_at_all<K: Kind>() {
+    let many = K::either(20_000, 1_200);
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    with_ids(&fresh).await;
+    let long = "long ".repeat(200);
+    let parcels = store.maintenance::<Parcel>(&north());
+    let stored = Parcel::register("stored");
+    let id = domain::id(&stored);
+    parcels.insert([stored]).await.unwrap();
+    let before = fresh.state().await;
+    for place in [0, 1, many / 3, many / 2, many - 1] {
+        let mut new: Vec<Parcel> = (1..many).map(|_| Parcel::register(&long)).collect();
+        new.insert(place, all(&store).await.remove(0));
+        let error = parcels.insert(new).await.unwrap_err();
+        assert_eq!(*kind(&error), StoreErrorKind::Usage, "{place}");
+        assert!(error.to_string().contains(&id.to_string()), "{error}");
+        assert_eq!(fresh.state().await, before, "{place}");
+    }
+    let new = (0..many).map(|_| Parcel::register(&long));
+    let done = parcels.insert(new).await.unwrap();
+    assert_eq!(done.items(), many);
+    assert_dense(&fresh).await;
 }
 
 /// The consumer of an export may write what it reads, in units of work of its own.

@@ -44,6 +44,9 @@ use crate::statements::{Statements, names, quoted};
 const CHUNK: usize = 128 * 1024;
 /// How much of the events is held back while rows are sent.
 const HELD_BACK: usize = 8 * 1024 * 1024;
+/// How much of the rows that follow is encoded after each piece of events that was sent: as much as
+/// the server has work for.
+const MEANWHILE: usize = 24 * 1024;
 /// How many aggregates are one statement where COPY is not to be had, or their children are rows
 /// too.
 const ARRAY: usize = 1_000;
@@ -66,30 +69,13 @@ pub(super) async fn insert(
     if is_row_security_active(&mut session.connection, table).await? {
         return insert_by_arrays(session, statements, writes, metadata).await;
     }
-    let mut inserted = Inserted::default();
-    let mut last = None;
-    while writes.peek().is_some() {
-        let copied = copy(&mut session.connection, table, &mut writes, metadata).await?;
-        inserted.rows += copied.rows;
-        let of = (table, copied.kind());
-        let kept = keep(
-            session,
-            statements,
-            of,
-            RevisionKind::Created,
-            &copied.kept,
-            metadata,
-            not_written,
-        );
-        if !kept.await? {
-            return Err(not_kept(table));
-        }
-        last = copied.last;
-    }
-    if let Some(last) = last {
-        inserted.position = Some(position(&mut session.connection, &last).await?);
-    }
-    Ok(inserted)
+    let columns: Vec<(usize, &Column)> = written_columns(table, Operation::Insert).collect();
+    let source = Source {
+        writes,
+        columns: &columns,
+        metadata,
+    };
+    copy(session, statements, table, source).await
 }
 
 /// The server refuses COPY into a table whose policies apply to the role.
@@ -122,94 +108,179 @@ async fn insert_by_arrays(
     }
 }
 
-struct Copied {
-    rows: usize,
-    /// Those of which a revision is to be kept.
-    kept: Vec<Kept>,
-    last: Option<StagedWrite>,
+/// What is to be inserted, and how it is encoded.
+struct Source<'s, W> {
+    writes: W,
+    columns: &'s [(usize, &'s Column)],
+    metadata: &'s Metadata,
 }
 
-impl Copied {
-    fn kind(&self) -> &'static str {
-        self.last.as_ref().map_or("", |write| write.aggregate_type)
-    }
-}
-
-/// Sends rows, and encodes their events meanwhile; then sends those.
+/// Copies rows and their events in turns. While the server takes the events of one batch, the next
+/// is begun to be encoded, so that neither waits for the other.
 async fn copy<W>(
-    connection: &mut PgConnection,
+    session: &mut Session,
+    statements: &Statements,
     table: &'static Table,
-    writes: &mut W,
-    metadata: &Metadata,
-) -> Result<Copied>
+    mut source: Source<'_, W>,
+) -> Result<Inserted>
 where
     W: Iterator<Item = Result<StagedWrite>> + Send,
 {
-    let columns: Vec<(usize, &Column)> = written_columns(table, Operation::Insert).collect();
-    let into = format!(
-        "COPY {} ({}) FROM STDIN BINARY",
-        quoted(table.name()),
-        names(columns.iter().map(|(_, column)| *column))
-    );
-    let mut sent = Sent {
-        table,
-        kind: "",
-        ids: Vec::new(),
-    };
-    let mut rows = Rows::new();
-    let mut events = Rows::new();
-    let mut kept = Vec::new();
+    let mut inserted = Inserted::default();
     let mut last = None;
-    let mut copy = begin(connection, &into, &sent).await?;
-    while events.len() < HELD_BACK {
-        let encoded = writes.next().transpose().and_then(|write| {
-            let Some(write) = write else {
-                return Ok(None);
+    let mut batch = Batch::of(table);
+    loop {
+        batch
+            .copy_rows(&mut session.connection, &mut source)
+            .await?;
+        let mut next = Batch::of(table);
+        batch
+            .copy_events(&mut session.connection, &mut next, &mut source)
+            .await?;
+        let of = (table, batch.sent.kind);
+        let kept = keep(
+            session,
+            statements,
+            of,
+            RevisionKind::Created,
+            &batch.kept,
+            source.metadata,
+            not_written,
+        );
+        if !kept.await? {
+            return Err(not_kept(table));
+        }
+        inserted.rows += batch.sent.ids.len();
+        last = batch.last.or(last);
+        if batch.ends && next.sent.ids.is_empty() {
+            break;
+        }
+        batch = next;
+    }
+    if let Some(last) = last {
+        inserted.position = Some(position(&mut session.connection, &last).await?);
+    }
+    Ok(inserted)
+}
+
+/// Some rows with their events.
+struct Batch {
+    rows: Rows,
+    events: Rows,
+    sent: Sent,
+    /// Those of which a revision is to be kept.
+    kept: Vec<Kept>,
+    last: Option<StagedWrite>,
+    /// Nothing follows.
+    ends: bool,
+}
+
+impl Batch {
+    fn of(table: &'static Table) -> Self {
+        Self {
+            rows: Rows::new(),
+            events: Rows::new(),
+            sent: Sent {
+                table,
+                kind: "",
+                ids: Vec::new(),
+            },
+            kept: Vec::new(),
+            last: None,
+            ends: false,
+        }
+    }
+
+    /// Encodes until there are so many bytes of rows, or enough of events, or nothing follows.
+    fn encode<W>(&mut self, source: &mut Source<'_, W>, rows: usize) -> Result<()>
+    where
+        W: Iterator<Item = Result<StagedWrite>>,
+    {
+        while !self.is_full() && self.rows.len() < rows {
+            let Some(write) = source.writes.next().transpose()? else {
+                self.ends = true;
+                break;
             };
-            rows.begin(columns.len());
-            for (index, column) in &columns {
-                rows.value(column.column_type(), &write.row[*index])?;
+            self.rows.begin(source.columns.len());
+            for (index, column) in source.columns {
+                self.rows.value(column.column_type(), &write.row[*index])?;
             }
             for event in &write.events {
-                events.event(&write, event, metadata)?;
+                self.events.event(&write, event, source.metadata)?;
             }
-            Ok(Some(write))
-        });
-        match encoded {
-            Ok(Some(write)) => {
-                sent.kind = write.aggregate_type;
-                sent.ids.push(write.aggregate_id.clone());
-                if table.keeps_history() {
-                    kept.push(Kept::of(&write));
-                }
-                last = Some(write);
+            self.sent.kind = write.aggregate_type;
+            self.sent.ids.push(write.aggregate_id.clone());
+            if write.table.keeps_history() {
+                self.kept.push(Kept::of(&write));
             }
-            Ok(None) => break,
-            Err(cause) => {
-                let aborted = copy.abort("what follows cannot be written").await;
-                aborted.map_err(|cause| sent.error(cause))?;
-                return Err(cause);
-            }
+            self.last = Some(write);
         }
-        if rows.len() >= CHUNK {
-            copy = send(copy, rows.take(), &sent).await?;
-        }
+        Ok(())
     }
-    copy = send(copy, rows.finish(), &sent).await?;
-    copy.finish().await.map_err(|cause| sent.error(cause))?;
 
-    let into = format!("COPY cqrs_event ({}) FROM STDIN BINARY", events::COLUMNS);
-    let mut copy = begin(connection, &into, &sent).await?;
-    let events = events.finish();
-    for chunk in events.chunks(CHUNK) {
-        copy = send(copy, chunk, &sent).await?;
+    fn is_full(&self) -> bool {
+        self.ends || self.events.len() >= HELD_BACK
     }
-    copy.finish().await.map_err(|cause| sent.error(cause))?;
-    Ok(Copied {
-        rows: sent.ids.len(),
-        kept,
-        last,
-    })
+
+    /// Sends the rows, and encodes what is not yet.
+    async fn copy_rows<W>(
+        &mut self,
+        connection: &mut PgConnection,
+        source: &mut Source<'_, W>,
+    ) -> Result<()>
+    where
+        W: Iterator<Item = Result<StagedWrite>>,
+    {
+        let table = self.sent.table;
+        let into = format!(
+            "COPY {} ({}) FROM STDIN BINARY",
+            quoted(table.name()),
+            names(source.columns.iter().map(|(_, column)| *column))
+        );
+        let mut copy = begin(connection, &into, &self.sent).await?;
+        loop {
+            if let Err(cause) = self.encode(source, CHUNK) {
+                return Err(abort(copy, &self.sent, cause).await);
+            }
+            if self.is_full() {
+                break;
+            }
+            copy = send(copy, self.rows.take(), &self.sent).await?;
+        }
+        self.rows.end();
+        copy = send(copy, self.rows.take(), &self.sent).await?;
+        copy.finish()
+            .await
+            .map_err(|cause| self.sent.error(cause))?;
+        Ok(())
+    }
+
+    /// Sends the events, and encodes some of the next batch meanwhile.
+    async fn copy_events<W>(
+        &mut self,
+        connection: &mut PgConnection,
+        next: &mut Self,
+        source: &mut Source<'_, W>,
+    ) -> Result<()>
+    where
+        W: Iterator<Item = Result<StagedWrite>>,
+    {
+        let into = format!("COPY cqrs_event ({}) FROM STDIN BINARY", events::COLUMNS);
+        let mut copy = begin(connection, &into, &self.sent).await?;
+        self.events.end();
+        let events = self.events.take();
+        for chunk in events.chunks(CHUNK) {
+            copy = send(copy, chunk, &self.sent).await?;
+            let rows = next.rows.len() + MEANWHILE;
+            if let Err(cause) = next.encode(source, rows) {
+                return Err(abort(copy, &self.sent, cause).await);
+            }
+        }
+        copy.finish()
+            .await
+            .map_err(|cause| self.sent.error(cause))?;
+        Ok(())
+    }
 }
 
 /// What a COPY carried, to say what was wrong with it.
@@ -222,6 +293,14 @@ struct Sent {
 impl Sent {
     fn error(&self, cause: sqlx::Error) -> Error {
         copy_error(cause, self.table, self.kind, &self.ids)
+    }
+}
+
+/// Ends a COPY since what follows cannot be written; why.
+async fn abort(copy: PgCopyIn<&mut PgConnection>, sent: &Sent, cause: Error) -> Error {
+    match copy.abort("what follows cannot be written").await {
+        Ok(()) => cause,
+        Err(failed) => sent.error(failed),
     }
 }
 

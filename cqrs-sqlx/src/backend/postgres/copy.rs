@@ -35,10 +35,9 @@ impl Rows {
         std::mem::replace(&mut self.0, Vec::with_capacity(capacity))
     }
 
-    /// The rest, with the end.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    /// Says that nothing follows.
+    pub(super) fn end(&mut self) {
         self.0.extend_from_slice(&TRAILER.to_be_bytes());
-        self.0
     }
 
     /// Begins a row of so many fields.
