@@ -86,6 +86,12 @@ impl<T: Send + 'static> InlineProjections<T> {
         })
     }
 
+    /// Whether a projector uses this name now.
+    #[must_use]
+    pub fn is_subscribed(&self, name: &str) -> bool {
+        lock(&self.subscribed).contains_key(name)
+    }
+
     /// Those registered now.
     #[must_use]
     pub fn current(&self) -> Inline<T> {

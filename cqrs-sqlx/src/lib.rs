@@ -82,9 +82,11 @@ mod health;
 mod history;
 mod integrity;
 mod lent;
+mod listening;
 mod log;
 mod maintenance;
 mod metrics;
+mod notifier;
 mod projector;
 mod read_models;
 mod reads;
@@ -100,6 +102,7 @@ mod store;
 mod tenancy;
 mod unit_of_work;
 mod verify;
+mod waits;
 
 pub use backend::Backend;
 #[cfg(feature = "postgres")]

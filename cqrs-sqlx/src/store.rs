@@ -30,6 +30,7 @@ use crate::retention::{Removed, Retention};
 use crate::snapshots::Snapshots;
 use crate::statements::Statements;
 use crate::unit_of_work::SqlUnitOfWork;
+use crate::waits::Waits;
 
 /// A store in a database.
 ///
@@ -54,6 +55,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) watching: Watching,
     /// Where the subscriptions stand that projectors of this store run.
     pub(crate) advanced: Progress,
+    /// Who waits for subscriptions that other processes run, and for those of this one.
+    pub(crate) waits: Waits<B>,
     /// Which tables this process has changed.
     pub(crate) changes: Arc<TableChanges>,
     /// The projections that run in the transaction of each commit.
@@ -66,6 +69,7 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) interceptors: Interceptors,
     pub(crate) row_level_security: bool,
     pub(crate) wait_timeout: Duration,
+    pub(crate) wait_interval: Duration,
 }
 
 /// How a store is set up.
@@ -85,6 +89,7 @@ pub struct StoreOptions {
     pub(crate) max_connections: usize,
     pub(crate) acquire_timeout: Duration,
     pub(crate) wait_timeout: Duration,
+    pub(crate) wait_interval: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hashing: Hashing,
     pub(crate) retry: RetryPolicy,
@@ -102,6 +107,7 @@ impl Default for StoreOptions {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(30),
             wait_timeout: Duration::from_secs(30),
+            wait_interval: Duration::from_millis(1),
             clock: Arc::new(SystemClock),
             hashing: Hashing::default(),
             retry: RetryPolicy::default(),
@@ -134,6 +140,18 @@ impl StoreOptions {
     #[must_use]
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.wait_timeout = timeout;
+        self
+    }
+
+    /// How soon [`wait_for`](Store::wait_for) asks the database again where a subscription stands
+    /// that another process runs; 1 ms unless told.
+    ///
+    /// Each pause is twice as long as the one before, up to 100 ms, or to this where it is longer.
+    /// With [notifications](Self::notifications) the process that runs the subscription tells when
+    /// it is there; where that is known to work, the pauses are from 100 ms to 1 s.
+    #[must_use]
+    pub fn wait_interval(mut self, interval: Duration) -> Self {
+        self.wait_interval = interval;
         self
     }
 
@@ -200,12 +218,14 @@ impl StoreOptions {
         self
     }
 
-    /// Whether the store tells other processes that it has committed, and listens to them; it does
-    /// unless told.
+    /// Whether the store tells other processes that it has committed, and for which subscription
+    /// it waits, and listens to them; it does unless told.
     ///
     /// On Postgres that is `NOTIFY` and `LISTEN`, on one more connection of a process that commits
-    /// and on one more of a process with projectors. A commit is told of after it, never in its
-    /// transaction, at once where commits are few and every few milliseconds where they are many.
+    /// or waits, on one more of a process with projectors, and on one more of a process that
+    /// [waits](Store::wait_for) for subscriptions of others, until half a minute after. A commit is
+    /// told of after it, never in its transaction, at once where commits are few and every few
+    /// milliseconds where they are many. That a subscription has moved is told where somebody waits.
     /// Nothing relies on it: without it, and where it does not work (a connection pooler in
     /// transaction mode), the projectors of other processes find events by polling. On SQLite
     /// there is no such thing, and they always do.
@@ -325,9 +345,10 @@ impl<B: Backend> SqlStore<B> {
                 readers,
                 statements: Statements::default(),
                 coalescer: coalescer.map(|(flushers, most)| Coalescer::new(flushers, most)),
-                committed: Commits::new(notifier),
+                committed: Commits::new(notifier.clone()),
                 watching: Watching::default(),
                 advanced: Progress::default(),
+                waits: Waits::new(notifier),
                 changes: Arc::default(),
                 inline: InlineProjections::default(),
                 snapshots: Snapshots::default(),
@@ -337,6 +358,7 @@ impl<B: Backend> SqlStore<B> {
                 interceptors: options.interceptors,
                 row_level_security: options.row_level_security,
                 wait_timeout: options.wait_timeout,
+                wait_interval: options.wait_interval,
             }),
         }
     }
@@ -621,6 +643,7 @@ impl<B: Backend> SqlStore<B> {
         self.shared.writers.close();
         self.shared.readers.close();
         self.shared.committed.close();
+        self.shared.waits.close();
         if let Some(coalescer) = &self.shared.coalescer {
             coalescer.close();
         }

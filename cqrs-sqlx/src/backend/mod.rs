@@ -82,6 +82,33 @@ pub(crate) struct Process {
     pub(crate) started: String,
 }
 
+/// What processes tell each other about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topic {
+    /// Events were committed.
+    Committed,
+    /// Somebody waits for a subscription.
+    Awaited,
+    /// A subscription is where somebody waits for it, or halted.
+    Arrived,
+}
+
+/// Something that a process tells the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) topic: Topic,
+    pub(crate) content: String,
+}
+
+/// Something that was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) topic: Topic,
+    pub(crate) content: String,
+    /// The process of the server that told it.
+    pub(crate) teller: Option<i32>,
+}
+
 /// How the SQL that is shared by all databases differs in its words.
 #[derive(Debug)]
 pub(crate) struct Dialect {
@@ -452,16 +479,17 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<Vec<HorizonHolder>>> + Send;
 
-    /// Tells who [listens](Self::listen) in other processes that events were committed. Not within
-    /// a transaction.
-    fn notify(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+    /// Tells who [listens](Self::listen) in other processes. Not within a transaction.
+    fn notify(
+        connection: &mut Self::Connection,
+        messages: &[Message],
+    ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Begins to listen, on a connection of its own.
-    fn listen(&self) -> impl Future<Output = Result<Self::Listener>> + Send;
+    /// Begins to listen to what is told about these topics, on a connection of its own.
+    fn listen(&self, topics: &[Topic]) -> impl Future<Output = Result<Self::Listener>> + Send;
 
-    /// Waits until there is something to hear, or something may have been missed; the process of
-    /// the server that told of it, where one did.
-    fn heard(listener: &mut Self::Listener) -> impl Future<Output = Result<Option<i32>>> + Send;
+    /// Waits until there is something to hear; `None` where something may have been missed.
+    fn heard(listener: &mut Self::Listener) -> impl Future<Output = Result<Option<Heard>>> + Send;
 
     /// Loads read rows from a table with the columns of theirs. See
     /// [`cqrs_core::ProjectionTransaction::load`].

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::pace::{Backoff, Pace, Polling};
 use super::queries;
-use crate::backend::{Backend, Horizon};
+use crate::backend::{Backend, Horizon, Topic};
+use crate::listening::{Ear, listen};
 use crate::metrics::{self, WakeUp};
 use crate::reads::is_unavailable;
 use crate::store::Shared;
@@ -23,9 +24,6 @@ const SHORTEST_GAP: Duration = Duration::from_millis(1);
 /// The pauses while writers that are under way end.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// The pauses before it listens again, after it could not.
-const FIRST_DEAF: Duration = Duration::from_millis(100);
-const LONGEST_DEAF: Duration = Duration::from_secs(30);
 
 /// The horizon task of a store, while anyone follows it.
 #[derive(Default)]
@@ -66,7 +64,7 @@ pub(super) fn follow<B: Backend>(shared: &Arc<Shared<B>>, polling: Polling) -> F
     let task = running.unwrap_or_else(|| {
         let (tell, horizon) = watch::channel(Position::START);
         let (polls, polling) = watch::channel(polling);
-        tokio::spawn(listen(Arc::clone(shared), polls.subscribe()));
+        tokio::spawn(hear_others(Arc::clone(shared), polls.subscribe()));
         let task = Arc::new(Task {
             horizon,
             polling: polls,
@@ -132,36 +130,24 @@ async fn look_again_and_again<B: Backend>(
     }
 }
 
-/// Listens to the commits of other processes until nobody follows.
-async fn listen<B: Backend>(shared: Arc<Shared<B>>, mut followed: watch::Receiver<Polling>) {
+/// Listens to other processes until nobody follows: to their commits, and for what they wait.
+async fn hear_others<B: Backend>(shared: Arc<Shared<B>>, mut followed: watch::Receiver<Polling>) {
     if !shared.committed.reach_others() {
         return;
     }
     let gone = async { while followed.changed().await.is_ok() {} };
-    select(pin!(gone), pin!(listen_again_and_again(&shared))).await;
-}
-
-async fn listen_again_and_again<B: Backend>(shared: &Shared<B>) {
-    let mut deaf = Backoff::new(FIRST_DEAF, LONGEST_DEAF);
-    loop {
-        let error = match shared.backend.listen().await {
-            Ok(mut listener) => {
-                deaf.reset();
-                // Nobody was heard until now.
-                shared.committed.heard(None);
-                loop {
-                    match B::heard(&mut listener).await {
-                        Ok(teller) => shared.committed.heard(teller),
-                        Err(error) => break error,
-                    }
-                }
-            }
-            Err(error) => error,
-        };
-        let pause = deaf.next();
-        tracing::warn!(%error, ?pause, "commits of other processes are found by polling alone");
-        tokio::time::sleep(pause).await;
-    }
+    let topics = [Topic::Committed, Topic::Awaited];
+    let listen = listen(&shared.backend, &topics, |ear| match ear {
+        // Nobody was heard until now.
+        Ear::Opened => shared.committed.heard(None),
+        Ear::Heard(heard) if heard.topic == Topic::Awaited => {
+            let known = |name: &str| shared.advanced.known(name);
+            shared.waits.asked(&heard.content, known);
+        }
+        Ear::Heard(heard) => shared.committed.heard(heard.teller),
+        Ear::Closed => {}
+    });
+    select(pin!(gone), pin!(listen)).await;
 }
 
 /// Looks until the horizon includes everything that was committed by now. `None`: writers that were

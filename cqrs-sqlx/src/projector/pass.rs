@@ -358,6 +358,7 @@ impl<B: Backend> Worker<B> {
     pub(super) fn tell(&self, position: Position, halted: bool) {
         let known = Known { position, halted };
         self.shared.advanced.record(self.name(), known);
+        self.shared.waits.moved(self.name(), known);
     }
 
     /// Applies a claimed page.
@@ -533,5 +534,6 @@ impl<B: Backend> Worker<B> {
 impl<B: Backend> Drop for Worker<B> {
     fn drop(&mut self) {
         self.shared.advanced.forget(&self.name);
+        self.shared.waits.forget(&self.name);
     }
 }

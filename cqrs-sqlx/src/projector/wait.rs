@@ -6,14 +6,10 @@ use std::time::Duration;
 use cqrs_core::{Error, Position, Result, StoreErrorKind};
 
 use super::checkpoint;
-use super::pace::Backoff;
 use crate::backend::Backend;
 use crate::store::Shared;
+use crate::waits::Waiter;
 
-/// The pauses between questions about a subscription that another process runs: that is told of a
-/// commit within a millisecond, and takes another for the page.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How often to ask about one that this process runs, and which will be heard of without asking.
 const KNOWN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -38,7 +34,7 @@ async fn reached<B: Backend>(
     seen: &mut Option<Position>,
 ) -> Result<()> {
     let mut progress = shared.advanced.subscribe();
-    let mut pause = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut elsewhere = None;
     // Where this process runs the subscription and it is not there yet, the first question would
     // be in vain.
     let mut ask = progress
@@ -52,6 +48,7 @@ async fn reached<B: Backend>(
                 .ok_or_else(|| Error::unknown_subscription(name))?;
             *seen = Some(checkpoint.position);
             if checkpoint.position >= position {
+                elsewhere.iter().for_each(Waiter::arrived);
                 return Ok(());
             }
             if checkpoint.halted {
@@ -76,7 +73,11 @@ async fn reached<B: Backend>(
                 }
             }
             // Not known here, or what is known is not what the database says.
-            _ => tokio::time::sleep(pause.next()).await,
+            _ => {
+                let elsewhere =
+                    elsewhere.get_or_insert_with(|| Waiter::begin(shared, name, position));
+                elsewhere.turn().await;
+            }
         }
         ask = true;
     }

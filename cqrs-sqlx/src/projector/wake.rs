@@ -86,6 +86,11 @@ impl Progress {
         });
     }
 
+    /// What is known of a subscription; `None` where this process does not run it.
+    pub(crate) fn known(&self, name: &str) -> Option<Known> {
+        self.known.borrow().get(name).copied()
+    }
+
     /// Begins to listen.
     pub(crate) fn subscribe(&self) -> watch::Receiver<HashMap<String, Known>> {
         self.known.subscribe()

@@ -37,8 +37,8 @@ use self::row::PgSource;
 use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
-    Advance, Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof,
-    Returned, RowVersion, RowWrites, Written, transaction, url,
+    Advance, Backed, Backend, Committed, Dialect, Heard, Horizon, Mark, Message, Parameter,
+    Process, Proof, Returned, RowVersion, RowWrites, Topic, Written, transaction, url,
 };
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
@@ -424,19 +424,19 @@ impl Backed for Postgres {
             .map_err(|cause| error(cause, "looking for who holds the horizon of the log"))
     }
 
-    async fn notify(session: &mut Session) -> Result<()> {
-        notify::tell(&mut session.connection)
+    async fn notify(session: &mut Session, messages: &[Message]) -> Result<()> {
+        notify::tell(&mut session.connection, messages)
             .await
-            .map_err(|cause| error(cause, "telling other processes of a commit"))
+            .map_err(|cause| error(cause, "telling other processes"))
     }
 
-    async fn listen(&self) -> Result<notify::Listener> {
-        notify::Listener::open(&self.options)
+    async fn listen(&self, topics: &[Topic]) -> Result<notify::Listener> {
+        notify::Listener::open(&self.options, topics)
             .await
             .map_err(|cause| error(cause, "listening to other processes"))
     }
 
-    async fn heard(listener: &mut notify::Listener) -> Result<Option<i32>> {
+    async fn heard(listener: &mut notify::Listener) -> Result<Option<Heard>> {
         listener
             .hear()
             .await

@@ -1,20 +1,43 @@
-//! Telling other processes of commits, and hearing of theirs.
+//! Telling other processes, and hearing what they tell.
 //!
 //! `NOTIFY` takes a lock of the whole server until its transaction has committed: in the
 //! transactions of writers it would have them commit one after the other. So it is sent after
-//! them, alone. It tells nothing but that there is something to look for.
+//! them, alone.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
 
-const CHANNEL: &str = "cqrs_committed";
+use crate::backend::{Heard, Message, Topic};
+
+/// Every topic has a channel.
+const CHANNELS: [(Topic, &str); 3] = [
+    (Topic::Committed, "cqrs_committed"),
+    (Topic::Awaited, "cqrs_awaited"),
+    (Topic::Arrived, "cqrs_arrived"),
+];
+
+fn channel(topic: Topic) -> &'static str {
+    CHANNELS
+        .iter()
+        .find(|(other, _)| *other == topic)
+        .map_or("", |(_, channel)| channel)
+}
 
 /// Tells who listens. A notification is not worth waiting for the disk.
-pub(super) async fn tell(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')")
-        .bind(CHANNEL)
-        .execute(connection)
-        .await
-        .map(drop)
+pub(super) async fn tell(
+    connection: &mut PgConnection,
+    messages: &[Message],
+) -> Result<(), sqlx::Error> {
+    let channels: Vec<_> = messages.iter().map(|told| channel(told.topic)).collect();
+    let contents: Vec<_> = messages.iter().map(|told| &*told.content).collect();
+    sqlx::query(
+        "SELECT set_config('synchronous_commit', 'off', true), pg_notify(channel, content) \
+         FROM unnest($1::text[], $2::text[]) AS told (channel, content)",
+    )
+    .bind(channels)
+    .bind(contents)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// A connection that listens.
@@ -22,20 +45,33 @@ pub(super) async fn tell(connection: &mut PgConnection) -> Result<(), sqlx::Erro
 pub(crate) struct Listener(PgListener);
 
 impl Listener {
-    pub(super) async fn open(options: &PgConnectOptions) -> Result<Self, sqlx::Error> {
+    pub(super) async fn open(
+        options: &PgConnectOptions,
+        topics: &[Topic],
+    ) -> Result<Self, sqlx::Error> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
             .connect_lazy_with(options.clone());
         let mut listener = PgListener::connect_with(&pool).await?;
-        listener.listen(CHANNEL).await?;
+        let channels = topics.iter().map(|&topic| channel(topic));
+        listener.listen_all(channels).await?;
         Ok(Self(listener))
     }
 
-    /// The process that told; `None` where the connection was lost, and is there again.
-    pub(super) async fn hear(&mut self) -> Result<Option<i32>, sqlx::Error> {
-        let heard = self.0.try_recv().await?;
-        Ok(heard.and_then(|heard| i32::try_from(heard.process_id()).ok()))
+    /// What is told; `None` where the connection was lost, and is there again.
+    pub(super) async fn hear(&mut self) -> Result<Option<Heard>, sqlx::Error> {
+        let Some(heard) = self.0.try_recv().await? else {
+            return Ok(None);
+        };
+        let topic = CHANNELS
+            .iter()
+            .find(|(_, channel)| *channel == heard.channel());
+        Ok(topic.map(|&(topic, _)| Heard {
+            topic,
+            content: heard.payload().to_owned(),
+            teller: i32::try_from(heard.process_id()).ok(),
+        }))
     }
 }

@@ -35,8 +35,8 @@ use self::row::SqliteSource;
 use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
-    Advance, Backed, Backend, Committed, Dialect, Horizon, Mark, Parameter, Process, Proof,
-    Returned, RowVersion, RowWrites, Written, transaction, url,
+    Advance, Backed, Backend, Committed, Dialect, Heard, Horizon, Mark, Message, Parameter,
+    Process, Proof, Returned, RowVersion, RowWrites, Topic, Written, transaction, url,
 };
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
@@ -355,16 +355,16 @@ impl Backed for Sqlite {
     }
 
     /// There is nobody to tell.
-    async fn notify(_: &mut SqliteConnection) -> Result<()> {
+    async fn notify(_: &mut SqliteConnection, _: &[Message]) -> Result<()> {
         Ok(())
     }
 
-    async fn listen(&self) -> Result<()> {
+    async fn listen(&self, _: &[Topic]) -> Result<()> {
         Ok(())
     }
 
     /// Nobody ever tells.
-    async fn heard((): &mut ()) -> Result<Option<i32>> {
+    async fn heard((): &mut ()) -> Result<Option<Heard>> {
         std::future::pending().await
     }
 

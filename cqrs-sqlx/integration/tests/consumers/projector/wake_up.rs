@@ -10,7 +10,7 @@ use cqrs_integration::wire::{Counts, WireProxy};
 use cqrs_sqlx::{Backend, PgStore, ProjectorHandle, SqlStore, SqliteStore, StoreOptions};
 use sqlx::{Connection as _, PgConnection};
 
-use super::support::{Recorder, applied, receipt, with_tables};
+use super::support::{Recorder, applied, failure, receipt, with_tables};
 
 /// Longer than any test runs.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -49,6 +49,20 @@ async fn passes(from: &PgStore, to: &PgStore) -> CommitReceipt {
     receipt
 }
 
+/// Asks once where a subscription stands, and never again unless it is told something.
+async fn patient(url: &str) -> PgStore {
+    stores::postgres_that_tells(url, options().wait_interval(NEVER)).await
+}
+
+/// A process that runs a projector, and hears what others tell. It finds nothing by polling.
+async fn projecting(database: &TestDatabase) -> (PgStore, ProjectorHandle, PgConnection) {
+    let store = telling(database.url()).await;
+    let mut observer = PgConnection::connect(database.url()).await.unwrap();
+    let projector = project(&store, "recorder", NEVER).await;
+    until_listening(&mut observer, 1).await;
+    (store, projector, observer)
+}
+
 /// Ends the sessions whose last statement has this in it, and returns how many there were.
 async fn terminate(observer: &mut PgConnection, statement: &str) -> i64 {
     sqlx::query_scalar(
@@ -62,11 +76,32 @@ async fn terminate(observer: &mut PgConnection, statement: &str) -> i64 {
     .unwrap()
 }
 
+/// As [`terminate`], of one that is there, or soon will be.
+async fn terminate_one(observer: &mut PgConnection, statement: &str) {
+    while terminate(observer, statement).await == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until so many sessions listen.
+async fn until_listening(observer: &mut PgConnection, sessions: i64) {
+    while listeners(observer).await != sessions {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Has a process wait until it listens, as it does from the first wait on that is not over at once.
+async fn until_it_waits(observer: &mut PgConnection, waits: &PgStore) {
+    while listeners(observer).await < 2 {
+        passes(waits, waits).await;
+    }
+}
+
 /// How many sessions listen.
 async fn listeners(observer: &mut PgConnection) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND query LIKE 'LISTEN%'",
+         WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'",
     )
     .fetch_one(observer)
     .await
@@ -92,14 +127,10 @@ async fn sessions_that_listen_or_tell_may_be_killed() {
     let _projector = project(&other, "recorder", NEVER).await;
     passes(&one, &other).await;
     for _ in 0..5 {
-        assert_eq!(terminate(&mut observer, "LISTEN").await, 1);
+        terminate_one(&mut observer, "LISTEN").await;
         passes(&one, &other).await;
-        assert_eq!(terminate(&mut observer, "pg_notify").await, 1);
+        terminate_one(&mut observer, "pg_notify").await;
         passes(&one, &other).await;
-        // It is there before the next round kills it.
-        while listeners(&mut observer).await == 0 {
-            tokio::task::yield_now().await;
-        }
     }
     assert_eq!(applied(&other).await.len(), 11);
 }
@@ -164,9 +195,15 @@ async fn many_commits_are_told_of_together() {
     for writer in writers {
         writer.await.unwrap();
     }
-    let sent = proxy.statements_since(&Counts::default());
-    let told = sent.iter().filter(|sql| sql.contains("pg_notify")).count();
-    assert!((1..=200).contains(&told), "{told} for 400 commits");
+    let told = || {
+        let sent = proxy.statements_since(&Counts::default());
+        sent.iter().filter(|sql| sql.contains("pg_notify")).count()
+    };
+    while told() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let told = told();
+    assert!(told <= 200, "{told} for 400 commits");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,10 +217,7 @@ async fn the_projectors_of_a_store_listen_together_until_the_last_has_gone() {
     for name in ["first", "second"] {
         store.wait_for(&seen, name).await.unwrap();
     }
-    while listeners(&mut observer).await == 0 {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(listeners(&mut observer).await, 1);
+    until_listening(&mut observer, 1).await;
 
     first.stop(NEVER).await;
     let seen = receipt(&store, 0).await;
@@ -191,9 +225,7 @@ async fn the_projectors_of_a_store_listen_together_until_the_last_has_gone() {
     assert_eq!(listeners(&mut observer).await, 1);
 
     second.stop(NEVER).await;
-    while listeners(&mut observer).await > 0 {
-        tokio::task::yield_now().await;
-    }
+    until_listening(&mut observer, 0).await;
     let again = project(&store, "first", NEVER).await;
     store.wait_for(&seen, "first").await.unwrap();
     assert_eq!(again.stop(NEVER).await, cqrs_sqlx::Stopped::Drained);
@@ -223,4 +255,131 @@ async fn processes_on_one_file_find_each_others_commits() {
         let receipt = receipt(&one, 0).await;
         other.wait_for(&receipt, "recorder").await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_in_another_process_is_told() {
+    let database = database().await;
+    let (projects, _projector, _) = projecting(&database).await;
+    let waits = patient(database.url()).await;
+    for _ in 0..20 {
+        passes(&waits, &waits).await;
+    }
+    assert_eq!(applied(&projects).await.len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_wait_in_other_processes_are_told() {
+    let database = database().await;
+    let (projects, _projector, _) = projecting(&database).await;
+    let others = [patient(database.url()).await, patient(database.url()).await];
+    let waiting: Vec<_> = (0..20)
+        .map(|number| {
+            let other = others[number % 2].clone();
+            tokio::spawn(async move {
+                for _ in 0..5 {
+                    passes(&other, &other).await;
+                }
+            })
+        })
+        .collect();
+    for waiting in waiting {
+        waiting.await.unwrap();
+    }
+    assert_eq!(applied(&projects).await.len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_what_halts_in_another_process_is_told() {
+    let database = database().await;
+    let (waits, projects) = (patient(database.url()).await, telling(database.url()).await);
+    let (recorder, gate) = Recorder::new("recorder")
+        .with_fault(|_| Err(cqrs_core::Error::other("poison")))
+        .with_gate();
+    let projector = projects.projector().projection(recorder).retry_delays([]);
+    let _projector = projector.start().await.unwrap();
+    let mut observer = PgConnection::connect(database.url()).await.unwrap();
+    until_listening(&mut observer, 1).await;
+    let receipt = receipt(&waits, 0).await;
+    let waiting = {
+        let waits = waits.clone();
+        tokio::spawn(async move { waits.wait_for(&receipt, "recorder").await })
+    };
+    gate.arrived.acquire().await.unwrap().forget();
+    gate.open.add_permits(10);
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(failure(&error).error.contains("poison"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_session_of_who_waits_may_be_killed() {
+    let database = database().await;
+    let (projects, _projector, mut observer) = projecting(&database).await;
+    let waits = patient(database.url()).await;
+    until_it_waits(&mut observer, &waits).await;
+    let before = applied(&projects).await.len();
+    for _ in 0..5 {
+        terminate_one(&mut observer, "cqrs_arrived").await;
+        passes(&waits, &waits).await;
+    }
+    assert_eq!(applied(&projects).await.len(), before + 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_and_hears_nothing_any_more_asks() {
+    let database = database().await;
+    let proxy = WireProxy::start(database.url()).await;
+    let (_projects, _projector, mut observer) = projecting(&database).await;
+    let waits = telling(proxy.url()).await;
+    until_it_waits(&mut observer, &waits).await;
+    proxy.refuse("cqrs_arrived");
+    terminate_one(&mut observer, "cqrs_arrived").await;
+    for _ in 0..5 {
+        passes(&waits, &waits).await;
+    }
+    until_listening(&mut observer, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_behind_a_pooler_asks() {
+    let database = database().await;
+    let proxy = WireProxy::start(database.url()).await;
+    proxy.swallow_notifications();
+    let (_projects, _projector, _) = projecting(&database).await;
+    let waits = telling(proxy.url()).await;
+    while proxy.swallowed() < 3 {
+        passes(&waits, &waits).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_projector_that_nobody_waits_for_tells_nothing() {
+    let database = database().await;
+    let proxy = WireProxy::start(database.url()).await;
+    let (other, projects) = (telling(database.url()).await, telling(proxy.url()).await);
+    let _projector = project(&projects, "recorder", NEVER).await;
+    let mut observer = PgConnection::connect(database.url()).await.unwrap();
+    until_listening(&mut observer, 1).await;
+    let told = || {
+        let sent = proxy.statements_since(&Counts::default());
+        sent.iter().filter(|sql| sql.contains("pg_notify")).count()
+    };
+    for _ in 0..20 {
+        passes(&other, &projects).await;
+    }
+    assert_eq!(told(), 0);
+    let waits = patient(database.url()).await;
+    while told() == 0 {
+        passes(&waits, &waits).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_closed_listens_no_more() {
+    let database = database().await;
+    let (_projects, _projector, mut observer) = projecting(&database).await;
+    let waits = patient(database.url()).await;
+    until_it_waits(&mut observer, &waits).await;
+    waits.close();
+    until_listening(&mut observer, 1).await;
 }
