@@ -4,6 +4,8 @@
 //! Commits arrive at a fixed rate, whatever the earlier ones do. The time runs from the answer of
 //! the commit until `wait_for` returns in the store that runs the projector: the store that
 //! commits (`here`), another one that hears of it (`told`), or another one that polls (`polls`).
+//! Or it returns in the store that commits, while another runs the projector (`waits`), also
+//! without notifications (`asks`).
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -32,7 +34,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5)]
     seconds: u32,
     /// Where the projector is.
-    #[arg(long, value_delimiter = ',', default_values = ["here", "told", "polls"])]
+    #[arg(long, value_delimiter = ',', default_values = ["here", "told", "polls", "waits", "asks"])]
     sides: Vec<Side>,
     /// Writers whose commits are counted with and without notifications; 0 leaves that out.
     #[arg(long, default_value_t = 32)]
@@ -48,6 +50,8 @@ enum Side {
     Here,
     Told,
     Polls,
+    Waits,
+    Asks,
 }
 
 impl fmt::Display for Side {
@@ -56,6 +60,8 @@ impl fmt::Display for Side {
             Self::Here => "here",
             Self::Told => "told",
             Self::Polls => "polls",
+            Self::Waits => "waits",
+            Self::Asks => "asks",
         })
     }
 }
@@ -160,10 +166,15 @@ async fn visible(
     rate: u32,
     seconds: u32,
 ) -> Result<Vec<Duration>> {
-    let writer = open(database, side == Side::Told).await?;
+    let is_told = matches!(side, Side::Told | Side::Waits);
+    let writer = open(database, is_told).await?;
     let reader = match side {
         Side::Here => writer.clone(),
-        Side::Told | Side::Polls => open(database, side == Side::Told).await?,
+        _ => open(database, is_told).await?,
+    };
+    let waiter = match side {
+        Side::Waits | Side::Asks => &writer,
+        _ => &reader,
     };
     let projector = reader.projector().rows(OrderRows);
     projector.run_until_idle().await?;
@@ -173,13 +184,13 @@ async fn visible(
     for number in 0..rate * seconds {
         let at = begun + Duration::from_secs(1) * number / rate;
         tokio::time::sleep_until(at.into()).await;
-        let (writer, reader, context) = (writer.clone(), reader.clone(), context()?);
+        let (writer, waiter, context) = (writer.clone(), waiter.clone(), context()?);
         commits.spawn(async move {
             let mut uow = writer.unit_of_work(&context);
             uow.save(order())?;
             let receipt = uow.commit().await?;
             let committed = Instant::now();
-            reader.wait_for(&receipt, OrderRows::NAME).await?;
+            waiter.wait_for(&receipt, OrderRows::NAME).await?;
             Ok::<_, cqrs_core::Error>(committed.elapsed())
         });
     }
