@@ -74,6 +74,8 @@ async fn insert<B: Backend, T>(
         // Another process was faster.
         return Ok(());
     }
+    // So that what a batch under way removes is known.
+    retention::hold::<B>(connection).await?;
     if let Some(gap) = retention::gap::<B>(connection, subscription.filter(), start).await? {
         tracing::warn!(
             subscription = subscription.name(),

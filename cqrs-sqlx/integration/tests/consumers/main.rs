@@ -15,3 +15,4 @@ mod processes;
 mod projector;
 mod retention;
 mod statement_count;
+mod warnings;

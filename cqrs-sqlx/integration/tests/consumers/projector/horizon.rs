@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
 use cqrs_core::{Error, StartAt, Store, StoreErrorKind, Subscription};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
 use cqrs_sqlx::{HealthLimits, PgStore, Problem, ProjectorHandle, StoreOptions};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
+
+use crate::warnings;
 
 use super::support::{self, INSERT, Recorder, applied, commit, receipt};
 
@@ -323,23 +326,51 @@ async fn running_until_idle_waits_for_writers_in_flight() {
     assert_eq!(other.pages().concat(), [fixture.first, early, late]);
 }
 
-/// A subscription that begins now waits for who writes to the log, and that is known by name.
+/// A subscription that begins now, or at a time, waits for who writes to the log, and says who that
+/// is.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_holds_up_a_beginning_is_named() {
+    warnings::remember();
     let database = TestDatabase::create().await;
     let store = support::with_tables(stores::postgres(database.url()).await).await;
-    let mut holder = PgConnection::connect(database.url()).await.unwrap();
-    let mut transaction = holder.begin().await.unwrap();
-    insert(&mut transaction).await;
-    let recorder = || Subscription::new(Recorder::new("late")).start_at(StartAt::Now);
-    let projector = store.projector().subscribe(recorder());
-    let beginning = tokio::spawn(async move { projector.run_until_idle().await });
-    let limits = HealthLimits::default().held(Duration::ZERO);
-    let health = store.health(&limits).await.unwrap();
-    let [Problem::HorizonHeld(found)] = &health.problems[..] else {
-        panic!("{:?}", health.problems);
-    };
-    assert!(found.pid.is_some(), "{found}");
-    transaction.commit().await.unwrap();
-    assert_eq!(beginning.await.unwrap().unwrap(), 0, "it begins behind it");
+    let first = commit(&store, 0).await;
+    let starts = [
+        ("begins_now", StartAt::Now, 0),
+        ("begins_at_a_time", StartAt::Time(DateTime::UNIX_EPOCH), 4),
+    ];
+    let mut last = first.0;
+    for (name, start, before) in starts {
+        let mut holder = PgConnection::connect(database.url()).await.unwrap();
+        let importing = "SET application_name = 'import'";
+        sqlx::query(importing).execute(&mut holder).await.unwrap();
+        let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+            .fetch_one(&mut holder)
+            .await
+            .unwrap();
+        let mut transaction = holder.begin().await.unwrap();
+        last = last.max(insert(&mut transaction).await);
+        let recorder = Recorder::new(name);
+        let subscription = Subscription::new(recorder.clone()).start_at(start);
+        let projector = store.projector().subscribe(subscription);
+        let beginning = tokio::spawn(async move { projector.run_until_idle().await });
+        let session = format!("session {pid} of \"import\"");
+        let named = warnings::until(&[name, &session]).await;
+        assert!(
+            named[0].contains("the subscription begins when a transaction has ended"),
+            "{named:?}"
+        );
+        let limits = HealthLimits::default().held(Duration::ZERO);
+        let health = store.health(&limits).await.unwrap();
+        let is_held = |problem: &Problem| matches!(problem, Problem::HorizonHeld(_));
+        assert!(health.problems.iter().any(is_held), "{health:?}");
+        assert!(!beginning.is_finished());
+        transaction.commit().await.unwrap();
+        assert_eq!(beginning.await.unwrap().unwrap(), before);
+        assert_eq!(warnings::until(&[name, &session]).await.len(), 1, "once");
+        last = last.max(commit(&store, 0).await.0);
+        let after = Subscription::new(recorder.clone()).start_at(start);
+        let projector = store.projector().subscribe(after);
+        assert_eq!(projector.run_until_idle().await.unwrap(), 1);
+        assert_eq!(recorder.pages().concat().last(), Some(&last));
+    }
 }
