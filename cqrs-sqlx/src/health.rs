@@ -54,7 +54,8 @@ impl HealthLimits {
         self
     }
 
-    /// How many events of a subscription may be parked.
+    /// How many events of a subscription may be parked, and how many commands of a process manager
+    /// put aside.
     #[must_use]
     pub fn parked(mut self, events: u64) -> Self {
         self.parked = events;
@@ -98,6 +99,15 @@ pub enum Problem {
         /// Since when the oldest of them is.
         oldest: Option<DateTime<Utc>>,
     },
+    /// Commands of a process manager are put aside.
+    ParkedCommands {
+        /// The manager.
+        process: String,
+        /// How many.
+        commands: u64,
+        /// Since when the oldest of them is.
+        oldest: Option<DateTime<Utc>>,
+    },
     /// A transaction holds up every consumer.
     HorizonHeld(HorizonHolder),
 }
@@ -133,6 +143,13 @@ impl Health {
                     oldest: status.oldest_parked,
                 });
             }
+            if status.parked_commands > limits.parked {
+                problems.push(Problem::ParkedCommands {
+                    process: status.name.clone(),
+                    commands: status.parked_commands,
+                    oldest: status.oldest_parked_command,
+                });
+            }
         }
         let held = holders.iter().filter(|holder| holder.age > limits.held);
         problems.extend(held.cloned().map(Problem::HorizonHeld));
@@ -166,13 +183,28 @@ impl fmt::Display for Problem {
                     f,
                     "subscription {subscription:?} has {events} parked events"
                 )?;
-                match oldest {
-                    Some(oldest) => write!(f, ", the oldest since {oldest}"),
-                    None => Ok(()),
-                }
+                write_oldest(f, *oldest)
+            }
+            Self::ParkedCommands {
+                process,
+                commands,
+                oldest,
+            } => {
+                write!(
+                    f,
+                    "process manager {process:?} has put {commands} commands aside"
+                )?;
+                write_oldest(f, *oldest)
             }
             Self::HorizonHeld(holder) => holder.fmt(f),
         }
+    }
+}
+
+fn write_oldest(f: &mut fmt::Formatter<'_>, oldest: Option<DateTime<Utc>>) -> fmt::Result {
+    match oldest {
+        Some(oldest) => write!(f, ", the oldest since {oldest}"),
+        None => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@ mod names {
     pub(super) const LAG: &str = "cqrs_lag_events";
     pub(super) const LAG_TIME: &str = "cqrs_lag_seconds";
     pub(super) const PARKED: &str = "cqrs_parked_events";
+    pub(super) const PARKED_COMMANDS: &str = "cqrs_parked_commands";
     pub(super) const HORIZON: &str = "cqrs_horizon_position";
     pub(super) const HELD: &str = "cqrs_horizon_held_seconds";
     pub(super) const WAKE_UPS: &str = "cqrs_wake_ups_total";
@@ -83,6 +84,7 @@ pub(crate) fn health(subscriptions: &[SubscriptionStatus], holders: &[HorizonHol
             gauge(names::LAG).set(status.lag as f64);
             gauge(names::LAG_TIME).set(status.lag_time.as_secs_f64());
             gauge(names::PARKED).set(status.parked as f64);
+            gauge(names::PARKED_COMMANDS).set(status.parked_commands as f64);
         }
         let held = holders
             .first()

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Value};
+use cqrs_core::process::DEADLINE_PASSED;
 use cqrs_core::{
     Envelope, Error, EventBus, EventFilter, Position, RawPayload, RequestContext, Result,
     StoreErrorKind,
@@ -33,7 +34,8 @@ const SHORTEST_AGE: Duration = Duration::from_secs(60 * 60);
 /// Whatever the policy says, these stay: events that a subscription has not passed, also one that
 /// is halted or paused; events that are parked; those of event-sourced aggregates, since they are
 /// what the aggregates are made of; and, unless
-/// [told](Self::forget_first_events), the first event of each aggregate.
+/// [told](Self::forget_first_events), the first event of each aggregate. Events of deadlines that have
+/// passed go: a process manager needs them once.
 ///
 /// What has left is gone for whoever starts at the beginning of the log: a new subscription, which
 /// begins with a warning, and a live projection; a reset or a rebuild that would miss it is
@@ -252,14 +254,16 @@ fn goes<B: Backend>(
 ) -> String {
     // What is parked is still to be replayed.
     let parked = "SELECT position FROM cqrs_dead_letter WHERE status = 'parked'";
+    // A stream of one event, whose id is used once and which nobody loads.
+    let is_deadline = format!("event_type = '{DEADLINE_PASSED}'");
     let mut conditions = vec![
         format!("position NOT IN ({parked})"),
-        "NOT sourced".to_owned(),
+        format!("(NOT sourced OR {is_deadline})"),
         // A chain must not have gaps.
         format!("length(content_hash) < {LINKED_HASH}"),
     ];
     if retention.first_events == FirstEvents::Keep {
-        conditions.push("aggregate_version > 1".to_owned());
+        conditions.push(format!("(aggregate_version > 1 OR {is_deadline})"));
     }
     if !retention.kept.is_empty() {
         let kept = retention.kept.iter().cloned().map(Value::Text).collect();

@@ -10,7 +10,9 @@ mod tasks;
 pub use self::manager::{Instance, Next, ProcessManager};
 pub use self::rows::{ProcessInstance, ProcessRow, ProcessTask, SetDeadline, TaskState};
 pub use self::subscription::ProcessSubscription;
-pub use self::tasks::{ProcessStore, TaskFailure, Tried, record_failure, try_task};
+pub use self::tasks::{
+    DEADLINE_PASSED, ProcessStore, TaskFailure, Tried, record_failure, try_task,
+};
 
 pub(crate) use self::handler::Handling;
 pub(crate) use self::rows::scope_text;

@@ -154,6 +154,9 @@ impl<U: UnitOfWork, P: ProcessManager> Attempt<U> for TaskAttempt<'_, P> {
     }
 }
 
+/// The type of the event that a deadline has passed, in the log.
+pub const DEADLINE_PASSED: &str = "cqrs.deadline_passed";
+
 /// The event that a deadline has passed: the first and only one of a stream of its own.
 fn passing<P: ProcessManager>(
     task: &ProcessTask,
@@ -187,7 +190,7 @@ fn passing<P: ProcessManager>(
         events: vec![NewEvent {
             event_id: Uuid::now_v7(),
             aggregate_version: 1,
-            event_type: "cqrs.deadline_passed",
+            event_type: DEADLINE_PASSED,
             schema_version: 1,
             content_hash: ContentHash::of(&payload),
             payload,

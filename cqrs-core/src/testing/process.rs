@@ -9,7 +9,7 @@ use super::recorder::Recorder;
 use crate::context::TenantId;
 use crate::envelope::{Envelope, RawPayload};
 use crate::event::DomainEvent;
-use crate::process::{Instances, ProcessManager};
+use crate::process::{DEADLINE_PASSED, Instances, ProcessManager};
 
 /// A process manager to which nothing has happened yet, at the beginning of 1970.
 ///
@@ -128,7 +128,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
         while let Some(passed) = self.instances.pass(until) {
             self.recorder.now = self.recorder.now.max(passed.at);
             self.recorder.tenant = passed.tenant;
-            let event_type = ("cqrs.deadline_passed", 1);
+            let event_type = (DEADLINE_PASSED, 1);
             let (id, payload) = (passed.id, passed.payload);
             let event = self.recorder.raw(P::NAME, &id, event_type, payload);
             self.handle(&event);

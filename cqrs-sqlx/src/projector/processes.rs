@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cqrs_core::__private::catch_panic;
-use cqrs_core::mapping::{ColumnType, Entity, Value};
+use cqrs_core::mapping::{ColumnType, Entity, RowSource as _, Value};
 use cqrs_core::process::{
     ProcessManager, ProcessStore, ProcessTask, TaskFailure, Tried, record_failure, try_task,
 };
 use cqrs_core::{BoxFuture, Error, Result, StoreErrorKind, TenantScope};
 use futures_util::future::select;
 
+use super::checkpoint::{read, some};
 use super::errors::is_transient;
 use super::handle::Stopping;
 use super::pace::{Backoff, Polling};
@@ -276,6 +277,27 @@ pub(super) async fn parked<B: Backend>(
         parameters,
     };
     reads::entities(Place::Confined(shared, &TenantScope::System), &select).await
+}
+
+/// How many commands each manager has put aside, and since when.
+pub(super) async fn count_parked<B: Backend>(
+    shared: &Arc<Shared<B>>,
+) -> Result<Vec<(String, u64, DateTime<Utc>)>> {
+    let select = Select {
+        sql: "SELECT process, count(*), min(parked_at) FROM cqrs_process_task \
+              WHERE parked_at IS NOT NULL GROUP BY process"
+            .into(),
+        parameters: Vec::new(),
+    };
+    let place = Place::Confined(shared, &TenantScope::System);
+    reads::rows(place, &select, None, |row: &B::Row| {
+        read(row, |row| {
+            let count = u64::try_from(some(row.read_i64(1)?)?).unwrap_or(0);
+            let process = some(row.read_text(0)?)?.to_owned();
+            Ok((process, count, some(row.read_timestamp(2)?)?))
+        })
+    })
+    .await
 }
 
 /// Has a command tried again; whether it is there.

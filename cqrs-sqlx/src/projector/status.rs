@@ -9,6 +9,7 @@ use cqrs_core::mapping::RowSource;
 use cqrs_core::{Position, Result, TenantScope};
 
 use super::checkpoint::{self, Checkpoint, read, some};
+use super::processes;
 use crate::backend::Backend;
 use crate::reads::{self, Place};
 use crate::select::Select;
@@ -42,6 +43,10 @@ pub struct SubscriptionStatus {
     pub oldest_parked: Option<DateTime<Utc>>,
     /// Of how many skipped events there is a record.
     pub skipped: u64,
+    /// How many [commands](crate::Operations::parked_commands) of a process manager are put aside.
+    pub parked_commands: u64,
+    /// When the command was put aside that is for the longest time, by the clock of the store.
+    pub oldest_parked_command: Option<DateTime<Utc>>,
     /// The version of the projection whose rows it keeps; see
     /// [`RowProjection::VERSION`](cqrs_core::RowProjection::VERSION).
     pub version: u32,
@@ -116,6 +121,7 @@ pub(crate) async fn statuses<B: Backend>(
     shared: &Arc<Shared<B>>,
 ) -> Result<Vec<SubscriptionStatus>> {
     let letters = letters(shared).await?;
+    let commands = processes::count_parked(shared).await?;
     let mut all: Vec<SubscriptionStatus> = Vec::new();
     for segment in segments(shared).await? {
         match all.last_mut().filter(|last| last.name == segment.name) {
@@ -131,6 +137,12 @@ pub(crate) async fn statuses<B: Backend>(
             (subscription.parked, subscription.oldest_parked) = (count, Some(oldest));
         } else {
             subscription.skipped = count;
+        }
+    }
+    for (name, count, oldest) in commands {
+        if let Some(process) = all.iter_mut().find(|status| status.name == name) {
+            process.parked_commands = count;
+            process.oldest_parked_command = Some(oldest);
         }
     }
     Ok(all)
@@ -220,6 +232,8 @@ fn segment<B: Backend>(row: &B::Row) -> Result<SubscriptionStatus> {
             parked: 0,
             oldest_parked: None,
             skipped: 0,
+            parked_commands: 0,
+            oldest_parked_command: None,
             version,
             builds,
         })

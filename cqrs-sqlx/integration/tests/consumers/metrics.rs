@@ -153,6 +153,7 @@ fn values_are_those_of_the_projector<K: Kind>() {
         ("cqrs_failures_total subscription=recorder", 3.0),
         ("cqrs_lag_events subscription=recorder", 1.0),
         ("cqrs_parked_events subscription=recorder", 1.0),
+        ("cqrs_parked_commands subscription=recorder", 0.0),
         ("cqrs_horizon_held_seconds", 0.0),
     ];
     for (name, expected) in exact {

@@ -9,7 +9,10 @@ use cqrs_core::conformance::fixtures::{Account, AccountForm, Dunning, Ledger, Le
 use cqrs_core::{Entity, EventHistory, ManualClock, RequestContext, Store, UnitOfWork};
 use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_integration::stores;
-use cqrs_sqlx::{Postgres, ProjectorBuilder, ProjectorHandle, SqlStore, StoreOptions};
+use cqrs_sqlx::{
+    HealthLimits, Postgres, Problem, ProjectorBuilder, ProjectorHandle, Retention, SqlStore,
+    StoreOptions,
+};
 use tokio::task::JoinSet;
 
 on_each!(
@@ -17,6 +20,8 @@ on_each!(
     a_parked_command_is_retried_or_discarded,
     a_command_is_tried_again_by_the_clock_of_the_store,
     a_paused_manager_does_nothing,
+    commands_that_are_put_aside_are_a_problem,
+    deadlines_that_have_passed_leave_the_log,
     a_command_and_its_effect_are_one_transaction,
 );
 
@@ -169,6 +174,98 @@ async fn a_parked_command_is_retried_or_discarded<K: Kind>() {
         .collect();
     let kim = Some("kim");
     assert_eq!(done, [("discard_command", kim), ("retry_command", kim)]);
+}
+
+async fn commands_that_are_put_aside_are_a_problem<K: Kind>() {
+    let clock = Arc::new(ManualClock::new(DateTime::UNIX_EPOCH));
+    let options = StoreOptions::default().clock(clock.clone());
+    let (_fresh, store) = Fresh::<K>::with(options).await;
+    store.create_tables(&[Account::table()]).await.unwrap();
+    open(&store, "A1", &[1, Dunning::REFUSED, 2]).await;
+    projector(&store).run_until_idle().await.unwrap();
+    clock.set(DateTime::UNIX_EPOCH + Duration::from_secs(1));
+    open(&store, "A2", &[Dunning::REFUSED]).await;
+    projector(&store).run_until_idle().await.unwrap();
+
+    let health = store.health(&HealthLimits::default()).await.unwrap();
+    let process = "conformance_dunning".to_owned();
+    let problem = Problem::ParkedCommands {
+        process: process.clone(),
+        commands: 2,
+        oldest: Some(DateTime::UNIX_EPOCH),
+    };
+    assert_eq!(
+        problem.to_string(),
+        "process manager \"conformance_dunning\" has put 2 commands aside, the oldest since \
+         1970-01-01 00:00:00 UTC"
+    );
+    assert_eq!(health.problems, [problem]);
+    let [status] = &health.subscriptions[..] else {
+        panic!("{:?}", health.subscriptions);
+    };
+    assert_eq!((status.parked, status.parked_commands), (0, 2));
+    let health = store.health(&HealthLimits::default().parked(2)).await;
+    assert!(health.unwrap().is_healthy());
+
+    let operations = store.operations(&RequestContext::system()).unwrap();
+    for command in operations.parked_commands(&process, 10).await.unwrap() {
+        assert!(operations.discard_command(&command).await.unwrap());
+    }
+    projector(&store).run_until_idle().await.unwrap();
+    let health = store.health(&HealthLimits::default()).await.unwrap();
+    assert!(health.is_healthy(), "{health:?}");
+    assert_eq!(health.subscriptions[0].oldest_parked_command, None);
+}
+
+/// Their events are streams of their own, which nobody loads: retention takes them when the manager
+/// has passed them, and what goes on is as if they were there.
+async fn deadlines_that_have_passed_leave_the_log<K: Kind>() {
+    let clock = Arc::new(ManualClock::new(DateTime::UNIX_EPOCH));
+    let options = StoreOptions::default().clock(clock.clone());
+    let (fresh, store) = Fresh::<K>::with(options).await;
+    store.create_tables(&[Account::table()]).await.unwrap();
+    open(&store, "A1", &[]).await;
+    projector(&store).run_until_idle().await.unwrap();
+    clock.set(DateTime::UNIX_EPOCH + Duration::from_secs(60));
+    projector(&store).run_until_idle().await.unwrap();
+    assert_eq!(booked(&store, "A1").await, [Dunning::FEE]);
+
+    let retention = Retention::older_than(Duration::from_secs(3600));
+    let remove = async |retention: &Retention| {
+        let system = RequestContext::system();
+        let removed = store.remove_events(&system, retention);
+        removed.await.unwrap().events
+    };
+    assert_eq!(remove(&retention).await, 0, "they are young");
+    fresh
+        .run(K::either(
+            "UPDATE cqrs_event SET recorded_at = recorded_at - interval '2 hours'",
+            "UPDATE cqrs_event SET recorded_at = \
+             strftime('%Y-%m-%dT%H:%M:%f', recorded_at, '-2 hours') || '000Z'",
+        ))
+        .await;
+    let kept = retention.clone().keep("conformance_dunning");
+    assert_eq!(remove(&kept).await, 0, "what a policy keeps stays");
+    let of_deadlines = "SELECT count(*) FROM cqrs_event WHERE event_type = 'cqrs.deadline_passed'";
+    let all = "SELECT count(*) FROM cqrs_event";
+    let (before, deadlines) = (fresh.number(all).await, fresh.number(of_deadlines).await);
+    assert_eq!((deadlines, remove(&retention).await), (1, 1));
+    assert_eq!(fresh.number(of_deadlines).await, 0);
+    assert_eq!(fresh.number(all).await, before - 1, "and nothing else");
+
+    store
+        .execute(&north(), async |uow| {
+            let mut account: Account = uow.get("A1".to_owned()).await?;
+            account.transfer(7);
+            uow.save(account)
+        })
+        .await
+        .unwrap();
+    projector(&store).run_until_idle().await.unwrap();
+    assert_eq!(booked(&store, "A1").await, [Dunning::FEE, 7]);
+    clock.set(DateTime::UNIX_EPOCH + Duration::from_secs(120));
+    projector(&store).run_until_idle().await.unwrap();
+    assert_eq!(booked(&store, "A1").await, [Dunning::FEE, 7, Dunning::FEE]);
 }
 
 /// A command that has failed is tried again when the clock says so, and nobody waits for a clock that

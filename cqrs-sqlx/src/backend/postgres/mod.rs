@@ -561,6 +561,11 @@ impl Backed for Postgres {
                 "projection snapshot",
                 include_str!("../../../migrations/postgres/0014_projection_snapshot.sql"),
             ),
+            (
+                16,
+                "process parked",
+                include_str!("../../../migrations/postgres/0016_process_parked.sql"),
+            ),
         ]);
         migrator
             .run_direct(None, &mut session.connection, false)

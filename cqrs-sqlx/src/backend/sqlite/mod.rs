@@ -488,6 +488,11 @@ impl Backed for Sqlite {
                 "projection snapshot",
                 include_str!("../../../migrations/sqlite/0014_projection_snapshot.sql"),
             ),
+            (
+                16,
+                "process parked",
+                include_str!("../../../migrations/sqlite/0016_process_parked.sql"),
+            ),
         ]);
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.
