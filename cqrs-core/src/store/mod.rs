@@ -106,8 +106,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// That of the projection, [`Undecodable`](Error::Undecodable), [`Store`](Error::Store). The
-    /// table is as before then; only where the connection broke during the commit it may have been
+    /// That of the projection, [`Undecodable`](Error::Undecodable), [`Store`](Error::Store); also
+    /// a [`Usage`](crate::StoreErrorKind::Usage) error where events that it reads have left the log.
+    /// The table is as before then; only where the connection broke during the commit it may have been
     /// built. To call it again does no harm.
     ///
     /// # Cancel safety

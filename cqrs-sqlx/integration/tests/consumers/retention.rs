@@ -27,6 +27,7 @@ on_each!(
     what_a_policy_keeps_stays,
     a_tenant_removes_its_own,
     what_the_archive_refuses_stays,
+    an_inline_read_model_is_not_built_over_a_gap,
     under_writers_and_replicas_nothing_is_missed,
 );
 
@@ -265,6 +266,35 @@ async fn what_the_archive_refuses_stays<K: Kind>() {
         .map(Envelope::aggregate_version)
         .collect();
     assert_eq!(archived, [2, 3, 4, 5, 6]);
+}
+
+async fn an_inline_read_model_is_not_built_over_a_gap<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    store.inline_rows(ParcelViews).unwrap();
+    parcel(&store, "north", 3).await;
+    age(&fresh).await;
+    assert_eq!(remove(&store, &hour()).await.0, 2);
+    let before = fresh.dump("parcel_view").await;
+    let refused = store.rebuild_inline(ParcelViews).await.unwrap_err();
+    assert_eq!(*kind(&refused), cqrs_core::StoreErrorKind::Usage);
+    let message = refused.to_string();
+    assert!(
+        message.contains("up to position 3 have left the log"),
+        "{message}"
+    );
+    assert_eq!(fresh.dump("parcel_view").await, before);
+
+    let operations = store.operations(&RequestContext::system()).unwrap();
+    let refused = operations.rebuild_inline(ParcelViews).await;
+    refused.unwrap_err();
+    let careless = operations.despite_gaps();
+    assert_eq!(careless.rebuild_inline(ParcelViews).await.unwrap(), 1);
+    assert_ne!(fresh.dump("parcel_view").await, before);
+    let record = &careless.records(1).await.unwrap()[0];
+    assert_eq!(
+        (&*record.operation, &*record.subscription),
+        ("rebuild_inline", "parcel_view")
+    );
 }
 
 /// What was archived and what is left are together what receipts named, and the read model is the
