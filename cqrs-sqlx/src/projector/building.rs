@@ -158,9 +158,10 @@ impl<B: Backend> Operations<B> {
             };
             self.insert(connection, subscription, switch, (&building, segments))
                 .await?;
+            let count = usize::try_from(segments).unwrap_or(1);
             let segments = NewSegments {
-                positions: vec![start; usize::try_from(segments).unwrap_or(1)],
-                mark: Position::START,
+                positions: vec![start; count],
+                marks: vec![Position::START; count],
                 version: rebuilds.version,
             };
             insert_segments::<B>(connection, &building, &segments).await?;

@@ -5,6 +5,7 @@
 //! still parked, or behind nothing.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnType, RowSource, Value};
@@ -170,16 +171,30 @@ pub(super) async fn remove_all<B: Backend>(
     B::execute(connection, &sql.into(), &[Parameter::text(name)]).await
 }
 
-/// Removes those of events that come again behind a position, and the parked ones.
+/// Removes those of events that come again where the segments go back to these positions, and the
+/// parked ones.
 pub(super) async fn remove_behind<B: Backend>(
     connection: &mut B::Connection,
     name: &str,
-    position: Position,
-) -> Result<u64> {
-    let sql = "DELETE FROM cqrs_dead_letter WHERE subscription = $1 \
-               AND (status = 'parked' OR position > $2)";
-    let parameters = [Parameter::text(name), Parameter::int(position.0)];
-    B::execute(connection, &sql.into(), &parameters).await
+    positions: &[Position],
+) -> Result<()> {
+    let in_segment = in_segment::<B>("$3", "$4");
+    let sql: Arc<str> = format!(
+        "DELETE FROM cqrs_dead_letter WHERE subscription = $1 \
+         AND (status = 'parked' OR position > $2) AND {in_segment}"
+    )
+    .into();
+    let count = positions.len() as i64;
+    for (number, position) in (0..).zip(positions) {
+        let parameters = [
+            Parameter::text(name),
+            Parameter::int(position.0),
+            Parameter::int(number),
+            Parameter::int(count),
+        ];
+        B::execute(connection, &sql, &parameters).await?;
+    }
+    Ok(())
 }
 
 /// The first parked event of an aggregate, which is to be replayed now.

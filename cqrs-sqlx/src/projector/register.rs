@@ -87,7 +87,7 @@ async fn insert<B: Backend, T>(
     dead_letters::remove_all::<B>(connection, subscription.name()).await?;
     let segments = NewSegments {
         positions: vec![start; segments as usize],
-        mark: Position::START,
+        marks: vec![Position::START; segments as usize],
         version: version(subscription).unwrap_or(1),
     };
     insert_segments::<B>(connection, subscription.name(), &segments).await
@@ -104,7 +104,8 @@ pub(super) fn version<T>(subscription: &Subscription<T>) -> Option<u32> {
 pub(super) struct NewSegments {
     /// Where each stands.
     pub(super) positions: Vec<Position>,
-    pub(super) mark: Position,
+    /// What handlers with side effects are not given of each.
+    pub(super) marks: Vec<Position>,
     pub(super) version: u32,
 }
 
@@ -120,13 +121,14 @@ pub(super) async fn insert_segments<B: Backend>(
                          ON CONFLICT (subscription, segment) DO NOTHING"
         .into();
     let count = segments.positions.len() as i64;
-    for (number, position) in (0..).zip(&segments.positions) {
+    let starts = segments.positions.iter().zip(&segments.marks);
+    for (number, (position, mark)) in (0..).zip(starts) {
         let parameters = [
             Parameter::text(name),
             Parameter::int(number),
             Parameter::int(count),
             Parameter::int(position.0),
-            Parameter::int(segments.mark.0),
+            Parameter::int(mark.0),
             Parameter::int(segments.version.into()),
         ];
         B::execute(connection, &sql, &parameters).await?;

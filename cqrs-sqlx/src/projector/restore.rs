@@ -190,12 +190,10 @@ impl<B: Backend> Operations<B> {
             );
             B::execute_script(connection, insert).await?;
         }
-        dead_letters::remove_behind::<B>(connection, name, snapshot.position).await?;
-        // None must be above what was passed by all.
-        let mark = checkpoints.iter().map(|one| one.mark.max(one.position));
+        dead_letters::remove_behind::<B>(connection, name, &snapshot.checkpoints).await?;
         let segments = NewSegments {
             positions: snapshot.checkpoints.clone(),
-            mark: mark.min().unwrap_or(Position::START),
+            marks: marks(checkpoints, snapshot.checkpoints.len()),
             version: register::version(subscription).unwrap_or(1),
         };
         register::replace_segments::<B>(connection, name, &segments).await?;
@@ -205,4 +203,14 @@ impl<B: Backend> Operations<B> {
         let detail = format!("{} at {}", snapshot.id, snapshot.position);
         self.record(connection, name, ("restore", detail)).await
     }
+}
+
+/// How far the segments have come that are replaced by so many.
+fn marks(checkpoints: &[Checkpoint], count: usize) -> Vec<Position> {
+    let marks = checkpoints.iter().map(|one| one.mark.max(one.position));
+    if checkpoints.len() == count {
+        return marks.collect();
+    }
+    // Aggregates are of other segments then. None must be above what was passed by all.
+    vec![marks.min().unwrap_or(Position::START); count]
 }

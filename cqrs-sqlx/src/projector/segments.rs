@@ -86,9 +86,10 @@ async fn replace<B: Backend>(connection: &mut B::Connection, name: &str) -> Resu
     let position = first.position;
     // Aggregates are of other segments now. None must be above what was passed by all.
     let mark = checkpoints.iter().map(|checkpoint| checkpoint.mark).min();
+    let count = usize::try_from(count).unwrap_or(1);
     let segments = NewSegments {
-        positions: vec![position; usize::try_from(count).unwrap_or(1)],
-        mark: mark.unwrap_or(Position::START),
+        positions: vec![position; count],
+        marks: vec![mark.unwrap_or(Position::START); count],
         version: first.version,
     };
     replace_segments::<B>(connection, name, &segments).await?;

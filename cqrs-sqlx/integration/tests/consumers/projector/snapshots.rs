@@ -1,13 +1,13 @@
 //! Snapshots of what a subscription keeps, and restoring from them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cqrs_core::{
-    Entity, Envelope, Error, EventBus, FailurePolicy, Parking, Position, Projection,
-    ProjectionTransaction, RawPayload, ReadModel, Rebuilds, RequestContext, Result, RowProjection,
-    Rows, StartAt, StoreErrorKind, Subscription,
+    ConsistencyCheck, Entity, Envelope, Error, EventBus, FailurePolicy, Parking, Position,
+    Projection, ProjectionTransaction, RawPayload, ReadModel, Rebuilds, RequestContext, Result,
+    RowProjection, Rows, StartAt, StoreErrorKind, Subscription,
 };
 use cqrs_integration::domain::{ParcelEvent, ParcelView, ParcelViews};
 use cqrs_integration::workload::Workload;
@@ -30,6 +30,8 @@ on_each!(
     a_gap_behind_it_is_not_restored,
     nothing_is_folded_over_a_gap,
     several_tables_and_a_relay,
+    what_a_segment_published_is_not_published_again,
+    what_was_skipped_before_it_stays_skipped,
     what_cannot_be_taken_is_refused,
     it_is_removed_with_its_copies,
     it_is_dropped_at_each_await,
@@ -331,6 +333,108 @@ async fn several_tables_and_a_relay<K: Kind>() {
     assert_eq!(published.0.load(Ordering::SeqCst), 7, "none twice");
 }
 
+/// Remembers what it is given, and refuses all of one parcel.
+#[derive(Clone, Default)]
+struct Bus(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    refused: Option<String>,
+    positions: Vec<i64>,
+}
+
+impl EventBus for Bus {
+    async fn publish(&self, page: &[Envelope<RawPayload>]) -> Result<()> {
+        let mut seen = self.0.lock().unwrap();
+        let refused = seen.refused.as_deref();
+        if page
+            .iter()
+            .any(|event| refused == Some(event.aggregate_id_str()))
+        {
+            return Err(Error::other("refused"));
+        }
+        let positions = page.iter().map(|event| event.position().0);
+        seen.positions.extend(positions);
+        Ok(())
+    }
+}
+
+/// Segments that were ahead of one that is halted go back with it, and publish nothing twice.
+async fn what_a_segment_published_is_not_published_again<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    let bus = Bus::default();
+    let four = || rows::<K>(ParcelViews).relay(bus.clone()).segments(4);
+    let run = async || {
+        let projector = store.projector().subscribe(four()).retry_delays([]);
+        projector.run_until_idle().await
+    };
+    commit(&store, 1).await;
+    run().await.unwrap();
+    let operations = operations(&store);
+    operations.snapshot(&four()).await.unwrap();
+    for _ in 0..16 {
+        commit(&store, 2).await;
+    }
+    let log = store
+        .events(&RequestContext::system(), Position(1), 1)
+        .await;
+    let refused = log.unwrap()[0].aggregate_id_str().to_owned();
+    bus.0.lock().unwrap().refused = Some(refused);
+    run().await.unwrap_err();
+    let before = bus.0.lock().unwrap().positions.len();
+    assert!(before > 1, "other segments are ahead");
+
+    operations.restore(&four()).await.unwrap();
+    bus.0.lock().unwrap().refused = None;
+    run().await.unwrap();
+    Workload::check_views(&store).await;
+    let mut published = std::mem::take(&mut bus.0.lock().unwrap().positions);
+    published.sort_unstable();
+    assert_eq!(published, (1..=33).collect::<Vec<_>>());
+}
+
+/// A snapshot of segments at different positions: what one of them had skipped by then does not come
+/// again.
+async fn what_was_skipped_before_it_stays_skipped<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    let four = |policy| {
+        Subscription::<SqlTransaction<K>>::new(Picky(true))
+            .segments(4)
+            .on_failure(policy)
+    };
+    let run = async |policy| {
+        let projector = store.projector().subscribe(four(policy)).retry_delays([]);
+        let _ = projector.run_until_idle().await;
+    };
+    commit(&store, 2).await;
+    run(FailurePolicy::Halt).await;
+    for _ in 0..16 {
+        commit(&store, 2).await;
+    }
+    run(FailurePolicy::Skip).await;
+    let operations = operations(&store);
+    let skipped = async || {
+        let letters = operations.dead_letters(NAME, Position::START, 100).await;
+        letters.unwrap().len()
+    };
+    let before = skipped().await;
+    assert!(before > 0, "other segments are ahead");
+    operations
+        .snapshot(&four(FailurePolicy::Skip))
+        .await
+        .unwrap();
+    operations
+        .restore(&four(FailurePolicy::Skip))
+        .await
+        .unwrap();
+    assert_eq!(skipped().await, before);
+    run(FailurePolicy::Skip).await;
+    assert_eq!(skipped().await, 17);
+    let check = ConsistencyCheck::of(&ParcelViews);
+    let report = check.run(&store, &RequestContext::system()).await.unwrap();
+    assert!(report.is_consistent(), "{report}");
+}
+
 /// Fails on the second event of each parcel, where it is told to.
 struct Picky(bool);
 
@@ -339,6 +443,10 @@ impl<T: ProjectionTransaction> Projection<T> for Picky {
 
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn is_splittable(&self) -> bool {
+        true
     }
 
     fn tables(&self) -> Option<Vec<Rebuilds>> {
