@@ -102,10 +102,15 @@ impl<T: Send + 'static> Subscription<T> {
         self.is_splittable &= projection.is_splittable();
         let is_only = self.handlers.is_empty();
         self.rebuilds = projection.rebuilds().filter(|_| is_only);
-        self.tables = self
-            .tables
-            .zip(projection.tables())
-            .map(|(all, own)| [all, own].concat());
+        self.tables = self.tables.zip(projection.tables()).map(|(mut all, own)| {
+            // Two handlers may keep one table.
+            own.into_iter().for_each(|one| {
+                if !all.contains(&one) {
+                    all.push(one);
+                }
+            });
+            all
+        });
         self.writes_rows_alone =
             is_only && projection.writes_rows_alone() && !projection.has_side_effects();
         self.handlers.push(Box::new(Typed { projection, filter }));

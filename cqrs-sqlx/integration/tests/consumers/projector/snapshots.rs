@@ -30,6 +30,7 @@ on_each!(
     a_gap_behind_it_is_not_restored,
     nothing_is_folded_over_a_gap,
     several_tables_and_a_relay,
+    a_table_of_two_handlers_is_copied_once,
     what_a_segment_published_is_not_published_again,
     what_was_skipped_before_it_stays_skipped,
     what_cannot_be_taken_is_refused,
@@ -331,6 +332,43 @@ async fn several_tables_and_a_relay<K: Kind>() {
     Workload::check_views(&store).await;
     assert_eq!(fresh.number("SELECT parcels FROM parcel_count").await, 3);
     assert_eq!(published.0.load(Ordering::SeqCst), 7, "none twice");
+}
+
+/// Reads what another handler writes.
+struct Beside;
+
+impl<T: ProjectionTransaction> Projection<T> for Beside {
+    type Event = ParcelEvent;
+
+    fn name(&self) -> &'static str {
+        "beside"
+    }
+
+    fn tables(&self) -> Option<Vec<Rebuilds>> {
+        Projection::<T>::tables(&Rows(ParcelViews))
+    }
+
+    async fn clear(&self, _: &mut T) -> Result<()> {
+        Ok(())
+    }
+
+    async fn apply(&self, _: &[Envelope<ParcelEvent>], _: &mut T) -> Result<()> {
+        Ok(())
+    }
+}
+
+async fn a_table_of_two_handlers_is_copied_once<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let both = || rows::<K>(ParcelViews).projection(Beside);
+    commit(&store, 3).await;
+    let projector = store.projector().subscribe(both());
+    projector.run_until_idle().await.unwrap();
+    let operations = operations(&store);
+    let taken = operations.snapshot(&both()).await.unwrap();
+    assert_eq!(taken.tables.len(), 1);
+    fresh.run("DELETE FROM parcel_view").await;
+    operations.restore_from(&both(), taken.id).await.unwrap();
+    Workload::check_views(&store).await;
 }
 
 /// Remembers what it is given, and refuses all of one parcel.
