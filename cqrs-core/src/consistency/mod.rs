@@ -39,8 +39,8 @@ const REPORTED: usize = 100;
 /// # Transaction
 ///
 /// One that reads, as of one moment. On Postgres a transaction that is open for long keeps the
-/// server from cleaning up, as any report does. A database in memory has one connection, so others
-/// wait.
+/// server from cleaning up, as any report does, and a rebuild waits with the exchange of the table.
+/// A database in memory has one connection, so others wait.
 ///
 /// # Cancel safety
 ///

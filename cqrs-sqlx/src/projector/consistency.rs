@@ -10,7 +10,7 @@ use cqrs_core::{Entity, Envelope, Error, Position, RawPayload, Result, RowProjec
 use super::checkpoint::{self, Checkpoint, read, some};
 use super::claim::Segment;
 use super::page_sql::{Places, filter_parameters, page_sql};
-use super::queries;
+use super::{building, queries};
 use crate::backend::{Backend, Parameter};
 use crate::log::{EVENT_COLUMNS, read_verified};
 use crate::reads::is_unavailable;
@@ -26,7 +26,9 @@ pub(crate) async fn compare<B: Backend, P: RowProjection>(
     shared: &Arc<Shared<B>>,
     shadow: &mut Shadow<'_, P>,
 ) -> Result<()> {
-    let mut connection = queries::begin_reading(shared).await?;
+    building::refuse_name(shadow.subscription())?;
+    let table = P::Row::table().name();
+    let mut connection = queries::begin_reading_at_one_moment(shared, &[table]).await?;
     let compared = compare_on(shared, connection.get(), shadow).await;
     match &compared {
         Err(error) if is_unavailable(error) => queries::discard(connection, &shared.readers),

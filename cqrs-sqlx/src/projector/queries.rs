@@ -102,11 +102,29 @@ async fn begin_with<B: Backend>(shared: &Shared<B>, script: String) -> Result<Co
 
 /// Begins a transaction across all tenants that reads, all of it from one moment.
 pub(crate) async fn begin_reading<B: Backend>(shared: &Shared<B>) -> Result<Connection<B>> {
+    begin_reading_with(shared, String::new()).await
+}
+
+/// As [`begin_reading`], where these tables keep their names until it ends.
+pub(super) async fn begin_reading_at_one_moment<B: Backend>(
+    shared: &Shared<B>,
+    tables: &[&str],
+) -> Result<Connection<B>> {
+    begin_reading_with(shared, (B::DIALECT.one_moment)(tables)).await
+}
+
+async fn begin_reading_with<B: Backend>(
+    shared: &Shared<B>,
+    script: String,
+) -> Result<Connection<B>> {
     let mut again = true;
     loop {
         let mut connection = shared.readers.acquire().await?;
         match B::begin_reading(connection.begin_work()).await {
             Ok(()) => {
+                if !script.is_empty() {
+                    B::execute_script(connection.get(), script).await?;
+                }
                 let system = &TenantScope::System;
                 shared.confine(connection.get(), system).await?;
                 return Ok(connection);

@@ -2,22 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cqrs_core::consistency::{ConsistencyCheck, ConsistencyReport, RowDifferenceKind};
-use cqrs_core::{Error, RequestContext, Store, Subscription, TenantId, UnitOfWork};
+use cqrs_core::{Error, RequestContext, Store, StoreErrorKind, Subscription, TenantId, UnitOfWork};
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
 use cqrs_integration::random::Random;
 use cqrs_integration::stores;
-use cqrs_sqlx::SqlStore;
+use cqrs_sqlx::{Postgres, SqlStore, SwitchOver};
+use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-use cqrs_integration::each::{Fresh, Kind, on_each};
+use cqrs_integration::each::{Fresh, Kind, kind, on_each};
 
 on_each!(
     random_tampering_is_found,
     nothing_is_found_while_others_write,
     a_row_that_cannot_be_read_is_named,
+    a_rebuild_is_not_checked_by_its_name,
 );
 
 async fn check<K: Kind>(store: &SqlStore<K>, rows_at_once: usize) -> ConsistencyReport {
@@ -163,4 +167,52 @@ async fn a_row_that_cannot_be_read_is_named<K: Kind>() {
     let error = check.run(&store, &context).await.unwrap_err();
     assert!(matches!(&error, Error::Mapping(_)), "{error:?}");
     assert!(error.to_string().contains("parcel_view"), "{error}");
+}
+
+/// Its rows are not in the table that is read.
+async fn a_rebuild_is_not_checked_by_its_name<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    fill(&store, 2).await;
+    let projector = store.projector().rows(ParcelViews);
+    projector.run_until_idle().await.unwrap();
+    let context = RequestContext::system();
+    let operations = store.operations(&context).unwrap();
+    let views = Subscription::new(cqrs_core::Rows(ParcelViews));
+    let building = operations.rebuild(&views, SwitchOver::WhenTold).await;
+    let building = building.unwrap();
+    let of_rebuild = ConsistencyCheck::of(&ParcelViews).subscription(&building);
+    let error = of_rebuild.run(&store, &context).await.unwrap_err();
+    assert_eq!(*kind(&error), StoreErrorKind::Usage);
+    assert!(
+        error.to_string().contains("is the name of a rebuild"),
+        "{error}"
+    );
+    assert!(check(&store, 10).await.is_consistent());
+}
+
+/// Rows, checkpoint and log are of one moment, also where somebody wants to exchange the table when
+/// the log is folded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_is_not_exchanged_under_a_check() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    fill(&store, 4).await;
+    let projector = store.projector().rows(ParcelViews);
+    projector.run_until_idle().await.unwrap();
+    let refused = Arc::new(AtomicBool::new(false));
+    let (url, told) = (fresh.url.clone(), Arc::clone(&refused));
+    let exchange = async move || {
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let sql = "SET lock_timeout = '50ms'; BEGIN;
+                   CREATE TABLE built AS SELECT * FROM parcel_view; DROP TABLE parcel_view;
+                   ALTER TABLE built RENAME TO parcel_view; COMMIT";
+        let done = sqlx::raw_sql(sql).execute(&mut connection).await;
+        told.store(done.is_err(), Ordering::SeqCst);
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let check = ConsistencyCheck::of(&ParcelViews).on_progress(move |_| {
+        tokio::task::block_in_place(|| runtime.block_on(exchange()));
+    });
+    let report = check.run(&store, &RequestContext::system()).await.unwrap();
+    assert!(report.is_consistent(), "{report}");
+    assert!(refused.load(Ordering::SeqCst));
 }
