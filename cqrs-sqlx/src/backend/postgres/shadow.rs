@@ -20,6 +20,14 @@ const OBSTACLES: &str = "
     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(quote_ident($1))
           AND v.oid <> d.refobjid
     UNION
+    SELECT 'rule ' || r.rulename
+    FROM pg_rewrite r
+    WHERE r.ev_class = to_regclass(quote_ident($1)) AND r.rulename <> '_RETURN'
+    UNION
+    SELECT 'publication ' || p.pubname
+    FROM pg_publication_rel m JOIN pg_publication p ON p.oid = m.prpubid
+    WHERE m.prrelid = to_regclass(quote_ident($1))
+    UNION
     SELECT 'foreign key ' || f.conname || ' of ' || f.conrelid::regclass::text
     FROM pg_constraint f
     WHERE f.contype = 'f' AND f.confrelid = to_regclass(quote_ident($1))

@@ -25,8 +25,43 @@ pub(super) async fn create_sql(
             ));
         }
     }
+    refuse_constraints(connection, table).await?;
     refuse_children(connection, table).await?;
     Ok(vec![schema::create_table_sql(shadow)])
+}
+
+/// Refuses a table with constraints that the new one would not have: they are in the text of its
+/// definition alone.
+async fn refuse_constraints(
+    connection: &mut SqliteConnection,
+    table: &'static Table,
+) -> Result<()> {
+    let found = texts(
+        connection,
+        "SELECT 'unique constraint of ' || (SELECT group_concat(name, ', ')
+                                            FROM pragma_index_info(i.name))
+         FROM pragma_index_list($1) AS i WHERE i.origin = 'u'
+         UNION
+         SELECT 'foreign key to ' || f.\"table\" FROM pragma_foreign_key_list($1) AS f
+         UNION
+         SELECT 'generated column ' || c.name FROM pragma_table_xinfo($1) AS c
+         WHERE c.hidden IN (2, 3)
+         ORDER BY 1",
+        &[table.name()],
+    )
+    .await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Error::store(
+        StoreErrorKind::Usage,
+        format!(
+            "table {} cannot be exchanged, since the new one would not have: {}. Indexes are kept, \
+             also unique ones",
+            table.name(),
+            found.join(", ")
+        ),
+    ))
 }
 
 /// Refuses a table that others point to: SQLite deletes the rows of a table before it drops it, and
@@ -64,11 +99,12 @@ pub(super) async fn exchange(
     let kept = texts(
         connection,
         "SELECT m.sql FROM sqlite_schema AS m
-         WHERE m.tbl_name = $1 AND m.type IN ('index', 'trigger') AND m.sql IS NOT NULL
+         WHERE lower(m.tbl_name) = lower($1) AND m.type IN ('index', 'trigger') AND m.sql IS NOT NULL
                AND NOT (m.type = 'index' AND EXISTS (
                    SELECT 1 FROM pragma_index_xinfo(m.name) AS i
                    WHERE i.cid >= 0 AND i.key
-                         AND i.name NOT IN (SELECT name FROM pragma_table_info($2))))
+                         AND lower(i.name) NOT IN
+                             (SELECT lower(name) FROM pragma_table_info($2))))
          ORDER BY m.type, m.name",
         &[table.name(), table.shadow().name()],
     )

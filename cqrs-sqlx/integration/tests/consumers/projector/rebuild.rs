@@ -11,7 +11,9 @@ use cqrs_core::{
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelView, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
-use cqrs_sqlx::{Backend, SqlStore, SqlTransaction, StoreOptions, SubscriptionState, SwitchOver};
+use cqrs_sqlx::{
+    Backend, SqlStore, SqlTransaction, Sqlite, StoreOptions, SubscriptionState, SwitchOver,
+};
 use tokio::task::JoinSet;
 
 use super::support::{Recorder, operations};
@@ -312,6 +314,33 @@ async fn a_rebuild_is_given_up<K: Kind>() {
     Workload::check_views(&store).await;
 }
 
+/// What would be gone with the old table: how it is made and removed, and what is said of it.
+const OF_POSTGRES: &[([&str; 2], &str)] = &[
+    (
+        [
+            "CREATE RULE kept AS ON DELETE TO parcel_view DO INSTEAD NOTHING",
+            "DROP RULE kept ON parcel_view",
+        ],
+        "rule kept",
+    ),
+    (
+        [
+            "CREATE PUBLICATION told FOR TABLE parcel_view",
+            "DROP PUBLICATION told",
+        ],
+        "publication told",
+    ),
+];
+const OF_SQLITE: &[([&str; 2], &str)] = &[(
+    [
+        "ALTER TABLE parcel_view RENAME TO kept; CREATE TABLE parcel_view (id BLOB PRIMARY KEY,
+         tenant_id TEXT, grams INTEGER, events INTEGER, UNIQUE (grams, events),
+         more INTEGER AS (events + 1), parcel BLOB REFERENCES parcel)",
+        "DROP TABLE parcel_view; ALTER TABLE kept RENAME TO parcel_view",
+    ],
+    "foreign key to parcel, generated column more, unique constraint of grams, events",
+)];
+
 async fn what_cannot_be_rebuilt_is_refused<K: Kind>() {
     let (fresh, store) = Fresh::<K>::with_store().await;
     let operations = operations(&store);
@@ -341,6 +370,12 @@ async fn what_cannot_be_rebuilt_is_refused<K: Kind>() {
         refused(rows(ParcelViews), "view heavy").await;
         fresh.run("DROP VIEW heavy").await;
     }
+    for (what, why) in K::either(OF_POSTGRES, OF_SQLITE) {
+        let [make, remove] = what;
+        fresh.run(*make).await;
+        refused(rows(ParcelViews), why).await;
+        fresh.run(*remove).await;
+    }
     // Those of SQLite refer to names, and stay.
     operations
         .rebuild(&rows(ParcelViews), SwitchOver::WhenReady)
@@ -349,6 +384,28 @@ async fn what_cannot_be_rebuilt_is_refused<K: Kind>() {
     refused(rows(ParcelViews), "is being rebuilt").await;
     run(&store, ParcelViews).await.unwrap();
     assert_alone(&fresh, &store, 1).await;
+}
+
+/// SQLite takes names in capitals for the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_is_kept_however_the_table_is_written() {
+    let (fresh, store) = Fresh::<Sqlite>::with_store().await;
+    fresh
+        .run(
+            "ALTER TABLE parcel_view RENAME TO kept; ALTER TABLE kept RENAME TO Parcel_View;
+             ALTER TABLE Parcel_View RENAME COLUMN events TO Events;
+             CREATE INDEX by_events ON Parcel_View (Events)",
+        )
+        .await;
+    commit(&store, 5).await;
+    run(&store, ParcelViews).await.unwrap();
+    rebuild(&store, ParcelViews, SwitchOver::WhenReady)
+        .await
+        .unwrap();
+    run(&store, ParcelViews).await.unwrap();
+    assert_alone(&fresh, &store, 1).await;
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'by_events'";
+    assert_eq!(fresh.number(sql).await, 1);
 }
 
 async fn it_is_dropped_at_each_await<K: Kind>() {
