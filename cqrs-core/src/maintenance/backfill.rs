@@ -23,7 +23,8 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
     /// Run again, it goes on where it stopped, and adds nothing where every row has its event.
     /// Several may run at once. Rows that are inserted at version 0 behind its back are not
     /// reached. Rows that are soft-deleted are passed over; [`restore`](Self::restore) gives them
-    /// their first event.
+    /// their first event, as every other change by condition does to the rows that it reaches: run
+    /// this before, so that no marker stands in the place of your event.
     ///
     /// # Transaction
     ///
