@@ -11,7 +11,7 @@ use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result};
 use crate::event::EventSet;
 use crate::mapping::{
-    ColumnError, ColumnRole, ColumnType, Entity, Key, MappingError, Table, Value,
+    Column, ColumnError, ColumnRole, ColumnType, Entity, Key, MappingError, Table, Value,
 };
 use crate::projection::{RowAddress, RowProjection};
 use crate::read_model::Owned;
@@ -227,7 +227,7 @@ impl<'c, P: RowProjection> Shadow<'c, P> {
                 let tenant = address.tenant().cloned();
                 let expected = Owned { tenant, row }.to_values()?;
                 let mut columns = table.columns().iter().zip(expected.iter().zip(found));
-                if columns.any(|(column, (a, b))| !is_same(column.column_type(), a, b)) {
+                if columns.any(|(column, (a, b))| is_different(column, a, b)) {
                     self.report.different += 1;
                     let kind = RowDifferenceKind::Different;
                     self.name(kind, address, Some(&expected), Some(found));
@@ -262,13 +262,14 @@ impl<'c, P: RowProjection> Shadow<'c, P> {
         }
         let mut columns = Vec::new();
         for (index, column) in P::Row::table().columns().iter().enumerate() {
-            if matches!(column.role(), ColumnRole::Tenant | ColumnRole::Key) {
+            let is_address = matches!(column.role(), ColumnRole::Tenant | ColumnRole::Key);
+            if is_address || !column.is_written() {
                 continue;
             }
             let value = |values: Option<&[Value]>| values.map(|values| values[index].clone());
             let (expected, found) = (value(expected), value(found));
             if let (Some(expected), Some(found)) = (&expected, &found)
-                && is_same(column.column_type(), expected, found)
+                && !is_different(column, expected, found)
             {
                 continue;
             }
@@ -318,6 +319,11 @@ fn address(table: &Table, values: &[Value]) -> Result<RowAddress> {
         .filter(|(column, _)| column.role() == ColumnRole::Key)
         .map(|(_, value)| value.clone());
     Ok(RowAddress::from_parts(tenant, key.collect()))
+}
+
+/// Whether a column differs; those that others fill never do.
+fn is_different(column: &Column, one: &Value, other: &Value) -> bool {
+    column.is_written() && !is_same(column.column_type(), one, other)
 }
 
 /// Whether a column holds the same, however a database writes it.

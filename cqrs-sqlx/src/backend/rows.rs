@@ -38,6 +38,12 @@ pub(super) fn address_columns(table: &Table) -> impl Iterator<Item = &Column> {
         .chain(table.key_columns())
 }
 
+/// The columns that are written, with their places among [all](Table::columns); others fill the rest.
+pub(super) fn written_columns(table: &Table) -> impl Iterator<Item = (usize, &Column)> + Clone {
+    let columns = table.columns().iter().enumerate();
+    columns.filter(|(_, column)| column.is_written())
+}
+
 /// The condition that a column of an address has its value.
 pub(super) fn equals(site: TenantSite, column: &Column, name: &str, value: &str) -> String {
     match column.role() {
@@ -50,11 +56,9 @@ pub(super) fn equals(site: TenantSite, column: &Column, name: &str, value: &str)
 ///
 /// `ON CONFLICT ("tenant_id", "id") DO UPDATE SET "stops" = excluded."stops"`.
 pub(super) fn on_conflict(table: &Table) -> String {
-    let replaced: Vec<String> = table
-        .columns()
-        .iter()
-        .filter(|column| !matches!(column.role(), ColumnRole::Key | ColumnRole::Tenant))
-        .map(|column| {
+    let replaced: Vec<String> = written_columns(table)
+        .filter(|(_, column)| !matches!(column.role(), ColumnRole::Key | ColumnRole::Tenant))
+        .map(|(_, column)| {
             let name = quoted(column.name());
             format!("{name} = excluded.{name}")
         })

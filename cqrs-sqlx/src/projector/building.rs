@@ -291,6 +291,14 @@ fn what_to_rebuild<T>(subscription: &Subscription<T>) -> Result<Rebuilds> {
             table.name()
         )));
     }
+    if let Some(column) = table.columns().iter().find(|column| !column.is_written()) {
+        return Err(usage(format!(
+            "table {} of subscription {name:?} cannot be built anew beside it, since others fill its \
+             column {}: run it under another name and with another table",
+            table.name(),
+            column.name()
+        )));
+    }
     let key = format!("{}_pkey", table.shadow().name());
     if key.len() > LONGEST_NAME || name_for(name).len() > 255 {
         return Err(usage(format!(

@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cqrs_core::consistency::{ConsistencyCheck, ConsistencyReport, RowDifferenceKind};
-use cqrs_core::{Error, RequestContext, Store, StoreErrorKind, Subscription, TenantId, UnitOfWork};
-use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
+use cqrs_core::{
+    Envelope, Error, ReadModel, ReadModels, RequestContext, RowProjection, Store, StoreErrorKind,
+    Subscription, TenantId, UnitOfWork,
+};
+use cqrs_integration::domain::{self, Parcel, ParcelEvent, ParcelId, ParcelViews};
 use cqrs_integration::random::Random;
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, SqlStore, SwitchOver};
@@ -22,6 +25,7 @@ on_each!(
     nothing_is_found_while_others_write,
     a_row_that_cannot_be_read_is_named,
     a_rebuild_is_not_checked_by_its_name,
+    columns_that_others_fill_are_left_to_them,
 );
 
 async fn check<K: Kind>(store: &SqlStore<K>, rows_at_once: usize) -> ConsistencyReport {
@@ -188,6 +192,101 @@ async fn a_rebuild_is_not_checked_by_its_name<K: Kind>() {
         "{error}"
     );
     assert!(check(&store, 10).await.is_consistent());
+}
+
+#[derive(Debug, Clone, PartialEq, ReadModel)]
+#[read_model(table = "measured", tenant)]
+struct Measured {
+    #[read_model(key)]
+    id: ParcelId,
+    grams: i64,
+    #[mapper(generated)]
+    twice: i64,
+    #[mapper(read_only)]
+    note: i64,
+}
+
+struct Measure;
+
+impl RowProjection for Measure {
+    type Event = ParcelEvent;
+    type Row = Measured;
+
+    const NAME: &'static str = "measured";
+
+    fn key(&self, event: &Envelope<ParcelEvent>) -> cqrs_core::Result<Option<ParcelId>> {
+        ParcelViews.key(event)
+    }
+
+    fn apply(
+        &self,
+        row: &mut Option<Measured>,
+        event: &Envelope<ParcelEvent>,
+    ) -> cqrs_core::Result<()> {
+        let id = event.aggregate_id()?;
+        let row = row.get_or_insert(Measured {
+            id,
+            grams: 0,
+            twice: 0,
+            note: 0,
+        });
+        if let ParcelEvent::Weighed { grams } = event.payload() {
+            row.grams += grams;
+        }
+        Ok(())
+    }
+}
+
+/// By projections as by units of work, and a check does not look at them.
+async fn columns_that_others_fill_are_left_to_them<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    fresh
+        .run(K::either(
+            "CREATE TABLE measured (tenant_id text NOT NULL, id uuid NOT NULL,
+                grams bigint NOT NULL,
+                twice bigint NOT NULL GENERATED ALWAYS AS (grams * 2) STORED,
+                note bigint NOT NULL DEFAULT 7, PRIMARY KEY (tenant_id, id))",
+            "CREATE TABLE measured (tenant_id TEXT NOT NULL, id BLOB NOT NULL,
+                grams INTEGER NOT NULL,
+                twice INTEGER NOT NULL GENERATED ALWAYS AS (grams * 2),
+                note INTEGER NOT NULL DEFAULT 7, PRIMARY KEY (tenant_id, id)) STRICT",
+        ))
+        .await;
+    let north = stores::tenant("north");
+    let mut parcel = Parcel::register("parcel");
+    parcel.weigh(3);
+    let id = domain::id(&parcel);
+    let saved = store.execute(&north, async |uow| uow.save(parcel.clone()));
+    let _ = saved.await.unwrap();
+    let run = async || {
+        let projector = store.projector().rows(Measure).retry_delays([]);
+        projector.run_until_idle().await.unwrap();
+        let models = store.read_models(&north);
+        let row: Measured = models.find(id).await.unwrap().unwrap();
+        (row.grams, row.twice, row.note)
+    };
+    assert_eq!(run().await, (3, 6, 7));
+    fresh.run("UPDATE measured SET note = 9").await;
+    let weighed = store.execute(&north, async |uow| {
+        let mut parcel: Parcel = uow.get(id).await?;
+        parcel.weigh(2);
+        uow.save(parcel)
+    });
+    let _ = weighed.await.unwrap();
+    assert_eq!(run().await, (5, 10, 9));
+    let system = RequestContext::system();
+    let report = ConsistencyCheck::of(&Measure).run(&store, &system).await;
+    let report = report.unwrap();
+    assert!(report.is_consistent(), "{report}");
+
+    let operations = store.operations(&system).unwrap();
+    let measured = Subscription::new(cqrs_core::Rows(Measure));
+    let refused = operations.rebuild(&measured, SwitchOver::WhenReady).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("others fill its column twice"),
+        "{refused}"
+    );
 }
 
 /// Rows, checkpoint and log are of one moment, also where somebody wants to exchange the table when

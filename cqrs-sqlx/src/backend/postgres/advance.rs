@@ -10,6 +10,7 @@ use sqlx::postgres::PgArguments;
 use super::error;
 use super::rows::{bind_addresses, bind_rows, delete_sql, upsert_sql};
 use crate::backend::bind::bind;
+use crate::backend::rows::written_columns;
 use crate::backend::{Advance, RowVersion, RowWrites};
 use crate::statements::Statements;
 
@@ -70,7 +71,7 @@ fn build(table: &Table, advance: &str, upserts: bool, deletes: bool) -> String {
     if upserts {
         let rows = upsert_sql(table, first, " WHERE EXISTS (SELECT FROM moved)");
         sql.push_str(&format!(", written AS ({rows})"));
-        first += table.columns().len();
+        first += written_columns(table).count();
     }
     if deletes {
         let rows = delete_sql(table, first, " AND EXISTS (SELECT FROM moved)");

@@ -11,7 +11,7 @@ use sqlx::postgres::PgArguments;
 use super::row::{PgSource, check_columns};
 use super::{bind, error};
 use crate::backend::bind::query;
-use crate::backend::rows::{address_columns, equals, on_conflict, read_owned};
+use crate::backend::rows::{address_columns, equals, on_conflict, read_owned, written_columns};
 use crate::statements::{Statements, list, names, quoted};
 use crate::tenancy::TenantSite;
 
@@ -92,7 +92,7 @@ pub(super) fn bind_rows(
     table: &Table,
     rows: &[Vec<Value>],
 ) -> Result<()> {
-    for (index, column) in table.columns().iter().enumerate() {
+    for (index, column) in written_columns(table) {
         let values = rows.iter().map(|row| &row[index]);
         bind::add_column(arguments, column.column_type(), values)?;
     }
@@ -183,17 +183,17 @@ pub(super) fn delete_sql(table: &Table, first: usize, condition: &str) -> String
 
 /// Inserts or replaces rows that are bound from `first` on; `condition` is one with its `WHERE`.
 pub(super) fn upsert_sql(table: &Table, first: usize, condition: &str) -> String {
-    let values = table
-        .columns()
-        .iter()
+    let columns = written_columns(table).map(|(_, column)| column);
+    let values = columns
+        .clone()
         .zip(0..)
         .map(|(column, number)| format!("k.c{number}{}", bind::cast(column.column_type())));
     format!(
         "INSERT INTO {} ({}) SELECT {} FROM {}{condition} {}",
         quoted(table.name()),
-        names(table.columns()),
+        names(columns.clone()),
         list(values),
-        arrays(table.columns().iter(), first),
+        arrays(columns, first),
         on_conflict(table),
     )
 }

@@ -14,7 +14,7 @@ use super::row::SqliteSource;
 use super::{Sqlite, bind};
 use crate::backend::Backed;
 use crate::backend::bind::{bind, query};
-use crate::backend::rows::{address_columns, equals, on_conflict, read_owned};
+use crate::backend::rows::{address_columns, equals, on_conflict, read_owned, written_columns};
 use crate::statements::{Statements, list, names, qualified, quoted};
 use crate::tenancy::TenantSite;
 
@@ -88,12 +88,12 @@ pub(super) async fn upsert(
     table: &'static Table,
     rows: Vec<Vec<Value>>,
 ) -> Result<()> {
-    for (chunk, rows) in chunks(&rows, table.columns().len()) {
+    for (chunk, rows) in chunks(&rows, written_columns(table).count()) {
         let sql = statements.get(table, chunk.upsert, || upsert_sql(table, chunk.rows));
         let mut arguments = SqliteArguments::default();
         for row in rows {
-            for (column, value) in table.columns().iter().zip(row) {
-                bind::add(&mut arguments, column.column_type(), value)?;
+            for (index, column) in written_columns(table) {
+                bind::add(&mut arguments, column.column_type(), &row[index])?;
             }
         }
         run(connection, table, &sql, arguments).await?;
@@ -184,7 +184,8 @@ fn delete_sql(table: &Table) -> String {
 }
 
 fn upsert_sql(table: &Table, rows: usize) -> String {
-    let width = table.columns().len();
+    let columns = written_columns(table).map(|(_, column)| column);
+    let width = columns.clone().count();
     let values = (0..rows).map(|row| {
         let values = (1..=width).map(|number| format!("${}", row * width + number));
         format!("({})", list(values))
@@ -192,7 +193,7 @@ fn upsert_sql(table: &Table, rows: usize) -> String {
     format!(
         "INSERT INTO {} ({}) VALUES {} {}",
         quoted(table.name()),
-        names(table.columns()),
+        names(columns),
         list(values),
         on_conflict(table),
     )
