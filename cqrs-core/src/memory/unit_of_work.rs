@@ -340,7 +340,9 @@ impl UnitOfWork for InMemoryUnitOfWork {
             return Ok(false);
         }
         if let Some(event) = event {
-            self.staged.push(event)?;
+            let metadata = self.context.metadata();
+            self.staged
+                .push(event.hashed(&self.shared.hashing, metadata))?;
         }
         self.tasks.push(task.clone());
         Ok(true)

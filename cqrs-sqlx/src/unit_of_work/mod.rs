@@ -573,7 +573,9 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
         };
         let taken = take.instrument(span).await?;
         if let Some(event) = event.filter(|_| taken) {
-            self.staged.push(event)?;
+            let metadata = self.context.metadata();
+            self.staged
+                .push(event.hashed(&self.shared.hashing, metadata))?;
         }
         Ok(taken)
     }

@@ -3,10 +3,15 @@
 mod domain;
 mod random;
 
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta};
+use cqrs_core::conformance::fixtures::{Account, AccountForm, Dunning, Ledger, LedgerEvent};
 use cqrs_core::integrity::{BreakKind, LogCheck, LogCheckReport};
 use cqrs_core::{
-    ContentHash, Entity, Error, HashKey, HashKeys, InMemoryStore, Maintain, PayloadError, Position,
-    Repository, RequestContext, SourcedState, Store, UnitOfWork,
+    ContentHash, Entity, Error, EventHistory, HashKey, HashKeys, InMemoryStore, Maintain,
+    ManualClock, PayloadError, Position, Repository, RequestContext, SourcedState, Store,
+    UnitOfWork,
 };
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::Parcel;
@@ -28,6 +33,7 @@ on_each!(
     keys_are_rotated,
     retention_leaves_chains_alone,
     chains_begin_late,
+    deadlines_have_hashes_as_all_events,
 );
 
 fn check() -> LogCheck {
@@ -170,9 +176,7 @@ async fn altered_payloads_are_not_read<K: Kind>() {
     let error = uow.get::<Till>(id()).await.unwrap_err();
     assert!(is_altered(&error), "{error}");
     let mut tills = uow.repository::<Till>();
-    let error = cqrs_core::EventHistory::events(&mut tills, id())
-        .await
-        .unwrap_err();
+    let error = tills.events(id()).await.unwrap_err();
     assert!(is_altered(&error), "{error}");
     let error = store.events(&system, Position::START, 9).await.unwrap_err();
     assert!(is_altered(&error), "{error}");
@@ -257,6 +261,58 @@ async fn chains_begin_late<K: Kind>() {
     );
     let report = checked(&store, &check().unchained_until(until)).await;
     assert!(report.is_intact(), "{report:?}");
+}
+
+/// The framework's own events are made under the key too, or a manager could not read them.
+async fn deadlines_have_hashes_as_all_events<K: Kind>() {
+    let clock = Arc::new(ManualClock::new(DateTime::UNIX_EPOCH));
+    let options = StoreOptions::default().clock(clock.clone());
+    let (_fresh, store) = with::<K>(options.verify_hashes().hash_keys(keys())).await;
+    store.create_tables(&[Account::table()]).await.unwrap();
+    open_account(&store).await;
+    for minutes in [0, 1] {
+        clock.set(DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes));
+        let projector = store.projector().process(Dunning);
+        projector.run_until_idle().await.unwrap();
+    }
+    assert_eq!(booked(&store).await, [Dunning::FEE]);
+    let report = checked(&store, &check()).await;
+    assert!(report.is_intact(), "{report:?}");
+}
+
+#[tokio::test]
+async fn in_memory_deadlines_have_hashes_as_all_events() {
+    let clock = Arc::new(ManualClock::new(DateTime::UNIX_EPOCH));
+    let store = InMemoryStore::new().with_clock(clock.clone());
+    let store = store.with_hash_keys(keys());
+    store.subscribe_process(Dunning).unwrap();
+    open_account(&store).await;
+    store.project().await.unwrap();
+    clock.set(DateTime::UNIX_EPOCH + TimeDelta::minutes(1));
+    store.project().await.unwrap();
+    assert_eq!(booked(&store).await, [Dunning::FEE]);
+    let report = store.check_log(&check());
+    assert!(report.is_intact(), "{report:?}");
+}
+
+async fn open_account<S: Store>(store: &S) {
+    let mut account = Account::unopened("A1");
+    account.open("ann");
+    let mut uow = store.unit_of_work(&north());
+    uow.save(account).unwrap();
+    let _ = uow.commit().await.unwrap();
+}
+
+/// What is booked in the ledger of the account.
+async fn booked<S: Store>(store: &S) -> Vec<i64> {
+    let mut uow = store.unit_of_work(&north());
+    let mut ledgers = uow.repository::<Ledger>();
+    let events = ledgers.events(Dunning::ledger("A1")).await.unwrap();
+    let cents = events.iter().filter_map(|event| match event.payload() {
+        Some(LedgerEvent::Moved { cents }) => Some(*cents),
+        _ => None,
+    });
+    cents.collect()
 }
 
 #[tokio::test]
