@@ -92,7 +92,8 @@ async fn run<B: Backend>(
     Ok(())
 }
 
-/// The events of an aggregate type, stream by stream, with the heads of those that have ended.
+/// The events of an aggregate type, stream by stream, with the heads of those that have ended. The place
+/// of an event has its position too: who has changed the log may have dropped its unique key.
 async fn streams<B: Backend>(
     connection: &mut B::Connection,
     scan: &mut LogScan<'_>,
@@ -100,22 +101,26 @@ async fn streams<B: Backend>(
 ) -> Result<()> {
     let sql: Arc<str> = format!(
         "SELECT {EVENT_COLUMNS}, sourced FROM cqrs_event WHERE aggregate_type = $1 \
-         AND (aggregate_id, aggregate_version) > ($2, $3) \
-         ORDER BY aggregate_id, aggregate_version LIMIT $4"
+         AND (aggregate_id, aggregate_version, position) > ($2, $3, $4) \
+         ORDER BY aggregate_id, aggregate_version, position LIMIT $5"
     )
     .into();
-    let mut after = (String::new(), 0);
+    let mut after = (String::new(), i64::MIN, i64::MIN);
     loop {
         let parameters = [
             Parameter::text(aggregate.aggregate_type),
             Parameter::text(after.0.as_str()),
             Parameter::int(after.1),
+            Parameter::int(after.2),
             Parameter::int(PAGE as i64),
         ];
         let mut rows = 0;
         B::fetch(connection, &sql, &parameters, None, |row| {
             rows += 1;
-            let place = || Ok((some(row.read_text(4)?)?.to_owned(), some(row.read_i64(5)?)?));
+            let place = || {
+                let (position, version) = (some(row.read_i64(0)?)?, some(row.read_i64(5)?)?);
+                Ok((some(row.read_text(4)?)?.to_owned(), version, position))
+            };
             after = place().map_err(unreadable)?;
             scan.linked(aggregate, &stored(row)?);
             Ok(())

@@ -287,7 +287,7 @@ impl<'c> LogScan<'c> {
         }
         self.content(event)?;
         let Some(link) = event.content_hash().link() else {
-            let may_lack_it = event.position() <= self.check.unchained_until;
+            let may_lack_it = keys::is_excused(event.position(), self.check.unchained_until);
             return match may_lack_it && stream.link.is_none() {
                 true => Ok(()),
                 false => Err(BreakKind::Unchained),

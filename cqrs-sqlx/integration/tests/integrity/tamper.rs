@@ -18,7 +18,7 @@ use cqrs_integration::domain::Parcel;
 use cqrs_integration::random::Random;
 use cqrs_integration::stores;
 use cqrs_integration::wire::WireProxy;
-use cqrs_sqlx::{PgStore, SqlStore, StoreOptions};
+use cqrs_sqlx::{PgStore, Postgres, SqlStore, StoreOptions};
 
 use self::domain::{Till, Vault, north, work};
 use cqrs_integration::each::{Fresh, Kind, on_each};
@@ -33,6 +33,8 @@ on_each!(
     keys_are_rotated,
     retention_leaves_chains_alone,
     chains_begin_late,
+    no_position_excuses_a_plain_hash,
+    events_without_an_id_are_found,
     deadlines_have_hashes_as_all_events,
 );
 
@@ -205,9 +207,7 @@ async fn keys_are_rotated<K: Kind>() {
     let first = &report.first().unwrap();
     assert_eq!(first.position, Some(Position(1)), "{report:?}");
     // Nobody makes a keyed hash without the key.
-    let forged = ContentHash::of("{\"coins\":0}").to_bytes();
-    let forged: String = forged.iter().map(|byte| format!("{byte:02x}")).collect();
-    let forged = K::either(format!("'\\x{forged}'::bytea"), format!("x'{forged}'"));
+    let forged = bytes::<K>(&ContentHash::of("{\"coins\":0}").to_bytes());
     let last = fresh.number("SELECT max(position) FROM cqrs_event").await;
     fresh
         .run(format!(
@@ -227,11 +227,7 @@ async fn retention_leaves_chains_alone<K: Kind>() {
     parcel.weigh(1);
     uow.save(parcel).unwrap();
     let _ = uow.commit().await.unwrap();
-    let old = K::either(
-        "UPDATE cqrs_event SET recorded_at = recorded_at - interval '1 year'",
-        "UPDATE cqrs_event SET recorded_at = '2020-01-01T00:00:00.000000Z'",
-    );
-    fresh.run(old).await;
+    age::<K>(&fresh).await;
     let retention = cqrs_sqlx::Retention::older_than(std::time::Duration::from_secs(3_600));
     let system = RequestContext::system();
     let removed = store.remove_events(&system, &retention).await.unwrap();
@@ -239,10 +235,17 @@ async fn retention_leaves_chains_alone<K: Kind>() {
     assert!(checked(&store, &check()).await.is_intact());
 }
 
-/// An aggregate that was there before it was chained.
-async fn chains_begin_late<K: Kind>() {
-    let (fresh, store) = with::<K>(StoreOptions::default()).await;
-    work(&store, &mut Random::new(8), 10).await;
+/// Lets all events be old.
+async fn age<K: Kind>(fresh: &Fresh<K>) {
+    let old = K::either(
+        "UPDATE cqrs_event SET recorded_at = recorded_at - interval '1 year'",
+        "UPDATE cqrs_event SET recorded_at = '2020-01-01T00:00:00.000000Z'",
+    );
+    fresh.run(old).await;
+}
+
+/// Makes the log one of aggregates that were not chained.
+async fn strip_links<K: Kind>(fresh: &Fresh<K>) {
     let plain = ContentHash::of("").to_bytes().len();
     fresh
         .run(format!(
@@ -250,6 +253,19 @@ async fn chains_begin_late<K: Kind>() {
              UPDATE cqrs_event SET content_hash = substr(content_hash, 2, {plain})"
         ))
         .await;
+}
+
+/// Bytes in SQL.
+fn bytes<K: Kind>(bytes: &[u8]) -> String {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    K::either(format!("'\\x{hex}'::bytea"), format!("x'{hex}'"))
+}
+
+/// An aggregate that was there before it was chained.
+async fn chains_begin_late<K: Kind>() {
+    let (fresh, store) = with::<K>(StoreOptions::default()).await;
+    work(&store, &mut Random::new(8), 10).await;
+    strip_links(&fresh).await;
     let until = Position(fresh.number("SELECT max(position) FROM cqrs_event").await);
     work(&store, &mut Random::new(9), 20).await;
     let report = checked(&store, &check()).await;
@@ -261,6 +277,88 @@ async fn chains_begin_late<K: Kind>() {
     );
     let report = checked(&store, &check().unchained_until(until)).await;
     assert!(report.is_intact(), "{report:?}");
+}
+
+/// Hashes that anybody can make are excused up to a position, and nothing stands before the first.
+async fn no_position_excuses_a_plain_hash<K: Kind>() {
+    let options = || StoreOptions::default().hash_keys(keys());
+    let (fresh, store) = with::<K>(options()).await;
+    work(&store, &mut Random::new(3), 20).await;
+    let system = RequestContext::system();
+    let log = store.events(&system, Position::START, 1_000).await.unwrap();
+    for event in &log {
+        let hash = bytes::<K>(&ContentHash::of(event.payload().as_str()).to_bytes());
+        fresh
+            .run(format!(
+                "UPDATE cqrs_event SET position = position - 100000, content_hash = {hash} \
+                 WHERE position = {}",
+                event.position()
+            ))
+            .await;
+    }
+    let plain = bytes::<K>(&ContentHash::of("{}").to_bytes());
+    fresh
+        .run(format!(
+            "UPDATE vault SET chain_head = NULL; UPDATE cqrs_chain_head SET content_hash = {plain}"
+        ))
+        .await;
+    let report = checked(&store, &check()).await;
+    assert_eq!((report.found(), report.streams()), (8, 8), "{report:?}");
+    let verifying = fresh.open(options().verify_hashes()).await;
+    let mut uow = verifying.unit_of_work(&system);
+    let error = uow.get::<Till>("T1".to_owned()).await.unwrap_err();
+    assert!(matches!(error, Error::Undecodable { .. }), "{error}");
+}
+
+/// Whoever reads the log by position would read them.
+async fn events_without_an_id_are_found<K: Kind>() {
+    let (fresh, store) = with::<K>(StoreOptions::default()).await;
+    work(&store, &mut Random::new(3), 5).await;
+    let columns = "tenant_id, event_type, schema_version, payload, content_hash, correlation_id, \
+                   occurred_at, sourced";
+    let uuid = K::uuid(uuid::Uuid::now_v7());
+    fresh
+        .run(format!(
+            "INSERT INTO cqrs_event \
+             (position, event_id, aggregate_type, aggregate_id, aggregate_version, {columns}) \
+             SELECT 5000, {uuid}, aggregate_type, '', 0, {columns} FROM cqrs_event \
+             WHERE position = 1"
+        ))
+        .await;
+    let report = checked(&store, &check()).await;
+    assert_eq!(report.first().unwrap().position, Some(Position(5_000)));
+}
+
+/// The check reads streams in pages, between which nothing may be lost. Without the unique key of the
+/// log there can be two events of one version.
+#[tokio::test]
+async fn a_second_event_of_a_version_is_found_on_any_page() {
+    let (fresh, store) = with::<Postgres>(StoreOptions::default()).await;
+    let mut till = Till::blank("T1".to_owned());
+    (0..1_001).for_each(|coins| till.pay(coins));
+    let mut uow = store.unit_of_work(&north());
+    uow.save(till).unwrap();
+    let _ = uow.commit().await.unwrap();
+    fresh
+        .run("ALTER TABLE cqrs_event DROP CONSTRAINT cqrs_event_stream_key")
+        .await;
+    let columns = "aggregate_type, aggregate_id, aggregate_version, event_type, schema_version, \
+                   payload, content_hash, correlation_id, occurred_at, sourced";
+    for version in 999..=1_001 {
+        fresh
+            .run(format!(
+                "INSERT INTO cqrs_event (position, event_id, {columns}) \
+                 SELECT 5000, gen_random_uuid(), {columns} FROM cqrs_event \
+                 WHERE aggregate_version = {version}"
+            ))
+            .await;
+        let report = checked(&store, &check()).await;
+        let first = report.first().map(|found| found.position);
+        assert_eq!(first, Some(Some(Position(5_000))), "version {version}");
+        fresh
+            .run("DELETE FROM cqrs_event WHERE position = 5000")
+            .await;
+    }
 }
 
 /// The framework's own events are made under the key too, or a manager could not read them.
