@@ -105,7 +105,8 @@ impl LogCheck {
     }
 
     /// Events up to this position may lack their link: those of aggregates that were not chained
-    /// before. None may, unless told.
+    /// before. None may, unless told. Of those without a link some may have left the log, as with
+    /// retention.
     #[must_use]
     pub fn unchained_until(mut self, position: Position) -> Self {
         self.unchained_until = position;
@@ -278,8 +279,10 @@ impl<'c> LogScan<'c> {
         event: &Envelope<RawPayload>,
         is_sourced: bool,
     ) -> Result<(), BreakKind> {
-        let expected = stream.version + 1;
-        if event.aggregate_version() != expected {
+        let (expected, version) = (stream.version + 1, event.aggregate_version());
+        // Retention may have removed what was written before the chain began.
+        let may_lack_some = stream.link.is_none() && self.check.unchained_until > Position::START;
+        if version < expected || version > expected && !may_lack_some {
             return Err(BreakKind::Version { expected });
         }
         if event.position() <= stream.position {

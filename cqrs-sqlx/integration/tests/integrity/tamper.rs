@@ -33,6 +33,7 @@ on_each!(
     keys_are_rotated,
     retention_leaves_chains_alone,
     chains_begin_late,
+    chains_begin_late_behind_events_that_left,
     no_position_excuses_a_plain_hash,
     events_without_an_id_are_found,
     deadlines_have_hashes_as_all_events,
@@ -277,6 +278,33 @@ async fn chains_begin_late<K: Kind>() {
     );
     let report = checked(&store, &check().unchained_until(until)).await;
     assert!(report.is_intact(), "{report:?}");
+}
+
+/// Retention may have removed what was written before an aggregate was chained. What is linked may not
+/// be missing.
+async fn chains_begin_late_behind_events_that_left<K: Kind>() {
+    let (fresh, store) = with::<K>(StoreOptions::default()).await;
+    work(&store, &mut Random::new(8), 10).await;
+    strip_links(&fresh).await;
+    let until = Position(fresh.number("SELECT max(position) FROM cqrs_event").await);
+    age::<K>(&fresh).await;
+    let retention = cqrs_sqlx::Retention::older_than(std::time::Duration::from_secs(3_600));
+    let system = RequestContext::system();
+    let removed = store.remove_events(&system, &retention).await.unwrap();
+    assert!(removed.events > 0);
+    work(&store, &mut Random::new(9), 20).await;
+    let late = check().unchained_until(until);
+    let report = checked(&store, &late).await;
+    assert!(report.is_intact(), "{report:?}");
+
+    let first = format!(
+        "SELECT min(position) FROM cqrs_event WHERE aggregate_type = 'vault' AND position > {until}"
+    );
+    let first = fresh.number(first).await;
+    let sql = format!("DELETE FROM cqrs_event WHERE position = {first}");
+    fresh.run(sql).await;
+    let report = checked(&store, &late).await;
+    assert_eq!(report.found(), 1, "{report:?}");
 }
 
 /// Hashes that anybody can make are excused up to a position, and nothing stands before the first.
