@@ -18,7 +18,7 @@ use cqrs_core::{BoxFuture, Error, Result, StoreErrorKind, TenantScope};
 use futures_util::future::select;
 
 use super::checkpoint::{read, some};
-use super::errors::is_transient;
+use super::errors::{is_contention, is_transient};
 use super::handle::Stopping;
 use super::pace::{Backoff, Polling};
 use super::pass::Rules;
@@ -72,12 +72,20 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
             let mut done = 0;
             loop {
                 let due = store.due_tasks(P::NAME, store.now(), BATCH).await?;
-                let mut progress = 0;
+                let (mut progress, mut contended) = (0, None);
                 for task in due {
-                    progress += u64::from(self.try_one(store, rules, &task).await?);
+                    match self.try_one(store, rules, &task).await {
+                        Ok(is_done) => progress += u64::from(is_done),
+                        // Other instances need other locks.
+                        Err(error) if is_contention(&error) => contended = Some(error),
+                        Err(error) => return Err(error),
+                    }
                 }
                 done += progress;
                 if progress == 0 {
+                    if let Some(error) = contended {
+                        return Err(error);
+                    }
                     let far = store.now() + TimeDelta::days(FAR);
                     let next = store.due_tasks(P::NAME, far, 1).await?.pop();
                     let next = next.map(|task| (task.due_at, task.attempts > 0));

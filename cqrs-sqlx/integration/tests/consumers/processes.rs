@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use cqrs_core::conformance::fixtures::{Account, AccountForm, Dunning, Ledger, LedgerEvent};
-use cqrs_core::{Entity, EventHistory, ManualClock, RequestContext, Store, UnitOfWork};
+use cqrs_core::{
+    Entity, EventHistory, ManualClock, RequestContext, RetryPolicy, Store, UnitOfWork,
+};
 use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_integration::stores;
 use cqrs_sqlx::{
-    HealthLimits, Postgres, Problem, ProjectorBuilder, ProjectorHandle, Retention, SqlStore,
+    HealthLimits, PgStore, Postgres, Problem, ProjectorBuilder, ProjectorHandle, Retention, SqlStore,
     StoreOptions,
 };
+use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinSet;
 
 on_each!(
@@ -345,6 +348,51 @@ async fn a_command_and_its_effect_are_one_transaction<K: Kind>() {
     }
     projector(&store).run_until_idle().await.unwrap();
     assert_eq!(booked(&store, "A1").await, [5]);
+}
+
+/// A command that meets a lock is tried again, for as long as it is held, and meanwhile the commands of
+/// other instances are executed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_waits_for_a_lock_holds_up_no_other_instance() {
+    let (fresh, store) = with_accounts::<Postgres>().await;
+    open(&store, "A1", &[1]).await;
+    projector(&store).run_until_idle().await.unwrap();
+    let mut holder = store.unit_of_work(&north());
+    let ledger = Dunning::ledger("A1");
+    let mut ledger = holder.get::<Ledger>(ledger).await.unwrap();
+    ledger.transfer(7);
+    holder.save(ledger).unwrap();
+    let _ = holder.connection().await.unwrap();
+
+    let mut uow = store.unit_of_work(&north());
+    let mut account = uow.get::<Account>("A1".to_owned()).await.unwrap();
+    account.transfer(2);
+    uow.save(account).unwrap();
+    let _ = uow.commit().await.unwrap();
+    open(&store, "A2", &[3]).await;
+    let policy = RetryPolicy {
+        attempts: 1,
+        ..RetryPolicy::default()
+    };
+    let url: PgConnectOptions = fresh.url.parse().unwrap();
+    let url = url.options([("lock_timeout", "10ms")]);
+    let options = StoreOptions::default().retry_policy(policy);
+    let impatient = PgStore::connect_with(url, options).await;
+    let impatient = impatient.unwrap();
+    let handle = projector(&impatient).start().await.unwrap();
+    let all_booked = async |account: &str, cents: &[i64]| {
+        while booked(&store, account).await != cents {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = Duration::from_secs(20);
+    let other = tokio::time::timeout(limit, all_booked("A2", &[3])).await;
+    other.expect("A2 waits for nobody");
+    assert_eq!(booked(&store, "A1").await, [1]);
+    holder.rollback().await;
+    let own = tokio::time::timeout(limit, all_booked("A1", &[1, 2])).await;
+    own.expect("A1 goes on");
+    handle.stop(limit).await;
 }
 
 struct Worker(Child);
