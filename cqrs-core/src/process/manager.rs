@@ -255,9 +255,10 @@ impl<'p, C> Next<'p, C> {
         self.steps.commands.push(command);
     }
 
-    /// Sets a deadline; one of this name that the instance has is replaced.
+    /// Sets a deadline; one of this name that the instance has is replaced. A time outside of the
+    /// years 0 to 9999, which a store cannot hold, is taken for the nearest that it can.
     pub fn deadline(&mut self, name: impl Into<String>, at: DateTime<Utc>) {
-        self.steps.deadlines.push((name.into(), Some(at)));
+        self.steps.deadlines.push((name.into(), Some(storable(at))));
     }
 
     /// Sets a deadline so long after the event [happened](Self::now).
@@ -277,4 +278,13 @@ impl<'p, C> Next<'p, C> {
     pub fn complete(&mut self) {
         self.steps.is_complete = true;
     }
+}
+
+/// The nearest time that [can be stored](crate::mapping::Value::checked).
+fn storable(at: DateTime<Utc>) -> DateTime<Utc> {
+    /// The beginning of the year 0, and the end of 9999, in microseconds.
+    const FIRST: i64 = -62_167_219_200_000_000;
+    const LAST: i64 = 253_402_300_799_999_999;
+    let nearest = at.timestamp_micros().clamp(FIRST, LAST);
+    DateTime::from_timestamp_micros(nearest).unwrap_or(at)
 }

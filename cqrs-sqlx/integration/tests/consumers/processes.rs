@@ -4,10 +4,13 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
-use cqrs_core::conformance::fixtures::{Account, AccountForm, Dunning, Ledger, LedgerEvent};
+use chrono::{DateTime, TimeDelta, Utc};
+use cqrs_core::conformance::fixtures::{
+    Account, AccountEvent, AccountForm, Dunning, Ledger, LedgerEvent,
+};
+use cqrs_core::process::{Instance, Next, ProcessManager};
 use cqrs_core::{
-    Entity, EventHistory, ManualClock, RequestContext, RetryPolicy, Store, UnitOfWork,
+    Entity, Envelope, EventHistory, ManualClock, RequestContext, RetryPolicy, Store, UnitOfWork,
 };
 use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_integration::stores;
@@ -26,6 +29,7 @@ on_each!(
     commands_that_are_put_aside_are_a_problem,
     deadlines_that_have_passed_leave_the_log,
     a_command_and_its_effect_are_one_transaction,
+    deadlines_of_any_time_are_kept,
 );
 
 const ACCOUNTS: i64 = 6;
@@ -348,6 +352,59 @@ async fn a_command_and_its_effect_are_one_transaction<K: Kind>() {
     }
     projector(&store).run_until_idle().await.unwrap();
     assert_eq!(booked(&store, "A1").await, [5]);
+}
+
+/// Sets deadlines that no store can hold as they are.
+struct Extremes;
+
+impl ProcessManager for Extremes {
+    type Event = AccountEvent;
+    type State = Vec<String>;
+    type Command = ();
+
+    const NAME: &'static str = "extremes";
+
+    fn instance(&self, event: &Envelope<AccountEvent>) -> Option<Instance> {
+        Some(Instance::starting(event.aggregate_id_str()))
+    }
+
+    fn on_event(
+        &self,
+        _: &mut Vec<String>,
+        _: &Envelope<AccountEvent>,
+        next: &mut Next<'_, ()>,
+    ) -> cqrs_core::Result<()> {
+        next.deadline_in("never", TimeDelta::MAX);
+        next.deadline("at once", DateTime::<Utc>::MIN_UTC);
+        Ok(())
+    }
+
+    fn on_deadline(
+        &self,
+        passed: &mut Vec<String>,
+        name: &str,
+        _: &mut Next<'_, ()>,
+    ) -> cqrs_core::Result<()> {
+        passed.push(name.to_owned());
+        Ok(())
+    }
+
+    async fn execute<U: UnitOfWork>(&self, _: (), _: &mut U) -> cqrs_core::Result<()> {
+        Ok(())
+    }
+}
+
+async fn deadlines_of_any_time_are_kept<K: Kind>() {
+    let (_fresh, store) = with_accounts::<K>().await;
+    open(&store, "A1", &[]).await;
+    let projector = store.projector().process(Extremes).retry_delays([]);
+    projector.run_until_idle().await.unwrap();
+    let instance = store.process::<Extremes>(&north(), "A1").await.unwrap();
+    let instance = instance.unwrap();
+    assert_eq!(instance.state, ["at once"]);
+    let left: Vec<_> = instance.deadlines.into_iter().collect();
+    let last = DateTime::from_timestamp_micros(253_402_300_799_999_999).unwrap();
+    assert_eq!(left, [("never".to_owned(), last)]);
 }
 
 /// A command that meets a lock is tried again, for as long as it is held, and meanwhile the commands of
