@@ -195,6 +195,16 @@ pub async fn a_guard_and_a_save_go_together<H: Harness>(h: &H) {
         let error = err(uow.get::<A>(id).await.map(drop));
         assert_usage(&error);
         assert!(!error.is_retryable(), "{error:?}");
+
+        let mut fresh: A = bench.load(&north(), stale.id().clone()).await;
+        fresh.transfer(1);
+        bench.save(&north(), fresh).await;
+        let mut fresh: A = bench.load(&north(), stale.id().clone()).await;
+        fresh.transfer(1);
+        let mut uow = bench.unit_of_work(&north());
+        ok(uow.guard(&stale));
+        ok(uow.save(fresh));
+        assert_conflict::<A>(&err(uow.commit().await), stale.id(), 3, 4);
     }
     let bench = begin(h).await;
     rule::<H, Account>(&bench, "1").await;

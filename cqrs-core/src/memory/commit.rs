@@ -88,10 +88,13 @@ impl Commit {
         })
     }
 
-    /// Whether the aggregate of a guard is also written: the write says at which version it is.
+    /// Whether the version of a guard is also that of a write, before or after it: then the write
+    /// is what checks it.
     fn is_written(&self, guard: &StagedWrite) -> bool {
         let same = |write: &StagedWrite| {
-            write.aggregate_type == guard.aggregate_type && write.aggregate_id == guard.aggregate_id
+            write.aggregate_type == guard.aggregate_type
+                && write.aggregate_id == guard.aggregate_id
+                && [write.expected_version, write.new_version].contains(&guard.expected_version)
         };
         self.writes.iter().any(same)
     }
