@@ -156,11 +156,27 @@ impl Place for OnPostgres {
     type Database = TestDatabase;
 
     async fn open(setup: &Setup) -> (PgStore, TestDatabase) {
-        let database = TestDatabase::create().await;
-        let url = database.url().parse().unwrap();
-        let store = PgStore::connect_with(url, options(setup)).await.unwrap();
-        (with_tables(store).await, database)
+        open_with(options(setup)).await
     }
+}
+
+/// With commits that are sent together where they meet.
+struct OnCoalescing;
+
+impl Place for OnCoalescing {
+    type Backend = cqrs_sqlx::Postgres;
+    type Database = TestDatabase;
+
+    async fn open(setup: &Setup) -> (PgStore, TestDatabase) {
+        open_with(options(setup).coalesce(128)).await
+    }
+}
+
+async fn open_with(options: StoreOptions) -> (PgStore, TestDatabase) {
+    let database = TestDatabase::create().await;
+    let url = database.url().parse().unwrap();
+    let store = PgStore::connect_with(url, options).await.unwrap();
+    (with_tables(store).await, database)
 }
 
 /// Under row-level security, as a role that it holds for.
@@ -196,6 +212,7 @@ impl Place for OnSqlite {
 }
 
 type Postgres = On<OnPostgres>;
+type Coalescing = On<OnCoalescing>;
 type Secured = On<OnSecured>;
 type Sqlite = On<OnSqlite>;
 
@@ -232,6 +249,13 @@ mod postgres {
     cqrs_core::conformance_suite!(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         super::Postgres::default()
+    );
+}
+
+mod coalescing {
+    cqrs_core::conformance_suite!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        super::Coalescing::default()
     );
 }
 
