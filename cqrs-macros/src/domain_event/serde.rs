@@ -36,6 +36,9 @@ pub(super) fn check_container(attributes: &[Attribute], errors: &mut Errors) {
 }
 
 pub(super) fn check_variant(attributes: &[Attribute], errors: &mut Errors) {
+    refuse(attributes, &["alias"], errors, |_| {
+        "a variant of an event cannot have `#[serde(alias)]`: the log has names of its own; write `#[event(was(\"...\"))]` with the name that the event type had".to_owned()
+    });
     refuse(attributes, ON_VARIANT, errors, |key| {
         format!(
             "a variant of an event cannot have `#[serde({key})]`: every event is written to the log and read back; remove it"
