@@ -7,6 +7,7 @@ use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result};
 use crate::event::DomainEvent;
 use crate::projection::{Projection, Rebuilds};
+use crate::schema::SchemaIds;
 use crate::upcast;
 
 /// A way out of the database: a broker, a webhook, a console.
@@ -28,6 +29,7 @@ pub struct Relay<B> {
     name: String,
     bus: B,
     upcasters: Vec<Upcaster>,
+    schema_ids: SchemaIds,
 }
 
 /// Lifts an event of one aggregate type; `None` where it stays as it is.
@@ -41,6 +43,7 @@ impl<B: EventBus> Relay<B> {
             name: name.into(),
             bus,
             upcasters: Vec::new(),
+            schema_ids: SchemaIds::default(),
         }
     }
 
@@ -55,6 +58,14 @@ impl<B: EventBus> Relay<B> {
         self
     }
 
+    /// Gives events that were [lifted](Self::upcasting) the ids of the schemas that they have then.
+    /// Others are published with the id in the log.
+    #[must_use]
+    pub fn schema_ids(mut self, ids: SchemaIds) -> Self {
+        self.schema_ids = ids;
+        self
+    }
+
     /// The page, with what is lifted in place of what was stored; `None` where nothing is.
     fn lifted(&self, page: &[Envelope<RawPayload>]) -> Result<Option<Vec<Envelope<RawPayload>>>> {
         let mut lifted: Option<Vec<_>> = None;
@@ -65,7 +76,8 @@ impl<B: EventBus> Relay<B> {
                     reason,
                 })?;
                 if let Some(new) = new {
-                    lifted.get_or_insert_with(|| page.to_vec())[index] = new;
+                    lifted.get_or_insert_with(|| page.to_vec())[index] =
+                        new.identified(&self.schema_ids);
                 }
             }
         }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::context::{Metadata, TenantId};
 use crate::event::EventType;
 use crate::integrity::ContentHash;
+use crate::schema::SchemaIds;
 use crate::staging::ChangeMarker;
 
 /// A place in the log. Larger is later for one aggregate; gaps are ordinary.
@@ -111,13 +112,29 @@ impl<P> Envelope<P> {
         event_type: EventType,
         payload: RawPayload,
     ) -> Envelope<RawPayload> {
+        // The id is that of the schema of a version.
+        let is_same = event_type.schema_version == self.schema_version();
         let header = EventHeader {
             event_type: event_type.name.to_owned(),
             schema_version: event_type.schema_version,
+            schema_id: self.schema_id().filter(|_| is_same).map(str::to_owned),
             content_hash: ContentHash::of(payload.as_str()),
             ..EventHeader::clone(&self.header)
         };
         Envelope::new(header, payload)
+    }
+
+    /// The same event with the id of its schema, where there is one.
+    pub(crate) fn identified(mut self, ids: &SchemaIds) -> Self {
+        let id = ids.find(
+            self.aggregate_type(),
+            self.event_type(),
+            self.schema_version(),
+        );
+        if let Some(id) = id {
+            Arc::make_mut(&mut self.header).schema_id = Some(id.as_ref().to_owned());
+        }
+        self
     }
 
     /// Its place in the log.
@@ -185,7 +202,7 @@ impl<P> Envelope<P> {
         self.header.schema_version
     }
 
-    /// The id of its schema in a registry, where one is used.
+    /// The id of its [schema](crate::schema), where the store gives it one.
     #[must_use]
     pub fn schema_id(&self) -> Option<&str> {
         self.header.schema_id.as_deref()

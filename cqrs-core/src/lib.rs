@@ -19,6 +19,7 @@
 //! | write SQL of your own | [`sql`], [`SqlRow`](derive@SqlRow) |
 //! | tell others | [`EventBus`], [`Relay`] |
 //! | tell errors apart | [`Error`], [`StoreErrorKind`] |
+//! | describe events to others, and keep their payloads readable | [`schema`] |
 //! | test | [`InMemoryStore`], [`ManualClock`], [`testing`] |
 //! | write a store | [`staging`], `conformance` (a feature) |
 //!
@@ -153,6 +154,7 @@ pub mod process;
 mod projection;
 mod read_model;
 mod repository;
+pub mod schema;
 pub mod sourced;
 mod specification;
 mod spent;

@@ -7,6 +7,7 @@ mod children;
 mod events;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -16,6 +17,7 @@ use crate::context::{Metadata, RequestContext, TenantId};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::integrity::{self, Chain, ContentHash, Hashing, LinkedStream};
 use crate::mapping::{ColumnError, ColumnRole, ColumnValue, MappingError, Table, Value};
+use crate::schema::SchemaIds;
 use crate::sourced::{self, NewSnapshot};
 
 pub use self::children::ChildWrite;
@@ -92,6 +94,8 @@ pub struct NewEvent {
     pub event_type: &'static str,
     /// The version of its payload's schema.
     pub schema_version: u32,
+    /// The id of that schema in a registry.
+    pub schema_id: Option<Arc<str>>,
     /// Its canonical JSON.
     pub payload: String,
     /// The hash of the payload.
@@ -291,6 +295,16 @@ impl StagedWrite {
             events,
             snapshot,
         })
+    }
+
+    /// Gives its events the ids of their schemas. A store does this once with each write, before
+    /// their hashes are made.
+    #[must_use]
+    pub fn identified(mut self, ids: &SchemaIds) -> Self {
+        for event in &mut self.events {
+            event.schema_id = ids.find(self.aggregate_type, event.event_type, event.schema_version);
+        }
+        self
     }
 
     /// Makes the hashes of its events, as the store makes them: under a key, and linked where the

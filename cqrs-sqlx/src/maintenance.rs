@@ -10,6 +10,7 @@ use cqrs_core::maintenance::{
     BulkChange, BulkScope, BulkStore, BulkWrites, ChangedRows, ChosenRow, Export, Inserted,
 };
 use cqrs_core::mapping::{Loading, Value};
+use cqrs_core::schema::SchemaIds;
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
     AggregateRoot, Inline, Metadata, Page, PageRequest, Query, Result, RowProjection,
@@ -35,6 +36,10 @@ impl<B: Backend> BulkStore for SqlStore<B> {
 
     fn hashing(&self) -> &Hashing {
         &self.shared().hashing
+    }
+
+    fn schema_ids(&self) -> &SchemaIds {
+        &self.shared().schema_ids
     }
 
     async fn bulk_insert(&self, writes: BulkWrites<'_>, metadata: &Metadata) -> Result<Inserted> {

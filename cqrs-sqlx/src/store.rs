@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use cqrs_core::integrity::{HashKeys, Hashing, LogCheck, LogCheckReport};
 use cqrs_core::mapping::Table;
+use cqrs_core::schema::SchemaIds;
 use cqrs_core::sql::Statement;
 use cqrs_core::{
     Clock, CommitReceipt, DomainEvent, Envelope, EventBus, Inbox, InlineProjections, Interceptor,
@@ -65,6 +66,7 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) snapshots: Snapshots,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hashing: Hashing,
+    pub(crate) schema_ids: SchemaIds,
     pub(crate) retry: RetryPolicy,
     pub(crate) interceptors: Interceptors,
     pub(crate) row_level_security: bool,
@@ -92,6 +94,7 @@ pub struct StoreOptions {
     pub(crate) wait_interval: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hashing: Hashing,
+    pub(crate) schema_ids: SchemaIds,
     pub(crate) retry: RetryPolicy,
     pub(crate) interceptors: Interceptors,
     pub(crate) row_level_security: bool,
@@ -110,6 +113,7 @@ impl Default for StoreOptions {
             wait_interval: Duration::from_millis(1),
             clock: Arc::new(SystemClock),
             hashing: Hashing::default(),
+            schema_ids: SchemaIds::default(),
             retry: RetryPolicy::default(),
             interceptors: Interceptors::default(),
             row_level_security: false,
@@ -201,6 +205,14 @@ impl StoreOptions {
     #[must_use]
     pub fn verify_hashes(mut self) -> Self {
         self.hashing.verifies = true;
+        self
+    }
+
+    /// Gives each event the id of its [schema](cqrs_core::schema), in the column `schema_id` of the
+    /// log, where consumers and relays find it. Events without an id here have none.
+    #[must_use]
+    pub fn schema_ids(mut self, ids: SchemaIds) -> Self {
+        self.schema_ids = ids;
         self
     }
 
@@ -354,6 +366,7 @@ impl<B: Backend> SqlStore<B> {
                 snapshots: Snapshots::default(),
                 clock: options.clock,
                 hashing: options.hashing,
+                schema_ids: options.schema_ids,
                 retry: options.retry,
                 interceptors: options.interceptors,
                 row_level_security: options.row_level_security,

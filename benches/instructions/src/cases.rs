@@ -181,6 +181,7 @@ fn stage_by_hand(shipments: &[Shipment]) -> Result<u64> {
             aggregate_version: 1,
             event_type: "shipment.booked",
             schema_version: 1,
+            schema_id: None,
             content_hash: ContentHash::from_bytes(&Sha256::digest(payload.as_bytes()))?,
             payload,
             occurred_at: moment(),

@@ -50,7 +50,7 @@ impl<'k> Chain<'k> {
             aggregate_version: event.aggregate_version,
             event_type: event.event_type,
             schema_version: event.schema_version,
-            schema_id: None,
+            schema_id: event.schema_id.as_deref(),
             metadata: stream.metadata,
             occurred_at: event.occurred_at,
             is_sourced: stream.is_sourced,

@@ -69,6 +69,7 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
         let stage = |aggregate: A| {
             let event = event(&aggregate);
             let write = StagedWrite::adopt(aggregate, event, &self.context, self.store.now())?;
+            let write = write.identified(self.store.schema_ids());
             Ok(write.hashed(self.store.hashing(), metadata))
         };
         let rows = BulkScope {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -16,6 +17,7 @@ use crate::history::{Forgotten, RevisionKind};
 use crate::integrity::{ContentHash, Hashing, Link, LinkedEvent};
 use crate::mapping::{MappingError, RowSource, Table, Value};
 use crate::projection::RowProjection;
+use crate::schema::SchemaIds;
 use crate::specification::{Page, PageRequest, Query, Specification};
 use crate::staging::{NewEvent, StagedWrite};
 use crate::store::Store;
@@ -33,6 +35,9 @@ pub trait BulkStore: Store {
 
     /// How it makes the hashes of events. Staged writes that are handed to it in bulk have theirs.
     fn hashing(&self) -> &Hashing;
+
+    /// The ids of the schemas of its events. Staged writes that are handed to it in bulk have theirs.
+    fn schema_ids(&self) -> &SchemaIds;
 
     /// Inserts new aggregates of one type with their events, all or none, by the rules of
     /// [`StagedWrite`]; their events in the order of the writes.
@@ -177,6 +182,8 @@ pub struct BulkEvent {
     pub event_type: &'static str,
     /// The version of its payload's schema.
     pub schema_version: u32,
+    /// The id of that schema in a registry.
+    pub schema_id: Option<Arc<str>>,
     /// Its canonical JSON.
     pub payload: String,
     /// The hash of the payload.
@@ -228,7 +235,7 @@ impl<A: AggregateRoot> BulkChange<A> {
             aggregate_version: row.version + 1,
             event_type: self.event.event_type,
             schema_version: self.event.schema_version,
-            schema_id: None,
+            schema_id: self.event.schema_id.as_deref(),
             metadata: &self.metadata,
             occurred_at: self.event.occurred_at,
             is_sourced: false,
@@ -247,6 +254,7 @@ impl<A: AggregateRoot> BulkChange<A> {
             aggregate_version: row.version + 1,
             event_type: self.event.event_type,
             schema_version: self.event.schema_version,
+            schema_id: self.event.schema_id.clone(),
             payload: self.event.payload.clone(),
             content_hash: self.hash_of(row, event_id),
             occurred_at: self.event.occurred_at,

@@ -10,6 +10,7 @@ use crate::history::RevisionKind;
 use crate::integrity::{ContentHash, Hashing};
 use crate::mapping::{ColumnRole, MappingError, Table, Value};
 use crate::payload;
+use crate::schema::SchemaIds;
 use crate::specification::Assignment;
 use crate::staging::ChangeMarker;
 
@@ -121,6 +122,7 @@ pub(super) fn event<A: AggregateRoot>(
     kind: Kind,
     now: DateTime<Utc>,
     hashing: &Hashing,
+    schema_ids: &SchemaIds,
 ) -> Result<BulkEvent> {
     use crate::event::DomainEvent;
     let (event_type, schema_version, payload) = match raised {
@@ -133,6 +135,7 @@ pub(super) fn event<A: AggregateRoot>(
     Ok(BulkEvent {
         event_type,
         schema_version,
+        schema_id: schema_ids.find(A::TYPE, event_type, schema_version),
         content_hash: ContentHash::under(hashing.key(), &payload),
         payload,
         occurred_at: now,

@@ -346,6 +346,7 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
                 ));
             }
             let write = StagedWrite::save(aggregate, context, now)?;
+            let write = write.identified(self.store.schema_ids());
             Ok(write.hashed(hashing, context.metadata()))
         });
         let metadata = context.metadata();
@@ -417,7 +418,13 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
             compared,
             deletes,
             kind: kind.revision(),
-            event: change::event::<A>(self.event.as_ref(), kind, now, hashing)?,
+            event: change::event::<A>(
+                self.event.as_ref(),
+                kind,
+                now,
+                hashing,
+                self.store.schema_ids(),
+            )?,
             metadata: self.context.metadata().clone(),
             hashing: hashing.clone(),
             batch_size: self.batch_size,

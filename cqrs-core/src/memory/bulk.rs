@@ -22,6 +22,7 @@ use crate::maintenance::{
 };
 use crate::mapping::{ColumnRole, Key, Table, Value};
 use crate::projection::RowProjection;
+use crate::schema::SchemaIds;
 use crate::specification::{Page, PageRequest, Paging, Query, Specification};
 use crate::staging::{Operation, StagedWrite};
 
@@ -92,6 +93,10 @@ impl BulkStore for InMemoryStore {
 
     fn hashing(&self) -> &Hashing {
         &self.shared().hashing
+    }
+
+    fn schema_ids(&self) -> &SchemaIds {
+        &self.shared().schema_ids
     }
 
     async fn bulk_insert(&self, writes: BulkWrites<'_>, metadata: &Metadata) -> Result<Inserted> {

@@ -18,6 +18,7 @@ use crate::inline::InlineProjections;
 use crate::integrity::Hashing;
 use crate::interceptor::Interceptors;
 use crate::mapping::{Key, Table, ValueRow};
+use crate::schema::SchemaIds;
 use crate::sourced::NewSnapshot;
 use crate::staging::StagedWrite;
 use crate::store::{RetryPolicy, StoreId};
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retry_policy: RetryPolicy,
     pub(super) hashing: Hashing,
+    pub(super) schema_ids: SchemaIds,
     pub(super) interceptors: Interceptors,
     pub(super) inline: Arc<InlineProjections<InMemoryTransaction>>,
     pub(super) changes: Arc<TableChanges>,
@@ -148,7 +150,7 @@ impl State {
                     aggregate_version: event.aggregate_version,
                     event_type: event.event_type.to_owned(),
                     schema_version: event.schema_version,
-                    schema_id: None,
+                    schema_id: event.schema_id.as_deref().map(str::to_owned),
                     metadata: metadata.clone(),
                     content_hash: event.content_hash,
                     occurred_at: event.occurred_at,

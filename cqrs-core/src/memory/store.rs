@@ -22,6 +22,7 @@ use crate::interceptor::{Interceptor, Interceptors};
 use crate::live::LogSlice;
 use crate::process::{ProcessManager, ProcessSubscription, ProcessTask};
 use crate::projection::{Projection, RowProjection, Rows};
+use crate::schema::SchemaIds;
 use crate::store::{RetryPolicy, Store, StoreId};
 use crate::subscription::{StartAt, Subscription};
 use crate::unit_of_work::CommitReceipt;
@@ -85,6 +86,7 @@ impl InMemoryStore {
                 clock: Arc::new(SystemClock),
                 retry_policy: RetryPolicy::default(),
                 hashing: Hashing::default(),
+                schema_ids: SchemaIds::default(),
                 interceptors: Interceptors::default(),
                 inline: Arc::default(),
                 changes: Arc::default(),
@@ -110,6 +112,13 @@ impl InMemoryStore {
     #[must_use]
     pub fn with_hash_keys(self, keys: HashKeys) -> Self {
         self.with(|shared| shared.hashing.keys = Some(keys))
+    }
+
+    /// The same store, which gives events the ids of their [schemas](crate::schema). Clones made
+    /// before keep theirs.
+    #[must_use]
+    pub fn with_schema_ids(self, ids: SchemaIds) -> Self {
+        self.with(|shared| shared.schema_ids = ids)
     }
 
     /// The same store, used with one more [`Interceptor`], after those that it has. Clones made

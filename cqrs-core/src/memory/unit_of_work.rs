@@ -107,6 +107,7 @@ impl InMemoryUnitOfWork {
             .before_save(&mut aggregate, context)?;
         let now = self.shared.clock.now();
         let write = StagedWrite::save(aggregate, context, now)?;
+        let write = write.identified(&self.shared.schema_ids);
         let hashing = &self.shared.hashing;
         self.staged.push(write.hashed(hashing, context.metadata()))
     }
@@ -120,6 +121,7 @@ impl InMemoryUnitOfWork {
             .before_remove(&mut aggregate, context)?;
         let now = self.shared.clock.now();
         let write = StagedWrite::remove(aggregate, context, now)?;
+        let write = write.identified(&self.shared.schema_ids);
         let hashing = &self.shared.hashing;
         self.staged.push(write.hashed(hashing, context.metadata()))
     }

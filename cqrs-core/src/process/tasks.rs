@@ -192,6 +192,7 @@ fn passing<P: ProcessManager>(
             aggregate_version: 1,
             event_type: DEADLINE_PASSED,
             schema_version: 1,
+            schema_id: None,
             content_hash: ContentHash::of(&payload),
             payload,
             occurred_at: now,

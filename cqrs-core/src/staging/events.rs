@@ -88,6 +88,7 @@ fn new_event(
         aggregate_version: version,
         event_type,
         schema_version,
+        schema_id: None,
         content_hash: ContentHash::of(&payload),
         payload,
         occurred_at: now,

@@ -40,7 +40,7 @@ impl<E: DomainEvent> Golden<E> {
     pub fn new(folder: impl AsRef<Path>) -> Self {
         Self {
             folder: folder.as_ref().to_owned(),
-            records: std::env::var("GOLDEN").is_ok_and(|value| value == "record"),
+            records: is_recording(),
             of: PhantomData,
         }
     }
@@ -76,7 +76,7 @@ impl<E: DomainEvent> Golden<E> {
             }
         }
         let mut read = Vec::new();
-        match self.files() {
+        match files(&self.folder) {
             Ok(files) => {
                 for name in files {
                     match self.read(&name) {
@@ -113,31 +113,39 @@ impl<E: DomainEvent> Golden<E> {
         }
     }
 
-    /// The names of the files of payloads, sorted.
-    fn files(&self) -> std::io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if Path::new(&name)
-                .extension()
-                .is_some_and(|kind| kind == "json")
-            {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
-    }
-
     fn read(&self, name: &str) -> Result<E, String> {
-        let parts = name
-            .strip_suffix(".json")
-            .and_then(|name| name.rsplit_once(".v"))
-            .and_then(|(event_type, version)| Some((event_type, version.parse().ok()?)));
-        let Some((event_type, version)) = parts else {
-            return Err("a file of a payload is named as order.placed.v1.json".to_owned());
-        };
+        let (event_type, version) = event_of(name)?;
         let text = fs::read_to_string(self.folder.join(name)).map_err(|error| error.to_string())?;
         payload::decode(event_type, version, text.trim_end()).map_err(|error| error.to_string())
     }
+}
+
+/// Whether files that are missing are written.
+pub(super) fn is_recording() -> bool {
+    std::env::var("GOLDEN").is_ok_and(|value| value == "record")
+}
+
+/// The names of the files in a folder, sorted.
+pub(super) fn files(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if Path::new(&name)
+            .extension()
+            .is_some_and(|kind| kind == "json")
+        {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The event type and schema version that the name of a file tells.
+pub(super) fn event_of(name: &str) -> Result<(&str, u32), String> {
+    let parts = name
+        .strip_suffix(".json")
+        .and_then(|name| name.rsplit_once(".v"))
+        .and_then(|(event_type, version)| Some((event_type, version.parse().ok()?)));
+    parts.ok_or_else(|| "a file of a payload is named as order.placed.v1.json".to_owned())
 }

@@ -114,6 +114,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
         self.check_writable()?;
         let shared = &self.shared;
         let write = stage(&shared.interceptors, &self.context, shared.clock.now())?;
+        let write = write.identified(&shared.schema_ids);
         let hashed = write.hashed(&shared.hashing, self.context.metadata());
         self.staged.push(hashed)
     }

@@ -380,6 +380,7 @@ pub(super) async fn change<A: AggregateRoot>(
         false => bind(&mut arguments, event.content_hash.to_bytes())?,
     }
     bind(&mut arguments, event.occurred_at)?;
+    bind(&mut arguments, event.schema_id.as_deref())?;
     let tenants = rows.iter().map(|row| row.tenant.as_ref());
     let tenants: Vec<Option<&str>> = tenants.map(|id| id.map(TenantId::as_str)).collect();
     bind(&mut arguments, tenants)?;
@@ -497,7 +498,7 @@ fn change_sql(
     // The heads of chains differ from row to row, and so do the hashes of their events.
     let head = table.column_with(ColumnRole::ChainHead).map(Column::name);
     let (links, link) = match head {
-        Some(_) => (format!(", {}::bytea[]", at(11)), ", link"),
+        Some(_) => (format!(", {}::bytea[]", at(12)), ", link"),
         None => (String::new(), ""),
     };
     let source = format!(
@@ -560,7 +561,7 @@ fn change_sql(
     };
     format!(
         "WITH changed AS ({changed}){children}, logged AS (INSERT INTO cqrs_event ({}) SELECT {origin}, \
-         e.tenant_id, {}, e.aggregate_id, e.event_id, e.version + 1, {}, {}, {}::json, {}, {} \
+         e.tenant_id, {}, e.aggregate_id, e.event_id, e.version + 1, {}, {}, {}::json, {}, {}, {} \
          FROM unnest(${versions}::int8[], {}::text[], {}::text[], {}::uuid[]{hashes}) WITH ORDINALITY \
          AS e(version, tenant_id, aggregate_id, event_id, {content_hash}ordinality) \
          WHERE (SELECT count(*) FROM changed) = {} ORDER BY e.ordinality RETURNING {returned}) \
@@ -576,5 +577,6 @@ fn change_sql(
         at(8),
         at(9),
         at(10),
+        at(11),
     )
 }

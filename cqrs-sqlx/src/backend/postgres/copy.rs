@@ -11,7 +11,7 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// In place of the number of fields of a row: there are no more.
 const TRAILER: i16 = -1;
 /// The columns of [`super::events::COLUMNS`].
-const EVENT_FIELDS: usize = 15;
+const EVENT_FIELDS: usize = 16;
 /// Midnight of 1 January 2000 UTC, from which Postgres counts, in seconds of Unix time.
 const EPOCH: i64 = 946_684_800;
 
@@ -110,7 +110,7 @@ impl Rows {
         self.field(event.payload.as_bytes())?;
         self.field(&event.content_hash.to_bytes())?;
         self.timestamp(event.occurred_at);
-        Ok(())
+        self.optional(event.schema_id.as_deref())
     }
 
     fn length(&mut self, bytes: usize) -> Result<()> {

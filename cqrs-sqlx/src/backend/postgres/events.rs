@@ -12,7 +12,7 @@ use crate::log::EVENT_COLUMNS;
 /// [`bind_stream`] and [`bind_event`]. The others have defaults.
 pub(super) const COLUMNS: &str = "correlation_id, causation_id, actor, traceparent, tracestate, \
      tenant_id, aggregate_type, aggregate_id, event_id, aggregate_version, event_type, \
-     schema_version, payload, content_hash, occurred_at";
+     schema_version, payload, content_hash, occurred_at, schema_id";
 
 /// How many parameters [`bind_origin`] binds.
 pub(super) const ORIGIN: usize = 5;
@@ -20,7 +20,7 @@ pub(super) const ORIGIN: usize = 5;
 pub(super) const STREAM: usize = 3;
 
 /// How many parameters [`bind_event`] binds, and [`bind_events`].
-pub(super) const EVENT: usize = 7;
+pub(super) const EVENT: usize = 8;
 
 /// Where all events of a commit come from.
 pub(super) fn bind_origin(arguments: &mut PgArguments, metadata: &Metadata) -> Result<()> {
@@ -56,7 +56,8 @@ pub(super) fn bind_event(arguments: &mut PgArguments, event: &NewEvent) -> Resul
     bind(arguments, schema_version(event))?;
     bind(arguments, event.payload.as_str())?;
     bind(arguments, event.content_hash.to_bytes())?;
-    bind(arguments, event.occurred_at)
+    bind(arguments, event.occurred_at)?;
+    bind(arguments, event.schema_id.as_deref())
 }
 
 /// Events of one aggregate, as arrays.
@@ -73,7 +74,8 @@ pub(super) fn bind_events(arguments: &mut PgArguments, events: &[&NewEvent]) -> 
         arguments,
         all(events, |event| event.content_hash.to_bytes()),
     )?;
-    bind(arguments, all(events, |event| event.occurred_at))
+    bind(arguments, all(events, |event| event.occurred_at))?;
+    bind(arguments, all(events, |event| event.schema_id.as_deref()))
 }
 
 /// The events of several aggregates, as arrays, with their streams.
@@ -133,7 +135,7 @@ pub(super) fn insert(returned: Returned, sourced: bool) -> String {
     format!(
         "INSERT INTO cqrs_event ({}{name}) SELECT {origin}, e.tenant_id, e.aggregate_type, \
          e.aggregate_id, e.event_id, e.aggregate_version, e.event_type, e.schema_version, \
-         e.payload::json, e.content_hash, e.occurred_at{value} FROM {} ORDER BY e.ordinality{taken} \
+         e.payload::json, e.content_hash, e.occurred_at, e.schema_id{value} FROM {} ORDER BY e.ordinality{taken} \
          RETURNING {columns}",
         COLUMNS,
         unnested_streams(ORIGIN + 1, sourced),
@@ -154,7 +156,7 @@ const STREAMS: [(&str, &str); STREAM] = [
     ("text[]", "aggregate_id"),
 ];
 
-const EVENTS: [(&str, &str); 7] = [
+const EVENTS: [(&str, &str); EVENT] = [
     ("uuid[]", "event_id"),
     ("int8[]", "aggregate_version"),
     ("text[]", "event_type"),
@@ -162,6 +164,7 @@ const EVENTS: [(&str, &str); 7] = [
     ("text[]", "payload"),
     ("bytea[]", "content_hash"),
     ("timestamptz[]", "occurred_at"),
+    ("text[]", "schema_id"),
 ];
 
 /// The relation of events bound as arrays from parameter `first` on, as `e`, in their order.

@@ -144,6 +144,7 @@ pub(super) fn event(version: u64) -> NewEvent {
         aggregate_version: version,
         event_type: "plan.written",
         schema_version: 1,
+        schema_id: None,
         content_hash: ContentHash::of(&payload),
         payload,
         occurred_at: day(1),

@@ -30,8 +30,9 @@ use crate::tenancy::{self, TenantSite};
 
 const INSERT_EVENT: &str = "INSERT INTO cqrs_event (correlation_id, causation_id, actor, \
      traceparent, tracestate, tenant_id, aggregate_type, aggregate_id, event_id, \
-     aggregate_version, event_type, schema_version, payload, content_hash, occurred_at, sourced) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+     aggregate_version, event_type, schema_version, payload, content_hash, occurred_at, schema_id, \
+     sourced) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
 /// Commits writes on a connection that is in no transaction.
 pub(super) async fn commit(
@@ -300,6 +301,7 @@ fn event_arguments(
     bind(&mut arguments, event.payload.as_str())?;
     bind(&mut arguments, event.content_hash.to_bytes())?;
     bind(&mut arguments, bind::timestamp(event.occurred_at))?;
+    bind(&mut arguments, event.schema_id.as_deref())?;
     bind(&mut arguments, stream.is_sourced)?;
     Ok(arguments)
 }

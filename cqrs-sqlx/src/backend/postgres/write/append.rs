@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::sql::placeholders;
 use super::{Failure, Outcome, events, failure, written};
 use crate::backend::bind::{bind, query};
-use crate::backend::postgres::events::{ORIGIN, STREAM};
+use crate::backend::postgres::events::{EVENT, ORIGIN, STREAM};
 use crate::backend::postgres::{Session, error};
 use crate::backend::{Returned, Written, stable_hash};
 use crate::integrity::{HEAD_COLUMNS, REPLACE_HEAD};
@@ -91,16 +91,17 @@ fn one_sql(is_new: bool, several: bool, table: &Table) -> String {
     let (values, before) = if several {
         from.push(events::unnested(first, false));
         let values = "e.event_id, e.aggregate_version, e.event_type, e.schema_version, \
-             e.payload::json, e.content_hash, e.occurred_at"
+             e.payload::json, e.content_hash, e.occurred_at, e.schema_id"
             .to_owned();
         (values, format!("(${version}::int8[])[1] - 1"))
     } else {
         let event = placeholders(first, 4);
         let values = format!(
-            "{event}, ${}::json, ${}, ${}",
+            "{event}, ${}::json, ${}, ${}, ${}",
             first + 4,
             first + 5,
-            first + 6
+            first + 6,
+            first + 7
         );
         (values, format!("${version} - 1"))
     };
@@ -116,7 +117,7 @@ fn one_sql(is_new: bool, several: bool, table: &Table) -> String {
             guard.push_str(" AND ");
             guard.push_str(&own);
         }
-        let (class, key) = (first + 7, first + 8);
+        let (class, key) = (first + EVENT, first + EVENT + 1);
         guard.push_str(&format!(
             " AND pg_advisory_xact_lock(${class}, ${key}) IS NOT NULL"
         ));

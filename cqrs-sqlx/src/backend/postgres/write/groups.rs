@@ -174,6 +174,7 @@ mod tests {
             schema_version: 1,
             payload: String::new(),
             content_hash: ContentHash::of(""),
+            schema_id: None,
             occurred_at: DateTime::UNIX_EPOCH,
         }
     }

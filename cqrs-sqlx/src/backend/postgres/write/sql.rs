@@ -132,7 +132,7 @@ pub(super) fn one(
         format!(
             "WITH changed AS ({change}){kept} INSERT INTO cqrs_event ({log}) SELECT {origin}, \
              e.event_id, e.aggregate_version, e.event_type, e.schema_version, e.payload::json, \
-             e.content_hash, e.occurred_at FROM changed, {} ORDER BY e.ordinality \
+             e.content_hash, e.occurred_at, e.schema_id FROM changed, {} ORDER BY e.ordinality \
              RETURNING {returning}",
             events::unnested(first, false),
         )
@@ -140,10 +140,11 @@ pub(super) fn one(
         let event = placeholders(first, 4);
         format!(
             "WITH changed AS ({change}){kept} INSERT INTO cqrs_event ({log}) SELECT {origin}, {event}, \
-             ${}::json, ${}, ${} FROM changed RETURNING {returning}",
+             ${}::json, ${}, ${}, ${} FROM changed RETURNING {returning}",
             first + 4,
             first + 5,
             first + 6,
+            first + 7,
         )
     }
 }
