@@ -6,10 +6,12 @@ use std::sync::Arc;
 use crate::clock::ManualClock;
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::Result;
+use crate::integrity::{LogCheck, LogCheckReport};
 use crate::interceptor::Interceptors;
 use crate::maintenance::BulkStore;
 use crate::process::ProcessManager;
 use crate::projection::ProjectionTransaction;
+use crate::schema::SchemaIds;
 use crate::store::RetryPolicy;
 use crate::subscription::{StartAt, Subscription};
 
@@ -41,6 +43,13 @@ pub trait Harness: Sync {
 
     /// The whole log, in order.
     fn log(&self, store: &Self::Store) -> impl Future<Output = Vec<Envelope<RawPayload>>> + Send;
+
+    /// Checks the whole log.
+    fn check_log(
+        &self,
+        store: &Self::Store,
+        check: &LogCheck,
+    ) -> impl Future<Output = LogCheckReport> + Send;
 
     /// The position of the event that halted this subscription; `None` while it is active.
     fn halted_at(
@@ -112,6 +121,8 @@ pub struct Setup {
     pub retry_policy: RetryPolicy,
     /// The interceptors of the store.
     pub interceptors: Interceptors,
+    /// The ids of the schemas of events.
+    pub schema_ids: SchemaIds,
 }
 
 impl Setup {
@@ -120,6 +131,7 @@ impl Setup {
             clock,
             retry_policy,
             interceptors: Interceptors::default(),
+            schema_ids: SchemaIds::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::support::ok;
 use super::{Harness, Setup};
 use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::Result;
+use crate::integrity::{LogCheck, LogCheckReport};
 use crate::memory::{InMemoryStore, InMemoryTransaction, SubscriptionState};
 use crate::process::ProcessManager;
 use crate::subscription::{StartAt, Subscription};
@@ -21,7 +22,8 @@ impl Harness for Memory {
         let store = InMemoryStore::new()
             .with_clock(setup.clock)
             .with_retry_policy(setup.retry_policy)
-            .with_interceptors(setup.interceptors);
+            .with_interceptors(setup.interceptors)
+            .with_schema_ids(setup.schema_ids);
         ok(store.subscribe_rows(ParcelList));
         ok(store.subscribe_rows(LabelUses));
         ok(store.subscribe_rows(CounterTotals));
@@ -36,6 +38,10 @@ impl Harness for Memory {
 
     async fn log(&self, store: &InMemoryStore) -> Vec<Envelope<RawPayload>> {
         store.events()
+    }
+
+    async fn check_log(&self, store: &InMemoryStore, check: &LogCheck) -> LogCheckReport {
+        store.check_log(check)
     }
 
     async fn halted_at(&self, store: &InMemoryStore, subscription: &str) -> Option<Position> {

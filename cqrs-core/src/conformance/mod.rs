@@ -16,6 +16,7 @@
 //! ```
 //! use cqrs_core::conformance::fixtures::{CounterTotals, LabelUses, LockerList, ParcelList};
 //! use cqrs_core::conformance::{Harness, Setup};
+//! use cqrs_core::integrity::{LogCheck, LogCheckReport};
 //! use cqrs_core::memory::{InMemoryTransaction, SubscriptionState};
 //! use cqrs_core::process::ProcessManager;
 //! use cqrs_core::{Envelope, InMemoryStore, Position, RawPayload, StartAt, Subscription};
@@ -30,7 +31,8 @@
 //!         let store = InMemoryStore::new()
 //!             .with_clock(setup.clock)
 //!             .with_retry_policy(setup.retry_policy)
-//!             .with_interceptors(setup.interceptors);
+//!             .with_interceptors(setup.interceptors)
+//!             .with_schema_ids(setup.schema_ids);
 //!         store.subscribe_rows(ParcelList).unwrap();
 //!         store.subscribe_rows(LabelUses).unwrap();
 //!         store.subscribe_rows(CounterTotals).unwrap();
@@ -45,6 +47,10 @@
 //!
 //!     async fn log(&self, store: &InMemoryStore) -> Vec<Envelope<RawPayload>> {
 //!         store.events()
+//!     }
+//!
+//!     async fn check_log(&self, store: &InMemoryStore, check: &LogCheck) -> LogCheckReport {
+//!         store.check_log(check)
 //!     }
 //!
 //!     async fn halted_at(&self, store: &InMemoryStore, subscription: &str) -> Option<Position> {
@@ -113,6 +119,7 @@ pub mod audit;
 pub mod batches;
 pub mod bulk_changes;
 pub mod bulk_inserts;
+pub mod chains;
 pub mod changes;
 pub mod children;
 pub mod columns;
@@ -143,6 +150,7 @@ pub mod reading;
 pub mod repositories;
 pub mod revisions;
 pub mod savepoints;
+pub mod schemas;
 pub mod sourced;
 pub mod streams;
 pub mod subscriptions;

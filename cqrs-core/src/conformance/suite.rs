@@ -67,6 +67,22 @@ macro_rules! __conformance_rules {
                 a_guard_belongs_to_its_savepoint
                 decisions_that_cross_see_each_other
             }
+            chains {
+                a_chain_goes_on_over_commits
+                a_change_without_an_event_is_in_the_chain
+                a_chain_goes_on_over_savepoints
+                a_chain_goes_on_over_batches
+                a_conflict_leaves_the_chain
+                a_guard_leaves_the_chain
+                a_chain_goes_on_over_imports
+                many_writers_make_one_chain
+                what_is_no_chain_is_found
+            }
+            schemas {
+                events_have_the_ids_of_their_schemas
+                bulk_work_has_the_ids_of_schemas
+                relays_publish_the_ids_of_schemas
+            }
             processes {
                 commands_are_executed_once_and_in_order
                 a_deadline_passes_once

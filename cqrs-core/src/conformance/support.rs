@@ -16,6 +16,7 @@ use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::interceptor::Interceptors;
 use crate::repository::Repository;
+use crate::schema::SchemaIds;
 use crate::store::{RetryPolicy, Store};
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 
@@ -34,20 +35,26 @@ pub(super) async fn begin<H: Harness>(harness: &H) -> Bench<'_, H> {
 }
 
 pub(super) async fn begin_at<H: Harness>(harness: &H, clock: Arc<ManualClock>) -> Bench<'_, H> {
-    begin_as(harness, clock, Interceptors::default()).await
+    begin_as(harness, clock, |_| {}).await
+}
+
+pub(super) async fn begin_identified<H: Harness>(harness: &H, ids: SchemaIds) -> Bench<'_, H> {
+    let clock = Arc::new(ManualClock::new(time(0)));
+    begin_as(harness, clock, |setup| setup.schema_ids = ids).await
 }
 
 pub(super) async fn begin_with<H: Harness>(
     harness: &H,
     interceptors: Interceptors,
 ) -> Bench<'_, H> {
-    begin_as(harness, Arc::new(ManualClock::new(time(0))), interceptors).await
+    let clock = Arc::new(ManualClock::new(time(0)));
+    begin_as(harness, clock, |setup| setup.interceptors = interceptors).await
 }
 
 async fn begin_as<H: Harness>(
     harness: &H,
     clock: Arc<ManualClock>,
-    interceptors: Interceptors,
+    change: impl FnOnce(&mut Setup),
 ) -> Bench<'_, H> {
     let retry_policy = RetryPolicy {
         attempts: ATTEMPTS,
@@ -55,7 +62,7 @@ async fn begin_as<H: Harness>(
         max_delay: Duration::from_millis(2),
     };
     let mut setup = Setup::new(Arc::clone(&clock), retry_policy);
-    setup.interceptors = interceptors;
+    change(&mut setup);
     Bench {
         harness,
         store: harness.store(setup).await,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cqrs_core::conformance::fixtures::{self, CounterTotals, LabelUses, LockerList, ParcelList};
 use cqrs_core::conformance::{Harness, Setup};
+use cqrs_core::integrity::{LogCheck, LogCheckReport};
 use cqrs_core::process::ProcessManager;
 use cqrs_core::{Envelope, Position, RawPayload, RequestContext, Result, StartAt, Subscription};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase, TestFile};
@@ -40,6 +41,7 @@ fn options(setup: &Setup) -> StoreOptions {
         .clock(setup.clock.clone())
         .retry_policy(setup.retry_policy)
         .interceptors(setup.interceptors.clone())
+        .schema_ids(setup.schema_ids.clone())
 }
 
 /// Where the stores of a harness are.
@@ -88,6 +90,11 @@ impl<P: Place> Harness for On<P> {
             .events(&RequestContext::system(), Position::START, u32::MAX)
             .await
             .unwrap()
+    }
+
+    async fn check_log(&self, store: &Self::Store, check: &LogCheck) -> LogCheckReport {
+        let checked = store.check_log(&RequestContext::system(), check).await;
+        checked.unwrap()
     }
 
     async fn halted_at(&self, store: &Self::Store, name: &str) -> Option<Position> {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use cqrs_core::schema::SchemaIds;
 use cqrs_core::{
-    Error, IdempotencyKey, Position, RequestContext, Store, StoreErrorKind, TraceContext,
-    UnitOfWork,
+    AggregateRoot, DomainEvent, Error, IdempotencyKey, Position, RequestContext, Store,
+    StoreErrorKind, TraceContext, UnitOfWork,
 };
 use cqrs_integration::database::{SecuredDatabase, TestDatabase};
-use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
+use cqrs_integration::domain::{self, Parcel, ParcelEvent, ParcelId, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_integration::wire::WireProxy;
 use cqrs_sqlx::{PgStore, PgUnitOfWork, StoreOptions};
@@ -73,6 +74,46 @@ async fn commits_of_one_moment_are_two_statements() {
             }
         }
     }
+}
+
+/// Each event has the id of its own type, or none.
+#[tokio::test]
+async fn events_that_go_together_have_the_ids_of_their_schemas() {
+    let database = TestDatabase::create().await;
+    stores::postgres(database.url()).await.close();
+    let mut ids = SchemaIds::default();
+    ids.add(Parcel::TYPE, ParcelEvent::EVENT_TYPES[0], "7")
+        .unwrap();
+    let proxy = WireProxy::start(database.url()).await;
+    let options = StoreOptions::default().coalesce(128).schema_ids(ids);
+    let store = stores::postgres_with(proxy.url(), options).await;
+    for warm in [false, true] {
+        let before = proxy.counts();
+        let creations = (0..20).map(|_| registering(&store, "new")).collect();
+        for outcome in commit_all(creations).await {
+            let _ = outcome.unwrap();
+        }
+        let sent = proxy.statements_since(&before);
+        assert!(!warm || sent.iter().any(|sql| is_flush(sql)), "{sent:#?}");
+    }
+    let mut changes = Vec::new();
+    for id in registered(&store, 20).await {
+        changes.push(weighed(&store, id).await);
+    }
+    for outcome in commit_all(changes).await {
+        let _ = outcome.unwrap();
+    }
+    let log = store
+        .events(&north(), Position::START, u32::MAX)
+        .await
+        .unwrap();
+    let of = |name: &str, id: Option<&str>| {
+        let mut all = log.iter().filter(|event| event.event_type() == name);
+        assert!(all.clone().all(|event| event.schema_id() == id), "{name}");
+        all.by_ref().count()
+    };
+    assert_eq!(of("parcel.registered", Some("7")), 60);
+    assert_eq!(of("parcel.weighed", None), 20);
 }
 
 #[tokio::test]
