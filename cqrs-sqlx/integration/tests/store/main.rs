@@ -17,6 +17,7 @@ mod locks;
 mod lost_connection;
 mod maintenance;
 mod migrations;
+mod old_log;
 mod refused;
 mod sourced;
 mod sql_finders;
