@@ -16,6 +16,7 @@ mod process_managers;
 mod projections_snippets;
 mod projector;
 mod rebuild;
+mod schemas;
 mod specification_snippets;
 mod tamper_evidence;
 mod tenancy;
@@ -159,6 +160,7 @@ const SOURCES: &[&str] = &[
     include_str!("process_managers.rs"),
     include_str!("projector.rs"),
     include_str!("rebuild.rs"),
+    include_str!("schemas.rs"),
     include_str!("projections_snippets.rs"),
     include_str!("specification_snippets.rs"),
     include_str!("tamper_evidence.rs"),
@@ -181,6 +183,7 @@ const MAPPING: &str = include_str!("mapping.md");
 const PROCESS_MANAGERS: &str = include_str!("process-managers.md");
 const PROJECTOR: &str = include_str!("projector.md");
 const REBUILD: &str = include_str!("rebuild.md");
+const SCHEMAS: &str = include_str!("schemas.md");
 const PROJECTIONS: &str = include_str!("projections.md");
 const SPECIFICATION: &str = include_str!("specification.md");
 const TAMPER_EVIDENCE: &str = include_str!("tamper-evidence.md");
@@ -232,6 +235,7 @@ fn every_rust_block_is_compiled() {
         PROCESS_MANAGERS,
         PROJECTOR,
         REBUILD,
+        SCHEMAS,
         PROJECTIONS,
         SPECIFICATION,
         TAMPER_EVIDENCE,
