@@ -17,6 +17,7 @@ mod projections_snippets;
 mod projector;
 mod rebuild;
 mod schemas;
+mod sealed_fields;
 mod specification_snippets;
 mod tamper_evidence;
 mod tenancy;
@@ -162,6 +163,7 @@ const SOURCES: &[&str] = &[
     include_str!("rebuild.rs"),
     include_str!("schemas.rs"),
     include_str!("projections_snippets.rs"),
+    include_str!("sealed_fields.rs"),
     include_str!("specification_snippets.rs"),
     include_str!("tamper_evidence.rs"),
     include_str!("tenancy.rs"),
@@ -185,6 +187,7 @@ const PROJECTOR: &str = include_str!("projector.md");
 const REBUILD: &str = include_str!("rebuild.md");
 const SCHEMAS: &str = include_str!("schemas.md");
 const PROJECTIONS: &str = include_str!("projections.md");
+const SEALED_FIELDS: &str = include_str!("sealed-fields.md");
 const SPECIFICATION: &str = include_str!("specification.md");
 const TAMPER_EVIDENCE: &str = include_str!("tamper-evidence.md");
 const TENANCY: &str = include_str!("tenancy.md");
@@ -237,6 +240,7 @@ fn every_rust_block_is_compiled() {
         REBUILD,
         SCHEMAS,
         PROJECTIONS,
+        SEALED_FIELDS,
         SPECIFICATION,
         TAMPER_EVIDENCE,
         TENANCY,

@@ -131,6 +131,10 @@ pub enum Error {
     /// An aggregate id in the log is not of the type asked for.
     #[error(transparent)]
     AggregateId(#[from] AggregateIdError),
+    /// A sealed value could not be sealed or opened, or its key not be read.
+    #[cfg(feature = "sealed")]
+    #[error(transparent)]
+    Sealed(#[from] crate::sealed::SealedError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

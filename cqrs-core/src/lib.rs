@@ -15,6 +15,7 @@
 //! | keep and read read models | [`ReadModel`](derive@ReadModel), [`RowProjection`], [`Projection`], [`ReadModels`], [`QueryHandler`] |
 //! | keep them in the commit, or fold them on read | [`Store::inline`], [`Store::live`] |
 //! | cache reads | `cache` (a feature) |
+//! | seal personal data, and forget it | `sealed` (a feature) |
 //! | work on many aggregates at once | [`Maintain::maintenance`], [`Maintenance`] |
 //! | write SQL of your own | [`sql`], [`SqlRow`](derive@SqlRow) |
 //! | tell others | [`EventBus`], [`Relay`] |
@@ -155,6 +156,8 @@ mod projection;
 mod read_model;
 mod repository;
 pub mod schema;
+#[cfg(feature = "sealed")]
+pub mod sealed;
 pub mod sourced;
 mod specification;
 mod spent;

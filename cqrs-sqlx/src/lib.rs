@@ -99,6 +99,8 @@ mod sourced;
 mod sql;
 mod statements;
 mod store;
+#[cfg(feature = "sealed")]
+mod subject_keys;
 mod tenancy;
 mod unit_of_work;
 mod verify;

@@ -9,6 +9,8 @@ use chrono::{DateTime, Utc};
 use cqrs_core::integrity::{HashKeys, Hashing, LogCheck, LogCheckReport};
 use cqrs_core::mapping::Table;
 use cqrs_core::schema::SchemaIds;
+#[cfg(feature = "sealed")]
+use cqrs_core::sealed::{KeyStore, MasterKeys};
 use cqrs_core::sql::Statement;
 use cqrs_core::{
     Clock, CommitReceipt, DomainEvent, Envelope, EventBus, Inbox, InlineProjections, Interceptor,
@@ -69,6 +71,12 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) schema_ids: SchemaIds,
     pub(crate) retry: RetryPolicy,
     pub(crate) interceptors: Interceptors,
+    /// What the keys of sealed fields are kept under.
+    #[cfg(feature = "sealed")]
+    pub(crate) master_keys: Option<MasterKeys>,
+    /// Where they are kept, if not in a table.
+    #[cfg(feature = "sealed")]
+    pub(crate) key_store: Option<Arc<dyn KeyStore>>,
     pub(crate) row_level_security: bool,
     pub(crate) wait_timeout: Duration,
     pub(crate) wait_interval: Duration,
@@ -97,6 +105,10 @@ pub struct StoreOptions {
     pub(crate) schema_ids: SchemaIds,
     pub(crate) retry: RetryPolicy,
     pub(crate) interceptors: Interceptors,
+    #[cfg(feature = "sealed")]
+    pub(crate) master_keys: Option<MasterKeys>,
+    #[cfg(feature = "sealed")]
+    pub(crate) key_store: Option<Arc<dyn KeyStore>>,
     pub(crate) row_level_security: bool,
     pub(crate) notifications: bool,
     pub(crate) coalesce: Option<usize>,
@@ -116,6 +128,10 @@ impl Default for StoreOptions {
             schema_ids: SchemaIds::default(),
             retry: RetryPolicy::default(),
             interceptors: Interceptors::default(),
+            #[cfg(feature = "sealed")]
+            master_keys: None,
+            #[cfg(feature = "sealed")]
+            key_store: None,
             row_level_security: false,
             notifications: true,
             coalesce: None,
@@ -213,6 +229,24 @@ impl StoreOptions {
     #[must_use]
     pub fn schema_ids(mut self, ids: SchemaIds) -> Self {
         self.schema_ids = ids;
+        self
+    }
+
+    /// Keeps the keys of sealed fields under master keys, so that who can read the database alone opens
+    /// nothing. Without them they are in the table in clear.
+    #[cfg(feature = "sealed")]
+    #[must_use]
+    pub fn master_keys(mut self, keys: MasterKeys) -> Self {
+        self.master_keys = Some(keys);
+        self
+    }
+
+    /// Keeps the keys of sealed fields there, for example in a key service, in place of a table of
+    /// the database.
+    #[cfg(feature = "sealed")]
+    #[must_use]
+    pub fn key_store(mut self, keys: Arc<dyn KeyStore>) -> Self {
+        self.key_store = Some(keys);
         self
     }
 
@@ -369,6 +403,10 @@ impl<B: Backend> SqlStore<B> {
                 schema_ids: options.schema_ids,
                 retry: options.retry,
                 interceptors: options.interceptors,
+                #[cfg(feature = "sealed")]
+                master_keys: options.master_keys,
+                #[cfg(feature = "sealed")]
+                key_store: options.key_store,
                 row_level_security: options.row_level_security,
                 wait_timeout: options.wait_timeout,
                 wait_interval: options.wait_interval,

@@ -13,8 +13,8 @@ macro_rules! sites {
             allow(unreachable_pub, reason = "only the tests of isolation reach it")
         )]
         #[cfg_attr(
-            not(feature = "postgres"),
-            allow(dead_code, reason = "some sites are statements of Postgres alone")
+            not(all(feature = "postgres", feature = "sealed")),
+            allow(dead_code, reason = "some sites are statements of a feature")
         )]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[doc(hidden)]
@@ -101,6 +101,8 @@ sites! {
     HistoryFirst,
     /// Old revisions that are removed.
     HistoryRetention,
+    /// The keys of subjects.
+    SubjectKey,
     /// The policy of row-level security.
     Policy,
 }

@@ -185,6 +185,10 @@ async fn own_tables<B: Backed>(
         ("cqrs_receipt", RECEIPT_COLUMNS),
         ("cqrs_snapshot", SNAPSHOT_COLUMNS),
         ("cqrs_chain_head", HEAD_COLUMNS),
+        (
+            "cqrs_subject_key",
+            "scope, subject, secret, created_at, forgotten_at, forgotten_by",
+        ),
     ] {
         let live = B::live_columns(connection.begin_work(), table).await?;
         connection.end_work();

@@ -12,6 +12,7 @@ use crate::maintenance::BulkStore;
 use crate::process::ProcessManager;
 use crate::projection::ProjectionTransaction;
 use crate::schema::SchemaIds;
+use crate::sealed::Sealing;
 use crate::store::RetryPolicy;
 use crate::subscription::{StartAt, Subscription};
 
@@ -20,7 +21,7 @@ use crate::subscription::{StartAt, Subscription};
 /// Methods panic where they fail: a rule cannot be checked then.
 pub trait Harness: Sync {
     /// The store under test.
-    type Store: BulkStore;
+    type Store: BulkStore + Sealing;
 
     /// Whether the error of several inserts names the one whose id was used before. A database that
     /// hides rows by policies may not tell which it was.

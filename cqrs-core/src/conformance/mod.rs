@@ -131,6 +131,7 @@ pub mod execute;
 pub mod exports;
 pub mod finders;
 pub mod fixtures;
+pub mod forgetting;
 mod harness;
 pub mod history;
 pub mod idempotency;

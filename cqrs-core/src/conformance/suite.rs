@@ -399,6 +399,15 @@ macro_rules! __conformance_rules {
                 relays_lift_old_events
                 what_nothing_lifts_is_named
             }
+            forgetting {
+                forgetting_closes_what_was_sealed
+                forgetting_is_for_good
+                forgetting_is_within_the_tenant
+                forgetting_finds_one_key_for_each_subject
+                forgetting_reaches_aggregates
+                forgetting_keeps_replays_working
+                forgetting_leaves_nothing_in_the_log
+            }
             live {
                 a_live_projection_is_the_fold_of_the_log
                 live_projections_are_within_the_tenant

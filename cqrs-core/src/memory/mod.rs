@@ -11,6 +11,8 @@ mod consistency;
 mod dead_letters;
 mod history;
 mod integrity;
+#[cfg(feature = "sealed")]
+mod keys;
 mod overlay;
 mod processes;
 mod read_models;
@@ -27,6 +29,8 @@ mod unit_of_work;
 mod view;
 
 pub use dead_letters::{DeadLetter, DeadLetterStatus};
+#[cfg(feature = "sealed")]
+pub use keys::InMemoryKeyStore;
 pub use read_models::InMemoryReadModels;
 pub use repository::InMemoryRepository;
 pub use store::InMemoryStore;

@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) hashing: Hashing,
     pub(super) schema_ids: SchemaIds,
     pub(super) interceptors: Interceptors,
+    #[cfg(feature = "sealed")]
+    pub(super) keys: Arc<dyn crate::sealed::KeyStore>,
     pub(super) inline: Arc<InlineProjections<InMemoryTransaction>>,
     pub(super) changes: Arc<TableChanges>,
     /// Whose turn it is to commit with inline projections.

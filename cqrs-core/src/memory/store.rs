@@ -88,6 +88,8 @@ impl InMemoryStore {
                 hashing: Hashing::default(),
                 schema_ids: SchemaIds::default(),
                 interceptors: Interceptors::default(),
+                #[cfg(feature = "sealed")]
+                keys: Arc::new(super::keys::InMemoryKeyStore::new()),
                 inline: Arc::default(),
                 changes: Arc::default(),
                 commits: Turn::default(),
@@ -119,6 +121,14 @@ impl InMemoryStore {
     #[must_use]
     pub fn with_schema_ids(self, ids: SchemaIds) -> Self {
         self.with(|shared| shared.schema_ids = ids)
+    }
+
+    /// The same store, used with these keys of sealed fields, in place of some in memory. Clones made
+    /// before keep theirs.
+    #[cfg(feature = "sealed")]
+    #[must_use]
+    pub fn with_key_store(self, keys: Arc<dyn crate::sealed::KeyStore>) -> Self {
+        self.with(|shared| shared.keys = keys)
     }
 
     /// The same store, used with one more [`Interceptor`], after those that it has. Clones made
@@ -397,6 +407,13 @@ impl InMemoryStore {
     #[must_use]
     pub fn events(&self) -> Vec<Envelope<RawPayload>> {
         self.shared.lock().log().to_vec()
+    }
+}
+
+#[cfg(feature = "sealed")]
+impl crate::sealed::Sealing for InMemoryStore {
+    fn key_store(&self) -> Arc<dyn crate::sealed::KeyStore> {
+        Arc::clone(&self.shared.keys)
     }
 }
 

@@ -65,6 +65,8 @@ pub(crate) use letter::COLUMNS as DEAD_LETTER_COLUMNS;
 pub(crate) use operations::COLUMNS as OPERATION_COLUMNS;
 pub(crate) use pace::Backoff;
 pub(crate) use progress::progress;
+#[cfg(feature = "sealed")]
+pub(crate) use queries::execute_within;
 pub(crate) use queries::{begin, begin_reading, discard, end, execute, rollback};
 pub(crate) use rebuild::rebuild_inline;
 pub(crate) use snapshots::COLUMNS as SNAPSHOT_COLUMNS;

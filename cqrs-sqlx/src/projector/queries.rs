@@ -16,10 +16,20 @@ pub(crate) async fn execute<B: Backend>(
     sql: &Arc<str>,
     parameters: &[Parameter],
 ) -> Result<u64> {
+    execute_within(shared, &TenantScope::System, sql, parameters).await
+}
+
+/// As [`execute`], within a scope.
+pub(crate) async fn execute_within<B: Backend>(
+    shared: &Shared<B>,
+    scope: &TenantScope,
+    sql: &Arc<str>,
+    parameters: &[Parameter],
+) -> Result<u64> {
     let mut again = true;
     loop {
         let mut connection = shared.writers.acquire().await?;
-        match execute_on(shared, connection.begin_work(), sql, parameters).await {
+        match execute_on(shared, connection.begin_work(), scope, sql, parameters).await {
             Ok(changed) => {
                 connection.end_work();
                 return Ok(changed);
@@ -41,6 +51,7 @@ pub(crate) async fn execute<B: Backend>(
 async fn execute_on<B: Backend>(
     shared: &Shared<B>,
     connection: &mut B::Connection,
+    scope: &TenantScope,
     sql: &Arc<str>,
     parameters: &[Parameter],
 ) -> Result<u64> {
@@ -48,7 +59,7 @@ async fn execute_on<B: Backend>(
         return B::execute(connection, sql, parameters).await;
     }
     B::begin(connection).await?;
-    let changed = match shared.confine(connection, &TenantScope::System).await {
+    let changed = match shared.confine(connection, scope).await {
         Ok(()) => B::execute(connection, sql, parameters).await,
         Err(error) => Err(error),
     };

@@ -1,5 +1,6 @@
 //! Row-level security: what SQL of the application can do in a unit of work of one tenant.
 
+use cqrs_core::sealed::{Sealing, Subject};
 use cqrs_core::{
     Error, IdempotencyKey, Position, Query, ReadModels, Repository, RequestContext, RowProjection,
     Store, StoreErrorKind, Subscription, UnitOfWork,
@@ -15,11 +16,12 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use cqrs_integration::each::{Kind, kind};
 
 /// Every table with rows of tenants, and its column that says whose they are.
-const TABLES: [(&str, &str); 4] = [
+const TABLES: [(&str, &str); 5] = [
     ("parcel", "tenant_id"),
     ("parcel_view", "tenant_id"),
     ("cqrs_event", "tenant_id"),
     ("cqrs_receipt", "scope"),
+    ("cqrs_subject_key", "scope"),
 ];
 
 fn options() -> StoreOptions {
@@ -34,7 +36,7 @@ async fn open(url: &str) -> PgStore {
     PgStore::connect_with(url, options()).await.unwrap()
 }
 
-/// A store with a parcel, its view, its event and a receipt of each of two tenants.
+/// A store with a parcel, its view, its event, a receipt and a key of each of two tenants.
 async fn filled() -> (SecuredDatabase, PgStore, ParcelId) {
     let database = SecuredDatabase::create(&domain::tables()).await;
     let store = open(database.url()).await;
@@ -50,6 +52,12 @@ async fn filled() -> (SecuredDatabase, PgStore, ParcelId) {
             Ok(id)
         });
         ids.push(receipt.await.unwrap().into_output());
+        let keys = store.subject_keys(&context);
+        drop(
+            keys.key(&Subject::new("one for all").unwrap())
+                .await
+                .unwrap(),
+        );
     }
     let projector = store.projector().rows(ParcelViews);
     assert_eq!(projector.run_until_idle().await.unwrap(), 2);

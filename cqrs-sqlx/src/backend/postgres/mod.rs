@@ -552,6 +552,11 @@ impl Backed for Postgres {
                 include_str!("../../../migrations/postgres/0011_chain_head.sql"),
             ),
             (
+                12,
+                "subject key",
+                include_str!("../../../migrations/postgres/0012_subject_key.sql"),
+            ),
+            (
                 13,
                 "process",
                 include_str!("../../../migrations/postgres/0013_process.sql"),

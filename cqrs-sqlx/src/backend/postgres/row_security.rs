@@ -20,7 +20,7 @@ const POLICY: &str = "cqrs_tenant";
 const SYSTEM: &str = "current_setting('cqrs.system', true) = 'on'";
 
 /// The framework's own tables with rows of tenants, and the column that says whose they are.
-pub(super) const OWN_TABLES: [(&str, &str); 7] = [
+pub(super) const OWN_TABLES: [(&str, &str); 8] = [
     ("cqrs_event", "tenant_id"),
     ("cqrs_history", "tenant_id"),
     ("cqrs_process", "scope"),
@@ -28,6 +28,7 @@ pub(super) const OWN_TABLES: [(&str, &str); 7] = [
     ("cqrs_receipt", "scope"),
     ("cqrs_snapshot", "tenant_id"),
     ("cqrs_chain_head", "tenant_id"),
+    ("cqrs_subject_key", "scope"),
 ];
 
 /// Confines the open transaction to a scope. The settings end with it.

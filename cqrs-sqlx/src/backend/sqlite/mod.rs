@@ -479,6 +479,11 @@ impl Backed for Sqlite {
                 include_str!("../../../migrations/sqlite/0011_chain_head.sql"),
             ),
             (
+                12,
+                "subject key",
+                include_str!("../../../migrations/sqlite/0012_subject_key.sql"),
+            ),
+            (
                 13,
                 "process",
                 include_str!("../../../migrations/sqlite/0013_process.sql"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use cqrs_core::conformance::fixtures::{AccountForm, Ledger, Stop, Tour, Trip};
+use cqrs_core::sealed::{Sealing, Subject};
 use cqrs_core::{
     Aggregate, AsOf, CommitReceipt, DomainEvent, Entity, Envelope, Error, EventHistory,
     IdempotencyKey, Maintain, Owned, PageRequest, Position, Projection, ProjectionTransaction,
@@ -407,6 +408,24 @@ async fn check_receipts<K: Kind>(store: &SqlStore<K>, leaks: &mut Leaks) {
     }
 }
 
+/// Two subjects of one name.
+async fn check_subject_keys<K: Kind>(store: &SqlStore<K>, leaks: &mut Leaks) {
+    let subject = Subject::new("one for all").unwrap();
+    let mut values = Vec::new();
+    for tenant in ["north", "south"] {
+        let keys = store.subject_keys(&stores::tenant(tenant));
+        match keys.key(&subject).await {
+            Ok(key) => values.push((keys, key.seal(&1).unwrap())),
+            Err(error) => leaks.push(format!("the key of {tenant}: {error:?}")),
+        }
+    }
+    for (keys, value) in &values {
+        let ring = keys.ring([&subject]).await;
+        let opened = ring.map(|ring| ring.open(value));
+        check!(leaks, opened, Ok(Ok(Ok(1))));
+    }
+}
+
 async fn check_retention<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
     fresh
         .run("UPDATE cqrs_event SET recorded_at = '2001-02-03T04:05:06.000000Z'")
@@ -447,6 +466,7 @@ async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     check_streams(&fresh, &store, &mut leaks).await;
     check_rows(&fresh, &store, &mut leaks).await;
     check_receipts(&store, &mut leaks).await;
+    check_subject_keys(&store, &mut leaks).await;
     check_retention(&fresh, &store, &mut leaks).await;
     K::check_policies(&fresh.url, &mut leaks).await;
     (leaks, opened.conditions() > 0)

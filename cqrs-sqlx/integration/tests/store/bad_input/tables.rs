@@ -207,7 +207,8 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
             "cqrs_history",
             "cqrs_receipt",
             "cqrs_snapshot",
-            "cqrs_chain_head"
+            "cqrs_chain_head",
+            "cqrs_subject_key"
         ]
         .map(|table| format!("table {table}: {hint}"))
     );
