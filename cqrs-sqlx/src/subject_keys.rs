@@ -192,6 +192,7 @@ impl<B: Backend> KeyStore for InTable<B> {
                  WHERE cqrs_subject_key.forgotten_at IS NULL"
             );
             let by = by.map_or(Value::Null, |by| Value::Text(by.to_owned()));
+            let by = by.checked().map_err(Error::other)?;
             let parameters = [
                 scope_name(tenant),
                 Parameter::text(subject.as_str()),

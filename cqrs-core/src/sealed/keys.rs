@@ -87,9 +87,11 @@ pub trait Sealing {
 ///
 /// # Transaction
 ///
-/// Keys are got and destroyed at once, outside of any unit of work. Get them before the work writes:
-/// on SQLite, a new key waits for the unit of work that is open to write, and in the end fails with
-/// [`PoolTimedOut`](crate::StoreErrorKind::PoolTimedOut) where that is one's own.
+/// Keys are got and destroyed at once, on a connection of their own, outside of any unit of work. Get
+/// them before the work writes: on SQLite, a new key waits for the unit of work that is open to write,
+/// and in the end fails with [`PoolTimedOut`](crate::StoreErrorKind::PoolTimedOut) where that is one's
+/// own. So does everything here where a store has one connection, as SQLite in memory, and one's own
+/// transaction has it.
 #[derive(Clone)]
 pub struct SubjectKeys {
     store: Arc<dyn KeyStore>,
@@ -102,8 +104,9 @@ impl SubjectKeys {
     ///
     /// # Errors
     ///
-    /// [`Error::Domain`](crate::Error::Domain) with [`Forgotten`] where the subject was: it gets no other key.
-    /// [`Error::Store`](crate::Error::Store), and [`Error::Sealed`](crate::Error::Sealed) where the key cannot be read.
+    /// [`Error::Domain`](crate::Error::Domain) with [`Forgotten`] where the subject was: it gets no
+    /// other key. [`Error::Store`](crate::Error::Store), and [`Error::Sealed`](crate::Error::Sealed)
+    /// where the key cannot be read.
     ///
     /// # Cancel safety
     ///
@@ -122,7 +125,8 @@ impl SubjectKeys {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`](crate::Error::Store), and [`Error::Sealed`](crate::Error::Sealed) where a key cannot be read.
+    /// [`Error::Store`](crate::Error::Store), and [`Error::Sealed`](crate::Error::Sealed) where a key
+    /// cannot be read.
     pub async fn ring<'s>(
         &self,
         subjects: impl IntoIterator<Item = &'s Subject>,
@@ -149,7 +153,8 @@ impl SubjectKeys {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`](crate::Error::Store); whether the key is there is not known then. To call it again does no harm.
+    /// [`Error::Store`](crate::Error::Store); whether the key is there is not known then. To call it
+    /// again does no harm.
     ///
     /// # Cancel safety
     ///
