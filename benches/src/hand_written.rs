@@ -39,12 +39,12 @@ struct Changed<'a> {
 }
 
 /// The event of a commit.
-struct Event {
-    id: Uuid,
-    correlation_id: Uuid,
-    payload: String,
-    content_hash: [u8; 32],
-    occurred_at: DateTime<Utc>,
+pub(crate) struct Event {
+    pub(crate) id: Uuid,
+    pub(crate) correlation_id: Uuid,
+    pub(crate) payload: String,
+    pub(crate) content_hash: [u8; 32],
+    pub(crate) occurred_at: DateTime<Utc>,
 }
 
 impl Event {
@@ -59,7 +59,7 @@ impl Event {
         })
     }
 
-    fn placed(place: &Place) -> Result<Self> {
+    pub(crate) fn placed(place: &Place) -> Result<Self> {
         Self::new(&Placed {
             customer: &place.customer,
             note: &place.note,
@@ -67,7 +67,7 @@ impl Event {
         })
     }
 
-    fn changed(change: &Change) -> Result<Self> {
+    pub(crate) fn changed(change: &Change) -> Result<Self> {
         Self::new(&Changed {
             by: change.by,
             note: &change.note,

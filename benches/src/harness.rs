@@ -84,7 +84,7 @@ pub(crate) async fn run_slice<W: Worker>(worker: &mut Option<W>, timing: Timing)
 
 impl Sample {
     /// What these latencies, all within `measured`, amount to.
-    fn of(mut latencies: Vec<Duration>, measured: Duration) -> Self {
+    pub(crate) fn of(mut latencies: Vec<Duration>, measured: Duration) -> Self {
         latencies.sort_unstable();
         let us = |quantile| percentile(&latencies, quantile).as_secs_f64() * 1e6;
         Self {
@@ -162,14 +162,15 @@ impl Spread {
         }
     }
 
-    /// The spread of the rounds' ratios: each sample of `ours` over the one of `theirs` that was
-    /// taken in the same round.
-    pub(crate) fn of_ratios(ours: &[Sample], theirs: &[Sample]) -> Self {
-        Self::of(
-            ours.iter()
-                .zip(theirs)
-                .map(|(ours, theirs)| ours.per_s / theirs.per_s),
-        )
+    /// The spread of the rounds' ratios: this value of each sample of `ours` over that of the one
+    /// of `theirs` that was taken in the same round.
+    pub(crate) fn of_ratios(
+        ours: &[Sample],
+        theirs: &[Sample],
+        value: impl Fn(&Sample) -> f64,
+    ) -> Self {
+        let rounds = ours.iter().zip(theirs);
+        Self::of(rounds.map(|(ours, theirs)| value(ours) / value(theirs)))
     }
 }
 
@@ -249,6 +250,7 @@ mod tests {
         let ratios = Spread::of_ratios(
             &[sample(300.0), sample(30.0)],
             &[sample(200.0), sample(20.0)],
+            |sample| sample.per_s,
         );
         assert_eq!((ratios.min, ratios.max), (1.5, 1.5));
     }

@@ -7,10 +7,9 @@
 //! Or it returns in the store that commits, while another runs the projector (`waits`), also
 //! without notifications (`asks`).
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use cqrs_core::{
     Entity as _, Envelope, ReadModel, RequestContext, RowProjection, Store as _, TenantId,
@@ -18,11 +17,16 @@ use cqrs_core::{
 };
 use cqrs_sqlx::{PgStore, StoreOptions};
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::database::{Scratch, TENANT};
 use crate::domain::{Order, OrderEvent, OrderId, Place};
-use crate::report::Miss;
+use crate::harness::{Sample, Timing, Worker, slice, take_turns};
+use crate::report::{Bound, By, Case, Goal, Results};
+
+/// The rate at which other processes are to hear at once; beyond, they are told now and then.
+const UNHURRIED: u32 = 200;
 
 /// How the part is run.
 #[derive(Debug, Args)]
@@ -31,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [200, 2000])]
     rates: Vec<u32>,
     /// How long each rate is kept up.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 2)]
     seconds: u32,
     /// Where the projector is.
     #[arg(long, value_delimiter = ',', default_values = ["here", "told", "polls", "waits", "asks"])]
@@ -39,8 +43,8 @@ pub(crate) struct Options {
     /// Writers whose commits are counted with and without notifications; 0 leaves that out.
     #[arg(long, default_value_t = 32)]
     writers: usize,
-    /// How many times they are.
-    #[arg(long, default_value_t = 6)]
+    /// How many times each side is measured.
+    #[arg(long, default_value_t = 4)]
     rounds: usize,
 }
 
@@ -54,15 +58,15 @@ enum Side {
     Asks,
 }
 
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
             Self::Here => "here",
             Self::Told => "told",
             Self::Polls => "polls",
             Self::Waits => "waits",
             Self::Asks => "asks",
-        })
+        }
     }
 }
 
@@ -102,41 +106,89 @@ impl RowProjection for OrderRows {
     }
 }
 
-/// Runs the part. It asks for nothing, so nothing falls short.
+/// Runs the part.
 ///
 /// # Errors
 ///
-/// Where the database fails.
-pub(crate) async fn run(url: &str, options: &Options) -> Result<Vec<Miss>> {
+/// Where the database fails, or a row was not visible when it was said to be.
+pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
     let scratch = Scratch::create(url).await?;
-    let measured = measure(&scratch.options(), options).await;
+    let measured = measure(&scratch.options(), options, results).await;
     scratch.drop().await?;
-    measured.map(|()| Vec::new())
+    measured
 }
 
-async fn measure(database: &PgConnectOptions, options: &Options) -> Result<()> {
+async fn measure(
+    database: &PgConnectOptions,
+    options: &Options,
+    results: &mut Results,
+) -> Result<()> {
     let store = open(database, true).await?;
     store.migrate().await?;
     let tables = [Order::table(), OrderRow::table()];
     store.create_tables(&tables).await?;
     store.close();
-    println!("| commits/s | projector | p50 ms | p99 ms |\n|---|---|---|---|");
     for &rate in &options.rates {
-        for &side in &options.sides {
-            // A first second warms connections, statements and plans.
-            visible(database, side, rate, 1).await?;
-            let mut times = visible(database, side, rate, options.seconds).await?;
-            times.sort_unstable();
-            let at = |share: f64| {
-                let index = (times.len() as f64 * share) as usize;
-                times[index.min(times.len() - 1)].as_secs_f64() * 1e3
-            };
-            println!("| {rate} | {side} | {:.2} | {:.2} |", at(0.5), at(0.99));
-        }
+        let turn = async |side| {
+            let sample = visible(database, side, rate, options.seconds).await?;
+            verify(database, rate * (options.seconds + 1)).await?;
+            Ok(sample)
+        };
+        let samples = take_turns(&options.sides, options.rounds, turn).await?;
+        let names = options.sides.iter().map(|side| side.name());
+        let case = Case::new("latency", format!("at {rate} commits/s"), names, samples)
+            .comparing(Side::Here.name())
+            .by(By::P50);
+        results.add(&case)?;
+        results.expect(goals(&case, rate));
     }
     if options.writers > 0 {
-        cost(database, options).await?;
+        let case = cost(database, options).await?;
+        results.add(&case)?;
+        results.expect(case.goals(&[("silent", Bound::AtLeast(0.97))]));
     }
+    Ok(())
+}
+
+/// What is asked for in the process that commits, and across processes.
+fn goals(case: &Case, rate: u32) -> Vec<Goal> {
+    let (here, told) = (Side::Here.name(), Side::Told.name());
+    let mut goals = vec![
+        case.goal_in_ms(By::P50, here, Bound::AtMost(0.6)),
+        case.goal_in_ms(By::P99, here, Bound::AtMost(4.0)),
+        case.goal_in_ms(By::P99, told, Bound::AtMost(10.0)),
+    ];
+    if rate <= UNHURRIED {
+        goals.push(case.goal_in_ms(By::P50, told, Bound::AtMost(1.0)));
+    }
+    goals.into_iter().flatten().collect()
+}
+
+/// Checks that each commit has its row, and empties the tables for the next turn.
+async fn verify(database: &PgConnectOptions, commits: u32) -> Result<()> {
+    let mut connection = PgConnection::connect_with(database).await?;
+    let (orders, events, rows, pieces): (i64, i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM bench_order), (SELECT count(*) FROM cqrs_event), \
+         count(*), coalesce(sum(quantity), 0)::int8 FROM bench_order_row",
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    let commits = i64::from(commits);
+    ensure!(
+        [orders, events, rows, pieces] == [commits; 4],
+        "of {commits} commits there are {orders} orders, {events} events, {rows} rows with \
+         {pieces} pieces"
+    );
+    empty(&mut connection).await
+}
+
+async fn empty(connection: &mut PgConnection) -> Result<()> {
+    connection
+        .execute(
+            "TRUNCATE bench_order, cqrs_event, bench_order_row, cqrs_segment, cqrs_subscription; \
+             CHECKPOINT",
+        )
+        .await?;
     Ok(())
 }
 
@@ -159,13 +211,14 @@ fn order() -> Order {
     })
 }
 
-/// How long it took for each commit.
+/// Commits for a second that warms connections, statements and plans, and then for those that are
+/// measured: how long it took until each row was visible.
 async fn visible(
     database: &PgConnectOptions,
     side: Side,
     rate: u32,
     seconds: u32,
-) -> Result<Vec<Duration>> {
+) -> Result<Sample> {
     let is_told = matches!(side, Side::Told | Side::Waits);
     let writer = open(database, is_told).await?;
     let reader = match side {
@@ -181,7 +234,7 @@ async fn visible(
     let handle = reader.projector().rows(OrderRows).start().await?;
     let begun = Instant::now();
     let mut commits = JoinSet::new();
-    for number in 0..rate * seconds {
+    for number in 0..rate * (1 + seconds) {
         let at = begun + Duration::from_secs(1) * number / rate;
         tokio::time::sleep_until(at.into()).await;
         let (writer, waiter, context) = (writer.clone(), waiter.clone(), context()?);
@@ -191,64 +244,69 @@ async fn visible(
             let receipt = uow.commit().await?;
             let committed = Instant::now();
             waiter.wait_for(&receipt, OrderRows::NAME).await?;
-            Ok::<_, cqrs_core::Error>(committed.elapsed())
+            Ok::<_, cqrs_core::Error>((number >= rate).then(|| committed.elapsed()))
         });
     }
     let mut times = Vec::new();
     while let Some(time) = commits.join_next().await {
-        times.push(time.context("a commit panicked")??);
+        times.extend(time.context("a commit panicked")??);
     }
     handle.stop(Duration::from_secs(10)).await;
     writer.close();
     reader.close();
-    Ok(times)
+    Ok(Sample::of(times, Duration::from_secs(seconds.into())))
 }
 
-/// Commits a second with notifications, by those without, in turns.
-async fn cost(database: &PgConnectOptions, options: &Options) -> Result<()> {
+/// Commits with notifications and without, in turns.
+async fn cost(database: &PgConnectOptions, options: &Options) -> Result<Case> {
     let stores = [open(database, true).await?, open(database, false).await?];
-    let mut ratios = Vec::new();
-    for round in 0..=options.rounds {
-        let mut made = [0.0; 2];
-        for turn in 0..2 {
-            let side = (round + turn) % 2;
-            made[side] = commits(&stores[side], options.writers).await?;
-        }
-        // The first round warms both.
-        if round > 0 {
-            ratios.push(made[0] / made[1]);
-        }
+    let mut connection = PgConnection::connect_with(database).await?;
+    let timing = Timing {
+        ramp: Duration::from_millis(250),
+        measured: Duration::from_secs(options.seconds.into()),
+    };
+    let samples = take_turns(&[0, 1], options.rounds, async |side: usize| {
+        empty(&mut connection).await?;
+        let writer = || {
+            Ok(Writer {
+                store: stores[side].clone(),
+                context: context()?,
+                made: 0,
+            })
+        };
+        let writers = (0..options.writers).map(|_| writer());
+        let (writers, sample) = slice(writers.collect::<Result<Vec<_>>>()?, timing).await?;
+        let made: i64 = writers.iter().map(|writer| writer.made).sum();
+        let events: i64 = sqlx::query_scalar("SELECT count(*) FROM cqrs_event")
+            .fetch_one(&mut connection)
+            .await?;
+        ensure!(events == made, "{made} commits left {events} events");
+        Ok(sample)
+    })
+    .await?;
+    for store in &stores {
+        store.close();
     }
-    ratios.sort_unstable_by(f64::total_cmp);
-    if let (Some(least), Some(most)) = (ratios.first(), ratios.last()) {
-        let median = ratios[ratios.len() / 2];
-        let writers = options.writers;
-        println!("{writers} writers, told/silent: {median:.3} ({least:.3}..{most:.3})");
-    }
-    Ok(())
+    Ok(
+        Case::new("latency", "cost of telling", ["told", "silent"], samples)
+            .with_writers(options.writers)
+            .comparing("told"),
+    )
 }
 
-/// How many commits so many writers make in a second.
-async fn commits(store: &PgStore, writers: usize) -> Result<f64> {
-    let begun = Instant::now();
-    let until = begun + Duration::from_secs(1);
-    let mut tasks = JoinSet::new();
-    for _ in 0..writers {
-        let (store, context) = (store.clone(), context()?);
-        tasks.spawn(async move {
-            let mut made = 0_u32;
-            while Instant::now() < until {
-                let mut uow = store.unit_of_work(&context);
-                uow.save(order())?;
-                let _ = uow.commit().await?;
-                made += 1;
-            }
-            Ok::<_, cqrs_core::Error>(made)
-        });
+/// Commits as fast as it can.
+struct Writer {
+    store: PgStore,
+    context: RequestContext,
+    made: i64,
+}
+
+impl Worker for Writer {
+    async fn work(&mut self) -> Result<()> {
+        let mut uow = self.store.unit_of_work(&self.context);
+        uow.save(order())?;
+        let _ = uow.commit().await?;
+        self.made += 1;
+        Ok(())
     }
-    let mut made = 0_u32;
-    while let Some(task) = tasks.join_next().await {
-        made += task.context("a writer panicked")??;
-    }
-    Ok(f64::from(made) / begun.elapsed().as_secs_f64())
 }

@@ -1,11 +1,14 @@
 //! What the framework costs: measured against the same work written by hand on sqlx, interleaved
 //! in one run, on the same server and the same tables.
 //!
-//! `cargo xtask bench <part>` runs a part on a private server that is as durable as a real one.
-//! By itself the program needs `DATABASE_URL`, of a role that may create databases and run
-//! `CHECKPOINT`; it works in a database of its own.
+//! `cargo xtask bench` runs everything on a private server that is as durable as a real one,
+//! `cargo xtask bench <part>` a part. By itself the program needs `DATABASE_URL`, of a role that
+//! may create databases and run `CHECKPOINT`; it works in databases of its own.
 //!
 //! Only ratios within a run mean anything on another machine.
+//!
+//! A newcomer reads [`harness`], which measures, and [`report`], which says what was measured; then
+//! any part. [`plan`] says with which arguments parts run where none is named.
 
 mod bulk;
 mod consume;
@@ -15,13 +18,18 @@ mod hand_written;
 mod harness;
 mod latency;
 mod load;
+mod mapping;
+mod plan;
+mod proxy;
 mod report;
 mod sourced;
+mod sqlite;
 mod write;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::report::Results;
@@ -30,75 +38,137 @@ use crate::report::Results;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
+    /// What is measured; everything but `bloat` where none is named.
     #[command(subcommand)]
-    part: Part,
+    part: Option<Part>,
+    /// In three minutes instead of twenty. The part that is named, or all of them, with arguments
+    /// that show whether they work rather than what things cost.
+    #[arg(long, global = true)]
+    quick: bool,
+    /// Fail where a target is missed.
+    #[arg(long, global = true)]
+    check: bool,
 }
 
-/// What is measured.
-#[derive(Debug, Subcommand)]
-enum Part {
+/// The parts, a line for each: its subcommand, and the module with its `Options` and its `run`.
+macro_rules! parts {
+    ($($(#[$attribute:meta])* $part:ident = $($module:ident)::+,)+) => {
+        #[derive(Debug, Subcommand)]
+        enum Part {
+            $($(#[$attribute])* $part($($module::)+Options),)+
+            /// What `load` runs under callgrind.
+            #[command(hide = true)]
+            LoadOnce(load::Once),
+        }
+
+        impl Part {
+            async fn run(&self, url: &str, results: &mut Results) -> Result<()> {
+                match self {
+                    $(Self::$part(options) => $($module::)+run(url, options, results).await,)+
+                    Self::LoadOnce(once) => load::once(url, once).await,
+                }
+            }
+        }
+    };
+}
+
+parts! {
     /// What consuming leaves behind under a transaction that is held open; ten minutes.
-    Bloat(consume::bloat::Options),
+    Bloat = consume::bloat,
     /// Bulk inserts: many aggregates, each with its event.
-    Bulk(bulk::Options),
+    Bulk = bulk,
     /// Consuming a log with everything still to do.
-    Drain(consume::drain::Options),
+    Drain = consume::drain,
     /// From a commit until it is visible, and what telling others of it costs.
-    Latency(latency::Options),
+    Latency = latency,
     /// Loads of 1,000 aggregates: instructions and time.
-    Load(load::Options),
-    /// What `load` runs under callgrind.
-    #[command(hide = true)]
-    LoadOnce(load::Once),
-    /// Loads of an event-sourced aggregate with many events, and of one with few.
-    Sourced(sourced::Options),
+    Load = load,
+    /// What does no I/O, in instructions: mapping, staging, conditions, decoding.
+    Mapping = mapping,
     /// Read models from the beginning of a short log and of a long one.
-    Rebuild(consume::rebuild::Options),
+    Rebuild = consume::rebuild,
+    /// Loads of an event-sourced aggregate with many events, and of one with few.
+    Sourced = sourced,
+    /// Commits and the drain on SQLite.
+    Sqlite = sqlite,
     /// Commits: an aggregate and its event.
-    Write(write::Options),
+    Write = write,
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let url = std::env::var("DATABASE_URL")
         .context("DATABASE_URL is not set; `cargo xtask bench` sets it")?;
-    let mut runtime = match &arguments.part {
+    let mut results = Results::open()?;
+    if let Some(Part::LoadOnce(_)) = &arguments.part {
         // Threads that take turns in another way would count as another number of instructions.
-        Part::LoadOnce(_) => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    runtime
-        .enable_all()
-        .build()?
-        .block_on(run(&url, &arguments.part))
-}
-
-async fn run(url: &str, part: &Part) -> Result<ExitCode> {
-    if let Part::LoadOnce(once) = part {
-        load::once(url, once).await?;
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        run(runtime, &url, arguments.part.as_slice(), &mut results)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut results = Results::open()?;
-    let misses = match part {
-        Part::Bloat(options) => consume::bloat::run(url, options).await?,
-        Part::Bulk(options) => bulk::run(url, options, &mut results).await?,
-        Part::Drain(options) => consume::drain::run(url, options, &mut results).await?,
-        Part::Latency(options) => latency::run(url, options).await?,
-        Part::Load(options) => load::run(url, options, &mut results).await?,
-        Part::LoadOnce(_) => Vec::new(),
-        Part::Sourced(options) => sourced::run(url, options, &mut results).await?,
-        Part::Rebuild(options) => consume::rebuild::run(url, options).await?,
-        Part::Write(options) => write::run(url, options, &mut results).await?,
-    };
-    for miss in &misses {
-        eprintln!(
-            "{} is {:.2}, below {:.2}",
-            miss.what, miss.found, miss.least
-        );
+    let mut outcomes = Vec::new();
+    for (line, part) in planned(arguments.part, arguments.quick)? {
+        println!("\n==> {line}");
+        let begun = Instant::now();
+        let runtime = tokio::runtime::Builder::new_multi_thread();
+        let outcome = run(runtime, &url, &[part], &mut results);
+        if let Err(error) = &outcome {
+            eprintln!("{line}: {error:#}");
+        }
+        outcomes.push((line, begun.elapsed(), outcome));
     }
-    Ok(if misses.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let (goals, are_met) = results.finish()?;
+    println!("\n{goals}\n");
+    let mut has_failed = false;
+    for (line, elapsed, outcome) in outcomes {
+        let told = match outcome {
+            Ok(()) => String::new(),
+            Err(error) => format!("  FAILED: {error:#}"),
+        };
+        has_failed |= !told.is_empty();
+        println!("{:6.1} s  {line}{told}", elapsed.as_secs_f64());
+    }
+    Ok(match has_failed || (arguments.check && !are_met) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
     })
+}
+
+/// Runs parts on a runtime of their own, so that nothing of them is left when they end.
+fn run(
+    mut runtime: tokio::runtime::Builder,
+    url: &str,
+    parts: &[Part],
+    results: &mut Results,
+) -> Result<()> {
+    let runtime = runtime.enable_all().build()?;
+    for part in parts {
+        runtime.block_on(part.run(url, results))?;
+    }
+    Ok(())
+}
+
+/// What is to be run: the part as the user told, or what the plan says.
+fn planned(part: Option<Part>, is_quick: bool) -> Result<Vec<(String, Part)>> {
+    let mut words = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"));
+    let name = words.next();
+    match (part, name) {
+        (Some(part), _) if !is_quick => {
+            let told: Vec<String> = std::env::args().skip(1).collect();
+            Ok(vec![(told.join(" "), part)])
+        }
+        (Some(_), Some(name)) => {
+            let others = std::env::args().skip(1);
+            let has_others = others
+                .into_iter()
+                .any(|word| word != name && word != "--quick" && word != "--check");
+            if has_others {
+                bail!("`--quick` has arguments of its own; leave it out to give others");
+            }
+            plan::parts(plan::QUICK, Some(&name))
+        }
+        _ => plan::parts(if is_quick { plan::QUICK } else { plan::WHOLE }, None),
+    }
 }

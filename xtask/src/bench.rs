@@ -11,6 +11,8 @@ use crate::install_valgrind;
 
 /// The part that needs no server.
 const INSTRUCTIONS: &str = "instructions";
+/// The parts that count with valgrind.
+const COUNTING: [&str; 3] = ["load", "mapping", INSTRUCTIONS];
 
 /// Runs the benchmarks with `args`, and returns their exit code.
 ///
@@ -21,13 +23,15 @@ pub(crate) fn run(mut args: Vec<String>) -> Result<u8> {
     if args.first().is_some_and(|arg| arg == "--") {
         args.remove(0);
     }
-    let part = args.first().map(String::as_str);
-    if matches!(part, Some("load" | INSTRUCTIONS)) {
+    let part = args.iter().find(|arg| !arg.starts_with('-'));
+    let is_instructions = part.is_some_and(|part| part == INSTRUCTIONS);
+    if part.is_none_or(|part| COUNTING.contains(&part.as_str())) {
         install_valgrind::find_or_install()?;
     }
-    if part == Some(INSTRUCTIONS) {
+    if is_instructions {
+        args.retain(|arg| arg != INSTRUCTIONS);
         let mut command = release("cqrs-instructions");
-        command.args(&args[1..]);
+        command.args(args);
         return guarded::run(&mut command, Group::Own);
     }
     let cluster = Cluster::start(Durability::Full, Install::IfMissing)?;

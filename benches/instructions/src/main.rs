@@ -39,6 +39,9 @@ struct Arguments {
     /// Record the ratios.
     #[arg(long, conflicts_with = "check")]
     record: bool,
+    /// Print a line of JSON for each piece of work.
+    #[arg(long)]
+    json: bool,
     /// What callgrind runs: this piece of work.
     #[arg(long, hide = true, requires_all = ["side", "times"])]
     case: Option<Case>,
@@ -74,18 +77,25 @@ fn main() -> Result<ExitCode> {
     let recorded = recorded()?;
     let mut counts = BTreeMap::new();
     let mut risen = Vec::new();
-    println!("| work | ours | by hand | ratio | recorded |\n|---|---|---|---|---|");
+    if !arguments.json {
+        println!("| work | ours | by hand | ratio | recorded |\n|---|---|---|---|---|");
+    }
     for &case in Case::value_variants() {
         let count = count(case)?;
         let before = recorded.get(&case.name()).map(|count| count.ratio());
-        println!(
-            "| {} | {} | {} | {:.2} | {} |",
-            case.name(),
-            count.ours,
-            count.hand,
-            count.ratio(),
-            before.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
-        );
+        if arguments.json {
+            let most = before.map(|before| before * RISE);
+            println!("{}", serde_json::to_string(&(case.name(), count, most))?);
+        } else {
+            println!(
+                "| {} | {} | {} | {:.2} | {} |",
+                case.name(),
+                count.ours,
+                count.hand,
+                count.ratio(),
+                before.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+            );
+        }
         if before.is_none_or(|before| count.ratio() > before * RISE) {
             risen.push(case.name());
         }

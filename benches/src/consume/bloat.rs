@@ -16,8 +16,8 @@ use super::projections::{Bulk, Reached};
 use crate::database::{ACTOR, Scratch, TENANT};
 use crate::domain::Place;
 use crate::hand_written::{self, Caller};
-use crate::harness::Spread;
-use crate::report::Miss;
+use crate::harness::{Sample, Spread};
+use crate::report::{Amounts, Bound, By, Case, OURS, Results};
 
 /// The page of the usual outbox.
 const STATUS_PAGE: i64 = 500;
@@ -38,19 +38,23 @@ pub(crate) struct Options {
     reports: u32,
 }
 
-/// Runs the part. It asks for nothing, so nothing falls short.
+/// Runs the part.
 ///
 /// # Errors
 ///
-/// Where the database fails.
-pub(crate) async fn run(url: &str, options: &Options) -> Result<Vec<Miss>> {
+/// Where the database fails, or events were not consumed.
+pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
     let scratch = Scratch::create(url).await?;
-    let measured = measure(&scratch.options(), options).await;
+    let measured = measure(&scratch.options(), options, results).await;
     scratch.drop().await?;
-    measured.map(|()| Vec::new())
+    measured
 }
 
-async fn measure(database: &PgConnectOptions, options: &Options) -> Result<()> {
+async fn measure(
+    database: &PgConnectOptions,
+    options: &Options,
+    results: &mut Results,
+) -> Result<()> {
     let mut log = Log::prepare(database).await?;
     log.fill(10_000).await?;
     log.rewind().await?;
@@ -68,31 +72,49 @@ async fn measure(database: &PgConnectOptions, options: &Options) -> Result<()> {
 
     let mut writer = log.connect().await?;
     println!("| second | from commit to applied, median ms |\n|---|---|");
+    let mut samples = Vec::new();
     let begun = Instant::now();
     let commits = options.seconds * options.rate;
     let report_every = (commits / options.reports.max(1)).max(1);
     let mut times = Vec::new();
+    let mut last = log.end;
     for number in 0..commits {
         let at = begun + Duration::from_secs(1) * number / options.rate;
         tokio::time::sleep_until(at.into()).await;
-        let position = commit(&mut writer).await?;
+        last = commit(&mut writer).await?;
         // Only some are waited for, not to change the rate.
         if number % options.rate == 0 {
             let committed = Instant::now();
-            reached.position(position).await;
-            times.push(committed.elapsed().as_secs_f64() * 1e3);
+            reached.position(last).await;
+            times.push(committed.elapsed());
         }
         if (number + 1) % report_every == 0 {
-            let Spread { min, median, max } = Spread::of(std::mem::take(&mut times));
+            let reported = std::mem::take(&mut times);
+            let ms = reported
+                .iter()
+                .map(|time: &Duration| time.as_secs_f64() * 1e3);
+            let Spread { min, median, max } = Spread::of(ms);
+            samples.push(Sample::of(
+                reported,
+                Duration::from_secs(1) * report_every / options.rate,
+            ));
             let second = begun.elapsed().as_secs();
             println!("| {second} | {median:.2} ({min:.2}..{max:.2}) |");
         }
     }
+    log.end = last;
+    reached.position(last).await;
     handle.stop(Duration::from_secs(10)).await;
     store.close();
     stop.send_replace(true);
     outbox.await??;
-    sizes(&mut log.connection).await?;
+    log.verify("the projection", false).await?;
+    let case = Case::new("bloat", "from commit to applied", [OURS], vec![samples]).by(By::P50);
+    results.add(&case)?;
+    let [dead, kib] = remains(&mut log.connection).await?;
+    results.add_amounts(&dead)?;
+    results.expect(dead.goal_of_side(OURS, Bound::AtMost(0.0)));
+    results.add_amounts(&kib)?;
     holder.execute("COMMIT").await?;
     holder.close().await?;
     Ok(())
@@ -132,21 +154,37 @@ async fn consume_outbox(
     Ok(())
 }
 
-/// What there is now, and what of it is dead.
-async fn sizes(connection: &mut PgConnection) -> Result<()> {
+/// How many rows of the log (`ours`), of its checkpoints and of the usual outbox (`status`) are
+/// dead, and how large they are with those.
+async fn remains(connection: &mut PgConnection) -> Result<[Amounts; 2]> {
+    const TABLES: [(&str, &str); 3] = [
+        (OURS, "cqrs_event"),
+        ("checkpoints", "cqrs_segment"),
+        ("status", "bench_outbox"),
+    ];
     connection
         .execute("ANALYZE cqrs_event, cqrs_segment, bench_outbox")
         .await?;
-    let tables: Vec<(String, i64, i64, i64)> = sqlx::query_as(
-        "SELECT relname::text, n_live_tup, n_dead_tup, pg_total_relation_size(relid) \
-         FROM pg_stat_user_tables \
-         WHERE relname IN ('cqrs_event', 'cqrs_segment', 'bench_outbox') ORDER BY relname",
-    )
-    .fetch_all(connection)
-    .await?;
-    println!("\n| table | live rows | dead rows | KiB |\n|---|---|---|---|");
-    for (name, live, dead, bytes) in tables {
-        println!("| {name} | {live} | {dead} | {} |", bytes / 1024);
+    let (mut dead, mut kib) = (Vec::new(), Vec::new());
+    for (side, table) in TABLES {
+        let (rows, size): (f64, f64) = sqlx::query_as(
+            "SELECT n_dead_tup::float8, pg_total_relation_size(relid)::float8 / 1024 \
+             FROM pg_stat_user_tables WHERE relname = $1",
+        )
+        .bind(table)
+        .fetch_one(&mut *connection)
+        .await?;
+        dead.push((side, rows));
+        kib.push((side, size));
     }
-    Ok(())
+    let amounts = |case: &str, unit, sides| Amounts {
+        part: "bloat",
+        case: case.to_owned(),
+        unit,
+        sides,
+    };
+    Ok([
+        amounts("dead rows", "rows", dead),
+        amounts("size", "KiB", kib),
+    ])
 }

@@ -5,7 +5,8 @@
 //!   a status column and an UPDATE for each row (`status`), which is given the first events only.
 //! - `writers`: `ours` and `loop` while others commit as fast as they can; and what those manage.
 //! - `each`: a statement for each event, by an event handler (`ours`) and by hand (`loop`).
-//! - `sqlite`: a projection (`ours`) and a loop by hand (`loop`) on SQLite.
+//!
+//! The part `sqlite` has the same on SQLite.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +17,14 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::by_hand;
 use super::log::Log;
 use super::projections::{Bulk, Each, Fold, Reached};
-use super::{by_hand, sqlite};
 use crate::database::{ACTOR, Scratch, TENANT};
 use crate::domain::Place;
 use crate::hand_written::{self, Caller};
 use crate::harness::{Sample, take_turns};
-use crate::report::{Case, Miss, OURS, Results};
+use crate::report::{Bound, Case, OURS, Results};
 
 /// The page of all but the usual outbox.
 pub(super) const PAGE: u16 = 1_000;
@@ -48,11 +49,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 8)]
     writers: usize,
     /// What is measured.
-    #[arg(long, value_delimiter = ',', default_values = ["bulk", "writers", "each", "sqlite"])]
+    #[arg(long, value_delimiter = ',', default_values = ["bulk", "writers", "each"])]
     cases: Vec<Which>,
-    /// Fail where a target is missed.
-    #[arg(long)]
-    check: bool,
 }
 
 /// What is measured.
@@ -61,7 +59,6 @@ enum Which {
     Bulk,
     Writers,
     Each,
-    Sqlite,
 }
 
 /// Who drains.
@@ -84,46 +81,50 @@ impl Side {
     }
 }
 
-/// Runs the part, and returns what fell short where that is asked for.
+/// Runs the part.
 ///
 /// # Errors
 ///
 /// Where the database fails, or a side did not do its work.
-pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<Vec<Miss>> {
+pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
     let scratch = Scratch::create(url).await?;
-    let misses = measure(&scratch.options(), options, results).await;
+    let measured = measure(&scratch.options(), options, results).await;
     scratch.drop().await?;
-    misses
+    measured
 }
 
 async fn measure(
     database: &PgConnectOptions,
     options: &Options,
     results: &mut Results,
-) -> Result<Vec<Miss>> {
+) -> Result<()> {
     let mut log = Log::prepare(database).await?;
-    let mut misses = Vec::new();
     for which in &options.cases {
-        let (cases, bars): (Vec<Case>, &[(&str, f64)]) = match which {
+        match which {
             Which::Bulk => {
-                let cases = vec![bulk(&mut log, options).await?];
-                (cases, &[("status", 40.0), ("loop", 0.85)])
+                let case = bulk(&mut log, options).await?;
+                results.add(&case)?;
+                let bounds = [
+                    ("loop", Bound::AtLeast(0.85)),
+                    ("status", Bound::AtLeast(40.0)),
+                ];
+                results.expect(case.goals(&bounds));
             }
-            Which::Writers => (beside_writers(&mut log, options).await?, &[("loop", 0.85)]),
-            Which::Each => (vec![each(&mut log, options).await?], &[("loop", 0.95)]),
-            Which::Sqlite => {
-                let cases = vec![sqlite::drain(options.events / EACH_SHARE, options.rounds).await?];
-                (cases, &[("loop", 0.95)])
+            Which::Writers => {
+                let (drained, commits) = beside_writers(&mut log, options).await?;
+                for (case, least) in [(drained, 0.85), (commits, 1.0)] {
+                    results.add(&case)?;
+                    results.expect(case.goals(&[("loop", Bound::AtLeast(least))]));
+                }
             }
-        };
-        for case in cases {
-            results.add(&case)?;
-            if options.check {
-                misses.extend(case.misses(bars));
+            Which::Each => {
+                let case = each(&mut log, options).await?;
+                results.add(&case)?;
+                results.expect(case.goals(&[("loop", Bound::AtLeast(0.95))]));
             }
         }
     }
-    Ok(misses)
+    Ok(())
 }
 
 async fn bulk(log: &mut Log, options: &Options) -> Result<Case> {
@@ -220,7 +221,7 @@ async fn each(log: &mut Log, options: &Options) -> Result<Case> {
 }
 
 /// The drain, and the commits of the writers beside it.
-async fn beside_writers(log: &mut Log, options: &Options) -> Result<Vec<Case>> {
+async fn beside_writers(log: &mut Log, options: &Options) -> Result<(Case, Case)> {
     const SIDES: [Side; 2] = [Side::Ours, Side::Loop];
     log.fill(i64::try_from(options.events)?).await?;
     let mut commits = [Vec::new(), Vec::new()];
@@ -238,10 +239,10 @@ async fn beside_writers(log: &mut Log, options: &Options) -> Result<Vec<Case>> {
     let case = |name, samples| {
         Case::new("drain", name, SIDES.map(Side::name), samples).with_writers(options.writers)
     };
-    Ok(vec![
+    Ok((
         case("bulk beside", samples),
         case("commits beside", commits),
-    ])
+    ))
 }
 
 /// How long it took to drain what the log was filled with.

@@ -4,8 +4,8 @@
 pub(crate) mod bloat;
 pub(crate) mod drain;
 pub(crate) mod rebuild;
+pub(crate) mod sqlite;
 
 mod by_hand;
 mod log;
 mod projections;
-mod sqlite;

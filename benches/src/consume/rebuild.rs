@@ -1,6 +1,6 @@
 //! The part `rebuild`: a read model from the beginning of the log, with one segment and with
-//! several, of a short log and of a long one. Nothing is compared with others; what is asked is
-//! that a log of fifty times the length takes fifty times as long.
+//! several, of a short log and of a long one. Nothing is compared with others: a log of fifty times
+//! the length is to take fifty times as long, and a second segment is to help.
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,18 @@ use super::drain::PAGE;
 use super::log::Log;
 use super::projections::{Bulk, Reached};
 use crate::database::Scratch;
-use crate::harness::Spread;
-use crate::report::Miss;
+use crate::harness::{Sample, Spread, take_turns};
+use crate::report::{Bound, By, Case, Goal, Results};
+
+/// From how many events on a rebuild is done once.
+const LONG: usize = 1_000_000;
 
 /// How the part is run.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// How many events there are.
     #[arg(long, value_delimiter = ',', default_values_t = [100_000, 5_000_000])]
-    events: Vec<u64>,
+    events: Vec<usize>,
     /// How many segments share the work.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     segments: Vec<u32>,
@@ -30,44 +33,65 @@ pub(crate) struct Options {
     rounds: usize,
 }
 
-/// Runs the part. It asks for nothing, so nothing falls short.
+/// Runs the part.
 ///
 /// # Errors
 ///
 /// Where the database fails, or the work was not done.
-pub(crate) async fn run(url: &str, options: &Options) -> Result<Vec<Miss>> {
+pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
     let scratch = Scratch::create(url).await?;
-    let measured = measure(&scratch.options(), options).await;
+    let measured = measure(&scratch.options(), options, results).await;
     scratch.drop().await?;
-    measured.map(|()| Vec::new())
+    measured
 }
 
-async fn measure(database: &PgConnectOptions, options: &Options) -> Result<()> {
+async fn measure(
+    database: &PgConnectOptions,
+    options: &Options,
+    results: &mut Results,
+) -> Result<()> {
     let mut log = Log::prepare(database).await?;
-    println!("| events | segments | seconds | events/s |\n|---|---|---|---|");
+    let mut rates = Vec::new();
     for &events in &options.events {
         log.fill(i64::try_from(events)?).await?;
-        let rounds = if events > 1_000_000 {
-            1
-        } else {
-            options.rounds
+        let rounds = if events > LONG { 1 } else { options.rounds };
+        let turn = async |segments| rebuild(&mut log, events, segments).await;
+        let samples = take_turns(&options.segments, rounds, turn).await?;
+        rates.push(Spread::of(samples[0].iter().map(|sample| By::Rate.of(sample))).median);
+        let sides: Vec<String> = options
+            .segments
+            .iter()
+            .map(|&segments| name(segments))
+            .collect();
+        let case = Case::new("rebuild", format!("{events} events"), &sides, samples);
+        let case = match sides.last() {
+            Some(most) => case.comparing(most),
+            None => case,
         };
-        let mut times = vec![Vec::new(); options.segments.len()];
-        for _ in 0..rounds {
-            for (times, &segments) in times.iter_mut().zip(&options.segments) {
-                times.push(rebuild(&mut log, events, segments).await?.as_secs_f64());
-            }
-        }
-        for (times, segments) in times.into_iter().zip(&options.segments) {
-            let Spread { min, median, max } = Spread::of(times);
-            let rate = u32::try_from(events).map_or(0.0, f64::from) / median;
-            println!("| {events} | {segments} | {median:.2} ({min:.2}..{max:.2}) | {rate:.0} |");
-        }
+        results.add(&case)?;
+        results.expect(case.goal(By::Rate, &name(2), &name(1), Bound::AtLeast(1.5)));
+    }
+    if let ([short, .., long], [first, .., last]) = (rates.as_slice(), options.events.as_slice()) {
+        results.expect([Goal {
+            part: "rebuild",
+            case: format!("{last} events by {first}"),
+            what: "time of an event".to_owned(),
+            found: short / long,
+            bound: Bound::AtMost(1.2),
+        }]);
     }
     Ok(())
 }
 
-async fn rebuild(log: &mut Log, events: u64, segments: u32) -> Result<Duration> {
+/// The side with so many segments.
+fn name(segments: u32) -> String {
+    match segments {
+        1 => "1 segment".to_owned(),
+        several => format!("{several} segments"),
+    }
+}
+
+async fn rebuild(log: &mut Log, events: usize, segments: u32) -> Result<Sample> {
     log.rewind().await?;
     let store = log.store().await?;
     let reached = Reached::default();
@@ -78,7 +102,7 @@ async fn rebuild(log: &mut Log, events: u64, segments: u32) -> Result<Duration> 
         .subscribe(subscription);
     let begun = Instant::now();
     let handle = projector.start().await?;
-    reached.events(events).await;
+    reached.events(u64::try_from(events)?).await;
     let elapsed = begun.elapsed();
     handle.stop(Duration::from_secs(10)).await;
     let left: i64 = store
@@ -91,5 +115,5 @@ async fn rebuild(log: &mut Log, events: u64, segments: u32) -> Result<Duration> 
     ensure!(left == 0, "it stands {left} positions before the end");
     store.close();
     log.verify("the rebuild", false).await?;
-    Ok(elapsed)
+    Ok(Sample::once(events, elapsed))
 }

@@ -1,12 +1,11 @@
 //! The drain on SQLite.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use cqrs_core::{Entity as _, Maintain as _, RequestContext, TenantId};
 use cqrs_sqlx::{SqliteStore, StoreOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::types::Json;
 use sqlx::{Connection as _, Executor as _};
 use uuid::Uuid;
@@ -19,25 +18,16 @@ use crate::domain::{Order, Place};
 use crate::harness::{Sample, take_turns};
 use crate::report::{Case, OURS};
 
-/// A file that is removed with its companions.
-struct File(PathBuf);
-
-impl Drop for File {
-    fn drop(&mut self) {
-        // Nothing depends on it.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Drains a log of so many events, in turns with a loop by hand.
-pub(super) async fn drain(events: usize, rounds: usize) -> Result<Case> {
-    let directory = std::env::temp_dir().join(format!("cqrs-bench-{}", Uuid::now_v7().simple()));
-    std::fs::create_dir(&directory)?;
-    let file = File(directory);
-    let options = SqliteConnectOptions::new()
-        .filename(file.0.join("bench.db"))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal);
+///
+/// # Errors
+///
+/// Where the database fails, or a side did not do its work.
+pub(crate) async fn drain(
+    options: &SqliteConnectOptions,
+    events: usize,
+    rounds: usize,
+) -> Result<Case> {
     let store = SqliteStore::connect_with(options.clone(), StoreOptions::default()).await?;
     store.migrate().await?;
     store
@@ -55,7 +45,7 @@ pub(super) async fn drain(events: usize, rounds: usize) -> Result<Case> {
         .maintenance::<Order>(&context)
         .insert(orders.collect::<Vec<_>>())
         .await?;
-    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let mut connection = SqliteConnection::connect_with(options).await?;
     connection
         .execute(
             "CREATE TABLE bench_checkpoint (position INTEGER NOT NULL); \
@@ -88,7 +78,7 @@ pub(super) async fn drain(events: usize, rounds: usize) -> Result<Case> {
     }
     let samples = take_turns(&sides, rounds, turn).await?;
     store.close();
-    Ok(Case::new("drain", "sqlite", [OURS, "loop"], samples))
+    Ok(Case::new("sqlite", "drain", [OURS, "loop"], samples))
 }
 
 async fn drain_by_hand(connection: &mut SqliteConnection) -> Result<usize> {

@@ -8,11 +8,11 @@
 //!   `change`, on a pool of sqlx;
 //! - `steps`: by hand on the same kind of pool, in a transaction with a statement for each step;
 //! - `ours_coalesced`, where it is asked for: `Store::execute` of a store that coalesces commits;
-//!   the others are then compared with it;
 //! - `held`, where it is asked for: as `single`, but each writer keeps a connection to itself, so
 //!   that there is no pool. Few services can work like this; it shows what a pool costs.
 //!
-//! All have as many connections, and no two writers change the same order.
+//! All have as many connections, and no two writers change the same order. With `--delay-us` they
+//! reach the server through a proxy that delivers late, as a network would.
 
 mod commit;
 mod sides;
@@ -29,13 +29,14 @@ use sqlx::postgres::PgConnectOptions;
 use crate::database::{Plan, Scratch, Tables};
 use crate::domain::Order;
 use crate::harness::{self, Sample, Timing};
-use crate::report::{Case, Miss, Results};
+use crate::proxy::Proxy;
+use crate::report::{Bound, By, Case, Goal, OURS, Results};
 
 use sides::{Side, Sides};
 use tasks::{Command, Tasks};
 
-/// What is asked of ours, for each case and number of writers.
-const BARS: [(&str, f64); 2] = [("single", 0.9), ("steps", 1.4)];
+/// How many writers there are where coalesced commits are to be ahead.
+const CROWD: usize = 32;
 
 /// How the part is run.
 #[derive(Debug, Args)]
@@ -62,31 +63,28 @@ pub(crate) struct Options {
     /// Print every side's statements with their plans.
     #[arg(long)]
     plans: bool,
-    /// A short run: three slices of half a second.
-    #[arg(long, conflicts_with_all = ["seconds", "rounds"])]
-    quick: bool,
-    /// Fail where ours is below 0.9 of `single` or 1.4 of `steps`.
-    #[arg(long, conflicts_with = "sides")]
-    check: bool,
+    /// How many microseconds later than it would the network delivers, each way.
+    #[arg(long, default_value_t = 0)]
+    delay_us: u64,
 }
 
-/// Runs the part, and returns what fell short where that is asked for.
+/// Runs the part.
 ///
 /// # Errors
 ///
 /// Where the database fails, or a side did not do its work.
-pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<Vec<Miss>> {
+pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
     let scratch = Scratch::create(url).await?;
-    let misses = measure_all(&scratch.options(), options, results).await;
+    let measured = measure_all(&scratch.options(), options, results).await;
     scratch.drop().await?;
-    misses
+    measured
 }
 
 async fn measure_all(
     database: &PgConnectOptions,
     options: &Options,
     results: &mut Results,
-) -> Result<Vec<Miss>> {
+) -> Result<()> {
     let store = PgStore::connect_with(database.clone(), StoreOptions::default()).await?;
     store.migrate().await?;
     store.create_tables(&[Order::table()]).await?;
@@ -95,20 +93,46 @@ async fn measure_all(
     let mut tables = Tables::prepare(database).await?;
     println!("{}", tables.server().await?);
 
-    let mut misses = Vec::new();
+    let network = match options.delay_us {
+        0 => None,
+        delay => Some(Proxy::start(database, Duration::from_micros(delay))?),
+    };
+    let reached = network.as_ref().map_or(database, Proxy::options);
     for &command in &options.cases {
         for &writers in &options.writers {
             let connections = writers + options.spare_connections;
-            let mut sides = Sides::open(database, connections, &options.sides).await?;
+            let mut sides = Sides::open(reached, connections, &options.sides).await?;
             let case = measure(&mut tables, &mut sides, command, writers, options).await?;
             results.add(&case)?;
-            if options.check {
-                misses.extend(case.misses(&BARS));
-            }
+            results.expect(goals(&case, command, writers, options.delay_us > 0));
             sides.close().await;
         }
     }
-    Ok(misses)
+    Ok(())
+}
+
+/// What is asked of ours.
+fn goals(case: &Case, command: Command, writers: usize, is_far: bool) -> Vec<Goal> {
+    let least = match (command, is_far) {
+        (Command::Create, false) => 1.7,
+        (Command::Change, false) => 1.5,
+        (Command::Create, true) => 3.3,
+        (Command::Change, true) => 2.3,
+    };
+    let (single, steps, coalesced) = (
+        Side::Single.name(),
+        Side::Steps.name(),
+        Side::Coalesced.name(),
+    );
+    let mut goals = vec![
+        case.goal(By::Rate, OURS, single, Bound::AtLeast(0.95)),
+        case.goal(By::Rate, OURS, steps, Bound::AtLeast(least)),
+    ];
+    if writers >= CROWD {
+        goals.push(case.goal(By::Rate, coalesced, single, Bound::AtLeast(2.5)));
+        goals.push(case.goal(By::P99, coalesced, single, Bound::AtMost(1.0)));
+    }
+    goals.into_iter().flatten().collect()
 }
 
 /// Measures a case: a round that does not count, then the rounds that do.
@@ -119,12 +143,7 @@ async fn measure(
     writers: usize,
     options: &Options,
 ) -> Result<Case> {
-    let (seconds, rounds) = if options.quick {
-        (0.5, 3)
-    } else {
-        (options.seconds, options.rounds)
-    };
-    let measured = Duration::try_from_secs_f64(seconds)?;
+    let measured = Duration::try_from_secs_f64(options.seconds)?;
     let timing = Timing {
         ramp: measured / 4,
         measured,
@@ -154,17 +173,14 @@ async fn measure(
         print_plans(&inspected);
     }
 
-    let samples = harness::take_turns(all, rounds, async |side| {
+    let samples = harness::take_turns(all, options.rounds, async |side| {
         run_slice(tables, sides, side, command, writers, timing).await
     })
     .await?;
     let names = all.iter().map(|side| side.name());
-    let case = Case::new("write", command.name(), names, samples).with_writers(writers);
-    Ok(if all.contains(&Side::Coalesced) {
-        case.comparing(Side::Coalesced.name())
-    } else {
-        case
-    })
+    Ok(Case::new("write", command.name(), names, samples)
+        .with_writers(writers)
+        .with_delay(options.delay_us))
 }
 
 /// Runs one slice of one side on fresh tables, and checks what it left there.

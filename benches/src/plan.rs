@@ -1,0 +1,86 @@
+//! What is run where no part is named.
+
+use anyhow::{Result, ensure};
+use clap::Parser as _;
+
+use crate::{Arguments, Part};
+
+/// The whole run: about 20 minutes on two cores. The ten minutes of `bloat` are left out.
+pub(crate) const WHOLE: &[&str] = &[
+    "write --writers 1,8 --seconds 1 --rounds 3",
+    "write --writers 32 --seconds 1 --rounds 4 --sides ours,ours_coalesced,single,steps",
+    "write --writers 1 --seconds 1 --rounds 3 --delay-us 500",
+    "load",
+    "drain --rounds 3",
+    "latency",
+    "rebuild --rounds 3",
+    "sourced",
+    "bulk --rounds 3",
+    "sqlite",
+    "mapping",
+];
+
+/// The short run: about 3 minutes.
+pub(crate) const QUICK: &[&str] = &[
+    "write --writers 1,32 --seconds 0.3 --rounds 1",
+    "write --writers 32 --seconds 0.3 --rounds 1 --sides ours,ours_coalesced,single",
+    "write --writers 1 --seconds 0.3 --rounds 1 --delay-us 500",
+    "load --seconds 0.3 --rounds 2 --loads 5",
+    "drain --events 20000 --rounds 1",
+    "latency --seconds 1 --rounds 1",
+    "rebuild --events 20000,200000 --rounds 1",
+    "sourced --seconds 0.3 --rounds 2",
+    "bulk --rows 20000 --rounds 1",
+    "sqlite --seconds 0.3 --rounds 1 --events 10000",
+    "mapping",
+];
+
+/// The parts of a plan with their lines, or those of this name.
+///
+/// # Errors
+///
+/// Where a line is none that a user might give, and where no line is left.
+pub(crate) fn parts(plan: &[&str], name: Option<&str>) -> Result<Vec<(String, Part)>> {
+    let mut parts = Vec::new();
+    for &line in plan {
+        let mut words = line.split_whitespace();
+        if name.is_none_or(|name| words.next() == Some(name)) {
+            let arguments = ["bench"].into_iter().chain(line.split_whitespace());
+            let part = Arguments::try_parse_from(arguments)?.part;
+            parts.extend(part.map(|part| (line.to_owned(), part)));
+        }
+    }
+    ensure!(!parts.is_empty(), "there is no short form of this part");
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The parts that users are told of.
+    const NAMES: [&str; 11] = [
+        "bulk", "drain", "latency", "load", "mapping", "rebuild", "sourced", "sqlite", "write",
+        "write", "write",
+    ];
+
+    #[test]
+    fn each_part_is_planned_with_arguments_that_it_has() {
+        for plan in [WHOLE, QUICK] {
+            let parts = parts(plan, None).expect("each line is one that a user might give");
+            let mut names: Vec<&str> = parts
+                .iter()
+                .filter_map(|(line, _)| line.split_whitespace().next())
+                .collect();
+            names.sort_unstable();
+            assert_eq!(names, NAMES);
+        }
+    }
+
+    #[test]
+    fn a_part_by_its_name() {
+        let writes = parts(QUICK, Some("write")).expect("it is planned");
+        assert_eq!(writes.len(), 3);
+        assert!(parts(QUICK, Some("bloat")).is_err());
+    }
+}
