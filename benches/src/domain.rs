@@ -1,6 +1,6 @@
 //! What is written: orders that are placed and changed.
 
-use cqrs_core::{Aggregate, DomainEvent, Id, Repository, Result, Root, repository};
+use cqrs_core::{Aggregate, Child, DomainEvent, Id, Repository, Result, Root, repository};
 use serde::{Deserialize, Serialize};
 
 /// What happens to an order.
@@ -103,4 +103,59 @@ pub(crate) trait Orders: Repository<Order> {
     /// The smallest first.
     #[find(quantity > 0, order_by(quantity.asc()))]
     async fn find_placed(&mut self, limit: u32) -> Result<Vec<Order>>;
+
+    /// How many are smaller.
+    #[find(quantity < pieces)]
+    async fn count_below(&mut self, pieces: i64) -> Result<u64>;
+}
+
+/// What happens to a basket.
+#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "basket")]
+pub(crate) enum BasketEvent {
+    /// It was filled.
+    Filled,
+}
+
+/// A line of a basket.
+#[derive(Debug, Clone, PartialEq, Child)]
+pub(crate) struct Line {
+    article: String,
+    pieces: i64,
+}
+
+/// A basket, with its lines in a table of their own.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "bench_basket", event = BasketEvent, tenant)]
+pub(crate) struct Basket {
+    #[aggregate(id)]
+    id: Id<Basket>,
+    #[aggregate(root)]
+    root: Root<BasketEvent>,
+    number: i64,
+    #[mapper(children(table = "bench_line", order = "seq", parent = "basket_id"))]
+    lines: Vec<Line>,
+}
+
+impl Basket {
+    /// Fills one with so many lines.
+    pub(crate) fn fill(number: i64, lines: i64) -> Self {
+        let mut root = Root::new();
+        root.raise(BasketEvent::Filled);
+        let lines = (1..=lines).map(|line| Line {
+            article: format!("article {line}"),
+            pieces: line,
+        });
+        Self {
+            id: Id::new(),
+            root,
+            number,
+            lines: lines.collect(),
+        }
+    }
+
+    /// The sum of the pieces of its lines.
+    pub(crate) fn pieces(&self) -> i64 {
+        self.lines.iter().map(|line| line.pieces).sum()
+    }
 }

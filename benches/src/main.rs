@@ -11,9 +11,11 @@
 //! any part. [`plan`] says with which arguments parts run where none is named.
 
 mod bulk;
+mod compile;
 mod consume;
 mod database;
 mod domain;
+mod growth;
 mod hand_written;
 mod harness;
 mod latency;
@@ -21,6 +23,7 @@ mod load;
 mod mapping;
 mod plan;
 mod proxy;
+mod query;
 mod report;
 mod sourced;
 mod sqlite;
@@ -77,14 +80,20 @@ parts! {
     Bloat = consume::bloat,
     /// Bulk inserts: many aggregates, each with its event.
     Bulk = bulk,
+    /// How long an application takes to compile, by its number of aggregates.
+    Compile = compile,
     /// Consuming a log with everything still to do.
     Drain = consume::drain,
+    /// What commits, loads and the drain cost as logs, tenants, projections and aggregates grow.
+    Growth = growth,
     /// From a commit until it is visible, and what telling others of it costs.
     Latency = latency,
     /// Loads of 1,000 aggregates: instructions and time.
     Load = load,
     /// What does no I/O, in instructions: mapping, staging, conditions, decoding.
     Mapping = mapping,
+    /// Finders, rows of a read model, a page with children, a count.
+    Query = query,
     /// Read models from the beginning of a short log and of a long one.
     Rebuild = consume::rebuild,
     /// Loads of an event-sourced aggregate with many events, and of one with few.

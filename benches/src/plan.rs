@@ -17,7 +17,10 @@ pub(crate) const WHOLE: &[&str] = &[
     "sourced",
     "bulk --rounds 3",
     "sqlite",
+    "query",
     "mapping",
+    "compile",
+    "growth",
 ];
 
 /// The short run: about 3 minutes.
@@ -32,7 +35,10 @@ pub(crate) const QUICK: &[&str] = &[
     "sourced --seconds 0.3 --rounds 2",
     "bulk --rows 20000 --rounds 1",
     "sqlite --seconds 0.3 --rounds 1 --events 10000",
+    "query --seconds 0.2 --rounds 2",
     "mapping",
+    "compile --aggregates 1,10 --rounds 1",
+    "growth --events 100000,1000000 --seconds 0.2 --rounds 1",
 ];
 
 /// The parts of a plan with their lines, or those of this name.
@@ -59,9 +65,9 @@ mod tests {
     use super::*;
 
     /// The parts that users are told of.
-    const NAMES: [&str; 11] = [
-        "bulk", "drain", "latency", "load", "mapping", "rebuild", "sourced", "sqlite", "write",
-        "write", "write",
+    const NAMES: [&str; 14] = [
+        "bulk", "compile", "drain", "growth", "latency", "load", "mapping", "query", "rebuild",
+        "sourced", "sqlite", "write", "write", "write",
     ];
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) struct Options {
 
 #[derive(Debug, Clone, Serialize, Deserialize, cqrs_core::DomainEvent)]
 #[event(aggregate = "meter")]
-enum MeterEvent {
+pub(crate) enum MeterEvent {
     Read { value: i64, note: String },
 }
 
@@ -42,12 +42,12 @@ macro_rules! meter {
     ($name:ident, $($snapshot:tt)*) => {
         #[derive(Debug, Clone, Aggregate)]
         #[aggregate(sourced, event = MeterEvent, tenant $($snapshot)*)]
-        struct $name {
+        pub(crate) struct $name {
             #[aggregate(id)]
             id: i64,
             #[aggregate(root)]
             root: Root<MeterEvent>,
-            sum: i64,
+            pub(crate) sum: i64,
         }
 
         impl Sourced for $name {

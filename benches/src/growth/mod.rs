@@ -1,0 +1,246 @@
+//! The part `growth`: what commits, loads and the drain cost as what is there grows.
+//!
+//! - `events`: a log of a million events, and of ten million;
+//! - `tenants`: a log of 400,000 events, of 10 to 100,000 tenants;
+//! - `projections`: the end of such a log, drained by 1 to 16 projections;
+//! - `children`: aggregates with 1 to 1,000 children.
+//!
+//! The sizes are the sides of a case: each has a database of its own, and they take turns. Commits
+//! and loads are counted, and events applied; of children, each of them. So no size is to be slower
+//! than the smallest by more than measurements differ.
+
+mod filled;
+mod workers;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::harness::{Sample, Timing, slice, take_turns};
+use crate::report::{Bound, By, Case, Goal, Results};
+
+use filled::{Counting, Filled};
+use workers::{Deed, Hand};
+
+/// How much longer than with the smallest size a unit of work may take.
+const MOST: f64 = 1.3;
+/// How many events from the end of a log are drained.
+const DRAINED: i64 = 20_000;
+/// The events of a log where these do not grow.
+const EVENTS: i64 = 400_000;
+
+/// How the part is run.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How long each slice is measured, in seconds.
+    #[arg(long, default_value_t = 0.5)]
+    seconds: f64,
+    /// How many slices each size gets.
+    #[arg(long, default_value_t = 4)]
+    rounds: usize,
+    /// What grows.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_values = ["events", "tenants", "projections", "children"]
+    )]
+    cases: Vec<Grows>,
+    /// The lengths of logs. Fifty million events take ten minutes and thirty GB.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
+    events: Vec<i64>,
+    /// The numbers of tenants.
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 100_000])]
+    tenants: Vec<i64>,
+    /// The numbers of projections.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16])]
+    projections: Vec<i64>,
+    /// The numbers of children.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1_000])]
+    children: Vec<i64>,
+}
+
+/// What grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Grows {
+    Events,
+    Tenants,
+    Projections,
+    Children,
+}
+
+/// Runs the part.
+///
+/// # Errors
+///
+/// Where the database fails, or the work was not done.
+pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
+    for &grows in &options.cases {
+        let (name, sizes) = match grows {
+            Grows::Events => ("events", &options.events),
+            Grows::Tenants => ("tenants", &options.tenants),
+            Grows::Projections => ("projections", &options.projections),
+            Grows::Children => ("children", &options.children),
+        };
+        let mut filled = Vec::new();
+        for &size in sizes {
+            filled.push(match grows {
+                Grows::Events => Filled::log(url, size, 10).await?,
+                Grows::Tenants => Filled::log(url, EVENTS, size).await?,
+                Grows::Projections => Filled::log(url, EVENTS, 10).await?,
+                Grows::Children => Filled::baskets(url, size).await?,
+            });
+        }
+        let measured = measure(options, grows, name, sizes, &filled, results).await;
+        for filled in filled {
+            filled.drop().await?;
+        }
+        measured?;
+    }
+    Ok(())
+}
+
+async fn measure(
+    options: &Options,
+    grows: Grows,
+    name: &str,
+    sizes: &[i64],
+    filled: &[Filled],
+    results: &mut Results,
+) -> Result<()> {
+    let all: Vec<usize> = (0..sizes.len()).collect();
+    let mut add = |what: &str, samples: Vec<Vec<Sample>>| {
+        let sides: Vec<String> = sizes.iter().map(i64::to_string).collect();
+        let case = Case::new("growth", format!("{what} by {name}"), &sides, samples);
+        let case = case.comparing(sides.first().context("a size")?);
+        results.add(&case)?;
+        results.expect(goals(&case, &sides));
+        anyhow::Ok(())
+    };
+    if grows != Grows::Children {
+        let turn = async |index: usize| {
+            let projections = match grows {
+                Grows::Projections => sizes[index],
+                _ => 1,
+            };
+            drain(&filled[index], projections).await
+        };
+        add("drain", warm_and_measure(&all, options.rounds, turn).await?)?;
+    }
+    let measured = Duration::try_from_secs_f64(options.seconds)?;
+    let timing = Timing {
+        ramp: measured / 4,
+        measured,
+    };
+    let deeds: &[Deed] = match grows {
+        Grows::Projections => &[],
+        Grows::Children => &[Deed::GetBasket, Deed::FillBasket],
+        Grows::Events | Grows::Tenants => &[Deed::LoadMeter, Deed::PlaceOrder],
+    };
+    for &deed in deeds {
+        let turn = async |index: usize| {
+            let filled = &filled[index];
+            let before = filled.events().await?;
+            let (hands, sample) = slice(vec![Hand::new(filled, deed)], timing).await?;
+            let commits = filled.events().await? - before;
+            let done: i64 = hands.iter().map(|hand| hand.committed).sum();
+            ensure!(commits == done, "{done} commits left {commits} events");
+            Ok(match grows {
+                Grows::Children => of_children(sample, sizes[index])?,
+                _ => sample,
+            })
+        };
+        let what = match deed {
+            Deed::GetBasket | Deed::LoadMeter => "load",
+            Deed::FillBasket | Deed::PlaceOrder => "commit",
+        };
+        add(what, warm_and_measure(&all, options.rounds, turn).await?)?;
+    }
+    Ok(())
+}
+
+/// No size but the first may be much slower than it.
+fn goals(case: &Case, sizes: &[String]) -> Vec<Goal> {
+    let Some((smallest, others)) = sizes.split_first() else {
+        return Vec::new();
+    };
+    let goal = |other: &String| case.goal(By::Rate, smallest, other, Bound::AtMost(MOST));
+    others.iter().filter_map(goal).collect()
+}
+
+/// A first turn of each size does not count: plans, caches.
+async fn warm_and_measure(
+    sizes: &[usize],
+    rounds: usize,
+    mut turn: impl AsyncFnMut(usize) -> Result<Sample>,
+) -> Result<Vec<Vec<Sample>>> {
+    for &size in sizes {
+        turn(size).await?;
+    }
+    take_turns(sizes, rounds, turn).await
+}
+
+/// Children per second, of a sample of aggregates that have so many.
+fn of_children(sample: Sample, children: i64) -> Result<Sample> {
+    let children = f64::from(u32::try_from(children)?);
+    Ok(Sample {
+        per_s: sample.per_s * children,
+        ..sample
+    })
+}
+
+/// Has projections apply the last events of the log; a sample of events applied.
+async fn drain(filled: &Filled, projections: i64) -> Result<Sample> {
+    let all: Vec<Counting> = (0..projections).map(Counting::new).collect();
+    let build = || {
+        let projector = filled.store.projector().page_size(1_000);
+        all.iter().fold(projector, |projector, counting| {
+            projector.subscribe(counting.subscription())
+        })
+    };
+    // Makes the checkpoints, which are then set back.
+    build().run_until_idle().await?;
+    filled.rewind(DRAINED).await?;
+    let projector = build();
+    let begun = Instant::now();
+    projector.run_until_idle().await?;
+    let elapsed = begun.elapsed();
+    for counting in &all {
+        let counted = counting.take();
+        ensure!(counted == DRAINED, "a projection applied {counted} events");
+    }
+    Ok(Sample::once(
+        usize::try_from(DRAINED * projections)?,
+        elapsed,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filled::EVENTS_OF_A_METER;
+    use super::*;
+
+    #[test]
+    fn time_for_each_child_is_what_may_not_grow() {
+        // Ten children in five times the time of one.
+        let rates = [(1, 100.0), (10, 20.0)];
+        let samples = rates.map(|(children, per_s)| {
+            let sample = Sample {
+                per_s,
+                p50_us: 1.0,
+                p99_us: 1.0,
+            };
+            vec![of_children(sample, children).expect("a small number")]
+        });
+        let sizes = ["1", "10"].map(str::to_owned);
+        let case = Case::new("growth", "load", &sizes, samples.to_vec()).comparing("1");
+        let goals = goals(&case, &sizes);
+        assert_eq!(goals.len(), 1);
+        assert!((goals[0].found - 0.5).abs() < 1e-9 && goals[0].is_met());
+    }
+
+    #[test]
+    fn meters_have_whole_numbers_of_events() {
+        assert_eq!(EVENTS % EVENTS_OF_A_METER, 0);
+    }
+}

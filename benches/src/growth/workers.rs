@@ -1,0 +1,114 @@
+//! Who loads and commits.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use cqrs_core::{AggregateRoot as _, RequestContext, Store as _, UnitOfWork as _};
+use cqrs_sqlx::PgStore;
+
+use super::filled::{EVENTS_OF_A_METER, Filled, tenant};
+use crate::domain::{Basket, Order, Place};
+use crate::harness::Worker;
+use crate::sourced::Meter;
+
+/// What is done.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Deed {
+    /// Loads an event-sourced aggregate of the log.
+    LoadMeter,
+    /// Commits an aggregate that is stored by its state, and its event.
+    PlaceOrder,
+    /// Loads an aggregate with its children.
+    GetBasket,
+    /// Commits one with its children.
+    FillBasket,
+}
+
+/// Does it again and again.
+pub(super) struct Hand {
+    deed: Deed,
+    store: PgStore,
+    tenants: i64,
+    meters: i64,
+    baskets: Arc<[Basket]>,
+    children: i64,
+    done: i64,
+    /// How many events it has committed.
+    pub(super) committed: i64,
+}
+
+impl Hand {
+    pub(super) fn new(filled: &Filled, deed: Deed) -> Self {
+        Self {
+            deed,
+            store: filled.store.clone(),
+            tenants: filled.tenants,
+            meters: filled.meters,
+            baskets: Arc::clone(&filled.baskets),
+            children: filled.children,
+            done: 0,
+            committed: 0,
+        }
+    }
+
+    /// A number below `below`, far from the last one.
+    fn next(&mut self, below: i64) -> i64 {
+        /// A prime that divides no likely size.
+        const STRIDE: i64 = 7_919;
+        self.done += 1;
+        self.done * STRIDE % below.max(1)
+    }
+}
+
+impl Worker for Hand {
+    async fn work(&mut self) -> Result<()> {
+        match self.deed {
+            Deed::LoadMeter => {
+                let id = self.next(self.meters);
+                let context = RequestContext::tenant(tenant(id % self.tenants)?);
+                let meter: Meter = self.store.unit_of_work(&context).get(id).await?;
+                ensure!(meter.sum == EVENTS_OF_A_METER, "another meter");
+            }
+            Deed::PlaceOrder => {
+                let number = self.next(self.tenants);
+                let context = RequestContext::tenant(tenant(number)?);
+                let order = Order::place(&Place {
+                    customer: format!("customer {number}"),
+                    note: "Ring twice.".to_owned(),
+                    quantity: 1,
+                });
+                self.commit(&context, order).await?;
+            }
+            Deed::GetBasket => {
+                let count = i64::try_from(self.baskets.len())?;
+                let index = usize::try_from(self.next(count))?;
+                let expected = &self.baskets[index];
+                let context = RequestContext::tenant(tenant(0)?);
+                let mut uow = self.store.unit_of_work(&context);
+                let basket: Basket = uow.get(expected.id().clone()).await?;
+                ensure!(basket.pieces() == expected.pieces(), "another basket");
+            }
+            Deed::FillBasket => {
+                let context = RequestContext::tenant(tenant(0)?);
+                let basket = Basket::fill(self.done, self.children);
+                self.done += 1;
+                self.commit(&context, basket).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Hand {
+    async fn commit<A>(&mut self, context: &RequestContext, aggregate: A) -> Result<()>
+    where
+        A: cqrs_core::AggregateRoot,
+    {
+        let mut uow = self.store.unit_of_work(context);
+        uow.save(aggregate)?;
+        let receipt = uow.commit().await?;
+        ensure!(receipt.position().is_some(), "nothing was written");
+        self.committed += 1;
+        Ok(())
+    }
+}
