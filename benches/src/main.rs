@@ -108,19 +108,24 @@ fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let url = std::env::var("DATABASE_URL")
         .context("DATABASE_URL is not set; `cargo xtask bench` sets it")?;
-    let mut results = Results::open()?;
-    if let Some(Part::LoadOnce(_)) = &arguments.part {
+    if let Some(Part::LoadOnce(once)) = &arguments.part {
         // Threads that take turns in another way would count as another number of instructions.
-        let runtime = tokio::runtime::Builder::new_current_thread();
-        run(runtime, &url, arguments.part.as_slice(), &mut results)?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime
+            .enable_all()
+            .build()?
+            .block_on(load::once(&url, once))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let mut results = Results::open()?;
     let mut outcomes = Vec::new();
     for (line, part) in planned(arguments.part, arguments.quick)? {
         println!("\n==> {line}");
         let begun = Instant::now();
-        let runtime = tokio::runtime::Builder::new_multi_thread();
-        let outcome = run(runtime, &url, &[part], &mut results);
+        // A runtime of its own, so that nothing of a part is left when it ends.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.enable_all().build()?;
+        let outcome = runtime.block_on(part.run(&url, &mut results));
         if let Err(error) = &outcome {
             eprintln!("{line}: {error:#}");
         }
@@ -141,20 +146,6 @@ fn main() -> Result<ExitCode> {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
-}
-
-/// Runs parts on a runtime of their own, so that nothing of them is left when they end.
-fn run(
-    mut runtime: tokio::runtime::Builder,
-    url: &str,
-    parts: &[Part],
-    results: &mut Results,
-) -> Result<()> {
-    let runtime = runtime.enable_all().build()?;
-    for part in parts {
-        runtime.block_on(part.run(url, results))?;
-    }
-    Ok(())
 }
 
 /// What is to be run: the part as the user told, or what the plan says.

@@ -25,8 +25,8 @@ pub(crate) const WHOLE: &[&str] = &[
 
 /// The short run: about 3 minutes.
 pub(crate) const QUICK: &[&str] = &[
-    "write --writers 1,32 --seconds 0.3 --rounds 1",
-    "write --writers 32 --seconds 0.3 --rounds 1 --sides ours,ours_coalesced,single",
+    "write --writers 1 --seconds 0.3 --rounds 1",
+    "write --writers 32 --seconds 0.3 --rounds 1 --sides ours,ours_coalesced,single,steps",
     "write --writers 1 --seconds 0.3 --rounds 1 --delay-us 500",
     "load --seconds 0.3 --rounds 2 --loads 5",
     "drain --events 20000 --rounds 1",

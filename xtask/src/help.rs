@@ -15,11 +15,14 @@ cargo xtask test [OPTIONS] [FILTER] [-- LIBTEST_ARGS...]
       --use-database-url  use the server of DATABASE_URL instead of a private one
       --no-install        fail, rather than install PostgreSQL, when there is none
 
-cargo xtask bench [ARGS...]
+cargo xtask bench [PART] [ARGS...]
     Runs the benchmarks in release mode, on a private PostgreSQL that is as durable as
-    one in production. ARGS go to the benchmarks. The parts `load` and `instructions`
-    count with valgrind, which is installed with apt-get or dnf where it is missing;
-    `instructions` needs no server.
+    one in production: all of them in about 20 minutes, or PART. `--help` lists the
+    parts, `PART --help` their ARGS; docs/performance.md says how to read the results.
+    Some parts count with valgrind, which is installed with apt-get or dnf where it is
+    missing. The part `instructions` does nothing else, and needs no server.
+      --quick             in about 3 minutes, to see whether they work
+      --check             fail where a target is missed
 
 cargo xtask postgres [OPTIONS] [-- COMMAND...]
     Starts a private PostgreSQL, prints its DATABASE_URL and keeps it until Enter, end

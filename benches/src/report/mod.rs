@@ -202,9 +202,10 @@ impl Case {
                 let before = before(side).map(|before| change(ratio, before));
                 (cell(ratio, 2), before.unwrap_or_default())
             });
+            let rate = measured.spread(By::Rate);
             let line = format!(
                 "  {side:<15}{:>27}{:>27}{:>27}{ratio:>24}  {before}",
-                cell(measured.spread(By::Rate), 0),
+                cell(rate, usize::from(rate.median < 10.0)),
                 cell(measured.spread(By::P50), 0),
                 cell(measured.spread(By::P99), 0),
             );
@@ -328,9 +329,12 @@ impl Amounts {
     }
 }
 
-/// `median (min..max)`.
+/// `median (min..max)`, or the only value.
 fn cell(spread: Spread, decimals: usize) -> String {
     let Spread { min, median, max } = spread;
+    if min == max {
+        return format!("{median:.decimals$}");
+    }
     format!("{median:.decimals$} ({min:.decimals$}..{max:.decimals$})")
 }
 
@@ -415,6 +419,7 @@ mod tests {
         assert_eq!(change(ratio, 1.1), "1.10 -9%");
         assert_eq!(change(ratio, 0.5), "0.50 +100% !");
         assert_eq!(change(Spread::of([1.001]), 1.0), "1.00 +0%");
+        assert_eq!(cell(Spread::of([2.5, 2.5]), 1), "2.5");
     }
 
     #[test]
