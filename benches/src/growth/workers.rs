@@ -85,7 +85,7 @@ impl Worker for Hand {
                 let expected = &self.baskets[index];
                 let context = RequestContext::tenant(tenant(0)?);
                 let mut uow = self.store.unit_of_work(&context);
-                let basket: Basket = uow.get(expected.id().clone()).await?;
+                let basket: Basket = uow.get(*expected.id()).await?;
                 ensure!(basket.pieces() == expected.pieces(), "another basket");
             }
             Deed::FillBasket => {

@@ -102,7 +102,7 @@ async fn commits(
     store.create_tables(&[Order::table()]).await?;
     let context = RequestContext::tenant(TenantId::new(TENANT)?).with_actor(ACTOR);
     let seeds: Vec<Order> = (0..SEEDS).map(|_| Order::place(&place(0))).collect();
-    let ids: Vec<_> = seeds.iter().map(|order| order.id().clone()).collect();
+    let ids: Vec<_> = seeds.iter().map(|order| *order.id()).collect();
     store.maintenance::<Order>(&context).insert(seeds).await?;
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
