@@ -25,6 +25,7 @@ mod plan;
 mod proxy;
 mod query;
 mod report;
+mod rivals;
 mod sourced;
 mod sqlite;
 mod write;
@@ -96,6 +97,8 @@ parts! {
     Query = query,
     /// Read models from the beginning of a short log and of a long one.
     Rebuild = consume::rebuild,
+    /// The same work with other crates, which it compiles; not part of a whole run.
+    Rivals = rivals,
     /// Loads of an event-sourced aggregate with many events, and of one with few.
     Sourced = sourced,
     /// Commits and the drain on SQLite.
