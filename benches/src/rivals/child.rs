@@ -120,7 +120,15 @@ fn build() -> Result<PathBuf> {
         .join("rivals");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     println!("building the rivals into {}", target.display());
-    let status = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // What cargo says of the package that it runs would have others be compiled anew, whose build
+    // scripts look at it.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_the_package) {
+            command.env_remove(name);
+        }
+    }
+    let status = command
         .args(["build", "--release", "--locked", "--target-dir"])
         .arg(&target)
         // Its settings are in a file beside it, which cargo finds from there.
@@ -131,4 +139,8 @@ fn build() -> Result<PathBuf> {
         .context("starting cargo")?;
     ensure!(status.success(), "the rivals do not build: {status}");
     Ok(target.join("release/cqrs-rivals"))
+}
+
+fn is_of_the_package(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
