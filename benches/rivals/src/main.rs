@@ -3,7 +3,7 @@
 //! `cargo xtask bench rivals` builds and runs this program. It reads a command a line, as JSON,
 //! and answers each with a line; `protocol` has both.
 
-#[expect(
+#[allow(
     dead_code,
     reason = "the benchmarks take the rounds apart; here is only measured"
 )]
