@@ -364,7 +364,7 @@ impl<B: Backend> Drop for Waiter<'_, B> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sqlite"))]
 mod tests {
     use super::*;
     use crate::Sqlite;

@@ -24,6 +24,13 @@ impl Random {
         self.below(of) == 0
     }
 
+    fn either(&mut self, [one, other]: [&'static str; 2]) -> &'static str {
+        match self.one_in(2) {
+            true => one,
+            false => other,
+        }
+    }
+
     fn of<'l, T>(&mut self, list: &'l [T]) -> &'l T {
         &list[usize::try_from(self.below(list.len() as u64)).unwrap_or(0)]
     }
@@ -104,7 +111,7 @@ fn any_type(random: &mut Random, depth: u64) -> Type {
     match random.below(kinds) {
         0 => Type::Bool,
         1 => Type::Int(random.of(&INTEGERS).0),
-        2 => Type::Float(random.of(&FLOATS)),
+        2 => Type::Float(random.either(FLOATS)),
         3 => Type::Text,
         4 => Type::Uuid,
         5 => Type::Char,
@@ -138,7 +145,7 @@ fn any_type(random: &mut Random, depth: u64) -> Type {
             });
             Type::Enum(variants.chain([("Z".to_owned(), Content::Unit)]).collect())
         }
-        _ if random.one_in(2) => Type::Chain(random.of(&NAMES), inner(random)),
+        _ if random.one_in(2) => Type::Chain(random.either(NAMES), inner(random)),
         _ => {
             let names = ["A", "B", "Z"]
                 .into_iter()
@@ -189,10 +196,10 @@ fn changed(of: &Type, random: &mut Random) -> Type {
     let again = |of: &Type, random: &mut Random| Box::new(changed(of, random));
     match of {
         Type::Int(_) => match random.below(4) {
-            0 => Type::Float(random.of(&FLOATS)),
+            0 => Type::Float(random.either(FLOATS)),
             _ => Type::Int(random.of(&INTEGERS).0),
         },
-        Type::Float(_) => Type::Float(random.of(&FLOATS)),
+        Type::Float(_) => Type::Float(random.either(FLOATS)),
         Type::Uuid | Type::Char => Type::Text,
         Type::Option(of) if random.one_in(3) => Type::clone(of),
         Type::Option(of) => match again(of, random) {
@@ -269,7 +276,7 @@ fn changed(of: &Type, random: &mut Random) -> Type {
             }
             Type::Tagged(variants)
         }
-        Type::Chain(_, of) => Type::Chain(random.of(&NAMES), again(of, random)),
+        Type::Chain(_, of) => Type::Chain(random.either(NAMES), again(of, random)),
         Type::Bool | Type::Null | Type::Any | Type::Text => match random.below(3) {
             0 => Type::Any,
             1 if *of != Type::Any && *of != Type::Null => Type::Option(Box::new(of.clone())),
