@@ -33,7 +33,7 @@ mod write;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use crate::report::Results;
@@ -122,7 +122,8 @@ fn main() -> Result<ExitCode> {
     }
     let mut results = Results::open()?;
     let mut outcomes = Vec::new();
-    for (line, part) in planned(arguments.part, arguments.quick)? {
+    let told = std::env::args().skip(1).collect();
+    for (line, part) in planned(arguments.part, arguments.quick, told)? {
         println!("\n==> {line}");
         let begun = Instant::now();
         // A runtime of its own, so that nothing of a part is left when it ends.
@@ -152,26 +153,51 @@ fn main() -> Result<ExitCode> {
 }
 
 /// What is to be run: the part as the user told, or what the plan says.
-fn planned(part: Option<Part>, is_quick: bool) -> Result<Vec<(String, Part)>> {
-    let mut words = std::env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with("--"));
-    let name = words.next();
-    match (part, name) {
-        (Some(part), _) if !is_quick => {
-            let told: Vec<String> = std::env::args().skip(1).collect();
-            Ok(vec![(told.join(" "), part)])
+fn planned(
+    part: Option<Part>,
+    is_quick: bool,
+    mut told: Vec<String>,
+) -> Result<Vec<(String, Part)>> {
+    told.retain(|word| word != "--quick" && word != "--check");
+    let plan = if is_quick { plan::QUICK } else { plan::WHOLE };
+    match part {
+        None => plan::parts(plan, None),
+        Some(part) if !is_quick => Ok(vec![(told.join(" "), part)]),
+        Some(_) => {
+            ensure!(
+                told.len() == 1,
+                "`--quick` has arguments of its own; leave it out to give others"
+            );
+            plan::parts(plan, Some(&told[0]))
         }
-        (Some(_), Some(name)) => {
-            let others = std::env::args().skip(1);
-            let has_others = others
-                .into_iter()
-                .any(|word| word != name && word != "--quick" && word != "--check");
-            if has_others {
-                bail!("`--quick` has arguments of its own; leave it out to give others");
-            }
-            plan::parts(plan::QUICK, Some(&name))
-        }
-        _ => plan::parts(if is_quick { plan::QUICK } else { plan::WHOLE }, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(told: &[&str]) -> Result<Vec<String>> {
+        let arguments = Arguments::try_parse_from(["bench"].iter().chain(told))?;
+        let told = told.iter().map(ToString::to_string).collect();
+        let planned = planned(arguments.part, arguments.quick, told)?;
+        Ok(planned.into_iter().map(|(line, _)| line).collect())
+    }
+
+    #[test]
+    fn a_part_runs_as_told_and_without_one_the_plan() {
+        let told = lines(&["write", "--writers", "4", "--check"]).expect("it is an option");
+        assert_eq!(told, ["write --writers 4"]);
+        assert_eq!(lines(&["--check"]).expect("the plan"), plan::WHOLE);
+        assert_eq!(lines(&["--quick"]).expect("the plan"), plan::QUICK);
+    }
+
+    #[test]
+    fn a_quick_part_has_the_arguments_of_the_plan_and_no_others() {
+        let load = lines(&["load", "--quick", "--check"]).expect("it is planned");
+        assert!(load.len() == 1 && plan::QUICK.contains(&load[0].as_str()));
+        let refused = lines(&["load", "--quick", "--rounds", "9"]).expect_err("both");
+        assert!(refused.to_string().contains("--quick"), "{refused}");
+        assert!(lines(&["bloat", "--quick"]).is_err());
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Options {
         default_values = ["events", "tenants", "projections", "children"]
     )]
     cases: Vec<Grows>,
-    /// The lengths of logs. Fifty million events take ten minutes and thirty GB.
+    /// The lengths of logs. From ten million events on they take minutes to fill, and GBs of disk.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
     events: Vec<i64>,
     /// The numbers of tenants.
