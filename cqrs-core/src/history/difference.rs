@@ -192,7 +192,11 @@ mod tests {
             state: format!(r#"{{"id": 7, "priority": 1, "document": {document}}}"#),
             children: None,
         };
-        let found = difference(&table, &image(r#"{"a": [1e400]}"#), &image(r#"{"a": [2e400]}"#));
+        let found = difference(
+            &table,
+            &image(r#"{"a": [1e400]}"#),
+            &image(r#"{"a": [2e400]}"#),
+        );
         let expected = FieldChange {
             path: "document".to_owned(),
             from: Some(json!({"a": ["1e400"]})),

@@ -15,8 +15,8 @@ use cqrs_core::{
 use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_integration::stores;
 use cqrs_sqlx::{
-    HealthLimits, PgStore, Postgres, Problem, ProjectorBuilder, ProjectorHandle, Retention, SqlStore,
-    StoreOptions,
+    HealthLimits, PgStore, Postgres, Problem, ProjectorBuilder, ProjectorHandle, Retention,
+    SqlStore, StoreOptions,
 };
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinSet;
