@@ -2,8 +2,8 @@
 //!
 //! One question answers both directions: old payloads are read by new code where what the old code
 //! *wrote* is accepted by what the new code *reads*, and the other way round. The answer errs on one
-//! side: what is called accepted is; where a schema says what is not understood, it is accepted only
-//! by its equal.
+//! side: what is called accepted is, as far as the schemas say what serde reads; where a schema says
+//! what is not understood, it is accepted only by its equal.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::EventSchema;
 use super::derived::{reachable, refers_to_root};
-use super::node::{Array, Integer, Node, Number, Object, Others, Text, nodes};
+use super::node::{Array, Integer, Node, Number, Object, Others, Text, name_of, nodes};
 
 /// Integers up to here are the same as a `f64`.
 const EXACT_DOUBLE: i128 = 1 << 53;
@@ -155,9 +155,9 @@ fn unchanged(one: Pair<'_>, other: Pair<'_>) -> BTreeSet<String> {
         [written, read].into_iter().all(|all| {
             let definition = all.get(name.as_str());
             definition.is_some_and(|one| {
-                let mut parts = reachable(one, all).into_iter().chain([name.as_str()]);
+                let mut parts = reachable(one, all).into_iter().chain([name.to_string()]);
                 // The root is what differs.
-                parts.all(|part| is_same(part) && !all.get(part).is_some_and(refers_to_root))
+                parts.all(|part| is_same(&part) && !all.get(&part).is_some_and(refers_to_root))
             })
         })
     };
@@ -166,6 +166,17 @@ fn unchanged(one: Pair<'_>, other: Pair<'_>) -> BTreeSet<String> {
 
 fn definitions(root: &Value) -> Option<&Map<String, Value>> {
     root.get("$defs")?.as_object()
+}
+
+/// Why a unit variant with a tag does not read what has more than the tag.
+const MAYBE_CONTENT: &str =
+    "is written, and may be the content of a variant that is read without one";
+
+/// Whether it is a unit variant with a tag. With `#[serde(tag, content)]` what stands beside the tag is
+/// no unknown field, and a schema does not tell that from `#[serde(tag)]`.
+fn is_tag_alone(read: &Object) -> bool {
+    let mut all = read.properties.values();
+    read.properties.len() == 1 && all.all(|one| one.get("const").is_some())
 }
 
 struct Comparison<'s> {
@@ -214,8 +225,7 @@ impl Comparison<'_> {
     fn is_unchanged(&self, written: &Value, read: &Value) -> bool {
         let name = |schema: &Value| {
             let schema = schema.as_object().filter(|schema| schema.len() == 1)?;
-            let reference = schema.get("$ref")?.as_str()?;
-            reference.strip_prefix("#/$defs/").map(str::to_owned)
+            name_of(schema.get("$ref")?.as_str()?)
         };
         let named = name(written);
         named.is_some_and(|own| self.unchanged.contains(&own) && Some(own) == name(read))
@@ -284,7 +294,7 @@ impl Comparison<'_> {
             && !refers_to_root(written)
             && reachable(written, own)
                 .into_iter()
-                .all(|name| own.get(name) == others.get(name))
+                .all(|name| own.contains_key(&name) && own.get(&name) == others.get(&name))
     }
 
     fn fits_array(
@@ -346,6 +356,9 @@ impl Comparison<'_> {
                 (Some(read), _) | (None, Others::Each(read)) => {
                     self.accepts(schema, read, &path, problems);
                 }
+                (None, Others::Unsaid) if is_tag_alone(read) => {
+                    problems.push(problem(&path, MAYBE_CONTENT));
+                }
                 (None, Others::Unsaid) => {}
                 (None, Others::Denied) => {
                     problems.push(problem(&path, "is written, and unknown fields are denied"));
@@ -368,6 +381,9 @@ impl Comparison<'_> {
         }
         let path = within(path, "*");
         match (&read.others, &written.others) {
+            (Others::Unsaid, _) if is_tag_alone(read) => {
+                problems.push(problem(&path, MAYBE_CONTENT));
+            }
             (Others::Unsaid, _) => {}
             (Others::Denied, _) => {
                 problems.push(problem(&path, "is written, and unknown fields are denied"));

@@ -11,6 +11,7 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::node::name_of;
 use super::variant::{Content, variant};
 use crate::event::DomainEvent;
 
@@ -87,7 +88,10 @@ impl Root {
         let part = Value::Object(part);
         let needed: Map<String, Value> = reachable(&part, all)
             .into_iter()
-            .filter_map(|name| Some((name.to_owned(), all.get(name)?.clone())))
+            .filter_map(|name| {
+                let definition = all.get(&name)?.clone();
+                Some((name, definition))
+            })
             .collect();
         let Value::Object(mut part) = part else {
             return part;
@@ -130,10 +134,7 @@ fn plain(schema: &mut Schema) {
 }
 
 /// The names of the definitions that a schema refers to, by itself or through others.
-pub(super) fn reachable<'s>(
-    schema: &'s Value,
-    definitions: &'s Map<String, Value>,
-) -> BTreeSet<&'s str> {
+pub(super) fn reachable(schema: &Value, definitions: &Map<String, Value>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![schema];
     while let Some(value) = open.pop() {
@@ -141,10 +142,11 @@ pub(super) fn reachable<'s>(
             Value::Array(items) => open.extend(items),
             Value::Object(entries) => {
                 let named = entries.get("$ref").and_then(Value::as_str);
-                let named = named.and_then(|path| path.strip_prefix("#/$defs/"));
-                if let Some(name) = named.filter(|name| !found.contains(name)) {
+                if let Some(name) = named.and_then(name_of)
+                    && !found.contains(&name)
+                {
+                    open.extend(definitions.get(&name));
                     found.insert(name);
-                    open.extend(definitions.get(name));
                 }
                 open.extend(entries.values());
             }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use uuid::Uuid;
 
 use crate::context::TenantId;
@@ -27,21 +27,41 @@ impl<T: ?Sized> JsonSchema for Id<T> {
     }
 }
 
-/// That of a string.
+/// That of a string of its own kind: not each string is a tenant.
 impl JsonSchema for TenantId {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        String::schema_name()
+        "TenantId".into()
     }
 
     fn schema_id() -> Cow<'static, str> {
-        String::schema_id()
+        "cqrs_core::TenantId".into()
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        String::json_schema(generator)
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "tenant-id"})
+    }
+}
+
+/// That of its text. What is sealed is no part of it.
+#[cfg(feature = "sealed")]
+impl<T> JsonSchema for crate::sealed::Sealed<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Sealed".into()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        "cqrs_core::sealed::Sealed".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "sealed"})
     }
 }

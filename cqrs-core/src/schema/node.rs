@@ -86,10 +86,28 @@ pub(super) fn nodes(schema: &Value, root: &Value) -> Vec<Node> {
 
 /// The definition that a reference names.
 pub(super) fn definition<'s>(reference: &str, root: &'s Value) -> Option<&'s Value> {
-    match reference.strip_prefix("#/$defs/") {
-        Some(name) => root.get("$defs")?.get(name),
-        None => (reference == "#").then_some(root),
+    match reference {
+        "#" => Some(root),
+        reference => root.get("$defs")?.get(name_of(reference)?),
     }
+}
+
+/// The name of the definition that a reference names, as `$defs` has it: a reference is a JSON pointer
+/// within a URL, so both `~` and `%` stand for other characters.
+pub(super) fn name_of(reference: &str) -> Option<String> {
+    let mut encoded = reference.strip_prefix("#/$defs/")?.bytes();
+    let mut pointer = Vec::with_capacity(encoded.len());
+    while let Some(byte) = encoded.next() {
+        pointer.push(match byte {
+            b'%' => {
+                let digits = [encoded.next()?, encoded.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    let pointer = String::from_utf8(pointer).ok()?;
+    Some(pointer.replace("~1", "/").replace("~0", "~"))
 }
 
 /// `None` where it is not understood.

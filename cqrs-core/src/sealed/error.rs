@@ -64,6 +64,12 @@ pub enum SealedError {
         /// The id of the master key.
         id: u32,
     },
+    /// The key of a subject is kept without a master key, and the store takes none like that.
+    #[error(
+        "the key of subject {0} is kept without a master key, and this store takes none like that: \
+         see MasterKeys::and_keys_in_clear"
+    )]
+    InClear(Subject),
     /// The key of a subject is not what was kept, or was kept under another master key of this id.
     #[error(
         "the key of subject {0} cannot be read: its row was altered, or the master key is another \

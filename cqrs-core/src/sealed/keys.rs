@@ -144,7 +144,8 @@ impl SubjectKeys {
 
     /// Forgets a subject: destroys its key, for good. Once this returns, nobody gets the key any
     /// more, in any process, and all that was sealed for the subject is [`Forgotten`] for whoever
-    /// opens it. One statement. `false` where the subject was forgotten before.
+    /// opens it. One statement. `false` where the subject was forgotten already: before, or by this
+    /// call where the answer to its first try was lost. Do not make what follows depend on it.
     ///
     /// A subject that never had a key is forgotten as well, and gets none later.
     ///

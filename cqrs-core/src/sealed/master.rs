@@ -44,7 +44,7 @@ impl fmt::Debug for MasterKey {
 }
 
 /// The master keys of a store: one for new keys of subjects, and former ones for those that are kept
-/// under them. Keys that were kept without one are read as well. Cheap to clone.
+/// under them, which are needed as long as there are such keys.
 ///
 /// # Example
 ///
@@ -59,6 +59,7 @@ impl fmt::Debug for MasterKey {
 pub struct MasterKeys {
     current: MasterKey,
     former: Vec<MasterKey>,
+    reads_clear: bool,
 }
 
 impl MasterKeys {
@@ -68,6 +69,7 @@ impl MasterKeys {
         Self {
             current,
             former: Vec::new(),
+            reads_clear: false,
         }
     }
 
@@ -75,6 +77,14 @@ impl MasterKeys {
     #[must_use]
     pub fn and(mut self, key: MasterKey) -> Self {
         self.former.push(key);
+        self
+    }
+
+    /// Has keys read that were kept before the store had a master key. Only where there are some: who
+    /// can write the table can put a key there that they know, and would read what is sealed with it.
+    #[must_use]
+    pub fn and_keys_in_clear(mut self) -> Self {
+        self.reads_clear = true;
         self
     }
 
@@ -133,10 +143,13 @@ impl StoredSecret<'_> {
     ///
     /// # Errors
     ///
-    /// [`SealedError::NoMasterKey`], [`SealedError::Key`].
+    /// [`SealedError::NoMasterKey`], [`SealedError::InClear`], [`SealedError::Key`].
     pub fn read(&self, bytes: &[u8]) -> Result<SecretKey, SealedError> {
         let unreadable = || SealedError::Key(self.subject.clone());
         let secret = match bytes.split_first() {
+            Some((&IN_CLEAR, _)) if self.keys.is_some_and(|keys| !keys.reads_clear) => {
+                return Err(SealedError::InClear(self.subject.clone()));
+            }
             Some((&IN_CLEAR, secret)) => <[u8; KEY]>::try_from(secret).ok(),
             Some((&UNDER_MASTER_KEY, rest)) => {
                 let (id, under) = rest.split_first_chunk().ok_or_else(unreadable)?;
@@ -198,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_in_clear_are_read_by_stores_with_master_keys() {
+    fn keys_in_clear_are_read_where_that_is_said() {
         let subject = Subject::new("7").expect("a subject");
         let stored = |keys| StoredSecret {
             keys,
@@ -208,6 +221,9 @@ mod tests {
         let secret = SecretKey::from_bytes([9; 32]);
         let kept = stored(None).write(&secret).expect("it is written");
         let keys = MasterKeys::new(MasterKey::new(1, [1; 32]));
+        let refused = stored(Some(&keys)).read(&kept);
+        assert_eq!(refused.err(), Some(SealedError::InClear(subject.clone())));
+        let keys = keys.clone().and_keys_in_clear();
         let read = stored(Some(&keys)).read(&kept).expect("it is read");
         assert_eq!(read.as_bytes(), secret.as_bytes());
         for altered in [&[][..], &[0, 1, 2], &[1, 0, 0], &[7; 33]] {

@@ -121,7 +121,7 @@ impl<E: DomainEvent> Golden<E> {
 }
 
 /// Whether files that are missing are written.
-pub(super) fn is_recording() -> bool {
+fn is_recording() -> bool {
     std::env::var("GOLDEN").is_ok_and(|value| value == "record")
 }
 

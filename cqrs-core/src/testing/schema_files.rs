@@ -81,12 +81,12 @@ impl RecordedSchema {
 type Files = BTreeMap<(String, u32), Recorded>;
 
 impl SchemaFiles {
-    /// The schemas in a folder. Where the environment variable `GOLDEN` is `record`, those that are
+    /// The schemas in a folder. Where the environment variable `GOLDEN` is `release`, those that are
     /// not there are added.
     pub fn new(folder: impl AsRef<Path>) -> Self {
         Self {
             folder: folder.as_ref().to_owned(),
-            records: golden::is_recording(),
+            records: std::env::var("GOLDEN").is_ok_and(|value| value == "release"),
         }
     }
 
@@ -121,7 +121,7 @@ impl SchemaFiles {
         let nothing = files.is_empty() && schemas.iter().next().is_some();
         assert!(
             self.records || !nothing,
-            "{} has no schemas; run the test once with GOLDEN=record to write them",
+            "{} has no schemas; run the test once with GOLDEN=release to write them",
             self.folder.display()
         );
         let mut problems = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,7 +20,11 @@ use crate::metrics::{self, WakeUp};
 use crate::reads::is_unavailable;
 use crate::store::Shared;
 
-/// Commits may be signalled faster than looking makes sense.
+/// Commits may be signalled faster than looking makes sense: after more than so many of them since a
+/// look began, or while somebody has more to do than a page, the next look waits for
+/// [`SHORTEST_GAP`] and finds more at once. Else each commit is seen as soon as can be.
+const FEW: u64 = 2;
+/// A timer counts whole milliseconds, so it is up to twice as long.
 const SHORTEST_GAP: Duration = Duration::from_millis(1);
 /// The pauses while writers that are under way end.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -27,7 +32,27 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The horizon task of a store, while anyone follows it.
 #[derive(Default)]
-pub(crate) struct Watching(Mutex<Weak<Task>>);
+pub(crate) struct Watching {
+    task: Mutex<Weak<Task>>,
+    behind: AtomicUsize,
+}
+
+impl Watching {
+    /// Somebody is more than a page behind the horizon, until this is dropped.
+    pub(super) fn fall_behind(&self) -> Behind<'_> {
+        self.behind.fetch_add(1, Ordering::Relaxed);
+        Behind(&self.behind)
+    }
+}
+
+/// Somebody is behind the horizon.
+pub(super) struct Behind<'w>(&'w AtomicUsize);
+
+impl Drop for Behind<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A running task. It ends when the last who follows it has gone.
 struct Task {
@@ -54,7 +79,7 @@ impl Follower {
 pub(super) fn follow<B: Backend>(shared: &Arc<Shared<B>>, polling: Polling) -> Follower {
     let mut watching = shared
         .watching
-        .0
+        .task
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     // One whose runtime is gone looks no more.
@@ -94,7 +119,7 @@ async fn look_again_and_again<B: Backend>(
     let mut pace = Pace::new(*polling.borrow_and_update());
     let mut why = WakeUp::Poll;
     loop {
-        committed.mark_unchanged();
+        let before = *committed.borrow_and_update();
         let looked_at = Instant::now();
         let pause = match look(&shared, &mut known).await {
             Ok(found) => {
@@ -112,7 +137,11 @@ async fn look_again_and_again<B: Backend>(
         };
         let woken = async {
             let _ = tokio::time::timeout(pause, committed.changed()).await;
-            tokio::time::sleep_until(looked_at + SHORTEST_GAP).await;
+            let commits = committed.borrow().wrapping_sub(before);
+            let is_behind = shared.watching.behind.load(Ordering::Relaxed) > 0;
+            if commits > FEW || is_behind {
+                tokio::time::sleep_until(looked_at + SHORTEST_GAP).await;
+            }
         };
         let impatient = match select(pin!(polling.changed()), pin!(woken)).await {
             Either::Left((Err(_), _)) => return,

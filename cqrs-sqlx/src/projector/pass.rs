@@ -183,6 +183,11 @@ impl<B: Backend> Worker<B> {
         self.is_split
     }
 
+    /// Whether the last page was full, so that there may be more.
+    pub(super) fn has_more(&self) -> bool {
+        self.had_more
+    }
+
     /// Forgets what is known of the checkpoints, so that the next pass asks the database.
     pub(super) fn doubt(&mut self) {
         self.known = None;

@@ -1,6 +1,7 @@
 //! The loop of one subscription: when to run a pass, and when to wait for what.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cqrs_core::{Error, Position};
@@ -44,10 +45,18 @@ pub(super) async fn run<B: Backend>(
     let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
     let mut elsewhere = Backoff::new(FIRST_ELSEWHERE, polling.shortest);
     let mut resumed = worker.shared().advanced.resumed().subscribe();
+    let shared = Arc::clone(worker.shared());
+    let mut behind = None;
     while !stopping.is_set() {
         let upto = *horizon.borrow_and_update();
         resumed.mark_unchanged();
-        let next = match worker.run_once(upto).await {
+        let passed = worker.run_once(upto).await;
+        behind = worker.has_more().then(|| {
+            behind
+                .take()
+                .unwrap_or_else(|| shared.watching.fall_behind())
+        });
+        let next = match passed {
             Ok(pass) => {
                 backoff.reset();
                 if !matches!(pass, Pass::Elsewhere) {
