@@ -308,6 +308,66 @@ async fn a_constraint_refuses_a_copy() {
     assert_eq!(fresh.number("SELECT count(*) FROM cqrs_event").await, 1);
 }
 
+/// What cannot be encoded comes after something that the server has refused already: the first error
+/// of the two is no matter, but each later statement gets its own answer.
+#[tokio::test]
+async fn a_refused_copy_leaves_no_answer_behind() {
+    let options = StoreOptions::default().max_connections(1);
+    let (fresh, store) = Fresh::<Postgres>::with(options).await;
+    let parcels = store.maintenance::<Parcel>(&north());
+    let stored = Parcel::register("stored");
+    let id = domain::id(&stored);
+    parcels.insert([stored]).await.unwrap();
+    let context = north();
+    let weigh = async || {
+        let weighed = store.execute(&context, async |uow| {
+            let mut parcel = uow.get::<Parcel>(id).await?;
+            parcel.weigh(1);
+            uow.save(parcel)
+        });
+        let _ = weighed.await.unwrap();
+    };
+    weigh().await;
+    for _ in 0..3 {
+        let before = fresh.state().await;
+        let twice = Parcel::register("twice");
+        let mut new = vec![twice.clone(), twice];
+        new.extend((0..20_000).map(|_| Parcel::register("new")));
+        new.push(all(&store).await.remove(0));
+        let _ = parcels.insert(new).await.unwrap_err();
+        assert_eq!(fresh.state().await, before);
+        weigh().await;
+    }
+    let weighed = all(&store).await;
+    let grams: Vec<i64> = weighed.iter().map(Parcel::grams).collect();
+    assert_eq!(grams, [4]);
+}
+
+/// The error of a later batch names what it was about, also where a row and where an event is taken.
+#[tokio::test]
+async fn a_taken_id_of_a_later_batch_is_named() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    let parcels = store.maintenance::<Parcel>(&north());
+    let (kept, purged) = (Parcel::register("kept"), Parcel::register("purged"));
+    parcels
+        .insert([kept.clone(), purged.clone()])
+        .await
+        .unwrap();
+    let label = Parcel::fields().label;
+    parcels.purge(label.eq("purged")).await.unwrap();
+    let before = fresh.state().await;
+    let long = "long ".repeat(200);
+    for taken in [kept, purged] {
+        let mut new: Vec<Parcel> = (0..14_000).map(|_| Parcel::register(&long)).collect();
+        let id = domain::id(&taken);
+        new.push(taken);
+        let error = parcels.insert(new).await.unwrap_err();
+        assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
+        assert!(error.to_string().contains(&id.to_string()), "{error}");
+        assert_eq!(fresh.state().await, before);
+    }
+}
+
 /// A row that a trigger keeps from changing has no event.
 #[tokio::test]
 async fn a_trigger_that_keeps_a_row_fails_the_batch() {

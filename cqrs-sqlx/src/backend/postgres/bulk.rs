@@ -30,7 +30,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn};
 use uuid::Uuid;
 
 use super::copy::Rows;
-use super::error::{copy_error, error};
+use super::error::{copy_error, error, is_disconnect};
 use super::events::{self, ORIGIN};
 use super::row::PgSource;
 use super::write::history::{Kept, keep, not_kept};
@@ -47,6 +47,8 @@ const HELD_BACK: usize = 8 * 1024 * 1024;
 /// How much of the rows that follow is encoded after each piece of events that was sent: as much as
 /// the server has work for.
 const MEANWHILE: usize = 24 * 1024;
+/// How much of them is encoded at most before it is their turn.
+const AHEAD: usize = 2 * 1024 * 1024;
 /// How many aggregates are one statement where COPY is not to be had, or their children are rows
 /// too.
 const ARRAY: usize = 1_000;
@@ -71,7 +73,7 @@ pub(super) async fn insert(
     }
     let columns: Vec<(usize, &Column)> = written_columns(table, Operation::Insert).collect();
     let source = Source {
-        writes,
+        writes: writes.fuse(),
         columns: &columns,
         metadata,
     };
@@ -152,7 +154,7 @@ where
         }
         inserted.rows += batch.sent.ids.len();
         last = batch.last.or(last);
-        if batch.ends && next.sent.ids.is_empty() {
+        if next.sent.ids.is_empty() {
             break;
         }
         batch = next;
@@ -240,7 +242,7 @@ impl Batch {
         let mut copy = begin(connection, &into, &self.sent).await?;
         loop {
             if let Err(cause) = self.encode(source, CHUNK) {
-                return Err(abort(copy, &self.sent, cause).await);
+                return Err(give_up(copy, &self.sent, cause).await);
             }
             if self.is_full() {
                 break;
@@ -271,9 +273,9 @@ impl Batch {
         let events = self.events.take();
         for chunk in events.chunks(CHUNK) {
             copy = send(copy, chunk, &self.sent).await?;
-            let rows = next.rows.len() + MEANWHILE;
+            let rows = (next.rows.len() + MEANWHILE).min(AHEAD);
             if let Err(cause) = next.encode(source, rows) {
-                return Err(abort(copy, &self.sent, cause).await);
+                return Err(give_up(copy, &self.sent, cause).await);
             }
         }
         copy.finish()
@@ -296,11 +298,13 @@ impl Sent {
     }
 }
 
-/// Ends a COPY since what follows cannot be written; why.
-async fn abort(copy: PgCopyIn<&mut PgConnection>, sent: &Sent, cause: Error) -> Error {
-    match copy.abort("what follows cannot be written").await {
-        Ok(()) => cause,
-        Err(failed) => sent.error(failed),
+/// Ends a COPY since what follows cannot be written; why. Its transaction is rolled back.
+async fn give_up(copy: PgCopyIn<&mut PgConnection>, sent: &Sent, cause: Error) -> Error {
+    // Not with `abort`: where the server has refused the COPY already, that leaves an answer unread,
+    // and each later statement is given the answer to the one before it.
+    match copy.finish().await {
+        Err(failed) if is_disconnect(&failed) => sent.error(failed),
+        _ => cause,
     }
 }
 

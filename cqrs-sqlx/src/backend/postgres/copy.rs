@@ -15,6 +15,9 @@ const EVENT_FIELDS: usize = 16;
 /// Midnight of 1 January 2000 UTC, from which Postgres counts, in seconds of Unix time.
 const EPOCH: i64 = 946_684_800;
 
+/// What rows are sent in, and somewhat more.
+const PIECE: usize = 256 * 1024;
+
 /// Encoded rows.
 pub(super) struct Rows(Vec<u8>);
 
@@ -31,8 +34,7 @@ impl Rows {
 
     /// Takes what was encoded so far.
     pub(super) fn take(&mut self) -> Vec<u8> {
-        let capacity = self.0.capacity();
-        std::mem::replace(&mut self.0, Vec::with_capacity(capacity))
+        std::mem::replace(&mut self.0, Vec::with_capacity(PIECE))
     }
 
     /// Says that nothing follows.
