@@ -44,6 +44,21 @@ impl Scratch {
         Ok(Self { server, name })
     }
 
+    /// Does work in one, and drops it whatever came of that.
+    ///
+    /// # Errors
+    ///
+    /// That of the work; and where the server refuses.
+    pub(crate) async fn within(
+        url: &str,
+        work: impl AsyncFnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
+        let scratch = Self::create(url).await?;
+        let done = work(&scratch).await;
+        scratch.drop().await?;
+        done
+    }
+
     /// How to connect to it.
     pub(crate) fn options(&self) -> PgConnectOptions {
         self.server.clone().database(&self.name)

@@ -112,10 +112,10 @@ impl RowProjection for OrderRows {
 ///
 /// Where the database fails, or a row was not visible when it was said to be.
 pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
-    let scratch = Scratch::create(url).await?;
-    let measured = measure(&scratch.options(), options, results).await;
-    scratch.drop().await?;
-    measured
+    Scratch::within(url, async |scratch| {
+        measure(&scratch.options(), options, results).await
+    })
+    .await
 }
 
 async fn measure(

@@ -92,10 +92,10 @@ impl Worker for Loader {
 ///
 /// Where the database fails.
 pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
-    let scratch = Scratch::create(url).await?;
-    let measured = measure(&scratch, options, results).await;
-    scratch.drop().await?;
-    measured
+    Scratch::within(url, async |scratch| {
+        measure(scratch, options, results).await
+    })
+    .await
 }
 
 async fn measure(scratch: &Scratch, options: &Options, results: &mut Results) -> Result<()> {

@@ -87,10 +87,10 @@ impl Side {
 ///
 /// Where the database fails, or a side did not do its work.
 pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
-    let scratch = Scratch::create(url).await?;
-    let measured = measure(&scratch.options(), options, results).await;
-    scratch.drop().await?;
-    measured
+    Scratch::within(url, async |scratch| {
+        measure(&scratch.options(), options, results).await
+    })
+    .await
 }
 
 async fn measure(

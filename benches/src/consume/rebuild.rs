@@ -39,10 +39,10 @@ pub(crate) struct Options {
 ///
 /// Where the database fails, or the work was not done.
 pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
-    let scratch = Scratch::create(url).await?;
-    let measured = measure(&scratch.options(), options, results).await;
-    scratch.drop().await?;
-    measured
+    Scratch::within(url, async |scratch| {
+        measure(&scratch.options(), options, results).await
+    })
+    .await
 }
 
 async fn measure(

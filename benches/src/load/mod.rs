@@ -63,10 +63,10 @@ pub(crate) struct Once {
 ///
 /// Where the database or callgrind fails, or the sides load different rows.
 pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
-    let scratch = Scratch::create(url).await?;
-    let measured = measure(&scratch, options, results).await;
-    scratch.drop().await?;
-    measured
+    Scratch::within(url, async |scratch| {
+        measure(scratch, options, results).await
+    })
+    .await
 }
 
 /// Loads, and prints a checksum.

@@ -74,10 +74,10 @@ pub(crate) struct Options {
 ///
 /// Where the database fails, or a side did not do its work.
 pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> Result<()> {
-    let scratch = Scratch::create(url).await?;
-    let measured = measure_all(&scratch.options(), options, results).await;
-    scratch.drop().await?;
-    measured
+    Scratch::within(url, async |scratch| {
+        measure_all(&scratch.options(), options, results).await
+    })
+    .await
 }
 
 async fn measure_all(

@@ -486,13 +486,16 @@ fn fits_text(written: &Text, read: &Text) -> bool {
 
 fn fits_integer(written: &Integer, read: &Integer) -> bool {
     let format = read.format.is_none() || read.format == written.format;
-    let min = read
-        .min
-        .is_none_or(|least| written.min.is_some_and(|min| min >= least));
-    let max = read
-        .max
-        .is_none_or(|most| written.max.is_some_and(|max| max <= most));
-    format && min && max
+    format && is_within((written.min, written.max), (read.min, read.max))
+}
+
+/// Whether a range has nothing that another has not. `None`: it has no end there.
+fn is_within<N: PartialOrd>(
+    (min, max): (Option<N>, Option<N>),
+    (least, most): (Option<N>, Option<N>),
+) -> bool {
+    least.is_none_or(|least| min.is_some_and(|min| min >= least))
+        && most.is_none_or(|most| max.is_some_and(|max| max <= most))
 }
 
 /// Whether each of these integers is the same as a number.
@@ -516,13 +519,7 @@ fn fits_number(written: &Number, read: &Number) -> bool {
         (_, None) | (Some("float"), Some("double")) => true,
         (written, read) => written == read,
     };
-    let min = read
-        .min
-        .is_none_or(|least| written.min.is_some_and(|min| min >= least));
-    let max = read
-        .max
-        .is_none_or(|most| written.max.is_some_and(|max| max <= most));
-    format && min && max
+    format && is_within((written.min, written.max), (read.min, read.max))
 }
 
 fn within(path: &str, name: &str) -> String {

@@ -295,6 +295,16 @@ impl<K: Kind> Fresh<K> {
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
+    /// Makes all events two hours older.
+    pub async fn age(&self) {
+        self.run(K::either(
+            "UPDATE cqrs_event SET recorded_at = recorded_at - interval '2 hours'",
+            "UPDATE cqrs_event SET recorded_at = \
+             strftime('%Y-%m-%dT%H:%M:%f', recorded_at, '-2 hours') || '000Z'",
+        ))
+        .await;
+    }
+
     /// The number that a query finds.
     pub async fn number(&self, sql: impl Display) -> i64 {
         let sql = format!("SELECT CAST(({sql}) AS text)");

@@ -51,10 +51,10 @@ pub(super) async fn run<B: Backend>(
         let upto = *horizon.borrow_and_update();
         resumed.mark_unchanged();
         let passed = worker.run_once(upto).await;
-        behind = worker.has_more().then(|| {
-            behind
-                .take()
-                .unwrap_or_else(|| shared.watching.fall_behind())
+        let is_behind = worker.has_more() && matches!(passed, Ok(Pass::Moved { .. }));
+        behind = is_behind.then(|| {
+            let before = behind.take();
+            before.unwrap_or_else(|| shared.watching.fall_behind())
         });
         let next = match passed {
             Ok(pass) => {

@@ -54,17 +54,6 @@ impl EventBus for Archive {
     }
 }
 
-/// Makes all events two hours older.
-async fn age<K: Kind>(fresh: &Fresh<K>) {
-    fresh
-        .run(K::either(
-            "UPDATE cqrs_event SET recorded_at = recorded_at - interval '2 hours'",
-            "UPDATE cqrs_event SET recorded_at = \
-             strftime('%Y-%m-%dT%H:%M:%f', recorded_at, '-2 hours') || '000Z'",
-        ))
-        .await;
-}
-
 /// Commits a parcel with so many events.
 async fn parcel<K: Kind>(store: &SqlStore<K>, tenant: &str, events: i64) -> ParcelId {
     let mut parcel = Parcel::register("a");
@@ -104,7 +93,7 @@ async fn old_events_leave_in_batches<K: Kind>() {
     }
     let projector = store.projector().rows(ParcelViews);
     projector.run_until_idle().await.unwrap();
-    age(&fresh).await;
+    fresh.age().await;
     assert_eq!(remove(&store, &hour().batch_size(7)).await, (16, 3));
     assert_eq!(versions(&store).await, [1, 1, 1, 1]);
     assert_eq!(remove(&store, &hour().batch_size(7)).await, (0, 0));
@@ -131,7 +120,7 @@ async fn old_events_leave_in_batches<K: Kind>() {
 async fn young_events_stay<K: Kind>() {
     let (fresh, store) = Fresh::<K>::with_store().await;
     parcel(&store, "north", 3).await;
-    age(&fresh).await;
+    fresh.age().await;
     parcel(&store, "north", 3).await;
     assert_eq!(remove(&store, &hour().batch_size(2)).await, (2, 2));
     assert_eq!(versions(&store).await, [1, 1, 2, 3]);
@@ -151,7 +140,7 @@ async fn a_clock_that_was_wrong_holds_up_nothing<K: Kind>() {
     for _ in 0..3 {
         parcel(&store, "north", 4).await;
     }
-    age(&fresh).await;
+    fresh.age().await;
     fresh
         .run(K::either(
             "UPDATE cqrs_event SET recorded_at = now() + interval '9 years' \
@@ -172,7 +161,7 @@ async fn what_a_subscription_needs_stays<K: Kind>() {
     parcel(&store, "north", 3).await;
     projector.run_until_idle().await.unwrap();
     parcel(&store, "north", 3).await;
-    age(&fresh).await;
+    fresh.age().await;
     assert_eq!(remove(&store, &hour()).await, (2, 1));
     assert_eq!(versions(&store).await, [1, 1, 2, 3]);
     assert_eq!(projector.run_until_idle().await.unwrap(), 3);
@@ -204,7 +193,7 @@ async fn what_is_parked_stays<K: Kind>() {
     let picky = Subscription::new(Picky).on_failure(parking);
     let projector = store.projector().subscribe(picky).retry_delays([]);
     projector.run_until_idle().await.unwrap();
-    age(&fresh).await;
+    fresh.age().await;
     assert_eq!(remove(&store, &hour()).await, (0, 0));
     let system = RequestContext::system();
     let operations = store.operations(&system).unwrap();
@@ -227,7 +216,7 @@ async fn what_is_parked_stays<K: Kind>() {
 async fn what_a_policy_keeps_stays<K: Kind>() {
     let (fresh, store) = Fresh::<K>::with_store().await;
     parcel(&store, "north", 3).await;
-    age(&fresh).await;
+    fresh.age().await;
     let keeping = hour().keep("truck").keep("parcel");
     assert_eq!(remove(&store, &keeping).await, (0, 0));
     assert_eq!(remove(&store, &hour().keep("truck")).await, (2, 1));
@@ -238,7 +227,7 @@ async fn a_tenant_removes_its_own<K: Kind>() {
     for tenant in ["north", "south"] {
         parcel(&store, tenant, 3).await;
     }
-    age(&fresh).await;
+    fresh.age().await;
     let (south, retention) = (stores::tenant("south"), hour());
     let removed = store.remove_events(&south, &retention);
     assert_eq!(removed.await.unwrap().events, 2);
@@ -248,7 +237,7 @@ async fn a_tenant_removes_its_own<K: Kind>() {
 async fn what_the_archive_refuses_stays<K: Kind>() {
     let (fresh, store) = Fresh::<K>::with_store().await;
     parcel(&store, "north", 6).await;
-    age(&fresh).await;
+    fresh.age().await;
     let (system, archive) = (RequestContext::system(), Archive::default());
     archive.refuses.store(true, Ordering::SeqCst);
     let refused = store.archive_events(&system, &hour(), &archive).await;
@@ -272,7 +261,7 @@ async fn an_inline_read_model_is_not_built_over_a_gap<K: Kind>() {
     let (fresh, store) = Fresh::<K>::with_store().await;
     store.inline_rows(ParcelViews).unwrap();
     parcel(&store, "north", 3).await;
-    age(&fresh).await;
+    fresh.age().await;
     assert_eq!(remove(&store, &hour()).await.0, 2);
     let before = fresh.dump("parcel_view").await;
     let refused = store.rebuild_inline(ParcelViews).await.unwrap_err();
@@ -323,7 +312,7 @@ async fn under_writers_and_replicas_nothing_is_missed<K: Kind>() {
     let mut last = false;
     while !last {
         last = writing.is_finished();
-        age(&fresh).await;
+        fresh.age().await;
         let retention = hour().batch_size(20);
         let removed = store.archive_events(&system, &retention, &archive);
         removed.await.unwrap();

@@ -21,13 +21,7 @@ async fn with_old_events<K: Kind>() -> (Fresh<K>, SqlStore<K>, Vec<String>) {
         commit(&store, 4).await;
     }
     run(&store, Version::<1>).await.unwrap();
-    fresh
-        .run(K::either(
-            "UPDATE cqrs_event SET recorded_at = recorded_at - interval '2 hours'",
-            "UPDATE cqrs_event SET recorded_at = \
-             strftime('%Y-%m-%dT%H:%M:%f', recorded_at, '-2 hours') || '000Z'",
-        ))
-        .await;
+    fresh.age().await;
     let views = fresh.dump(NAME).await;
     assert_eq!(views.len(), 4);
     (fresh, store, views)

@@ -179,19 +179,9 @@ async fn segments_are_restored_too<K: Kind>() {
     Workload::check_views(&store).await;
 }
 
-async fn age<K: Kind>(fresh: &Fresh<K>) {
-    fresh
-        .run(K::either(
-            "UPDATE cqrs_event SET recorded_at = recorded_at - interval '2 hours'",
-            "UPDATE cqrs_event SET recorded_at = \
-             strftime('%Y-%m-%dT%H:%M:%f', recorded_at, '-2 hours') || '000Z'",
-        ))
-        .await;
-}
-
 /// Removes all events but the first of each aggregate.
 async fn remove<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>) {
-    age(fresh).await;
+    fresh.age().await;
     let retention = Retention::older_than(Duration::from_secs(3600));
     let system = RequestContext::system();
     let removed = store.remove_events(&system, &retention).await.unwrap();

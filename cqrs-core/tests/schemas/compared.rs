@@ -1,0 +1,401 @@
+//! What one release wrote, and another reads.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use cqrs_core::DomainEvent;
+use cqrs_core::schema::EventSchema;
+use cqrs_core::sealed::Sealed;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::only;
+
+/// The payload of one event in several releases: its type, and values of it.
+macro_rules! releases {
+    ($($name:ident $(#[$attribute:meta])*: { $($field:tt)* } = $values:expr;)*) => {
+        $(
+            #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, DomainEvent)]
+            #[event(aggregate = "order", name = "order.placed")]
+            $(#[$attribute])*
+            pub(crate) struct $name { $($field)* }
+        )*
+
+        /// Each release: its name, its schema, what it wrote, and whether it reads a payload.
+        fn releases() -> Vec<Release> {
+            vec![$({
+                let values: Vec<$name> = $values;
+                Release {
+                    name: stringify!($name),
+                    schema: only::<$name>(),
+                    wrote: values.iter().map(|value| serde_json::to_string(value).unwrap()).collect(),
+                    reads: |text| serde_json::from_str::<$name>(text).is_ok(),
+                }
+            }),*]
+        }
+    };
+}
+
+struct Release {
+    name: &'static str,
+    schema: EventSchema,
+    wrote: Vec<String>,
+    reads: fn(&str) -> bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+struct Item {
+    article: String,
+    pieces: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+enum Payment {
+    Cash,
+    Card { number: String },
+    Credit(u8),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Payment")]
+enum MorePayment {
+    Cash,
+    Card {
+        number: String,
+        #[serde(default)]
+        holder: Option<String>,
+    },
+    Credit(u16),
+    Barter,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind")]
+enum Shape {
+    Box(Item),
+    Bag { litres: i32 },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind")]
+#[schemars(rename = "Shape")]
+enum MoreShape {
+    Bag { litres: i64 },
+    Box(Item),
+    Tube,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Loose {
+    Number(i32),
+    Text(String),
+    Item(Item),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+struct Node {
+    value: i32,
+    next: Option<Box<Node>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Node")]
+struct WideNode {
+    value: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<WideNode>,
+    next: Option<Box<WideNode>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+struct Flat {
+    id: u8,
+    #[serde(flatten)]
+    payment: Payment,
+    #[serde(flatten)]
+    rest: HashMap<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", content = "of")]
+enum Adjacent {
+    Cash,
+    Card(u8),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", content = "of")]
+#[schemars(rename = "Adjacent")]
+enum AdjacentBare {
+    Cash,
+    Card,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Größe ~ 1/m")]
+struct Size {
+    value: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Größe ~ 1/m")]
+struct SizeInWords {
+    value: String,
+}
+
+fn item(pieces: u32) -> Item {
+    let article = "nut".to_owned();
+    Item { article, pieces }
+}
+
+releases! {
+    Empty: {} = vec![Empty {}];
+    Text: { pub(crate) x: String } = vec![Text { x: "x".to_owned() }, Text { x: String::new() }];
+    OptionalText: { x: Option<String> } = vec![OptionalText { x: None }, OptionalText { x: Some("y".to_owned()) }];
+    OmittedText: { #[serde(default, skip_serializing_if = "Option::is_none")] x: Option<String> }
+        = vec![OmittedText { x: None }, OmittedText { x: Some("y".to_owned()) }];
+    DefaultText: { #[serde(default)] x: String } = vec![DefaultText { x: "z".to_owned() }];
+    Character: { x: char } = vec![Character { x: 'ö' }];
+    Moment: { x: DateTime<Utc> } = vec![Moment { x: DateTime::UNIX_EPOCH }];
+    Identity: { x: Uuid } = vec![Identity { x: Uuid::nil() }];
+    Small: { x: u8 } = vec![Small { x: 0 }, Small { x: u8::MAX }];
+    Signed: { x: i32 } = vec![Signed { x: i32::MIN }, Signed { x: i32::MAX }];
+    Large: { x: u64 } = vec![Large { x: 0 }, Large { x: u64::MAX }];
+    Single: { x: f32 } = vec![Single { x: 0.5 }, Single { x: f32::MAX }];
+    Double: { x: f64 } = vec![Double { x: 0.1 }, Double { x: f64::MAX }];
+    Truth: { x: bool } = vec![Truth { x: true }];
+    Nothing: { x: () } = vec![Nothing { x: () }];
+    Anything: { x: Value } = vec![Anything { x: json!({"a": [1]}) }, Anything { x: Value::Null }];
+    One: { x: Item } = vec![One { x: item(1) }];
+    Several: { x: Vec<Item> } = vec![Several { x: vec![] }, Several { x: vec![item(1), item(2)] }];
+    Three: { x: [u8; 3] } = vec![Three { x: [1, 2, 3] }];
+    Couple: { x: (u8, u8) } = vec![Couple { x: (1, 2) }];
+    Bytes: { x: Vec<u8> } = vec![Bytes { x: vec![] }, Bytes { x: vec![1, 1] }];
+    Distinct: { x: std::collections::BTreeSet<u8> } = vec![Distinct { x: [1, 2].into() }];
+    Named: { x: HashMap<String, u8> } = vec![Named { x: [("a".to_owned(), 1)].into() }];
+    Numbered: { x: BTreeMap<u32, u8> } = vec![Numbered { x: [(7, 1)].into() }];
+    Paid: { x: Payment } = vec![
+        Paid { x: Payment::Cash },
+        Paid { x: Payment::Card { number: "1".to_owned() } },
+        Paid { x: Payment::Credit(3) },
+    ];
+    PaidAgain: { x: MorePayment } = vec![
+        PaidAgain { x: MorePayment::Cash },
+        PaidAgain { x: MorePayment::Barter },
+        PaidAgain { x: MorePayment::Credit(300) },
+        PaidAgain { x: MorePayment::Card { number: "1".to_owned(), holder: Some("Ada".to_owned()) } },
+    ];
+    Packed: { x: Shape } = vec![Packed { x: Shape::Box(item(1)) }, Packed { x: Shape::Bag { litres: 2 } }];
+    PackedAgain: { x: MoreShape } = vec![
+        PackedAgain { x: MoreShape::Box(item(1)) },
+        PackedAgain { x: MoreShape::Bag { litres: i64::MAX } },
+        PackedAgain { x: MoreShape::Tube },
+    ];
+    Untagged: { x: Loose } = vec![
+        Untagged { x: Loose::Number(1) },
+        Untagged { x: Loose::Text("x".to_owned()) },
+        Untagged { x: Loose::Item(item(1)) },
+    ];
+    Linked: { x: Node } = vec![
+        Linked { x: Node { value: 1, next: Some(Box::new(Node { value: 2, next: None })) } },
+    ];
+    LinkedAgain: { x: WideNode } = vec![
+        LinkedAgain { x: WideNode { value: 1, others: vec![], next: None } },
+        LinkedAgain { x: WideNode {
+            value: i64::MAX,
+            others: vec![WideNode { value: 3, others: vec![], next: None }],
+            next: None,
+        } },
+    ];
+    Flattened: { x: Flat } = vec![Flattened { x: Flat {
+        id: 1,
+        payment: Payment::Credit(2),
+        rest: [("more".to_owned(), json!(1))].into(),
+    } }];
+    Adjoined: { x: Adjacent } = vec![Adjoined { x: Adjacent::Cash }, Adjoined { x: Adjacent::Card(1) }];
+    AdjoinedBare: { x: AdjacentBare }
+        = vec![AdjoinedBare { x: AdjacentBare::Cash }, AdjoinedBare { x: AdjacentBare::Card }];
+    Encoded: { x: Size } = vec![Encoded { x: Size { value: 1 } }];
+    EncodedAndMaybe: { x: Size, #[serde(default)] y: Option<u8> }
+        = vec![EncodedAndMaybe { x: Size { value: 1 }, y: None }];
+    EncodedInWords: { x: SizeInWords } = vec![EncodedInWords { x: SizeInWords { value: "x".to_owned() } }];
+    Secret: { x: Sealed<String> }
+        = vec![Secret { x: format!("sealed:1:{}:a", "A".repeat(56)).parse().unwrap() }];
+    Strict #[serde(deny_unknown_fields)]: { x: String } = vec![Strict { x: "s".to_owned() }];
+    TextAndMore: { x: String, y: u8 } = vec![TextAndMore { x: "x".to_owned(), y: 1 }];
+    TextAndMaybe: { x: String, #[serde(default)] y: Option<u8> }
+        = vec![TextAndMaybe { x: "x".to_owned(), y: Some(1) }, TextAndMaybe { x: "x".to_owned(), y: None }];
+    FlattenedAndMaybe: { x: Flat, #[serde(default)] y: Option<u8> } = vec![FlattenedAndMaybe {
+        x: Flat { id: 1, payment: Payment::Cash, rest: HashMap::new() },
+        y: None,
+    }];
+}
+
+#[test]
+fn definitions_are_kept_whatever_they_are_called() {
+    let schema = only::<Encoded>();
+    let size = &schema.written["$defs"]["Größe ~ 1/m"];
+    assert_eq!(size["properties"]["value"]["type"], "integer");
+    assert_ne!(schema.written, only::<EncodedInWords>().written);
+}
+
+/// Of all pairs: what one release is said to read, it reads; and what is known to be readable is not
+/// refused.
+#[test]
+fn what_is_called_compatible_is_read_by_serde() {
+    let all = releases();
+    let mut readable = Vec::new();
+    for old in &all {
+        for new in &all {
+            let problems = new.schema.refuses(&old.schema);
+            if !problems.is_empty() {
+                assert_ne!(old.name, new.name, "{problems:?}");
+                continue;
+            }
+            for payload in &old.wrote {
+                assert!(
+                    (new.reads)(payload),
+                    "{} is said to read {}, and does not: {payload}",
+                    new.name,
+                    old.name
+                );
+            }
+            if old.name != new.name {
+                readable.push((old.name, new.name));
+            }
+        }
+    }
+    let expected = [
+        // A field that may be absent, or is not looked at.
+        ("Empty", "OptionalText"),
+        ("Empty", "OmittedText"),
+        ("Empty", "DefaultText"),
+        ("Text", "Empty"),
+        ("Text", "OptionalText"),
+        ("Text", "DefaultText"),
+        ("Text", "Strict"),
+        ("Text", "TextAndMaybe"),
+        ("DefaultText", "Text"),
+        ("OptionalText", "OmittedText"),
+        ("OmittedText", "OptionalText"),
+        ("TextAndMore", "TextAndMaybe"),
+        ("TextAndMore", "Text"),
+        ("TextAndMaybe", "Text"),
+        ("Strict", "TextAndMaybe"),
+        // Wider types.
+        ("Character", "Text"),
+        ("Moment", "Text"),
+        ("Identity", "OptionalText"),
+        ("Small", "Signed"),
+        ("Small", "Large"),
+        ("Small", "Double"),
+        ("Signed", "Double"),
+        ("Small", "Single"),
+        ("Single", "Double"),
+        ("Truth", "Anything"),
+        ("Nothing", "OptionalText"),
+        ("Three", "Bytes"),
+        ("Couple", "Bytes"),
+        ("Distinct", "Bytes"),
+        ("Numbered", "Named"),
+        ("One", "Anything"),
+        // Variants.
+        ("Paid", "PaidAgain"),
+        ("Packed", "PackedAgain"),
+        ("Text", "Untagged"),
+        ("One", "Untagged"),
+        ("Linked", "LinkedAgain"),
+        ("Encoded", "EncodedAndMaybe"),
+        ("Secret", "Text"),
+        // What cannot be compared, and is the same.
+        ("Flattened", "FlattenedAndMaybe"),
+        ("FlattenedAndMaybe", "Flattened"),
+    ];
+    for (old, new) in expected {
+        assert!(
+            readable.contains(&(old, new)),
+            "{new} reads {old}, and is said not to"
+        );
+    }
+    for (old, new) in [
+        ("Empty", "Text"),
+        ("Text", "Secret"),
+        ("Encoded", "EncodedInWords"),
+        ("Adjoined", "AdjoinedBare"),
+        ("Text", "Moment"),
+        ("Text", "Character"),
+        ("OptionalText", "Text"),
+        ("OmittedText", "Text"),
+        ("TextAndMore", "Strict"),
+        ("Text", "TextAndMore"),
+        ("Signed", "Small"),
+        ("Signed", "Large"),
+        ("Large", "Signed"),
+        ("Large", "Double"),
+        ("Signed", "Single"),
+        ("Double", "Single"),
+        ("Double", "Signed"),
+        ("Anything", "Text"),
+        ("Bytes", "Three"),
+        ("Bytes", "Distinct"),
+        ("Three", "Couple"),
+        ("Named", "Numbered"),
+        ("Named", "One"),
+        ("PaidAgain", "Paid"),
+        ("PackedAgain", "Packed"),
+        ("Untagged", "Text"),
+        ("LinkedAgain", "Linked"),
+        ("Flattened", "Paid"),
+        ("Paid", "Flattened"),
+    ] {
+        assert!(!readable.contains(&(old, new)), "{new} does not read {old}");
+    }
+}
+
+#[test]
+fn reasons_name_the_place() {
+    let reasons = |new: EventSchema, old: EventSchema| {
+        let reasons = new.refuses(&old).into_iter();
+        reasons.map(|reason| reason.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        reasons(only::<TextAndMore>(), only::<Text>()),
+        ["`y` is required, and not always written"]
+    );
+    assert_eq!(
+        reasons(only::<Signed>(), only::<Text>()),
+        ["`x` may be a string, and only an integer from -2147483648 to 2147483647 is accepted"]
+    );
+    assert_eq!(
+        reasons(only::<Paid>(), only::<PaidAgain>()),
+        [
+            "`x` may be \"Barter\", and only \"Cash\" or an object with Card or an object with Credit is accepted",
+            "`x.Credit` may be an integer from 0 to 65535, and only an integer from 0 to 255 is accepted",
+        ]
+    );
+    assert_eq!(
+        reasons(only::<Strict>(), only::<TextAndMore>()),
+        ["`y` is written, and unknown fields are denied"]
+    );
+    assert_eq!(
+        reasons(only::<Couple>(), only::<Three>()),
+        ["`x` has 3 items, and 2 are accepted"]
+    );
+    assert_eq!(
+        reasons(only::<Linked>(), only::<LinkedAgain>()),
+        ["`x.next.value`", "`x.value`"].map(|place| format!(
+            "{place} may be an integer from -9223372036854775808 to 9223372036854775807, and only an integer from -2147483648 to 2147483647 is accepted"
+        ))
+    );
+    let opaque = reasons(only::<Flattened>(), only::<Paid>());
+    assert_eq!(opaque.len(), 3, "one for each variant: {opaque:?}");
+    for reason in opaque {
+        assert!(
+            reason.contains("only something that cannot be compared"),
+            "{reason}"
+        );
+    }
+}
