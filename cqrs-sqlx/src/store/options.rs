@@ -82,7 +82,7 @@ impl StoreOptions {
         self
     }
 
-    /// How long [`wait_for`](Store::wait_for) waits before it fails with
+    /// How long [`wait_for`](cqrs_core::Store::wait_for) waits before it fails with
     /// [`TimedOut`](cqrs_core::StoreErrorKind::TimedOut).
     #[must_use]
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
@@ -90,7 +90,7 @@ impl StoreOptions {
         self
     }
 
-    /// How soon [`wait_for`](Store::wait_for) asks the database again where a subscription stands
+    /// How soon [`wait_for`](cqrs_core::Store::wait_for) asks the database again where a subscription stands
     /// that another process runs; 1 ms unless told.
     ///
     /// Each pause is twice as long as the one before, up to 100 ms, or to this where it is longer.
@@ -109,7 +109,7 @@ impl StoreOptions {
         self
     }
 
-    /// How [`execute`](Store::execute) retries.
+    /// How [`execute`](cqrs_core::Store::execute) retries.
     #[must_use]
     pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
@@ -119,7 +119,7 @@ impl StoreOptions {
     /// Tells the database in each transaction whose rows it may see, so that policies of row-level
     /// security hold, also for SQL of your own: a second wall behind the conditions of every
     /// statement. On Postgres alone, with the policies of `PgStore::row_level_security_sql`.
-    /// [`verify`](SqlStore::verify) then reports tables that have none, and a role that they do not
+    /// [`verify`](crate::SqlStore::verify) then reports tables that have none, and a role that they do not
     /// hold for.
     ///
     /// A read alone and the commit of one aggregate then run in a transaction of their own: four
@@ -144,7 +144,7 @@ impl StoreOptions {
     /// policy says. It costs a hash of the payload for each event.
     ///
     /// It does not look at what stands around the payload, nor for events that are missing:
-    /// [`check_log`](SqlStore::check_log) does.
+    /// [`check_log`](crate::SqlStore::check_log) does.
     #[must_use]
     pub fn verify_hashes(mut self) -> Self {
         self.hashing.verifies = true;
@@ -196,7 +196,7 @@ impl StoreOptions {
     ///
     /// On Postgres that is `NOTIFY` and `LISTEN`, on one more connection of a process that commits
     /// or waits, on one more of a process with projectors, and on one more of a process that
-    /// [waits](Store::wait_for) for subscriptions of others, until half a minute after. A commit is
+    /// [waits](cqrs_core::Store::wait_for) for subscriptions of others, until half a minute after. A commit is
     /// told of after it, never in its transaction, at once where commits are few and every few
     /// milliseconds where they are many. That a subscription has moved is told where somebody waits.
     /// Nothing relies on it: without it, and where it does not work (a connection pooler in

@@ -6,6 +6,7 @@ use cqrs_core::{Position, UnitOfWork};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
 use cqrs_sqlx::PgStore;
+use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
 use super::{coalescing, north, registering};
@@ -23,10 +24,21 @@ async fn events(store: &PgStore) -> usize {
     log.unwrap().len()
 }
 
+/// Lets no commit of a parcel end before this is closed.
+async fn held(database: &TestDatabase) -> PgConnection {
+    let mut holder = PgConnection::connect(database.url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE parcel IN SHARE MODE")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    holder
+}
+
 /// On one thread the flush takes nothing before this test waits.
 #[tokio::test]
 async fn a_commit_that_nobody_waits_for_is_not_sent() {
-    let (_database, store) = opened().await;
+    let (database, store) = opened().await;
+    let holder = held(&database).await;
     let mut first = Box::pin(registering(&store, "first").commit());
     assert!(futures_poll(&mut first).is_pending(), "it goes out at once");
     let mut behind = JoinSet::new();
@@ -36,6 +48,7 @@ async fn a_commit_that_nobody_waits_for_is_not_sent() {
         let uow = registering(&store, "kept");
         behind.spawn(uow.commit());
     }
+    holder.close().await.unwrap();
     let _ = first.await.unwrap();
     for receipt in behind.join_all().await {
         assert_eq!(receipt.unwrap().events().len(), 1);
@@ -51,14 +64,18 @@ fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
 /// What a flush has taken it commits, whoever waits for it.
 #[tokio::test]
 async fn a_commit_under_way_happens_without_its_caller() {
-    let (_database, store) = opened().await;
+    let (database, store) = opened().await;
+    let holder = held(&database).await;
     let mut first = Box::pin(registering(&store, "first").commit());
     assert!(futures_poll(&mut first).is_pending());
     let mut dropped = Box::pin(registering(&store, "dropped").commit());
     assert!(futures_poll(&mut dropped).is_pending());
     let before = store_count(&store);
-    // It ends behind the other, in the same flush.
-    let other = registering(&store, "other").commit().await.unwrap();
+    // It ends before the other, in the same flush.
+    let mut other = Box::pin(registering(&store, "other").commit());
+    assert!(futures_poll(&mut other).is_pending());
+    holder.close().await.unwrap();
+    let other = other.await.unwrap();
     assert_eq!(other.events().len(), 1);
     drop(dropped);
     let _ = first.await.unwrap();
