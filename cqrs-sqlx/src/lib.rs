@@ -76,7 +76,6 @@
 
 mod backend;
 mod coalesce;
-mod commits;
 mod connections;
 mod health;
 mod history;
@@ -94,6 +93,7 @@ mod receipts;
 mod repository;
 mod retention;
 mod select;
+mod signal;
 mod snapshots;
 mod sourced;
 mod sql;

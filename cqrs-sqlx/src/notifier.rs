@@ -78,6 +78,13 @@ impl<B: Backend, N: News> Notifier<B, N> {
         self.connection.close();
     }
 
+    /// Tells the others before it returns, outside of any gap.
+    pub(crate) async fn tell_now(&self) {
+        if let Err(error) = self.tell().await {
+            tracing::debug!(%error, "other processes were not told");
+        }
+    }
+
     /// Tells the others; a connection that died unnoticed is replaced once.
     async fn tell(&self) -> Result<()> {
         let messages = self.news.take();
@@ -146,9 +153,7 @@ impl<B: Backend, N: News> Running<B, N> {
                 None => {}
             }
             told = Some(news);
-            if let Err(error) = self.0.tell().await {
-                tracing::debug!(%error, "other processes were not told");
-            }
+            self.0.tell_now().await;
             tokio::time::sleep(gap).await;
         }
     }

@@ -21,9 +21,8 @@ use cqrs_core::{
 };
 use tracing::Instrument;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Topic};
 use crate::coalesce::Coalescer;
-use crate::commits::Commits;
 use crate::connections::Connections;
 use crate::health::{Health, HealthLimits, HorizonHolder};
 use crate::projector::{
@@ -32,6 +31,7 @@ use crate::projector::{
 };
 use crate::read_models::SqlReadModels;
 use crate::retention::{Removed, Retention};
+use crate::signal::Signal;
 use crate::snapshots::Snapshots;
 use crate::statements::Statements;
 use crate::unit_of_work::SqlUnitOfWork;
@@ -57,7 +57,9 @@ pub(crate) struct Shared<B: Backend> {
     /// Sends commits that are under way at the same moment together, where the store does that.
     pub(crate) coalescer: Option<Coalescer<B>>,
     /// Signalled after each commit that wrote events.
-    pub(crate) committed: Commits<B>,
+    pub(crate) committed: Signal<B>,
+    /// Signalled after each operation on a subscription.
+    pub(crate) operated: Signal<B>,
     /// The horizon task, while a projector runs.
     pub(crate) watching: Watching,
     /// Where the subscriptions stand that projectors of this store run.
@@ -156,7 +158,8 @@ impl<B: Backend> SqlStore<B> {
                 readers,
                 statements: Statements::default(),
                 coalescer: coalescer.map(|(flushers, most)| Coalescer::new(flushers, most)),
-                committed: Commits::new(notifier.clone()),
+                committed: Signal::new(Topic::Committed, notifier.clone()),
+                operated: Signal::new(Topic::Operated, notifier.clone()),
                 watching: Watching::default(),
                 advanced: Progress::default(),
                 waits: Waits::new(notifier),

@@ -9,10 +9,12 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cqrs_core::Position;
+use futures_util::future::select;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -126,10 +128,7 @@ impl<B: Backend> Waits<B> {
         *listening = Some(tokio::spawn(async move {
             let hears = Hears(waiters);
             let listen = listen(&backend, &[Topic::Arrived], |ear| hears.hear(&ear));
-            tokio::select! {
-                () = unneeded(waiting) => {}
-                never = listen => match never {},
-            }
+            select(pin!(unneeded(waiting)), pin!(listen)).await;
         }));
     }
 

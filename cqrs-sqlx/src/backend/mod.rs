@@ -87,6 +87,8 @@ pub(crate) struct Process {
 pub(crate) enum Topic {
     /// Events were committed.
     Committed,
+    /// An operator has changed what a subscription is to do.
+    Operated,
     /// Somebody waits for a subscription.
     Awaited,
     /// A subscription is where somebody waits for it, or halted.

@@ -260,10 +260,10 @@ impl<B: Backend> Operations<B> {
         self.end(connection, cancelled).await
     }
 
-    /// Ends the transaction of an operation, and tells the projectors of this process.
+    /// Ends the transaction of an operation, and tells the projectors.
     async fn end<T>(&self, connection: Connection<B>, result: Result<T>) -> Result<T> {
         let done = queries::end(connection, result).await?;
-        self.shared.advanced.resumed().signal();
+        self.shared.operated.tell().await;
         Ok(done)
     }
 }

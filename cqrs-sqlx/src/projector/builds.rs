@@ -18,7 +18,7 @@ use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::store::Shared;
 
-/// How late a projector notices at most what another process has asked for.
+/// How late a projector that hears nothing notices what another process has asked for.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// The names under which read models are being built.
@@ -35,7 +35,7 @@ pub(super) async fn look_again_and_again<B: Backend>(
     tell: watch::Sender<Names>,
     mut stopping: Stopping,
 ) {
-    let mut told = shared.advanced.resumed().subscribe();
+    let mut told = shared.operated.subscribe();
     loop {
         told.mark_unchanged();
         match look(&shared).await {

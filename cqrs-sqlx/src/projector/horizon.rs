@@ -159,24 +159,37 @@ async fn look_again_and_again<B: Backend>(
     }
 }
 
-/// Listens to other processes until nobody follows: to their commits, and for what they wait.
+/// Listens to other processes until nobody follows: to their commits and operations, and for what
+/// they wait.
 async fn hear_others<B: Backend>(shared: Arc<Shared<B>>, mut followed: watch::Receiver<Polling>) {
     if !shared.committed.reach_others() {
         return;
     }
     let gone = async { while followed.changed().await.is_ok() {} };
-    let topics = [Topic::Committed, Topic::Awaited];
+    let topics = [Topic::Committed, Topic::Operated, Topic::Awaited];
     let listen = listen(&shared.backend, &topics, |ear| match ear {
         // Nobody was heard until now.
-        Ear::Opened => shared.committed.heard(None),
+        Ear::Opened => {
+            shared.committed.heard(None);
+            hear_operation(&shared, None);
+        }
         Ear::Heard(heard) if heard.topic == Topic::Awaited => {
             let known = |name: &str| shared.advanced.known(name);
             shared.waits.asked(&heard.content, known);
+        }
+        Ear::Heard(heard) if heard.topic == Topic::Operated => {
+            hear_operation(&shared, heard.teller);
         }
         Ear::Heard(heard) => shared.committed.heard(heard.teller),
         Ear::Closed => {}
     });
     select(pin!(gone), pin!(listen)).await;
+}
+
+/// An operator of another process may have resumed what halted here.
+fn hear_operation<B: Backend>(shared: &Shared<B>, teller: Option<i32>) {
+    shared.advanced.forget_halts();
+    shared.operated.heard(teller);
 }
 
 /// Looks until the horizon includes everything that was committed by now. `None`: writers that were

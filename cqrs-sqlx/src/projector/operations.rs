@@ -285,7 +285,7 @@ impl<B: Backend> Operations<B> {
         };
         let settled = settled.await;
         let settled = queries::end(connection, settled).await?;
-        self.shared.advanced.resumed().signal();
+        self.shared.operated.tell().await;
         Ok(settled)
     }
 
@@ -398,7 +398,7 @@ impl<B: Backend> Operations<B> {
             .map(drop)
     }
 
-    /// Tells the projectors of this process. Others find out by asking.
+    /// Tells the projectors.
     pub(super) async fn wake(&self, name: &str, goes_on: bool) -> Result<()> {
         if goes_on && let Some(checkpoint) = checkpoint::find(&self.shared, name).await? {
             let known = Known {
@@ -407,7 +407,7 @@ impl<B: Backend> Operations<B> {
             };
             self.shared.advanced.correct(name, known);
         }
-        self.shared.advanced.resumed().signal();
+        self.shared.operated.tell().await;
         Ok(())
     }
 }

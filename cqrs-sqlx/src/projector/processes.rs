@@ -136,7 +136,7 @@ pub(super) async fn run<B: Backend>(
 ) {
     let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
     let mut advanced = store.shared().advanced.subscribe();
-    let mut resumed = store.shared().advanced.resumed().subscribe();
+    let mut resumed = store.shared().operated.subscribe();
     while !stopping.is_set() {
         advanced.mark_unchanged();
         resumed.mark_unchanged();

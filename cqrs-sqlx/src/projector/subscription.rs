@@ -44,7 +44,7 @@ pub(super) async fn run<B: Backend>(
 ) {
     let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
     let mut elsewhere = Backoff::new(FIRST_ELSEWHERE, polling.shortest);
-    let mut resumed = worker.shared().advanced.resumed().subscribe();
+    let mut resumed = worker.shared().operated.subscribe();
     let shared = Arc::clone(worker.shared());
     let mut behind = None;
     while !stopping.is_set() {

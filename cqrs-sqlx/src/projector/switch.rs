@@ -51,7 +51,7 @@ impl<B: Backend> Worker<B> {
                     subscription = self.subscription.name(),
                     "rows were exchanged"
                 );
-                self.shared.advanced.resumed().signal();
+                self.shared.operated.tell().await;
                 Ok(true)
             }
             Ok(false) => {

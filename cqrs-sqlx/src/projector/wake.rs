@@ -35,7 +35,6 @@ impl Wake {
 #[derive(Debug)]
 pub(crate) struct Progress {
     known: watch::Sender<HashMap<String, Known>>,
-    resumed: Wake,
 }
 
 /// What is known of one subscription.
@@ -51,7 +50,6 @@ impl Default for Progress {
     fn default() -> Self {
         Self {
             known: watch::Sender::new(HashMap::new()),
-            resumed: Wake::default(),
         }
     }
 }
@@ -79,6 +77,17 @@ impl Progress {
         }
     }
 
+    /// What was halted may not be any more; whoever runs it looks, and says so.
+    pub(crate) fn forget_halts(&self) {
+        self.known.send_if_modified(|all| {
+            let halted = all.values_mut().filter(|known| known.halted);
+            halted.fold(false, |_, known| {
+                known.halted = false;
+                true
+            })
+        });
+    }
+
     /// This process does not run the subscription any more.
     pub(crate) fn forget(&self, name: &str) {
         self.known.send_modify(|all| {
@@ -94,10 +103,5 @@ impl Progress {
     /// Begins to listen.
     pub(crate) fn subscribe(&self) -> watch::Receiver<HashMap<String, Known>> {
         self.known.subscribe()
-    }
-
-    /// Signalled when a subscription was resumed.
-    pub(crate) fn resumed(&self) -> &Wake {
-        &self.resumed
     }
 }

@@ -9,8 +9,9 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
 use crate::backend::{Heard, Message, Topic};
 
 /// Every topic has a channel.
-const CHANNELS: [(Topic, &str); 3] = [
+const CHANNELS: [(Topic, &str); 4] = [
     (Topic::Committed, "cqrs_committed"),
+    (Topic::Operated, "cqrs_operated"),
     (Topic::Awaited, "cqrs_awaited"),
     (Topic::Arrived, "cqrs_arrived"),
 ];

@@ -1,9 +1,11 @@
 //! Waking the projectors of other processes. Two stores in one process know nothing of each other,
 //! so they stand for two processes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cqrs_core::{CommitReceipt, Store};
+use cqrs_core::{CommitReceipt, RequestContext, Store};
 use cqrs_integration::database::{TestDatabase, TestFile};
 use cqrs_integration::stores;
 use cqrs_integration::wire::{Counts, WireProxy};
@@ -309,6 +311,36 @@ async fn who_waits_for_what_halts_in_another_process_is_told() {
     gate.open.add_permits(10);
     let error = waiting.await.unwrap().unwrap_err();
     assert!(failure(&error).error.contains("poison"), "{error}");
+}
+
+/// What has halted looks at nothing by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_halted_is_resumed_from_another_process() {
+    let database = database().await;
+    let (operates, projects) = (patient(database.url()).await, telling(database.url()).await);
+    let poisoned = Arc::new(AtomicBool::new(true));
+    let recorder = Recorder::new("recorder").with_fault({
+        let poisoned = Arc::clone(&poisoned);
+        move |_| match poisoned.swap(false, Ordering::SeqCst) {
+            true => Err(cqrs_core::Error::other("poison")),
+            false => Ok(()),
+        }
+    });
+    let projector = projects.projector().projection(recorder).retry_delays([]);
+    let _projector = projector.poll_interval(NEVER).start().await.unwrap();
+    let mut observer = PgConnection::connect(database.url()).await.unwrap();
+    until_listening(&mut observer, 1).await;
+    let context = RequestContext::system();
+    for _ in 0..5 {
+        poisoned.store(true, Ordering::SeqCst);
+        let receipt = receipt(&operates, 0).await;
+        let halted = operates.wait_for(&receipt, "recorder").await.unwrap_err();
+        assert!(failure(&halted).error.contains("poison"), "{halted}");
+        let operations = operates.operations(&context).unwrap();
+        operations.resume("recorder").await.unwrap();
+        operates.wait_for(&receipt, "recorder").await.unwrap();
+    }
+    assert_eq!(applied(&projects).await.len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

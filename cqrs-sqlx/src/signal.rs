@@ -1,6 +1,6 @@
-//! Telling of commits: within the process at once, and the projectors of other processes soon.
+//! Telling that something happened: within the process at once, and other processes soon.
 //!
-//! Nothing relies on it. Whoever misses a signal finds the events with its next poll.
+//! Nothing relies on it. Whoever misses a signal finds what happened with its next poll.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,47 +13,60 @@ use crate::connections::Connections;
 use crate::notifier::{News, Notifier};
 use crate::projector::Wake;
 
-/// Where a store says that it has committed events.
-pub(crate) struct Commits<B: Backend> {
+/// Where a store says that something happened.
+pub(crate) struct Signal<B: Backend> {
     here: Wake,
     elsewhere: Option<Arc<Notifier<B, Count>>>,
 }
 
-/// How many commits there were. Nothing else is told of them: whoever hears of one looks for the
-/// horizon.
-#[derive(Debug, Default)]
-struct Count(AtomicU64);
+/// How often it happened. Nothing else is told: whoever hears of it looks at the database.
+#[derive(Debug)]
+struct Count {
+    topic: Topic,
+    times: AtomicU64,
+}
 
 impl News for Count {
     fn count(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
+        self.times.load(Ordering::SeqCst)
     }
 
     fn take(&self) -> Vec<Message> {
         vec![Message {
-            topic: Topic::Committed,
+            topic: self.topic,
             content: String::new(),
         }]
     }
 }
 
-impl<B: Backend> Commits<B> {
+impl<B: Backend> Signal<B> {
     /// With the connection by which other processes are told, where they are to be.
-    pub(crate) fn new(connection: Option<Connections<B>>) -> Self {
-        let elsewhere = connection.map(|connection| Notifier::new(connection, Count::default()));
+    pub(crate) fn new(topic: Topic, connection: Option<Connections<B>>) -> Self {
+        let times = AtomicU64::new(0);
+        let count = Count { topic, times };
+        let elsewhere = connection.map(|connection| Notifier::new(connection, count));
         Self {
             here: Wake::default(),
             elsewhere: elsewhere.map(Arc::new),
         }
     }
 
-    /// The store has committed events. Never within the transaction: telling others of it takes a
-    /// lock of the whole server.
+    /// It happened. Never within the transaction: telling others of it takes a lock of the whole
+    /// server.
     pub(crate) fn signal(&self) {
         self.here.signal();
         if let Some(notifier) = &self.elsewhere {
-            notifier.news().0.fetch_add(1, Ordering::SeqCst);
+            notifier.news().times.fetch_add(1, Ordering::SeqCst);
             notifier.signal();
+        }
+    }
+
+    /// As [`signal`](Self::signal), and the others were told when it returns: the process may be about
+    /// to end.
+    pub(crate) async fn tell(&self) {
+        self.here.signal();
+        if let Some(notifier) = &self.elsewhere {
+            notifier.tell_now().await;
         }
     }
 
@@ -86,8 +99,8 @@ impl<B: Backend> Commits<B> {
     }
 }
 
-impl<B: Backend> fmt::Debug for Commits<B> {
+impl<B: Backend> fmt::Debug for Signal<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Commits").finish_non_exhaustive()
+        f.debug_struct("Signal").finish_non_exhaustive()
     }
 }
