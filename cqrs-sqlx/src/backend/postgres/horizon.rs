@@ -7,27 +7,38 @@
 //!
 //! One look is two statements, in this order:
 //!
-//! 1. `V`, the last position that the sequence gave out.
+//! 1. `M`, the last position that is visible.
 //! 2. `H`, the transactions that hold the row-exclusive lock on the log.
 //!
-//! **Claim.** Once every transaction of `H` has ended, no position up to `V` can appear any more.
+//! **Claim.** Once every transaction of `H` has ended, no position up to `M` can appear any more.
 //!
-//! **Proof.** Take a position `p <= V` and the transaction `T` that drew it.
+//! **Proof.** Take a position `p <= M` and the transaction `T` that drew it.
 //!
 //! * Whoever inserts into the log holds the row-exclusive lock on it *before* a position is drawn:
 //!   the server locks every table of a statement before it executes any of it, also for a cached
-//!   plan. `p` was drawn before `V` was read, so `T` had the lock by then. (This is why `V` comes
-//!   first: read the other way round, `T` could take the lock after the scan and draw `p` before
-//!   `V` is read.)
+//!   plan. The sequence gave out `p` before `M`, and `M` before it was read, so `T` had the lock by
+//!   then. (This is why `M` comes first: read the other way round, `T` could take the lock after the
+//!   scan and draw `p` before `M` is read.)
 //! * `T` keeps the lock until it ends. On commit the server first makes the transaction visible to
 //!   new snapshots and only then releases its locks; an abort leaves nothing to become visible.
 //!   `ROLLBACK TO SAVEPOINT` releases the lock early only where everything that was inserted under
 //!   it has been undone with it.
 //! * So at the second statement either `T` holds the lock and is in `H`, or it has ended and is
-//!   visible, or will never be. When all of `H` have ended, that holds for every `p <= V`. ∎
+//!   visible, or will never be. When all of `H` have ended, that holds for every `p <= M`. ∎
 //!
-//! Each step is a statement of its own, since one statement has one snapshot; but neither the
-//! sequence nor `pg_locks` is read through a snapshot, so both go out in one round trip.
+//! The steps are statements of their own, and go out in one round trip: `pg_locks` is not read
+//! through a snapshot, so what the second finds is younger than that of the first.
+//!
+//! **What the sequence gave out last is no horizon**, though it would seem to do for `M`. A position
+//! that was drawn is not flushed before something is committed: a server that crashes may give it
+//! out again, to a transaction that begins when the horizon is already behind it. What is visible
+//! was flushed, and the sequence with it, so no position up to the horizon is ever given out again,
+//! and a horizon that was found before a crash may be used after it. (Sessions that write events
+//! with `synchronous_commit` off give that up, as they give up the events themselves.)
+//!
+//! `M` is looked for among the last 1,024 positions that were given out. A transaction that has
+//! written more is mostly still under way, and each look would pass over all of its rows. Where
+//! nobody holds the lock, `M` is looked for in all of the log.
 //!
 //! Whatever takes that lock counts as a writer: a retention `DELETE`, and a prepared transaction,
 //! whose lock has no process (`pid` is NULL). What merely waits for the lock does not: it has
@@ -53,13 +64,26 @@ use crate::backend::Horizon;
 /// steps.
 const MAX_PENDING: usize = 32;
 
-const LOOK: &str = "SELECT last_value, is_called FROM cqrs_event_position;
+const LOOK: &str = "SELECT s.last_value, s.is_called,
+      (SELECT max(position) FROM cqrs_event WHERE position > s.last_value - 1024)
+    FROM cqrs_event_position AS s;
     SELECT DISTINCT virtualtransaction FROM pg_locks
     WHERE locktype = 'relation'
       AND relation = 'cqrs_event'::regclass
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND mode = 'RowExclusiveLock'
       AND granted";
+
+const LOOK_FURTHER: &str = "SELECT max(position) FROM cqrs_event WHERE position <= $1";
+
+/// What the first statement of a look finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Seen {
+    /// The last position that is visible; 0 where none was found.
+    pub(super) visible: i64,
+    /// The last that was drawn.
+    pub(super) drawn: i64,
+}
 
 /// What is known of the horizon, from one look to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -84,44 +108,57 @@ pub(super) async fn look(
     connection: &mut PgConnection,
     known: &mut PgHorizon,
 ) -> Result<Horizon, sqlx::Error> {
-    let rows = sqlx::raw_sql(LOOK).fetch_all(connection).await?;
+    let rows = sqlx::raw_sql(LOOK).fetch_all(&mut *connection).await?;
     let mut rows = rows.iter();
-    let sequence = rows.next().ok_or(sqlx::Error::RowNotFound)?;
-    let last_value: i64 = sequence.try_get(0)?;
-    let is_called: bool = sequence.try_get(1)?;
-    let drawn = if is_called {
-        last_value
-    } else {
-        last_value - 1
+    let log = rows.next().ok_or(sqlx::Error::RowNotFound)?;
+    let last_value: i64 = log.try_get(0)?;
+    let is_called: bool = log.try_get(1)?;
+    let visible: Option<i64> = log.try_get(2)?;
+    let mut seen = Seen {
+        visible: visible.unwrap_or(0),
+        drawn: if is_called {
+            last_value
+        } else {
+            last_value - 1
+        },
     };
-    let holders = rows.map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    Ok(known.observe(drawn, holders))
+    let holders: BTreeSet<String> = rows.map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if visible.is_none() && holders.is_empty() && seen.drawn > 0 {
+        // All that was drawn by then has been decided.
+        let found: Option<i64> = sqlx::query_scalar(LOOK_FURTHER)
+            .bind(seen.drawn)
+            .fetch_one(connection)
+            .await?;
+        seen.visible = found.unwrap_or(0);
+    }
+    Ok(known.observe(seen, holders))
 }
 
 impl PgHorizon {
-    /// Takes in what one look found: the last position drawn, and who holds the lock.
-    pub(super) fn observe(&mut self, drawn: i64, holders: BTreeSet<String>) -> Horizon {
-        if drawn < self.highest() {
+    /// Takes in what one look found: what is visible, and who holds the lock.
+    pub(super) fn observe(&mut self, seen: Seen, holders: BTreeSet<String>) -> Horizon {
+        if seen.drawn < self.highest() {
             // The server lost history: it was restored, or replaced by one that lagged behind. What
             // was known is not known of this one.
             *self = Self::default();
         }
         self.forget_ended(&holders);
-        self.take_resolved(&holders, drawn);
-        if !holders.is_empty() && drawn > self.highest() {
+        self.take_resolved(&holders, seen.visible);
+        let writers = !holders.is_empty() && seen.drawn > self.position;
+        if !holders.is_empty() && seen.visible > self.highest() {
             self.pending.push(Candidate {
-                position: drawn,
+                position: seen.visible,
                 holders,
             });
             self.thin_out();
         }
         Horizon {
             position: Position(self.position),
-            writers: !self.pending.is_empty(),
+            writers,
         }
     }
 
-    /// The highest position that is known to have been drawn.
+    /// The highest position that was seen. It was flushed, so the sequence is never behind it.
     fn highest(&self) -> i64 {
         self.pending
             .last()
@@ -143,10 +180,10 @@ impl PgHorizon {
         self.recovered = recovered;
     }
 
-    fn take_resolved(&mut self, holders: &BTreeSet<String>, drawn: i64) {
+    fn take_resolved(&mut self, holders: &BTreeSet<String>, visible: i64) {
         if holders.is_empty() {
+            self.position = self.highest().max(visible);
             self.pending.clear();
-            self.position = drawn;
         } else if let Some(index) = self
             .pending
             .iter()
@@ -184,6 +221,14 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
+    /// Everything that was drawn is visible.
+    fn all(position: i64) -> Seen {
+        Seen {
+            visible: position,
+            drawn: position,
+        }
+    }
+
     fn at(position: i64, writers: bool) -> Horizon {
         Horizon {
             position: Position(position),
@@ -192,20 +237,49 @@ mod tests {
     }
 
     #[test]
-    fn without_writers_the_horizon_is_the_last_position_drawn() {
+    fn without_writers_the_horizon_is_the_last_position_that_is_visible() {
         let mut known = PgHorizon::default();
-        assert_eq!(known.observe(0, holders(&[])), at(0, false));
-        assert_eq!(known.observe(7, holders(&[])), at(7, false));
+        assert_eq!(known.observe(all(0), holders(&[])), at(0, false));
+        assert_eq!(known.observe(all(7), holders(&[])), at(7, false));
+        let seen = Seen {
+            visible: 8,
+            drawn: 12,
+        };
+        assert_eq!(known.observe(seen, holders(&[])), at(8, false));
+    }
+
+    #[test]
+    fn what_was_drawn_and_cannot_be_seen_yet_is_a_reason_to_look_again() {
+        let mut known = PgHorizon::default();
+        known.observe(all(7), holders(&[]));
+        let seen = Seen {
+            visible: 7,
+            drawn: 8,
+        };
+        assert_eq!(known.observe(seen, holders(&["3/1"])), at(7, true));
+        assert_eq!(known.observe(seen, holders(&[])), at(7, false));
+    }
+
+    #[test]
+    fn the_newest_events_may_be_removed() {
+        let mut known = PgHorizon::default();
+        known.observe(all(7), holders(&[]));
+        let seen = Seen {
+            visible: 0,
+            drawn: 7,
+        };
+        assert_eq!(known.observe(seen, holders(&["3/1"])), at(7, false));
+        assert_eq!(known.observe(seen, holders(&[])), at(7, false));
     }
 
     #[test]
     fn a_writer_holds_the_horizon_until_it_ends() {
         let mut known = PgHorizon::default();
-        assert_eq!(known.observe(5, holders(&[])), at(5, false));
-        assert_eq!(known.observe(8, holders(&["3/1"])), at(5, true));
-        assert_eq!(known.observe(9, holders(&["3/1", "4/1"])), at(5, true));
-        assert_eq!(known.observe(9, holders(&["4/1"])), at(8, true));
-        assert_eq!(known.observe(9, holders(&[])), at(9, false));
+        assert_eq!(known.observe(all(5), holders(&[])), at(5, false));
+        assert_eq!(known.observe(all(8), holders(&["3/1"])), at(5, true));
+        assert_eq!(known.observe(all(9), holders(&["3/1", "4/1"])), at(5, true));
+        assert_eq!(known.observe(all(9), holders(&["4/1"])), at(8, true));
+        assert_eq!(known.observe(all(9), holders(&[])), at(9, false));
     }
 
     #[test]
@@ -214,7 +288,7 @@ mod tests {
         let mut last = 0;
         for step in 1..1000_i64 {
             let (older, newer) = (format!("3/{step}"), format!("3/{}", step + 1));
-            let horizon = known.observe(step, holders(&[&older, &newer]));
+            let horizon = known.observe(all(step), holders(&[&older, &newer]));
             assert!(horizon.position.0 >= step - 2, "{horizon:?} at {step}");
             assert!(horizon.position.0 >= last);
             last = horizon.position.0;
@@ -224,8 +298,8 @@ mod tests {
     #[test]
     fn a_holder_that_has_drawn_nothing_new_is_no_reason_to_look_again() {
         let mut known = PgHorizon::default();
-        known.observe(5, holders(&[]));
-        assert_eq!(known.observe(5, holders(&["3/1"])), at(5, false));
+        known.observe(all(5), holders(&[]));
+        assert_eq!(known.observe(all(5), holders(&["3/1"])), at(5, false));
     }
 
     #[test]
@@ -234,32 +308,35 @@ mod tests {
         for position in 1..=500 {
             let short = format!("4/{position}");
             assert_eq!(
-                known.observe(position, holders(&["3/1", &short])),
+                known.observe(all(position), holders(&["3/1", &short])),
                 at(0, true)
             );
             assert!(known.pending.len() <= MAX_PENDING);
         }
         assert_eq!(known.pending[0].position, 1, "the oldest is kept");
-        let horizon = known.observe(500, holders(&["4/500"]));
+        let horizon = known.observe(all(500), holders(&["4/500"]));
         assert!(horizon.position.0 >= 1 && horizon.writers);
-        assert_eq!(known.observe(500, holders(&[])), at(500, false));
+        assert_eq!(known.observe(all(500), holders(&[])), at(500, false));
     }
 
     #[test]
     fn a_prepared_transaction_that_outlives_a_restart_still_holds() {
         let mut known = PgHorizon::default();
-        assert_eq!(known.observe(7, holders(&["3/12"])), at(0, true));
+        assert_eq!(known.observe(all(7), holders(&["3/12"])), at(0, true));
         // The restart gave it another id.
-        assert_eq!(known.observe(7, holders(&["-1/744"])), at(0, true));
-        assert_eq!(known.observe(9, holders(&["-1/744", "4/2"])), at(0, true));
-        assert_eq!(known.observe(9, holders(&["4/2"])), at(7, true));
+        assert_eq!(known.observe(all(7), holders(&["-1/744"])), at(0, true));
+        assert_eq!(
+            known.observe(all(9), holders(&["-1/744", "4/2"])),
+            at(0, true)
+        );
+        assert_eq!(known.observe(all(9), holders(&["4/2"])), at(7, true));
     }
 
     #[test]
     fn lost_history_starts_over() {
         let mut known = PgHorizon::default();
-        known.observe(100, holders(&[]));
-        assert_eq!(known.observe(90, holders(&["3/1"])), at(0, true));
-        assert_eq!(known.observe(91, holders(&[])), at(91, false));
+        known.observe(all(100), holders(&[]));
+        assert_eq!(known.observe(all(90), holders(&["3/1"])), at(0, true));
+        assert_eq!(known.observe(all(91), holders(&[])), at(91, false));
     }
 }

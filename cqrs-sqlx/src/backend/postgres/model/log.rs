@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::backend::postgres::horizon::Seen;
+
 /// A transaction that appends one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Writer {
@@ -93,9 +95,12 @@ impl Log {
         u8::from(self.aggregates > 1 && writer == 1)
     }
 
-    /// The last value of the sequence.
-    pub(super) fn sequence(&self) -> i64 {
-        self.events.len() as i64
+    /// What a look finds, on a snapshot of now.
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            visible: self.visible().last().map_or(0, |last| *last as i64),
+            drawn: self.events.len() as i64,
+        }
     }
 
     /// The virtual transaction ids that hold the row-exclusive lock.
@@ -199,8 +204,9 @@ impl Log {
         };
     }
 
-    /// Every session ends; prepared transactions live on under other ids.
-    pub(super) fn restart(&mut self) {
+    /// Every session ends; prepared transactions live on under other ids. Positions that were drawn
+    /// after the last that was flushed may be drawn again.
+    pub(super) fn restart(&mut self, draws_again: bool) {
         self.restarted = true;
         for number in 0..self.writers.len() {
             match self.writers[number] {
@@ -208,6 +214,9 @@ impl Log {
                 Writer::Visible => self.take(number, Step::Release),
                 Writer::Waiting | Writer::Prepared | Writer::Ended => {}
             }
+        }
+        while draws_again && self.events.last().map(|last| last.fate) == Some(Fate::Aborted) {
+            self.events.pop();
         }
     }
 

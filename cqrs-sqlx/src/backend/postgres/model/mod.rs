@@ -34,8 +34,10 @@ pub(super) enum Design {
     TwoStatements,
     /// Reads everything after the checkpoint.
     NoHorizon,
-    /// Looks for the holders first and for the sequence after.
+    /// Looks for the holders first and for what is visible after.
     HoldersFirst,
+    /// Takes the position that was drawn last for the last that is visible.
+    LastDrawn,
     /// Looks for the horizon and reads the page in one statement, so on one snapshot.
     OneStatement,
     /// Orders by the id of the transaction, up to the oldest that is running.
@@ -136,6 +138,12 @@ fn reading_all_that_is_visible_is_refuted() {
 fn looking_for_the_holders_first_is_refuted() {
     let system = System::new(Design::HoldersFirst).writers(2).replicas(1);
     refute(system, SKIPPED);
+}
+
+#[test]
+fn the_last_position_drawn_is_refuted() {
+    let system = System::new(Design::LastDrawn).writers(2).replicas(1);
+    refute(system.crashes(0).restarts(1), SKIPPED);
 }
 
 #[test]

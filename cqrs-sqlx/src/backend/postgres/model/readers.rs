@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::log::{Event, Log};
-use crate::backend::postgres::horizon::PgHorizon;
+use crate::backend::postgres::horizon::{PgHorizon, Seen};
 
 /// The events of one page at most, so that pages end before the horizon does.
 pub(super) const PAGE_SIZE: usize = 2;
@@ -23,8 +23,8 @@ pub(super) struct Process {
 pub(super) enum Look {
     #[default]
     Idle,
-    /// The first statement has read the sequence.
-    Sequence(i64),
+    /// The first statement has read the log.
+    Log(Seen),
     /// The first statement has read the holders, in a design that swaps the two.
     Holders(BTreeSet<String>),
 }

@@ -4,6 +4,8 @@ use stateright::{Model, Property};
 
 use super::log::{Allowed, Fate, Log, Step};
 use super::readers::{Look, Pass, Process, Subscription, page};
+use crate::backend::postgres::horizon::Seen;
+
 use super::{Design, ORDER, SETTLES, SKIPPED, TWICE};
 
 /// How many steps the readers may need for the rest, once the writers have ended.
@@ -55,8 +57,8 @@ pub(super) enum Action {
     Replay(usize),
     /// A process is killed.
     Crash(usize),
-    /// The server is.
-    Restart,
+    /// The server is; positions that were not flushed may be drawn again.
+    Restart { draws_again: bool },
 }
 
 impl System {
@@ -192,19 +194,22 @@ impl System {
 
     fn look(&self, state: &mut State, number: usize) {
         let (log, process) = (&state.log, &mut state.processes[number]);
-        let (drawn, holders) = match std::mem::take(&mut process.look) {
+        let (mut seen, holders) = match std::mem::take(&mut process.look) {
             Look::Idle if self.design == Design::HoldersFirst => {
                 process.look = Look::Holders(log.holders());
                 return;
             }
             Look::Idle => {
-                process.look = Look::Sequence(log.sequence());
+                process.look = Look::Log(log.seen());
                 return;
             }
-            Look::Sequence(drawn) => (drawn, log.holders()),
-            Look::Holders(holders) => (log.sequence(), holders),
+            Look::Log(seen) => (seen, log.holders()),
+            Look::Holders(holders) => (log.seen(), holders),
         };
-        process.horizon = process.known.observe(drawn, holders).position.0;
+        if self.design == Design::LastDrawn {
+            seen.visible = seen.drawn;
+        }
+        process.horizon = process.known.observe(seen, holders).position.0;
     }
 
     fn claim(&self, state: &mut State, number: usize) {
@@ -243,11 +248,12 @@ impl System {
         let visible = snapshot.unwrap_or_else(|| state.log.visible());
         let (page, to) = match self.design {
             Design::OneStatement => {
+                let seen = Seen {
+                    visible: visible.last().map_or(0, |last| *last as i64),
+                    ..state.log.seen()
+                };
                 let known = &mut state.processes[number].known;
-                upto = known
-                    .observe(state.log.sequence(), state.log.holders())
-                    .position
-                    .0;
+                upto = known.observe(seen, state.log.holders()).position.0;
                 page(&visible, from, upto.max(from))
             }
             Design::TransactionId => {
@@ -407,7 +413,7 @@ impl Model for System {
             );
         }
         if state.restarts > 0 {
-            actions.push(Action::Restart);
+            actions.extend([true, false].map(|draws_again| Action::Restart { draws_again }));
         }
     }
 
@@ -448,9 +454,9 @@ impl Model for System {
                 state.release(number);
                 state.processes[number] = Process::default();
             }
-            Action::Restart => {
+            Action::Restart { draws_again } => {
                 state.restarts -= 1;
-                state.log.restart();
+                state.log.restart(draws_again);
                 for number in 0..state.processes.len() {
                     state.release(number);
                     let process = &mut state.processes[number];
