@@ -55,8 +55,8 @@ impl Scratch {
     ) -> Result<()> {
         let scratch = Self::create(url).await?;
         let done = work(&scratch).await;
-        scratch.drop().await?;
-        done
+        let dropped = scratch.drop().await;
+        done.and(dropped)
     }
 
     /// How to connect to it.

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tokio::task::JoinSet;
 
 /// Something that does one unit of work after the other.
@@ -40,7 +40,7 @@ pub(crate) struct Sample {
 ///
 /// # Errors
 ///
-/// The first error of a worker.
+/// The first error of a worker; and where nothing was done within the slice.
 pub(crate) async fn slice<W: Worker>(workers: Vec<W>, timing: Timing) -> Result<(Vec<W>, Sample)> {
     let from = Instant::now() + timing.ramp;
     let until = from + timing.measured;
@@ -68,6 +68,11 @@ pub(crate) async fn slice<W: Worker>(workers: Vec<W>, timing: Timing) -> Result<
         workers.push(worker);
         latencies.extend(measured);
     }
+    ensure!(
+        !latencies.is_empty(),
+        "nothing was done within a slice of {:?}",
+        timing.measured
+    );
     Ok((workers, Sample::of(latencies, timing.measured)))
 }
 
@@ -297,5 +302,23 @@ mod tests {
             measured: Duration::from_secs(60),
         };
         assert!(slice(vec![Broken], timing).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_slice_in_which_nothing_is_done_is_an_error() {
+        let none: Vec<Idle> = Vec::new();
+        let timing = Timing {
+            ramp: Duration::ZERO,
+            measured: Duration::from_millis(1),
+        };
+        assert!(slice(none, timing).await.is_err());
+    }
+
+    struct Idle;
+
+    impl Worker for Idle {
+        async fn work(&mut self) -> Result<()> {
+            Ok(())
+        }
     }
 }

@@ -30,13 +30,17 @@ mod sourced;
 mod sqlite;
 mod write;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
 
 use crate::report::Results;
+
+/// How long a part may take.
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// What the framework costs against hand-written sqlx.
 #[derive(Debug, Parser)]
@@ -120,6 +124,7 @@ fn main() -> Result<ExitCode> {
             .block_on(load::once(&url, once))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let is_whole = arguments.part.is_none();
     let mut results = Results::open()?;
     let mut outcomes = Vec::new();
     let told = std::env::args().skip(1).collect();
@@ -129,7 +134,11 @@ fn main() -> Result<ExitCode> {
         // A runtime of its own, so that nothing of a part is left when it ends.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.enable_all().build()?;
-        let outcome = runtime.block_on(part.run(&url, &mut results));
+        results.begin(&line);
+        let run = tokio::time::timeout(LONGEST, part.run(&url, &mut results));
+        // What panics has failed, and the others go on.
+        let run = AssertUnwindSafe(|| runtime.block_on(async { run.await? }));
+        let outcome = catch_unwind(run).unwrap_or_else(|_| Err(anyhow!("it panicked")));
         if let Err(error) = &outcome {
             eprintln!("{line}: {error:#}");
         }
@@ -145,6 +154,9 @@ fn main() -> Result<ExitCode> {
         };
         has_failed |= !told.is_empty();
         println!("{:6.1} s  {line}{told}", elapsed.as_secs_f64());
+    }
+    if is_whole {
+        println!("\nnot in this run: `cargo xtask bench rivals`, `cargo xtask bench bloat`");
     }
     Ok(match has_failed || (arguments.check && !are_met) {
         true => ExitCode::FAILURE,

@@ -38,7 +38,8 @@ pub(crate) const QUICK: &[&str] = &[
     "query --seconds 0.2 --rounds 2",
     "mapping",
     "compile --aggregates 1,10 --rounds 1",
-    "growth --events 100000,1000000 --seconds 0.2 --rounds 1",
+    "growth --events 100000,400000 --tenants 10,1000 --projections 1,4 --children 1,100 \
+     --seconds 0.2 --rounds 1",
 ];
 
 /// The parts of a plan with their lines, or those of this name.

@@ -11,6 +11,8 @@ use crate::install_valgrind;
 
 /// The part that needs no server.
 const INSTRUCTIONS: &str = "instructions";
+/// What needs nothing but the program.
+const HELP: [&str; 3] = ["--help", "-h", "help"];
 /// The parts that count with valgrind.
 const COUNTING: [&str; 3] = ["load", "mapping", INSTRUCTIONS];
 
@@ -25,8 +27,22 @@ pub(crate) fn run(mut args: Vec<String>) -> Result<u8> {
     }
     let part = args.iter().find(|arg| !arg.starts_with('-'));
     let is_instructions = part.is_some_and(|part| part == INSTRUCTIONS);
-    if part.is_none_or(|part| COUNTING.contains(&part.as_str())) {
-        install_valgrind::find_or_install()?;
+    if args.iter().any(|arg| HELP.contains(&arg.as_str())) {
+        let mut command = release("cqrs-benches");
+        command.args(args);
+        return guarded::run(&mut command, Group::Own);
+    }
+    match part {
+        Some(part) if COUNTING.contains(&part.as_str()) => {
+            install_valgrind::find_or_install()?;
+        }
+        Some(_) => {}
+        // The parts that count report that they failed, and the others go on.
+        None => {
+            if let Err(failure) = install_valgrind::find_or_install() {
+                eprintln!("xtask: {failure}");
+            }
+        }
     }
     if is_instructions {
         args.retain(|arg| arg != INSTRUCTIONS);

@@ -50,6 +50,10 @@ fi
 
 dir=
 for base in $memory "${TMPDIR:-/tmp}" /tmp /var/tmp; do
+    # In memory nothing waits for a disk, and a large database may not fit.
+    if [ "$place" = disk ] && df -Pk -t tmpfs -t ramfs "$base" >/dev/null 2>&1; then
+        continue
+    fi
     # The socket's path must fit into about 100 bytes, which rules out a deep TMPDIR.
     if [ "${#base}" -le 60 ] && dir=$(mktemp -d "$base/xtask-postgres.XXXXXX" 2>/dev/null); then
         break

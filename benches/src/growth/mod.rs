@@ -78,10 +78,11 @@ pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> 
     for &grows in &options.cases {
         let mut filled = Vec::new();
         let measured = fill_and_measure(url, options, grows, &mut filled, results).await;
+        let mut dropped = Ok(());
         for filled in filled {
-            filled.drop().await?;
+            dropped = dropped.and(filled.drop().await);
         }
-        measured?;
+        measured.and(dropped)?;
     }
     Ok(())
 }

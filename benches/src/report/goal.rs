@@ -38,10 +38,11 @@ pub(crate) struct Goal {
 impl Goal {
     /// Whether what was found is what is asked for. What could not be computed is not.
     pub(crate) fn is_met(&self) -> bool {
-        match self.bound {
-            Bound::AtLeast(least) => self.found >= least,
-            Bound::AtMost(most) => self.found <= most,
-        }
+        self.found.is_finite()
+            && match self.bound {
+                Bound::AtLeast(least) => self.found >= least,
+                Bound::AtMost(most) => self.found <= most,
+            }
     }
 }
 
@@ -97,6 +98,7 @@ mod tests {
         assert!(!goal(1.21, Bound::AtMost(1.2)).is_met());
         assert!(!goal(f64::NAN, Bound::AtMost(1.0)).is_met());
         assert!(!goal(f64::NAN, Bound::AtLeast(1.0)).is_met());
+        assert!(!goal(f64::INFINITY, Bound::AtLeast(1.0)).is_met());
     }
 
     #[test]

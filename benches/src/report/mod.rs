@@ -226,6 +226,11 @@ impl Case {
                 per_s: median(By::Rate),
                 p50_us: median(By::P50),
                 p99_us: median(By::P99),
+                ratio: self
+                    .ratio(self.by, &self.subject, &measured.side)
+                    .filter(|_| measured.side != self.subject)
+                    .map(|ratio| ratio.median),
+                arguments: String::new(),
                 amount: None,
                 unit: None,
             }
@@ -311,6 +316,11 @@ impl Amounts {
             per_s: None,
             p50_us: None,
             p99_us: None,
+            ratio: self
+                .amount(OURS)
+                .filter(|_| side != OURS)
+                .map(|ours| ours / amount),
+            arguments: String::new(),
             amount: Some(amount),
             unit: Some(self.unit.to_owned()),
         })
@@ -431,7 +441,8 @@ mod tests {
         assert_eq!(
             records[1],
             "{\"part\":\"write\",\"case\":\"create\",\"side\":\"single\",\"writers\":8,\
-             \"delay_us\":0,\"per_s\":1000.0,\"p50_us\":100.0,\"p99_us\":200.0}"
+             \"delay_us\":0,\"per_s\":1000.0,\"p50_us\":100.0,\"p99_us\":200.0,\"ratio\":1.0,\
+             \"arguments\":\"\"}"
         );
     }
 
@@ -451,7 +462,7 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&record).expect("it is plain data"),
             "{\"part\":\"mapping\",\"case\":\"read\",\"side\":\"ours\",\"writers\":1,\
-             \"delay_us\":0,\"per_s\":null,\"p50_us\":null,\"p99_us\":null,\
+             \"delay_us\":0,\"per_s\":null,\"p50_us\":null,\"p99_us\":null,\"arguments\":\"\",\
              \"amount\":300.0,\"unit\":\"instructions\"}"
         );
     }

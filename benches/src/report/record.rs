@@ -15,6 +15,12 @@ pub(super) struct Record {
     pub(super) per_s: Option<f64>,
     pub(super) p50_us: Option<f64>,
     pub(super) p99_us: Option<f64>,
+    /// The ratio of the subject of the case to this side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ratio: Option<f64>,
+    /// The part and its arguments, as they were told.
+    #[serde(default)]
+    pub(super) arguments: String,
     /// What it counts where it is no rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) amount: Option<f64>,
@@ -22,15 +28,18 @@ pub(super) struct Record {
     pub(super) unit: Option<String>,
 }
 
-/// What tells records apart: part, case, side, writers, delay.
+/// What tells records apart: arguments, case, side, writers, delay. Other arguments are other work.
 type Key = (String, String, String, usize, u64);
 
 impl Record {
     fn key(&self) -> Key {
         let Self {
-            part, case, side, ..
+            arguments,
+            case,
+            side,
+            ..
         } = self.clone();
-        (part, case, side, self.writers, self.delay_us)
+        (arguments, case, side, self.writers, self.delay_us)
     }
 }
 
@@ -51,16 +60,9 @@ impl History {
         )
     }
 
-    /// The ratio of two records at the last run, by this value of them.
-    pub(super) fn ratio(
-        &self,
-        record: &Record,
-        other: &Record,
-        value: impl Fn(&Record) -> Option<f64>,
-    ) -> Option<f64> {
-        let (before, other) = (self.0.get(&record.key())?, self.0.get(&other.key())?);
-        let ratio = value(before)? / value(other)?;
-        ratio.is_finite().then_some(ratio)
+    /// The ratio of the subject to this side at the last run.
+    pub(super) fn ratio(&self, record: &Record) -> Option<f64> {
+        self.0.get(&record.key())?.ratio
     }
 }
 
@@ -68,33 +70,33 @@ impl History {
 mod tests {
     use super::*;
 
-    fn line(side: &str, writers: usize, per_s: f64) -> String {
+    fn line(arguments: &str, writers: usize, ratio: f64) -> String {
         format!(
-            "{{\"part\":\"write\",\"case\":\"create\",\"side\":\"{side}\",\"writers\":{writers},\
-             \"delay_us\":0,\"per_s\":{per_s},\"p50_us\":1.0,\"p99_us\":2.0}}"
+            "{{\"part\":\"write\",\"case\":\"create\",\"side\":\"single\",\"writers\":{writers},\
+             \"delay_us\":0,\"per_s\":1.0,\"p50_us\":1.0,\"p99_us\":2.0,\"ratio\":{ratio},\
+             \"arguments\":\"{arguments}\"}}"
         )
     }
 
     #[test]
     fn the_last_record_with_the_same_keys_counts() {
         let lines = [
-            line("ours", 1, 100.0),
-            line("single", 1, 100.0),
-            line("ours", 8, 700.0),
+            line("write", 1, 1.0),
+            line("write", 8, 7.0),
             "a line of another kind".to_owned(),
-            line("ours", 1, 120.0),
+            line("write", 1, 1.2),
+            line("write --quick", 1, 3.0),
         ];
         let history = History::parse(&lines.join("\n"));
         let record =
             |index: usize| serde_json::from_str::<Record>(&lines[index]).expect("a record");
-        let rate = |record: &Record| record.per_s;
-        let ratio = |one, other| history.ratio(&record(one), &record(other), rate);
-        assert_eq!(ratio(0, 1), Some(1.2));
-        assert_eq!(ratio(2, 1), Some(7.0));
+        assert_eq!(history.ratio(&record(0)), Some(1.2));
+        assert_eq!(history.ratio(&record(1)), Some(7.0));
+        assert_eq!(history.ratio(&record(4)), Some(3.0));
         let unknown = Record {
             delay_us: 500,
             ..record(0)
         };
-        assert_eq!(history.ratio(&unknown, &record(1), rate), None);
+        assert_eq!(history.ratio(&unknown), None);
     }
 }

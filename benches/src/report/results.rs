@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::chart::{self, Panel};
 use super::goal::{self, Goal};
 use super::record::{History, Record};
-use super::{Amounts, By, Case, OURS};
+use super::{Amounts, Case};
 
 /// What was measured, and what was asked for.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Results {
     directory: PathBuf,
     file: File,
     history: History,
+    /// The part that runs, and its arguments.
+    line: String,
     goals: Vec<Goal>,
     panels: BTreeMap<&'static str, Vec<Panel>>,
 }
@@ -64,9 +66,15 @@ impl Results {
             directory: directory.to_owned(),
             file,
             history: History::parse(&recorded),
+            line: String::new(),
             goals: Vec::new(),
             panels: BTreeMap::new(),
         })
+    }
+
+    /// What is added from now on is of this part, with these arguments.
+    pub(crate) fn begin(&mut self, line: &str) {
+        line.clone_into(&mut self.line);
     }
 
     /// Prints the case, and appends a line for each of its sides.
@@ -75,14 +83,8 @@ impl Results {
     ///
     /// Where the file cannot be written.
     pub(crate) fn add(&mut self, case: &Case) -> Result<()> {
-        let by = case.by;
-        let value = move |record: &Record| match by {
-            By::Rate => record.per_s,
-            By::P50 => record.p50_us,
-            By::P99 => record.p99_us,
-        };
-        let records: Vec<Record> = case.records().collect();
-        let before = |side: &str| self.before(&records, &case.subject, side, value);
+        let records = self.with_arguments(case.records());
+        let before = |side: &str| self.before(&records, side);
         println!("\n{}", case.table(before));
         self.keep(case.part, &records, case.panel())
     }
@@ -93,8 +95,8 @@ impl Results {
     ///
     /// Where the file cannot be written.
     pub(crate) fn add_amounts(&mut self, amounts: &Amounts) -> Result<()> {
-        let records: Vec<Record> = amounts.records().collect();
-        let before = |side: &str| self.before(&records, OURS, side, |record| record.amount);
+        let records = self.with_arguments(amounts.records());
+        let before = |side: &str| self.before(&records, side);
         println!("\n{}", amounts.table(before));
         self.keep(amounts.part, &records, amounts.panel())
     }
@@ -122,16 +124,20 @@ impl Results {
         Ok((goal::table(&self.goals), are_met))
     }
 
-    /// The ratio of two sides at the last run.
-    fn before(
-        &self,
-        records: &[Record],
-        subject: &str,
-        side: &str,
-        value: impl Fn(&Record) -> Option<f64>,
-    ) -> Option<f64> {
-        let find = |side| records.iter().find(|record| record.side == side);
-        self.history.ratio(find(subject)?, find(side)?, value)
+    fn with_arguments(&self, records: impl Iterator<Item = Record>) -> Vec<Record> {
+        let arguments = &self.line;
+        records
+            .map(|record| Record {
+                arguments: arguments.clone(),
+                ..record
+            })
+            .collect()
+    }
+
+    /// The ratio to a side at the last run with the same arguments.
+    fn before(&self, records: &[Record], side: &str) -> Option<f64> {
+        let record = records.iter().find(|record| record.side == side)?;
+        self.history.ratio(record)
     }
 
     fn keep(&mut self, part: &'static str, records: &[Record], panel: Panel) -> Result<()> {
@@ -150,7 +156,7 @@ impl Results {
 mod tests {
     use super::*;
     use crate::harness::Sample;
-    use crate::report::Bound;
+    use crate::report::{Bound, OURS};
 
     fn case(rate: f64) -> Case {
         let samples = [rate, 100.0].map(|per_s| {
@@ -169,9 +175,14 @@ mod tests {
         let mut first = Results::open_in(directory.path()).expect("it is new");
         first.add(&case(150.0)).expect("it can be written");
         let mut second = Results::open_in(directory.path()).expect("it was written");
-        let records: Vec<Record> = case(120.0).records().collect();
-        let before = second.before(&records, OURS, "single", |record| record.per_s);
-        assert_eq!(before, Some(1.5));
+        let before = |results: &Results| {
+            let records = results.with_arguments(case(120.0).records());
+            results.before(&records, "single")
+        };
+        assert_eq!(before(&second), Some(1.5));
+        second.begin("write --rounds 1");
+        assert_eq!(before(&second), None, "that is other work");
+        second.begin("");
 
         second.add(&case(120.0)).expect("it can be written");
         second.expect(case(120.0).goals(&[("single", Bound::AtLeast(1.3))]));

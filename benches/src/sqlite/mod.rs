@@ -23,7 +23,7 @@ use crate::consume;
 use crate::database::{ACTOR, TENANT};
 use crate::domain::{Change, Order, Place};
 use crate::harness::{Sample, Timing, Worker, slice, take_turns};
-use crate::report::{Bound, Case, OURS, Results};
+use crate::report::{self, Bound, Case, OURS, Results};
 
 /// How many orders there are before each slice.
 const SEEDS: usize = 1_000;
@@ -53,7 +53,10 @@ pub(crate) struct Options {
 ///
 /// Where the database fails, or a side did not do its work.
 pub(crate) async fn run(_url: &str, options: &Options, results: &mut Results) -> Result<()> {
-    let directory = tempfile::Builder::new().prefix("cqrs-bench-").tempdir()?;
+    // Beside the results, which are on a disk; temporary files may be kept in memory.
+    let directory = tempfile::Builder::new()
+        .prefix("cqrs-bench-")
+        .tempdir_in(report::directory()?)?;
     let measured = Duration::try_from_secs_f64(options.seconds)?;
     let timing = Timing {
         ramp: measured / 4,

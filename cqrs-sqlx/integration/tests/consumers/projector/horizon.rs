@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use cqrs_core::{Error, StartAt, Store, StoreErrorKind, Subscription};
+use cqrs_integration::cluster::Cluster;
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
 use cqrs_sqlx::{HealthLimits, PgStore, Problem, ProjectorHandle, StoreOptions};
@@ -372,5 +373,63 @@ async fn who_holds_up_a_beginning_is_named() {
         let projector = store.projector().subscribe(after);
         assert_eq!(projector.run_until_idle().await.unwrap(), 1);
         assert_eq!(recorder.pages().concat().last(), Some(&last));
+    }
+}
+
+/// Waits until the horizon was looked for some times after now.
+async fn looks_pass(observer: &mut PgConnection) {
+    const LAST: &str = "SELECT coalesce(max(query_start), 'epoch') FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid() AND state = 'idle' AND query LIKE '%cqrs_event_position%'";
+    let now = "SELECT clock_timestamp()";
+    for _ in 0..3 {
+        let begun: DateTime<chrono::Utc> = sqlx::query_scalar(now)
+            .fetch_one(&mut *observer)
+            .await
+            .unwrap();
+        let mut last = begun;
+        while last <= begun {
+            tokio::task::yield_now().await;
+            last = sqlx::query_scalar(LAST)
+                .fetch_one(&mut *observer)
+                .await
+                .unwrap();
+        }
+    }
+}
+
+/// A position that was drawn is not on the disk before something is committed: the server may give
+/// it out again after a crash. The horizon must not be behind it by then.
+#[tokio::test]
+async fn a_position_that_is_given_out_again_after_a_crash_is_applied() {
+    let cluster = Cluster::start().await;
+    let store = support::with_tables(stores::postgres(&cluster.url()).await).await;
+    let projector = store.projector().projection(Recorder::new("recorder"));
+    let poll = Duration::from_millis(10);
+    let _handle = projector.poll_interval(poll).start().await.unwrap();
+    let (mut lost, mut again) = (0, -1);
+    while lost != again {
+        let mut held = PgConnection::connect(&cluster.url()).await.unwrap();
+        let mut observer = PgConnection::connect(&cluster.url()).await.unwrap();
+        let first = receipt(&store, 0).await;
+        store.wait_for(&first, "recorder").await.unwrap();
+        // The next position is written to the log of the server anew, and not flushed.
+        execute(&mut observer, "CHECKPOINT").await;
+        execute(&mut held, "BEGIN").await;
+        lost = insert(&mut held).await;
+        looks_pass(&mut observer).await;
+        cluster.crash();
+
+        let mut held = PgConnection::connect(&cluster.url()).await.unwrap();
+        let mut observer = PgConnection::connect(&cluster.url()).await.unwrap();
+        execute(&mut held, "BEGIN").await;
+        again = insert(&mut held).await;
+        looks_pass(&mut observer).await;
+        execute(&mut held, "COMMIT").await;
+        let after = receipt(&store, 0).await;
+        store.wait_for(&after, "recorder").await.unwrap();
+        assert!(
+            applied(&store).await.contains(&again),
+            "{again} was skipped"
+        );
     }
 }
