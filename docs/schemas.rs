@@ -35,6 +35,16 @@ fn payloads_stay_readable() {
     released.check(&schemas().unwrap(), Compatibility::Full);
 }
 
+#[test]
+fn the_release_is_recorded() {
+    let released = SchemaFiles::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../docs/golden/basket-schemas"
+    ));
+    let unrecorded = released.check(&schemas().unwrap(), Compatibility::Full);
+    assert!(unrecorded.is_empty(), "not recorded: {unrecorded:?}");
+}
+
 #[derive(Debug, Clone, Aggregate)]
 #[aggregate(table = "basket", event = BasketEvent)]
 struct Basket {

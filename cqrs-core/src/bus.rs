@@ -58,8 +58,9 @@ impl<B: EventBus> Relay<B> {
         self
     }
 
-    /// Gives events that were [lifted](Self::upcasting) the ids of the schemas that they have then.
-    /// Others are published with the id in the log.
+    /// Gives events whose payload was [lifted](Self::upcasting) the ids of the schemas that they have
+    /// then. Others are published with the id in the log, also where their name is a new one: it is
+    /// the schema by which the payload was written.
     #[must_use]
     pub fn schema_ids(mut self, ids: SchemaIds) -> Self {
         self.schema_ids = ids;
@@ -76,8 +77,12 @@ impl<B: EventBus> Relay<B> {
                     reason,
                 })?;
                 if let Some(new) = new {
-                    lifted.get_or_insert_with(|| page.to_vec())[index] =
-                        new.identified(&self.schema_ids);
+                    // A new name alone leaves the payload as it was written.
+                    let is_changed = new.schema_version() != event.schema_version();
+                    lifted.get_or_insert_with(|| page.to_vec())[index] = match is_changed {
+                        true => new.identified(&self.schema_ids),
+                        false => new,
+                    };
                 }
             }
         }

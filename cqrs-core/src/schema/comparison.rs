@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::EventSchema;
 use super::derived::{reachable, refers_to_root};
-use super::node::{Array, Integer, Node, Number, Object, Others, Text, name_of, nodes};
+use super::node::{Array, Integer, Node, Number, Object, Others, Text, name_of, nodes, variant_of};
 
 /// Integers up to here are the same as a `f64`.
 const EXACT_DOUBLE: i128 = 1 << 53;
@@ -129,6 +129,7 @@ pub(crate) fn refused(writer: Pair<'_>, reader: Pair<'_>) -> Vec<Incompatibility
         writer: writer.written,
         reader: reader.read,
         unchanged: unchanged(writer, reader),
+        patterns: [writer, reader].into_iter().flat_map(patterns).collect(),
         assumed: HashSet::new(),
         order: Vec::new(),
     };
@@ -164,6 +165,37 @@ fn unchanged(one: Pair<'_>, other: Pair<'_>) -> BTreeSet<String> {
     names.filter(is_closed).cloned().collect()
 }
 
+/// The patterns of texts that are written under one and read under another. A type reads what it
+/// writes, so the other one has all that the one has.
+fn patterns(of: Pair<'_>) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut open = vec![(of.written, of.read)];
+    while let Some((written, read)) = open.pop() {
+        let (Some(written), Some(read)) = (written.as_object(), read.as_object()) else {
+            continue;
+        };
+        for (keyword, written) in written {
+            match (keyword.as_str(), written, read.get(keyword)) {
+                ("const" | "enum" | "anyOf", ..) | (.., None) => {}
+                ("pattern", Value::String(written), Some(Value::String(read))) => {
+                    found.push((written.as_str(), read.as_str()));
+                }
+                ("oneOf", Value::Array(written), Some(Value::Array(read))) => {
+                    open.extend(written.iter().filter_map(|one| {
+                        let mut all = read.iter();
+                        Some((one, all.find(|other| variant_of(other) == variant_of(one))?))
+                    }));
+                }
+                (_, Value::Array(written), Some(Value::Array(read))) => {
+                    open.extend(written.iter().zip(read));
+                }
+                (_, written, Some(read)) => open.push((written, read)),
+            }
+        }
+    }
+    found
+}
+
 fn definitions(root: &Value) -> Option<&Map<String, Value>> {
     root.get("$defs")?.as_object()
 }
@@ -183,6 +215,7 @@ struct Comparison<'s> {
     writer: &'s Value,
     reader: &'s Value,
     unchanged: BTreeSet<String>,
+    patterns: HashSet<(&'s str, &'s str)>,
     /// Pairs of schemas that are being compared, or were found to be accepted: a type that contains
     /// itself comes back to one.
     assumed: HashSet<(String, String)>,
@@ -268,7 +301,7 @@ impl Comparison<'_> {
             (_, Node::Anything) | (Node::Null, Node::Null) | (Node::Boolean, Node::Boolean) => true,
             (Node::Opaque(one), Node::Opaque(other)) => self.is_equal(one, other),
             (Node::Const(value), read) => fits_const(value, read),
-            (Node::Text(written), Node::Text(read)) => fits_text(written, read),
+            (Node::Text(written), Node::Text(read)) => self.fits_text(written, read),
             (Node::Integer(written), Node::Integer(read)) => fits_integer(written, read),
             (Node::Integer(written), Node::Number(read)) => fits_exactly(written, read),
             (Node::Number(written), Node::Number(read)) => fits_number(written, read),
@@ -295,6 +328,22 @@ impl Comparison<'_> {
             && reachable(written, own)
                 .into_iter()
                 .all(|name| own.contains_key(&name) && own.get(&name) == others.get(&name))
+    }
+
+    fn fits_text(&self, written: &Text, read: &Text) -> bool {
+        let keeps = |rule: &str, read: &Value| {
+            let Some(written) = written.rules.get(rule) else {
+                return false;
+            };
+            let patterns = written.as_str().zip(read.as_str());
+            let is_wider = patterns.is_some_and(|pair| self.patterns.contains(&pair));
+            written == read || (rule == "pattern" && is_wider)
+        };
+        read.rules.iter().all(|(rule, read)| keeps(rule, read))
+            && written.min >= read.min
+            && read
+                .max
+                .is_none_or(|most| written.max.is_some_and(|max| max <= most))
     }
 
     fn fits_array(
@@ -472,16 +521,6 @@ fn exactly(value: &Value) -> Option<Integer> {
         max: Some(number),
         format: None,
     })
-}
-
-fn fits_text(written: &Text, read: &Text) -> bool {
-    read.rules
-        .iter()
-        .all(|(rule, value)| written.rules.get(rule) == Some(value))
-        && written.min >= read.min
-        && read
-            .max
-            .is_none_or(|most| written.max.is_some_and(|max| max <= most))
 }
 
 fn fits_integer(written: &Integer, read: &Integer) -> bool {

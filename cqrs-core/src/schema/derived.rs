@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 
 use schemars::generate::SchemaSettings;
-use schemars::transform::RecursiveTransform;
+use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
-use super::node::name_of;
+use super::node::{name_of, variant_of};
 use super::variant::{Content, variant};
 use crate::event::DomainEvent;
 
@@ -44,7 +44,7 @@ impl Root {
     }
 
     fn of<E: JsonSchema>(settings: SchemaSettings) -> Self {
-        let settings = settings.with_transform(RecursiveTransform(plain));
+        let settings = settings.with_transform(Plain);
         let generator = settings.into_generator();
         Self(generator.into_root_schema_for::<E>().to_value())
     }
@@ -122,15 +122,63 @@ fn closed(content: Value, of: Content, is_read: bool) -> Value {
 }
 
 /// Takes out what does not matter, and orders what has no order.
-fn plain(schema: &mut Schema) {
-    for annotation in ANNOTATIONS {
-        schema.remove(annotation);
-    }
-    for list in ["required", "enum"] {
-        if let Some(Value::Array(items)) = schema.get_mut(list) {
-            items.sort_by_key(Value::to_string);
+#[derive(Debug, Clone)]
+struct Plain;
+
+impl Transform for Plain {
+    fn transform(&mut self, schema: &mut Schema) {
+        transform_subschemas(self, schema);
+        for annotation in ANNOTATIONS {
+            schema.remove(annotation);
+        }
+        for alternatives in ["oneOf", "anyOf"] {
+            gather_units(schema, alternatives);
+        }
+        for list in ["required", "enum"] {
+            if let Some(Value::Array(items)) = schema.get_mut(list) {
+                items.sort_by_key(Value::to_string);
+            }
+        }
+        if let Some(Value::Array(variants)) = schema.get_mut("oneOf") {
+            variants.sort_by(|one, other| variant_of(one).cmp(&variant_of(other)));
         }
     }
+}
+
+/// Makes one alternative of all unit variants: `schemars` does so with those alone that have no doc
+/// comment.
+fn gather_units(schema: &mut Schema, alternatives: &str) {
+    let Some(Value::Array(mut others)) = schema.remove(alternatives) else {
+        return;
+    };
+    let mut names = Vec::new();
+    others.retain(|one| {
+        let units = units(one);
+        names.extend(units.into_iter().flatten().cloned());
+        units.is_none()
+    });
+    names.sort_by_key(Value::to_string);
+    if others.is_empty() && schema.get("type").is_none() {
+        schema.insert("type".to_owned(), "string".into());
+        schema.insert("enum".to_owned(), names.into());
+        return;
+    }
+    if !names.is_empty() {
+        others.insert(0, json!({"type": "string", "enum": names}));
+    }
+    schema.insert(alternatives.to_owned(), others.into());
+}
+
+/// The names of an alternative that is unit variants alone.
+fn units(alternative: &Value) -> Option<&[Value]> {
+    let alternative = alternative.as_object().filter(|one| one.len() == 2)?;
+    let (kind, one) = (alternative.get("type")?, alternative.get("const"));
+    let names = match (one, alternative.get("enum")) {
+        (Some(name), _) => std::slice::from_ref(name),
+        (None, Some(Value::Array(names))) => names,
+        _ => return None,
+    };
+    (kind == "string").then_some(names)
 }
 
 /// The names of the definitions that a schema refers to, by itself or through others.

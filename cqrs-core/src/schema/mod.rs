@@ -31,6 +31,8 @@ pub use self::comparison::{Compatibility, Incompatibility};
 #[cfg(feature = "schema")]
 pub(crate) use self::comparison::{Pair, refused};
 #[cfg(feature = "schema")]
+pub(crate) use self::events::SchemaSet;
+#[cfg(feature = "schema")]
 pub use self::events::{EventSchema, EventSchemas};
 pub use self::ids::SchemaIds;
 #[cfg(feature = "schema")]

@@ -196,6 +196,19 @@ fn merged(own: Map<String, Value>, target: &Value) -> Option<Value> {
     Some(Value::Object(merged))
 }
 
+/// What tells an alternative of a `oneOf` from the others, whether it is written or read: the tags of
+/// a variant, or that it is the only field.
+pub(super) fn variant_of(alternative: &Value) -> Vec<(&str, Option<String>)> {
+    let fields = alternative.get("properties").and_then(Value::as_object);
+    let fields = fields.into_iter().flatten();
+    let tag = |of: &Value| of.get("const").map(Value::to_string);
+    let mut all: Vec<_> = fields.map(|(name, of)| (name.as_str(), tag(of))).collect();
+    if all.len() > 1 {
+        all.retain(|(_, tag)| tag.is_some());
+    }
+    all
+}
+
 fn typed(types: &Value, mut keywords: Map<String, Value>) -> Option<Vec<Node>> {
     keywords.remove("type");
     let names: Vec<&str> = match types {
@@ -215,20 +228,24 @@ fn typed(types: &Value, mut keywords: Map<String, Value>) -> Option<Vec<Node>> {
         }
     }
     let mut nodes = Vec::with_capacity(names.len());
+    let mut unknown = keywords.clone();
     for name in names {
+        // Types share keywords.
+        let mut rest = keywords.clone();
         nodes.push(match name {
             "null" => Node::Null,
             "boolean" => Node::Boolean,
-            "string" => Node::Text(text(&mut keywords)?),
-            "integer" => Node::Integer(integer(&mut keywords)?),
-            "number" => Node::Number(number(&mut keywords)?),
-            "array" => Node::Array(array(&mut keywords)?),
-            "object" => Node::Object(object(&mut keywords)?),
+            "string" => Node::Text(text(&mut rest)?),
+            "integer" => Node::Integer(integer(&mut rest)?),
+            "number" => Node::Number(number(&mut rest)?),
+            "array" => Node::Array(array(&mut rest)?),
+            "object" => Node::Object(object(&mut rest)?),
             _ => return None,
         });
+        unknown.retain(|keyword, _| rest.contains_key(keyword));
     }
     // What no type has taken is not understood.
-    keywords.is_empty().then_some(nodes)
+    unknown.is_empty().then_some(nodes)
 }
 
 /// The number of a keyword; `None` within where there is none.
@@ -407,5 +424,37 @@ impl fmt::Display for Integer {
             (None, Some(max)) => write!(f, "an integer to {max}"),
             (None, None) => f.write_str("an integer"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_keyword_is_for_each_type_that_knows_it() {
+        let schema = json!({"type": ["number", "integer", "null"], "minimum": 5});
+        let [number, integer, null] = &nodes(&schema, &schema)[..] else {
+            panic!("there are three");
+        };
+        let Node::Number(Number {
+            min: Some(least), ..
+        }) = number
+        else {
+            panic!("{number:?}");
+        };
+        assert_eq!(least.to_string(), "5");
+        let bounded = Integer {
+            min: Some(5),
+            max: None,
+            format: None,
+        };
+        assert_eq!(integer, &Node::Integer(bounded));
+        assert_eq!(null, &Node::Null);
+
+        let schema = json!({"type": ["string", "null"], "minimum": 5});
+        assert_eq!(nodes(&schema, &schema), [Node::Opaque(schema.clone())]);
     }
 }

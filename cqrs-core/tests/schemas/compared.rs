@@ -1,12 +1,13 @@
 //! What one release wrote, and another reads.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use cqrs_core::DomainEvent;
 use cqrs_core::schema::EventSchema;
 use cqrs_core::sealed::Sealed;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -146,6 +147,136 @@ struct SizeInWords {
     value: String,
 }
 
+/// As that of `rust_decimal`: what it writes has a narrower pattern than what it reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Value")]
+struct Decimal(String);
+
+impl TryFrom<Value> for Decimal {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let text = match value {
+            Value::String(text) => text,
+            value => value.to_string(),
+        };
+        match text.parse::<f64>() {
+            Ok(_) => Ok(Self(text)),
+            Err(_) => Err(format!("{text} is no number")),
+        }
+    }
+}
+
+impl JsonSchema for Decimal {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Decimal".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        match generator.contract().is_serialize() {
+            true => json_schema!({"type": "string", "pattern": r"^-?\d+(\.\d+)?$"}),
+            false => json_schema!({
+                "type": ["string", "number"],
+                "pattern": r"^-?\d+(\.\d+)?([eE]\d+)?$",
+            }),
+        }
+    }
+}
+
+fn decimal() -> Decimal {
+    Decimal("12.50".to_owned())
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind")]
+enum Price {
+    Fixed { amount: Decimal },
+    Free,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind")]
+#[schemars(rename = "Price")]
+enum MorePrice {
+    Bargain {
+        amount: Decimal,
+    },
+    Fixed {
+        amount: Decimal,
+        #[serde(default)]
+        discount: Option<Decimal>,
+    },
+    Free,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+enum Colour {
+    Red,
+    Green,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Colour")]
+enum MoreColour {
+    Blue,
+    Green,
+    Red,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum LooseMap {
+    Named(BTreeMap<String, u8>),
+    Coloured(HashMap<Colour, String>),
+    Text(String),
+}
+
+/// Written and read as something else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "(i32, i32)", into = "(i32, i32)")]
+struct Span {
+    from: i32,
+    length: i32,
+}
+
+impl TryFrom<(i32, i32)> for Span {
+    type Error = String;
+
+    fn try_from((from, to): (i32, i32)) -> Result<Self, String> {
+        let length = to.wrapping_sub(from);
+        Ok(Self { from, length })
+    }
+}
+
+impl From<Span> for (i32, i32) {
+    fn from(span: Span) -> Self {
+        (span.from, span.from.wrapping_add(span.length))
+    }
+}
+
+/// Reads more than it writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Option<String>", into = "String")]
+struct Remark(String);
+
+impl TryFrom<Option<String>> for Remark {
+    type Error = String;
+
+    fn try_from(text: Option<String>) -> Result<Self, String> {
+        Ok(Self(text.unwrap_or_default()))
+    }
+}
+
+impl From<Remark> for String {
+    fn from(remark: Remark) -> Self {
+        remark.0
+    }
+}
+
 fn item(pieces: u32) -> Item {
     let article = "nut".to_owned();
     Item { article, pieces }
@@ -228,6 +359,28 @@ releases! {
     TextAndMore: { x: String, y: u8 } = vec![TextAndMore { x: "x".to_owned(), y: 1 }];
     TextAndMaybe: { x: String, #[serde(default)] y: Option<u8> }
         = vec![TextAndMaybe { x: "x".to_owned(), y: Some(1) }, TextAndMaybe { x: "x".to_owned(), y: None }];
+    Priced: { x: Decimal } = vec![Priced { x: decimal() }];
+    PricedAndMaybe: { x: Option<Decimal>, #[serde(default)] y: Vec<Decimal> }
+        = vec![PricedAndMaybe { x: None, y: vec![decimal()] }];
+    Charged: { x: Price } = vec![Charged { x: Price::Free }, Charged { x: Price::Fixed { amount: decimal() } }];
+    ChargedAgain: { x: MorePrice } = vec![
+        ChargedAgain { x: MorePrice::Free },
+        ChargedAgain { x: MorePrice::Bargain { amount: decimal() } },
+        ChargedAgain { x: MorePrice::Fixed { amount: decimal(), discount: Some(decimal()) } },
+    ];
+    Coloured: { x: HashMap<Colour, u8> }
+        = vec![Coloured { x: [(Colour::Red, 1), (Colour::Green, 2)].into() }];
+    ColouredAgain: { x: HashMap<MoreColour, u16> }
+        = vec![ColouredAgain { x: [(MoreColour::Blue, 300), (MoreColour::Red, 1), (MoreColour::Green, 2)].into() }];
+    UntaggedMap: { x: LooseMap } = vec![
+        UntaggedMap { x: LooseMap::Named([("a".to_owned(), 1)].into()) },
+        UntaggedMap { x: LooseMap::Coloured([(Colour::Red, "r".to_owned())].into()) },
+        UntaggedMap { x: LooseMap::Text("x".to_owned()) },
+    ];
+    Spanned: { x: Span } = vec![Spanned { x: Span { from: 1, length: 2 } }];
+    SpannedAgain: { x: Span, #[serde(default)] y: Option<u8> }
+        = vec![SpannedAgain { x: Span { from: 1, length: 2 }, y: None }];
+    Remarked: { x: Remark } = vec![Remarked { x: Remark("x".to_owned()) }];
     FlattenedAndMaybe: { x: Flat, #[serde(default)] y: Option<u8> } = vec![FlattenedAndMaybe {
         x: Flat { id: 1, payment: Payment::Cash, rest: HashMap::new() },
         y: None,
@@ -310,6 +463,20 @@ fn what_is_called_compatible_is_read_by_serde() {
         ("Linked", "LinkedAgain"),
         ("Encoded", "EncodedAndMaybe"),
         ("Secret", "Text"),
+        // What reads more than it writes.
+        ("Priced", "PricedAndMaybe"),
+        ("Priced", "Text"),
+        ("Charged", "ChargedAgain"),
+        ("Remarked", "OptionalText"),
+        ("OptionalText", "Remarked"),
+        // Keys and containers.
+        ("Coloured", "ColouredAgain"),
+        ("Coloured", "Named"),
+        ("Named", "UntaggedMap"),
+        ("Numbered", "UntaggedMap"),
+        ("Text", "UntaggedMap"),
+        ("Spanned", "SpannedAgain"),
+        ("SpannedAgain", "Spanned"),
         // What cannot be compared, and is the same.
         ("Flattened", "FlattenedAndMaybe"),
         ("FlattenedAndMaybe", "Flattened"),
@@ -350,9 +517,63 @@ fn what_is_called_compatible_is_read_by_serde() {
         ("LinkedAgain", "Linked"),
         ("Flattened", "Paid"),
         ("Paid", "Flattened"),
+        ("Text", "Priced"),
+        ("PricedAndMaybe", "Priced"),
+        ("ChargedAgain", "Charged"),
+        ("ColouredAgain", "Coloured"),
+        ("Named", "Coloured"),
+        ("UntaggedMap", "Named"),
+        ("Three", "Spanned"),
+        ("OptionalText", "Text"),
     ] {
         assert!(!readable.contains(&(old, new)), "{new} does not read {old}");
     }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum LooseNumbers {
+    Numbered(BTreeMap<u32, u8>),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "u8")]
+struct Percent(u8);
+
+impl TryFrom<u8> for Percent {
+    type Error = String;
+
+    fn try_from(percent: u8) -> Result<Self, String> {
+        match percent {
+            0..=100 => Ok(Self(percent)),
+            _ => Err("more than all".to_owned()),
+        }
+    }
+}
+
+/// What the page on schemas says that they do not show.
+#[test]
+fn what_a_schema_does_not_say_is_not_seen() {
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, DomainEvent)]
+    #[event(aggregate = "order", name = "order.placed")]
+    struct UntaggedNumbers {
+        x: LooseNumbers,
+    }
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, DomainEvent)]
+    #[event(aggregate = "order", name = "order.placed")]
+    struct Checked {
+        x: Percent,
+    }
+    assert!(
+        only::<UntaggedNumbers>()
+            .refuses(&only::<Numbered>())
+            .is_empty()
+    );
+    let unread = serde_json::from_value::<UntaggedNumbers>(json!({"x": {"7": 1}}));
+    assert!(unread.is_err(), "{unread:?}");
+    assert!(only::<Checked>().refuses(&only::<Small>()).is_empty());
+    let unread = serde_json::from_value::<Checked>(json!({"x": 101}));
+    assert!(unread.is_err(), "{unread:?}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use cqrs_core::schema::{ContentIds, EventSchema, SchemaIds, SchemaRegistry};
 use cqrs_core::{DomainEvent, Error};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::compared::{DefaultText, Text, TextAndMore};
 use crate::{only, schemas};
@@ -55,4 +57,89 @@ async fn what_a_registry_says_is_checked() {
         .unwrap_err();
     by_hand.add("order", event_type, "x").unwrap();
     assert_eq!(long, by_hand);
+}
+
+/// The same event with enums in it that are described, or in another order.
+macro_rules! chosen {
+    ($module:ident: $($enums:item)*) => {
+        mod $module {
+            use super::*;
+
+            $(
+                #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+                $enums
+            )*
+
+            #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, DomainEvent)]
+            #[event(aggregate = "order", name = "order.chosen")]
+            pub(super) struct Chosen {
+                colour: Colour,
+                only: Option<Only>,
+                payment: Payment,
+                shape: Shape,
+            }
+        }
+    };
+}
+
+chosen! {
+    bare:
+    enum Colour { Red, Green, Blue }
+    enum Only { One }
+    enum Payment { Cash, Barter, Card { number: String }, Credit(u8) }
+    #[serde(tag = "kind")]
+    enum Shape { Box { width: u8 }, Bag { also: u8 }, Tube }
+}
+
+chosen! {
+    described:
+    /// Of the article.
+    enum Colour {
+        /// Not the darkest.
+        Red,
+        Green,
+        /// As the sea.
+        Blue,
+    }
+    enum Only {
+        /// There is no other.
+        One,
+    }
+    enum Payment {
+        Cash,
+        /// No more than once.
+        Barter,
+        /// Of any bank.
+        Card {
+            /// As it is printed.
+            number: String,
+        },
+        Credit(u8),
+    }
+    #[serde(tag = "kind")]
+    enum Shape {
+        /// With corners.
+        Box { width: u8 },
+        Bag { also: u8 },
+        /// Without.
+        Tube,
+    }
+}
+
+chosen! {
+    moved:
+    enum Colour { Blue, Red, Green }
+    enum Only { One }
+    enum Payment { Credit(u8), Barter, Card { number: String }, Cash }
+    #[serde(tag = "kind")]
+    enum Shape { Tube, Bag { also: u8 }, Box { width: u8 } }
+}
+
+#[test]
+fn neither_comments_nor_order_make_another_schema() {
+    let bare = only::<bare::Chosen>();
+    for other in [only::<described::Chosen>(), only::<moved::Chosen>()] {
+        assert_eq!(bare.written, other.written);
+        assert_eq!(bare.read, other.read);
+    }
 }

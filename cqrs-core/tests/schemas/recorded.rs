@@ -291,6 +291,25 @@ fn a_renamed_event_type_reads_what_it_wrote_before() {
     assert!(text.contains("#[event(was(\"order.placed\"))]"), "{text}");
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, DomainEvent)]
+#[event(aggregate = "order")]
+enum Reserved {
+    #[event(was("order.placed"))]
+    Reserved { by: u8 },
+}
+
+/// A name that one enum had once, and another has now, is that of the other.
+#[test]
+fn a_former_name_hides_no_current_one() {
+    let folder = Folder::new("schemas_former");
+    let all = schemas::<Reserved>().with::<Text>().unwrap();
+    let files = folder.files().recording();
+    let names = files.check(&all, Compatibility::Full);
+    assert_eq!(names, [FILE, "order.reserved.v1.json"]);
+    let nothing: [String; 0] = [];
+    assert_eq!(folder.files().check(&all, Compatibility::Full), nothing);
+}
+
 #[test]
 fn a_file_that_is_none_is_named() {
     let folder = Folder::new("schemas_damaged");
