@@ -5,7 +5,7 @@ use cqrs_core::{
     Aggregate, DomainEvent, Entity, Envelope, Id, Query, ReadModel, ReadModels, RequestContext,
     Result, Root, RowProjection, Store, TenantId, UnitOfWork,
 };
-use cqrs_sqlx::{SqliteStore, StoreOptions};
+use cqrs_sqlx::{Backend, Rewrapped, SqlStore, SqliteStore, StoreOptions};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
@@ -102,6 +102,13 @@ async fn emails(store: &(impl Store + Sealing), context: &RequestContext) -> Res
     emails.collect()
 }
 
+async fn rewrap<B: Backend>(store: &SqlStore<B>) -> Result<Rewrapped> {
+    let context = RequestContext::system();
+    store
+        .rewrap_subject_keys(&context, |done| println!("{} keys", done.keys))
+        .await
+}
+
 #[tokio::test]
 async fn what_the_page_shows_works() -> Result<(), Box<dyn std::error::Error>> {
     let (secret_of_now, former_secret) = ([1; 32], [2; 32]);
@@ -132,5 +139,6 @@ async fn what_the_page_shows_works() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(emails(&store, &context).await?, ["(forgotten)"]);
     let refused = keys.key(&Subject::new(id)?).await.unwrap_err();
     assert!(refused.domain::<Forgotten>().is_some());
+    assert_eq!(rewrap(&store).await?, Rewrapped::default());
     Ok(())
 }

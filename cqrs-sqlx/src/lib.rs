@@ -122,6 +122,8 @@ pub use read_models::SqlReadModels;
 pub use repository::SqlRepository;
 pub use retention::{Removed, Retention};
 pub use store::{SqlStore, StoreOptions};
+#[cfg(feature = "sealed")]
+pub use subject_keys::Rewrapped;
 pub use unit_of_work::SqlUnitOfWork;
 pub use verify::SchemaMismatch;
 

@@ -1,5 +1,9 @@
 //! The keys of sealed fields, in the table `cqrs_subject_key`.
 
+mod rewrap;
+
+pub use rewrap::Rewrapped;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -50,16 +54,17 @@ fn scope_of(tenant: Option<&TenantId>) -> TenantScope {
     })
 }
 
+fn malformed(cause: ColumnError) -> Error {
+    let message = format!("table cqrs_subject_key: {cause}");
+    Error::store(StoreErrorKind::Schema, message)
+}
+
 /// Reads a row of a subject and a secret.
 fn read<R: RowSource>(
     row: &R,
     keys: Option<&MasterKeys>,
     tenant: Option<&TenantId>,
 ) -> Result<(Subject, KeyState)> {
-    let malformed = |cause: ColumnError| {
-        let message = format!("table cqrs_subject_key: {cause}");
-        Error::store(StoreErrorKind::Schema, message)
-    };
     let subject = row.read_text(0).map_err(malformed)?;
     let subject = Subject::new(subject.unwrap_or_default())?;
     let state = match row.read_bytes(1).map_err(malformed)? {
@@ -70,7 +75,9 @@ fn read<R: RowSource>(
                 tenant,
                 subject: &subject,
             };
-            KeyState::Kept(stored.read(bytes)?)
+            stored
+                .read(bytes)
+                .map_or_else(KeyState::Unreadable, KeyState::Kept)
         }
     };
     Ok((subject, state))

@@ -103,6 +103,8 @@ sites! {
     HistoryRetention,
     /// The keys of subjects.
     SubjectKey,
+    /// Those that are put under another master key.
+    RewrappedKeys,
     /// The policy of row-level security.
     Policy,
 }

@@ -265,6 +265,87 @@ pub async fn forgetting_keeps_replays_working<H: Harness>(h: &H) {
     assert_eq!(greeted, told);
 }
 
+/// What each event of any tenant said to a projection that has the store: with the keys of the event's
+/// tenant, and with those of the other.
+#[derive(Clone)]
+struct Crier<S> {
+    store: S,
+    heard: Arc<Mutex<Vec<[Opened; 2]>>>,
+}
+
+type Opened = Result<Result<String, Forgotten>, SealedError>;
+
+impl<S, T> Projection<T> for Crier<S>
+where
+    S: Sealing + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    type Event = PersonEvent;
+
+    fn name(&self) -> &str {
+        "conformance_crier"
+    }
+
+    async fn apply(&self, page: &[Envelope<PersonEvent>], _: &mut T) -> Result<()> {
+        for event in page {
+            let (PersonEvent::Registered { name, .. } | PersonEvent::Renamed { name }) =
+                event.payload();
+            let mut contexts = [north(), south()];
+            contexts.sort_by_key(|context| context.scope().tenant() != event.tenant());
+            let mut heard = Vec::new();
+            for context in contexts {
+                let keys = self.store.subject_keys(&context);
+                heard.push(keys.ring([name.subject()]).await?.open(name));
+            }
+            let heard = heard.try_into().expect("there are two");
+            let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push(heard);
+        }
+        Ok(())
+    }
+
+    async fn clear(&self, _: &mut T) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A projection sees the events of all tenants. It opens each with the keys of its tenant and of no
+/// other, though both have a subject of that name; who is forgotten in one is known in the other.
+pub async fn forgetting_keeps_projections_to_the_tenant_of_an_event<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    for (context, name) in [(north(), "Ada of the north"), (south(), "Ada of the south")] {
+        let keys = bench.store.subject_keys(&context);
+        let key = ok(keys.key(&subject("1")).await);
+        let id = name.rsplit(' ').next().unwrap_or_default();
+        let person = Person::register(id, ok(key.seal(&name.to_owned())), ok(key.seal(&1815)));
+        bench.save(&context, person).await;
+    }
+    let crier = Crier {
+        store: bench.store.clone(),
+        heard: Arc::default(),
+    };
+    let make = || Subscription::<H::Transaction>::new(crier.clone());
+    let run = async || {
+        h.run_subscription(&bench.store, &make).await;
+        std::mem::take(&mut *crier.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    let altered = || Err(SealedError::Altered(subject("1")));
+    let of_south = || Ok(Ok("Ada of the south".to_owned()));
+    let heard = run().await;
+    let of_north = Ok(Ok("Ada of the north".to_owned()));
+    assert_eq!(heard, [[of_north, altered()], [of_south(), altered()]]);
+
+    let keys = bench.store.subject_keys(&north());
+    assert!(ok(keys.forget(&subject("1")).await));
+    ok(
+        h.reset_subscription(&bench.store, &make, StartAt::Beginning)
+            .await,
+    );
+    let forgotten = || Ok(Err(Forgotten::of(subject("1"))));
+    let heard = run().await;
+    assert_eq!(heard, [[forgotten(), altered()], [of_south(), forgotten()]]);
+}
+
 /// The log and what is read of it hold no plain text, neither before nor after.
 pub async fn forgetting_leaves_nothing_in_the_log<H: Harness>(h: &H) {
     let bench = begin(h).await;

@@ -406,6 +406,7 @@ macro_rules! __conformance_rules {
                 forgetting_finds_one_key_for_each_subject
                 forgetting_reaches_aggregates
                 forgetting_keeps_replays_working
+                forgetting_keeps_projections_to_the_tenant_of_an_event
                 forgetting_leaves_nothing_in_the_log
             }
             live {

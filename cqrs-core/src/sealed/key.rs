@@ -117,13 +117,14 @@ impl SubjectKey {
     }
 }
 
-/// The keys of several subjects of a tenant, as far as they were not forgotten:
+/// The keys of several subjects of a tenant, as far as they can be had:
 /// [`SubjectKeys::ring`](super::SubjectKeys::ring) gets them in one statement.
 ///
 /// As a [`SubjectKey`], it is for a piece of work: who is forgotten later is still in it.
 #[derive(Debug, Clone, Default)]
 pub struct KeyRing {
-    keys: HashMap<Subject, Option<SubjectKey>>,
+    /// `None` of who was forgotten.
+    keys: HashMap<Subject, Result<Option<SubjectKey>, SealedError>>,
 }
 
 impl KeyRing {
@@ -131,9 +132,11 @@ impl KeyRing {
         let keys = found.into_iter().map(|(subject, state)| {
             let key = match state {
                 KeyState::Kept(secret) => {
-                    Some(SubjectKey::new(tenant.cloned(), subject.clone(), secret))
+                    let key = SubjectKey::new(tenant.cloned(), subject.clone(), secret);
+                    Ok(Some(key))
                 }
-                KeyState::Destroyed => None,
+                KeyState::Destroyed => Ok(None),
+                KeyState::Unreadable(reason) => Err(reason),
             };
             (subject, key)
         });
@@ -147,15 +150,16 @@ impl KeyRing {
     /// # Errors
     ///
     /// [`SealedError::NoKey`] for a value whose key was not asked for, [`SealedError::Altered`],
-    /// [`SealedError::Content`].
+    /// [`SealedError::Content`]; why its key cannot be read, where that is so.
     pub fn open<T: DeserializeOwned>(
         &self,
         value: &Sealed<T>,
     ) -> Result<Result<T, Forgotten>, SealedError> {
         let subject = value.subject();
         match self.keys.get(subject) {
-            Some(Some(key)) => key.open(value).map(Ok),
-            Some(None) => Ok(Err(Forgotten::of(subject.clone()))),
+            Some(Ok(Some(key))) => key.open(value).map(Ok),
+            Some(Ok(None)) => Ok(Err(Forgotten::of(subject.clone()))),
+            Some(Err(reason)) => Err(reason.clone()),
             None => Err(SealedError::NoKey(subject.clone())),
         }
     }
@@ -196,6 +200,25 @@ mod tests {
         assert_eq!(
             other.open(&moved),
             Err(SealedError::Altered(other.subject().clone()))
+        );
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_holds_up_no_other() {
+        let keys = ["read", "unread", "gone"].map(|id| key(None, id, 1));
+        let [read, unread, gone] = keys.each_ref().map(|key| key.subject().clone());
+        let values = keys.map(|key| key.seal(&1815_u16).expect("it is sealed"));
+        let reason = SealedError::Key(unread.clone());
+        let found = [
+            (read, KeyState::Kept(SecretKey::from_bytes([1; KEY]))),
+            (unread, KeyState::Unreadable(reason.clone())),
+            (gone.clone(), KeyState::Destroyed),
+        ];
+        let ring = KeyRing::new(None, found.into());
+        let opened = values.each_ref().map(|value| ring.open(value));
+        assert_eq!(
+            opened,
+            [Ok(Ok(1815)), Err(reason), Ok(Err(Forgotten::of(gone)))]
         );
     }
 

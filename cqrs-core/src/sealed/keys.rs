@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
-use super::error::Forgotten;
+use super::error::{Forgotten, SealedError};
 use super::key::{KeyRing, SecretKey, SubjectKey};
 use super::subject::Subject;
 use crate::context::{RequestContext, TenantId};
@@ -20,6 +20,8 @@ pub enum KeyState {
     Kept(SecretKey),
     /// It had a key, or never got one, and was forgotten.
     Destroyed,
+    /// It has a key that cannot be read: other subjects are not held up by it.
+    Unreadable(SealedError),
 }
 
 /// Where the keys of subjects are kept: a table of the database, unless the store is given another
@@ -117,16 +119,17 @@ impl SubjectKeys {
         match found.instrument(self.context.span("subject keys")).await? {
             KeyState::Kept(secret) => Ok(SubjectKey::new(tenant.cloned(), subject.clone(), secret)),
             KeyState::Destroyed => Err(Forgotten::of(subject.clone()).into()),
+            KeyState::Unreadable(reason) => Err(reason.into()),
         }
     }
 
     /// The keys of these subjects, to open their values: of all that was read, in one statement. None
-    /// where there are no subjects. It makes no key.
+    /// where there are no subjects. It makes no key. One that cannot be read is an error of the values
+    /// under it, when they are [opened](KeyRing::open).
     ///
     /// # Errors
     ///
-    /// [`Error::Store`](crate::Error::Store), and [`Error::Sealed`](crate::Error::Sealed) where a key
-    /// cannot be read.
+    /// [`Error::Store`](crate::Error::Store).
     pub async fn ring<'s>(
         &self,
         subjects: impl IntoIterator<Item = &'s Subject>,

@@ -19,7 +19,8 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// The key with this id: 32 random bytes, from wherever the application keeps its secrets.
+    /// The key with this id: 32 random bytes, from wherever the application keeps its secrets. Another
+    /// secret has another id.
     #[must_use]
     pub fn new(id: u32, secret: [u8; KEY]) -> Self {
         Self {
@@ -44,7 +45,8 @@ impl fmt::Debug for MasterKey {
 }
 
 /// The master keys of a store: one for new keys of subjects, and former ones for those that are kept
-/// under them, which are needed as long as there are such keys.
+/// under them, which are needed as long as there are such keys. SQL stores put those under the current
+/// one with `rewrap_subject_keys`.
 ///
 /// # Example
 ///
@@ -94,6 +96,15 @@ impl MasterKeys {
         &self.current
     }
 
+    /// How the bytes begin that [`StoredSecret::write`] makes under the current key, for authors of
+    /// stores: what begins otherwise is to be written anew when master keys are exchanged.
+    #[must_use]
+    pub fn prefix(&self) -> [u8; 5] {
+        let mut prefix = [UNDER_MASTER_KEY; 5];
+        prefix[1..].copy_from_slice(&self.current.id.to_be_bytes());
+        prefix
+    }
+
     fn find(&self, id: u32) -> Option<&MasterKey> {
         let mut keys = std::iter::once(&self.current).chain(&self.former);
         keys.find(|key| key.id == id)
@@ -131,12 +142,7 @@ impl StoredSecret<'_> {
             &self.circumstances(),
             secret.as_bytes(),
         )?;
-        Ok([
-            [UNDER_MASTER_KEY].as_slice(),
-            &master.id.to_be_bytes(),
-            &under,
-        ]
-        .concat())
+        Ok([keys.prefix().as_slice(), &under].concat())
     }
 
     /// The key that was kept.
@@ -197,8 +203,10 @@ mod tests {
             read.map(|read| read.as_bytes() == secret.as_bytes())
         };
         assert_eq!(read(Some(&old)), Ok(true));
+        assert!(kept.starts_with(&old.prefix()));
         let rotated = MasterKeys::new(MasterKey::new(2, [2; 32])).and(MasterKey::new(1, [1; 32]));
         assert_eq!(read(Some(&rotated)), Ok(true));
+        assert!(!kept.starts_with(&rotated.prefix()));
         let unknown = SealedError::NoMasterKey {
             subject: subject.clone(),
             id: 1,

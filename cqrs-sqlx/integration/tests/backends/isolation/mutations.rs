@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use cqrs_core::conformance::fixtures::{AccountForm, Ledger, Stop, Tour, Trip};
-use cqrs_core::sealed::{Sealing, Subject};
+use cqrs_core::sealed::{MasterKey, MasterKeys, Sealing, Subject};
 use cqrs_core::{
     Aggregate, AsOf, CommitReceipt, DomainEvent, Entity, Envelope, Error, EventHistory,
     IdempotencyKey, Maintain, Owned, PageRequest, Position, Projection, ProjectionTransaction,
@@ -408,8 +408,8 @@ async fn check_receipts<K: Kind>(store: &SqlStore<K>, leaks: &mut Leaks) {
     }
 }
 
-/// Two subjects of one name, of which one is forgotten.
-async fn check_subject_keys<K: Kind>(store: &SqlStore<K>, leaks: &mut Leaks) {
+/// Two subjects of one name, of which one is forgotten, and the other gets another master key.
+async fn check_subject_keys<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
     let subject = Subject::new("one for all").unwrap();
     let [north, south] = ["north", "south"].map(|name| store.subject_keys(&stores::tenant(name)));
     for keys in [&north, &south] {
@@ -417,6 +417,13 @@ async fn check_subject_keys<K: Kind>(store: &SqlStore<K>, leaks: &mut Leaks) {
     }
     check!(leaks, north.forget(&subject).await, Ok(true));
     check!(leaks, south.key(&subject).await.map(drop), Ok(()));
+    let other = Subject::new("another").unwrap();
+    check!(leaks, north.key(&other).await.map(drop), Ok(()));
+    let keys = MasterKeys::new(MasterKey::new(1, [1; 32])).and_keys_in_clear();
+    let store = fresh.open(StoreOptions::default().master_keys(keys)).await;
+    let south = stores::tenant("south");
+    let done = store.rewrap_subject_keys(&south, |_| {}).await;
+    check!(leaks, done.map(|done| done.keys), Ok(1));
 }
 
 async fn check_retention<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>, leaks: &mut Leaks) {
@@ -459,7 +466,7 @@ async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     check_streams(&fresh, &store, &mut leaks).await;
     check_rows(&fresh, &store, &mut leaks).await;
     check_receipts(&store, &mut leaks).await;
-    check_subject_keys(&store, &mut leaks).await;
+    check_subject_keys(&fresh, &store, &mut leaks).await;
     check_retention(&fresh, &store, &mut leaks).await;
     K::check_policies(&fresh.url, &mut leaks).await;
     (leaks, opened.conditions() > 0)
