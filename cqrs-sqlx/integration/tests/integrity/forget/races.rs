@@ -181,9 +181,10 @@ async fn forgetting_while_a_projector_runs<K: Kind>() {
 }
 
 async fn forgetting_never_hangs_behind_the_own_unit_of_work<K: Kind>() {
+    // Opening has to succeed within it on a busy machine too.
     let options = StoreOptions::default()
         .max_connections(1)
-        .acquire_timeout(Duration::from_millis(50));
+        .acquire_timeout(Duration::from_secs(1));
     let (_fresh, store) = with::<K>(options).await;
     let keys = store.subject_keys(&north());
     let mut uow = store.unit_of_work(&north());
