@@ -7,6 +7,7 @@
 //! is found by the statement that it fails.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ struct Shared<C: Connect> {
     connect: C,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle<C::Connection>>>,
+    breaks: AtomicU64,
     size: usize,
     acquire_timeout: Duration,
 }
@@ -67,6 +69,7 @@ impl<C: Connect> Connections<C> {
                 connect,
                 permits: Arc::new(Semaphore::new(size)),
                 idle: Mutex::new(Vec::new()),
+                breaks: AtomicU64::new(0),
                 size,
                 acquire_timeout,
             }),
@@ -139,7 +142,13 @@ impl<C: Connect> Connections<C> {
 
     /// Closes the idle connections: after one was found broken, its neighbours probably are.
     pub(crate) fn close_idle(&self) {
+        self.shared.breaks.fetch_add(1, Ordering::Relaxed);
         self.shared.idle().clear();
+    }
+
+    /// How often one was found broken.
+    pub(crate) fn breaks(&self) -> u64 {
+        self.shared.breaks.load(Ordering::Relaxed)
     }
 }
 

@@ -166,9 +166,9 @@ async fn bulk_turn(log: &mut Log, side: Side, events: usize) -> Result<Sample> {
             drained += usize::try_from(projector.run_until_idle().await?)?;
             store.close();
         }
-        Side::Loop => drained += drain_by_hand(&mut log.connect().await?, true).await?,
+        Side::Loop => drained += drain_by_hand(&mut log.consumer().await?, true).await?,
         Side::Status => {
-            let mut connection = log.connect().await?;
+            let mut connection = log.consumer().await?;
             while drained < events / STATUS_SHARE {
                 drained += by_hand::status_page(&mut connection, STATUS_PAGE).await?;
             }
@@ -248,7 +248,7 @@ async fn beside_writers(log: &mut Log, options: &Options) -> Result<(Case, Case)
 /// How long it took to drain what the log was filled with.
 async fn drain_beside(log: &mut Log, side: Side) -> Result<Duration> {
     if side == Side::Loop {
-        let (mut connection, end) = (log.connect().await?, log.end);
+        let (mut connection, end) = (log.consumer().await?, log.end);
         let begun = Instant::now();
         // On a thread of the runtime, as the projector: that is where the writers are.
         let drained = tokio::spawn(async move {

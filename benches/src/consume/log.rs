@@ -53,6 +53,14 @@ impl Log {
         Ok(PgStore::connect_with(self.database.clone(), StoreOptions::default()).await?)
     }
 
+    /// A connection of somebody who consumes by hand, whose pages are as durable as those of a
+    /// projection that writes rows alone: a crash may take the last ones, rows and checkpoint.
+    pub(super) async fn consumer(&self) -> Result<PgConnection> {
+        let options = self.database.clone();
+        let options = options.options([("synchronous_commit", "off")]);
+        Ok(PgConnection::connect_with(&options).await?)
+    }
+
     /// A connection of somebody else.
     pub(super) async fn connect(&self) -> Result<PgConnection> {
         Ok(PgConnection::connect_with(&self.database).await?)

@@ -142,8 +142,12 @@ pub(crate) struct Dialect {
     pub(crate) one_moment: fn(tables: &[&str]) -> String,
     /// Whether one statement can claim a checkpoint, move it, and read a page.
     pub(crate) claims_in_one: bool,
-    /// The version of a row, as text: another one after each change. Empty where rows have none.
+    /// The system column that has another value after each change of a row. Empty where rows have
+    /// none.
     pub(crate) row_version: &'static str,
+    /// After the columns that a statement returns: has the commit of its transaction not wait for the
+    /// disk. Empty where nothing is [moved by its version](Backend::advance).
+    pub(crate) without_flush: &'static str,
     /// Whether an aggregate, by its columns `aggregate_type` and `aggregate_id`, is of this segment
     /// of so many. The hash is the database's own, and of no meaning outside of it.
     pub(crate) in_segment: fn(segment: &str, segments: &str) -> String,
@@ -172,7 +176,7 @@ pub(crate) struct Dialect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark(pub(crate) String);
 
-/// The version of a row: [`Dialect::row_version`].
+/// The version of a row, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RowVersion(pub(crate) String);
 

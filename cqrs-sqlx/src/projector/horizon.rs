@@ -118,11 +118,17 @@ async fn look_again_and_again<B: Backend>(
     let mut known = B::Horizon::default();
     let mut pace = Pace::new(*polling.borrow_and_update());
     let mut why = WakeUp::Poll;
+    let mut breaks = 0;
     loop {
         let before = *committed.borrow_and_update();
         let looked_at = Instant::now();
         let pause = match look(&shared, &mut known).await {
             Ok(found) => {
+                let broken = shared.readers.breaks() + shared.writers.breaks();
+                if std::mem::replace(&mut breaks, broken) != broken {
+                    // A server that crashed may have lost the pages that were committed last.
+                    shared.advanced.resumed().signal();
+                }
                 metrics::looked(found.position.0, why);
                 let moved = horizon.send_if_modified(|position| {
                     std::mem::replace(position, found.position) != found.position

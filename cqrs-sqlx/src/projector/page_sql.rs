@@ -54,7 +54,7 @@ pub(super) fn checkpoint_sql(dialect: &Dialect, version: Option<u32>, hold: Hold
     let now = dialect.now;
     let (held, lock) = match hold {
         Hold::Lock => (dialect.open_page.to_owned(), dialect.claim),
-        Hold::Recognise => (format!(", s.{} AS seen", dialect.row_version), ""),
+        Hold::Recognise => (format!(", {} AS seen", version_of("s", dialect)), ""),
     };
     let end = "CASE WHEN s.barrier < $2 THEN s.barrier ELSE $2 END";
     let due =
@@ -131,17 +131,31 @@ pub(super) fn filter_parameters(filter: &EventFilter) -> Vec<Parameter> {
         .collect()
 }
 
+/// The version of a checkpoint's row, as text. A server that has crashed gives the number of a
+/// transaction that was lost to another one, so the time at which a page was committed is a part.
+fn version_of(row: &str, dialect: &Dialect) -> String {
+    format!(
+        "concat({row}.{}, ' ', {row}.updated_at)",
+        dialect.row_version
+    )
+}
+
 /// Moves a checkpoint whose row is still of the version that was seen, and returns the new one.
+///
+/// The commit does not wait for the disk: a crash takes rows and checkpoint together, and leaves the
+/// log that they are made of.
 ///
 /// It waits for nobody who has the row: whoever has it is about to give it another version, and may
 /// be waiting for a table that the rows of the page are written to.
 pub(super) fn advance_seen_sql(dialect: &Dialect) -> String {
-    let (lock, version, advanced) = (dialect.claim, dialect.row_version, advanced(dialect));
+    let (lock, advanced) = (dialect.claim, advanced(dialect));
+    let (seen, new) = (version_of("s", dialect), version_of("u", dialect));
     format!(
         "UPDATE cqrs_segment AS u SET position = $3, {advanced} \
          FROM (SELECT s.segment FROM cqrs_segment AS s \
-         WHERE s.subscription = $1 AND s.segment = $2 AND s.{version} = $4{lock}) AS s \
-         WHERE u.subscription = $1 AND u.segment = s.segment RETURNING u.{version}"
+         WHERE s.subscription = $1 AND s.segment = $2 AND {seen} = $4{lock}) AS s \
+         WHERE u.subscription = $1 AND u.segment = s.segment RETURNING {new}{}",
+        dialect.without_flush
     )
 }
 

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod cancelled;
+mod durability;
 mod exchanged;
 mod failures;
 mod gaps;

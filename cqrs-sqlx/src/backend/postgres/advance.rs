@@ -60,7 +60,7 @@ fn text(statements: &Statements, advance: &str, writes: &RowWrites) -> Arc<str> 
 }
 
 /// ```sql
-/// WITH moved AS (UPDATE cqrs_segment ... RETURNING u.xmin::text),
+/// WITH moved AS (UPDATE cqrs_segment ... RETURNING concat(u.xmin, ...), ...),
 ///      written AS (INSERT INTO "plan_list" ... WHERE EXISTS (SELECT FROM moved) ON CONFLICT ...),
 ///      removed AS (DELETE FROM "plan_list" AS t ... AND EXISTS (SELECT FROM moved))
 /// SELECT * FROM moved

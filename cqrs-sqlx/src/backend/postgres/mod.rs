@@ -148,7 +148,12 @@ impl Backed for Postgres {
         one_moment: shadow::one_moment,
         claims_in_one: true,
         // The transaction that wrote it.
-        row_version: "xmin::text",
+        row_version: "xmin",
+        // Who has chosen `remote_apply` reads on standbys what was committed here. A setting of the
+        // transaction: one of the session would stay with a connection of a pooler.
+        without_flush: ", set_config('synchronous_commit', \
+             CASE current_setting('synchronous_commit') \
+             WHEN 'remote_apply' THEN 'remote_apply' ELSE 'off' END, true)",
         in_segment: conditions::in_segment,
         now: "clock_timestamp()",
         type_name: schema::type_name,

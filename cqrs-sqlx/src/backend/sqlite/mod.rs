@@ -119,6 +119,7 @@ impl Backed for Sqlite {
         one_moment: |_| String::new(),
         claims_in_one: false,
         row_version: "",
+        without_flush: "",
         in_segment: conditions::in_segment,
         // Of the same width as every other time.
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",

@@ -22,7 +22,7 @@ on_each_database!(
     one_connection_is_enough_to_drain,
 );
 
-fn positions(last: i64) -> Vec<i64> {
+pub(super) fn positions(last: i64) -> Vec<i64> {
     (1..=last).collect()
 }
 
@@ -45,7 +45,7 @@ async fn pages_follow_each_other_without_gaps<B: Backend>(store: SqlStore<B>) {
 }
 
 /// Writes rows, reads them, and deletes some, all in one page.
-struct Changeable;
+pub(super) struct Changeable;
 
 impl<T: ProjectionTransaction> Projection<T> for Changeable {
     type Event = RawPayload;
