@@ -282,7 +282,9 @@ impl RowAddress {
         Ok(Self { tenant, key })
     }
 
-    pub(crate) fn from_parts(tenant: Option<TenantId>, key: Vec<Value>) -> Self {
+    /// The address of these values. For authors of backends.
+    #[must_use]
+    pub fn from_parts(tenant: Option<TenantId>, key: Vec<Value>) -> Self {
         Self { tenant, key }
     }
 

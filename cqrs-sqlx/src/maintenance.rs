@@ -196,7 +196,7 @@ impl<B: Backend> BulkStore for SqlStore<B> {
 
     fn bulk_export<A: AggregateRoot>(&self, rows: &BulkScope, query: Query<A>) -> Export<A> {
         let shared = Arc::clone(self.shared());
-        let select = select::rows(&query, rows, &B::DIALECT);
+        let select = select::rows_in_turn(&query, rows, &B::DIALECT);
         let tenants = rows.tenants.clone();
         Export::new(|sink| async move {
             let select = select?;
@@ -206,16 +206,21 @@ impl<B: Backend> BulkStore for SqlStore<B> {
                 .begin_confined(connection.begin_work(), &tenants)
                 .await?;
             // The last one begun, until it is known that no child follows.
-            let mut open: Vec<(Loading<A>, ())> = Vec::new();
+            let mut open: Option<Loading<A>> = None;
             let mut read = B::fetch_slowly(
                 connection.get(),
                 &select.sql,
                 &select.parameters,
                 table,
                 |row| {
-                    layout.read(&mut open, row, || Ok(()))?;
-                    let done = (open.len() > 1).then(|| open.remove(0).0.finish());
-                    let done = done.transpose()?;
+                    let done = match (layout.child(row)?, &mut open) {
+                        (Some(child), Some(open)) => {
+                            layout.read_child(open, child, row)?;
+                            None
+                        }
+                        _ => open.replace(Loading::begin(row)?),
+                    };
+                    let done = done.map(Loading::finish).transpose()?;
                     let sink = sink.clone();
                     Ok(async move {
                         if let Some(item) = done {
@@ -225,7 +230,7 @@ impl<B: Backend> BulkStore for SqlStore<B> {
                 },
             )
             .await;
-            if let (Ok(()), Some((last, ()))) = (&read, open.pop()) {
+            if let (Ok(()), Some(last)) = (&read, open) {
                 match last.finish() {
                     Ok(item) => sink.put(item).await,
                     Err(error) => read = Err(error.into()),

@@ -13,7 +13,7 @@ use cqrs_core::{
 use crate::backend::{Backend, Parameter, Parameters};
 use crate::connections::{Connect, Connection};
 use crate::log::{self, EVENT_COLUMNS};
-use crate::select::{Layout, PageSelect, Select};
+use crate::select::{Found, Layout, PageSelect, Select};
 use crate::statements::list;
 use crate::store::Shared;
 use crate::tenancy::{self, TenantSite};
@@ -50,12 +50,15 @@ pub(crate) async fn entities<B: Backend, T: Entity>(
         return rows(place, select, Some(table), read).await;
     }
     let layout = Layout::of(table);
-    let found = fold(place, select, Some(table), |found, row| {
-        layout.read(found, row, || Ok(()))
-    })
+    let found = fold(
+        place,
+        select,
+        Some(table),
+        |found: &mut Found<_, _>, row| layout.read(found, row, || Ok(())),
+    )
     .await?;
     let finish = |(entity, ()): (Loading<T>, ())| entity.finish().map_err(Error::from);
-    found.into_iter().map(finish).collect()
+    found.entities.into_iter().map(finish).collect()
 }
 
 /// The page that a select reads.
@@ -65,7 +68,7 @@ pub(crate) async fn page<B: Backend, T: Entity>(
 ) -> Result<Page<T>> {
     let table = T::table();
     let paging = &select.paging;
-    let found = fold(place.again(), &select.rows, Some(table), |found, row| {
+    let read = |found: &mut Found<_, _>, row: &B::Row| {
         select.layout.read(found, row, || {
             let keys = paging.keys().iter().map(|key| {
                 let column = &table.columns()[key.index];
@@ -82,8 +85,10 @@ pub(crate) async fn page<B: Backend, T: Entity>(
             };
             Ok((keys, total))
         })
-    })
-    .await?;
+    };
+    let found = fold(place.again(), &select.rows, Some(table), read)
+        .await?
+        .entities;
     let total = match (&select.count, found.first()) {
         (None, _) => None,
         (Some(_), Some((_, (_, total)))) => total.and_then(|total| u64::try_from(total).ok()),
@@ -146,15 +151,15 @@ pub(crate) async fn rows<B: Backend, T: Send>(
 ///
 /// Outside of a transaction an idle connection may have died unnoticed. The read is then repeated
 /// on a new one, since nothing depends on it yet.
-pub(crate) async fn fold<B: Backend, T: Send>(
+pub(crate) async fn fold<B: Backend, S: Default + Send>(
     place: Place<'_, B>,
     select: &Select,
     table: Option<&'static Table>,
-    read: impl Fn(&mut Vec<T>, &B::Row) -> Result<()> + Send + Sync,
-) -> Result<Vec<T>> {
+    read: impl Fn(&mut S, &B::Row) -> Result<()> + Send + Sync,
+) -> Result<S> {
     let (shared, scope) = match place {
         Place::Transaction(connection) => {
-            return collect::<B, T>(connection.get(), select, table, &read).await;
+            return collect::<B, S>(connection.get(), select, table, &read).await;
         }
         Place::Alone(shared) => (shared, None),
         Place::Confined(shared, scope) => (shared, Some(scope)),
@@ -164,9 +169,9 @@ pub(crate) async fn fold<B: Backend, T: Send>(
     loop {
         let mut connection = shared.readers.acquire().await?;
         let result = match scope {
-            None => collect::<B, T>(connection.begin_work(), select, table, &read).await,
+            None => collect::<B, S>(connection.begin_work(), select, table, &read).await,
             Some(scope) => {
-                confined::<B, T>(connection.begin_work(), scope, select, table, &read).await
+                confined::<B, S>(connection.begin_work(), scope, select, table, &read).await
             }
         };
         match result {
@@ -187,16 +192,16 @@ pub(crate) async fn fold<B: Backend, T: Send>(
 }
 
 /// In a transaction of its own, which tells the policies of the database whose rows are meant.
-async fn confined<B: Backend, T: Send>(
+async fn confined<B: Backend, S: Default + Send>(
     connection: &mut <B as Connect>::Connection,
     scope: &TenantScope,
     select: &Select,
     table: Option<&'static Table>,
-    read: &(impl Fn(&mut Vec<T>, &B::Row) -> Result<()> + Send + Sync),
-) -> Result<Vec<T>> {
+    read: &(impl Fn(&mut S, &B::Row) -> Result<()> + Send + Sync),
+) -> Result<S> {
     B::begin_reading(connection).await?;
     let found = match B::confine(connection, scope).await {
-        Ok(()) => collect::<B, T>(connection, select, table, read).await,
+        Ok(()) => collect::<B, S>(connection, select, table, read).await,
         Err(error) => Err(error),
     };
     let ended = B::rollback(connection).await;
@@ -204,13 +209,13 @@ async fn confined<B: Backend, T: Send>(
     ended.map(|()| found)
 }
 
-async fn collect<B: Backend, T: Send>(
+async fn collect<B: Backend, S: Default + Send>(
     connection: &mut <B as Connect>::Connection,
     select: &Select,
     table: Option<&'static Table>,
-    read: &(impl Fn(&mut Vec<T>, &B::Row) -> Result<()> + Send + Sync),
-) -> Result<Vec<T>> {
-    let mut found = Vec::new();
+    read: &(impl Fn(&mut S, &B::Row) -> Result<()> + Send + Sync),
+) -> Result<S> {
+    let mut found = S::default();
     B::fetch(connection, &select.sql, &select.parameters, table, |row| {
         read(&mut found, row)
     })

@@ -5,10 +5,10 @@ mod family;
 mod pages;
 
 pub(crate) use self::bulk::{bulk, bulk_again};
-pub(crate) use self::family::Layout;
-use self::family::Total;
 #[cfg(feature = "postgres")]
 pub(crate) use self::family::links;
+use self::family::{Children, Total};
+pub(crate) use self::family::{Found, Layout};
 pub(crate) use self::pages::PageSelect;
 
 use std::fmt::Write;
@@ -43,10 +43,29 @@ pub(crate) fn rows<T: Entity>(
     scope: &BulkScope,
     dialect: &Dialect,
 ) -> Result<Select> {
+    rows_with(Children::Behind, query, scope, dialect)
+}
+
+/// The same, where each entity is followed by its children.
+pub(crate) fn rows_in_turn<T: Entity>(
+    query: &Query<T>,
+    scope: &BulkScope,
+    dialect: &Dialect,
+) -> Result<Select> {
+    rows_with(Children::InTurn, query, scope, dialect)
+}
+
+fn rows_with<T: Entity>(
+    children: Children,
+    query: &Query<T>,
+    scope: &BulkScope,
+    dialect: &Dialect,
+) -> Result<Select> {
     query.check()?;
     let keys = query.sort_keys(scope.tenants.tenant().is_none());
     let builder = Builder::entities(T::table(), dialect, &keys, None, TenantSite::Rows);
     let mut builder = builder.selecting(query, &keys, scope)?;
+    builder.children = children;
     if T::table().children().is_empty() {
         builder.lock(query.row_lock());
     }
@@ -231,6 +250,9 @@ struct Builder<'d> {
     has_condition: bool,
     /// Whether whole entities are selected, and with them a total.
     entities: Option<Total>,
+    children: Children,
+    /// The parameter that is the tenant, where the rows are those of one.
+    tenant: Option<String>,
     /// How many levels of the condition are open.
     depth: usize,
 }
@@ -245,6 +267,8 @@ impl<'d> Builder<'d> {
             parameters: Parameters::default(),
             has_condition: false,
             entities: None,
+            children: Children::Behind,
+            tenant: None,
             depth: 0,
         }
     }
@@ -324,6 +348,7 @@ impl<'d> Builder<'d> {
             let number = self.parameters.add(Parameter::text(tenant.as_str()));
             let condition = tenancy::equals(self.site, &column, &number);
             self.sql.push_str(&condition);
+            self.tenant = Some(number);
         }
         let deleted = match scope.lifecycle {
             Lifecycle::Living => Some(" IS NULL"),

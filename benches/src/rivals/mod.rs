@@ -6,7 +6,8 @@
 //! - `load 10` and `load 1,000`: an order with so many events, without snapshots, which nobody
 //!   takes by default; and by the framework with one each 100 events (`ours_snapshot`).
 //! - `replay`: all events into a read table with the pieces of each order, by a row projection
-//!   (`ours`) and by a handler with a statement for each event (`ours_each`).
+//!   (`ours`), by a projection with a statement for each page that adds to the rows (`ours_bulk`),
+//!   and by a handler with a statement for each event (`ours_each`).
 //!
 //! Each side has a database for itself, with the schema and the indexes that it ships, on the same
 //! server. The rivals are in the package `benches/rivals`, whose README says how they are used;
@@ -29,9 +30,11 @@ use crate::harness::{Sample, take_turns};
 use crate::report::{Bound, Case, Goal, OURS, Results};
 
 use child::Program;
-use ours::{KEPT, Ours, STATE};
+use ours::{KEPT, Ours, Replay, STATE};
 use protocol::{Append, Appending, Done, Holds, Work};
 
+/// The framework's side that adds to the rows of a page with one statement.
+const BULK: &str = "ours_bulk";
 /// The framework's side that handles events one by one.
 const EACH: &str = "ours_each";
 /// The rival that has a query of one's own in place of the view that it ships.
@@ -303,7 +306,7 @@ impl Run<'_> {
 
     async fn replay(&mut self) -> Result<Case> {
         let (orders, events) = (self.options.events / REPLAYED, REPLAYED);
-        let mut sides = vec![OURS, EACH];
+        let mut sides = vec![OURS, BULK, EACH];
         for rival in self.rivals(Which::Replay).collect::<Vec<_>>() {
             self.url_of(rival).await?;
             sides.push(rival);
@@ -312,8 +315,9 @@ impl Run<'_> {
         ours.fill(orders, events).await?;
         let samples = take_turns(&sides, self.options.replays, async |side| {
             let (sample, found) = match side {
-                OURS => ours.replay(false).await?,
-                EACH => ours.replay(true).await?,
+                OURS => ours.replay(Replay::Fold).await?,
+                BULK => ours.replay(Replay::Bulk).await?,
+                EACH => ours.replay(Replay::Each).await?,
                 rival => {
                     let url = self.url_of(rival).await?;
                     self.program

@@ -1,9 +1,11 @@
 //! The framework's orders: event-sourced, with and without snapshots, and what reads their events.
 //! Those that are stored as a row are those of the other parts.
 
+use std::collections::BTreeMap;
+
 use cqrs_core::{
-    Aggregate, AggregateRoot, Envelope, EventHandler, Id, ReadModel, Result, Root, RowProjection,
-    Sourced, SourcedState as _, TenantId,
+    Aggregate, AggregateRoot, Envelope, EventHandler, Id, Projection, ReadModel, Result, Root,
+    RowProjection, Sourced, SourcedState as _, TenantId,
 };
 use cqrs_sqlx::{Postgres, SqlTransaction};
 
@@ -169,6 +171,47 @@ impl EventHandler<SqlTransaction<Postgres>> for EachTotal {
         .bind(event.tenant().map(TenantId::as_str))
         .bind(id.uuid())
         .bind(pieces(event.payload()))
+        .execute(transaction.connection())
+        .await
+        .map_err(cqrs_core::Error::other)?;
+        Ok(())
+    }
+}
+
+/// A statement for each page, which adds to the rows, as the handler of obix has one.
+#[derive(Debug)]
+pub(super) struct BulkTotal;
+
+impl Projection<SqlTransaction<Postgres>> for BulkTotal {
+    type Event = OrderEvent;
+
+    fn name(&self) -> &str {
+        "order_total_bulk"
+    }
+
+    async fn apply(
+        &self,
+        page: &[Envelope<OrderEvent>],
+        transaction: &mut SqlTransaction<Postgres>,
+    ) -> Result<()> {
+        let mut added: BTreeMap<(&str, Id<SourcedOrder>), i64> = BTreeMap::new();
+        for event in page {
+            let tenant = event.tenant().map_or("", TenantId::as_str);
+            let key = (tenant, event.aggregate_id()?);
+            *added.entry(key).or_default() += pieces(event.payload());
+        }
+        let tenants: Vec<&str> = added.keys().map(|(tenant, _)| *tenant).collect();
+        let ids: Vec<_> = added.keys().map(|(_, id)| id.uuid()).collect();
+        let quantities: Vec<i64> = added.into_values().collect();
+        sqlx::query(
+            "INSERT INTO order_total (tenant_id, id, quantity) \
+             SELECT * FROM unnest($1::text[], $2::uuid[], $3::int8[]) \
+             ON CONFLICT (tenant_id, id) \
+             DO UPDATE SET quantity = order_total.quantity + excluded.quantity",
+        )
+        .bind(tenants)
+        .bind(ids)
+        .bind(quantities)
         .execute(transaction.connection())
         .await
         .map_err(cqrs_core::Error::other)?;

@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Executor as _};
 use uuid::Uuid;
 
-use super::orders::{AnyOrder, EachTotal, KeptOrder, OrderTotal, SourcedOrder, Totals};
+use super::orders::{AnyOrder, BulkTotal, EachTotal, KeptOrder, OrderTotal, SourcedOrder, Totals};
 use super::protocol::{Append, Appending, Changed, Done, Holds, Placed, Turn};
 use super::{after, verify};
 use crate::database::{ACTOR, SEEDS, Scratch, TENANT, Tables, Tally};
@@ -194,8 +194,8 @@ impl Ours {
         Ok(ids.into())
     }
 
-    /// Brings the log into the read table, from the beginning: with a fold, or event by event.
-    pub(super) async fn replay(&self, each: bool) -> Result<(Sample, Holds)> {
+    /// Brings the log into the read table, from the beginning.
+    pub(super) async fn replay(&self, replay: Replay) -> Result<(Sample, Holds)> {
         let mut connection = PgConnection::connect_with(&self.sourced.options()).await?;
         connection
             .execute("TRUNCATE order_total, cqrs_segment, cqrs_subscription")
@@ -204,9 +204,10 @@ impl Ours {
         connection.execute("CHECKPOINT").await?;
         connection.close().await?;
         let store = open(&self.sourced, CONNECTIONS).await?;
-        let projector = match each {
-            true => store.projector().each(EachTotal),
-            false => store.projector().rows(Totals),
+        let projector = match replay {
+            Replay::Fold => store.projector().rows(Totals),
+            Replay::Bulk => store.projector().projection(BulkTotal),
+            Replay::Each => store.projector().each(EachTotal),
         };
         let begun = Instant::now();
         let events = usize::try_from(projector.run_until_idle().await?)?;
@@ -312,6 +313,17 @@ async fn read<O: AnyOrder>(
     let (_, sample) = slice(vec![loader], timing).await?;
     store.close();
     Ok(sample)
+}
+
+/// How the framework replays.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Replay {
+    /// With rows that are loaded, folded and written, a page at a time.
+    Fold,
+    /// With a statement for each page.
+    Bulk,
+    /// With a statement for each event.
+    Each,
 }
 
 pub(super) fn timing(ramp_ms: u64, measured_ms: u64) -> Timing {

@@ -157,6 +157,9 @@ pub(crate) struct Dialect {
     pub(crate) type_name: fn(ColumnType) -> &'static str,
     /// Whether an operand of this type is in the list that a parameter holds.
     pub(crate) in_list: fn(operand: &str, column_type: ColumnType, list: &str) -> String,
+    /// Whether an operand is among what a query of one column selects. Of few, they are found by the
+    /// index of the operand.
+    pub(crate) in_rows: fn(operand: &str, query: &str) -> String,
     /// A test of an operand that is text.
     pub(crate) text_test:
         fn(operand: &str, test: TextTest, text: &str, parameters: &mut Parameters) -> String,

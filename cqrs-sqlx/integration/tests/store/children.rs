@@ -15,7 +15,7 @@ use cqrs_core::{
 };
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, SqlStore, StoreOptions};
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::Barrier;
 
 use cqrs_integration::each::{Fresh, Kind, kind, on_each};
@@ -29,6 +29,7 @@ on_each!(
     no_change_of_a_child_is_lost,
     nobody_sees_half_of_a_change,
     a_query_that_locks_has_children,
+    a_child_of_another_tenant_is_nobodys,
 );
 
 fn north() -> RequestContext {
@@ -608,4 +609,51 @@ async fn a_query_that_locks_has_children<K: Kind>() {
         uow.save(tour).unwrap();
     }
     assert_eq!(uow.commit().await.unwrap().events().len(), 2);
+}
+
+/// Also for whoever sees all tenants: it is of the aggregate with its key and its tenant.
+async fn a_child_of_another_tenant_is_nobodys<K: Kind>() {
+    let (fresh, store) = prepared::<K>(StoreOptions::default()).await;
+    save(&store, Tour::plan("0", &["own", "stray"]))
+        .await
+        .unwrap();
+    fresh
+        .run("UPDATE conformance_stop SET tenant_id = 'south' WHERE city = 'stray'")
+        .await;
+    for context in [north(), RequestContext::system()] {
+        let mut uow = store.unit_of_work(&context);
+        let tours = uow.query::<Tour>(Query::all()).await.unwrap();
+        let cities: Vec<_> = tours.iter().map(Tour::cities).collect();
+        assert_eq!(cities, [["own"]], "{context:?}");
+    }
+}
+
+/// Of a few aggregates: a plan that reads the whole table takes as long as the table is large.
+#[tokio::test]
+async fn children_are_found_by_their_index() {
+    let (fresh, store) = prepared::<Postgres>(StoreOptions::default()).await;
+    let tours = (0..1_000).map(|_| Tour::plan("0", &["a", "b", "c", "d", "e"]));
+    let tours: Vec<Tour> = tours.collect();
+    let maintenance = store.maintenance::<Tour>(&north());
+    maintenance.insert(tours).await.unwrap();
+    fresh.run("ANALYZE").await;
+    let mut uow = store.unit_of_work(&north());
+    let set = "SET LOCAL plan_cache_mode = force_generic_plan";
+    uow.connection().await.unwrap().execute(set).await.unwrap();
+    let found = uow.query::<Tour>(Query::all().limit(50)).await.unwrap();
+    assert_eq!(found.len(), 50);
+    let connection = uow.connection().await.unwrap();
+    let name: String = sqlx::query_scalar(
+        "SELECT name FROM pg_prepared_statements WHERE statement LIKE 'WITH cqrs_root%'",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .unwrap();
+    let explain = format!("EXPLAIN EXECUTE {name}('north', 50)");
+    let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
+        .fetch_all(connection)
+        .await
+        .unwrap();
+    let plan = plan.join("\n");
+    assert!(!plan.contains("Seq Scan on conformance_stop"), "{plan}");
 }

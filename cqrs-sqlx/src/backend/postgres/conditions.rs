@@ -10,6 +10,12 @@ pub(super) fn in_list(operand: &str, _: ColumnType, list: &str) -> String {
     format!("{operand} = ANY({list})")
 }
 
+/// As an array, which the planner takes for ten values and looks up in an index; of a query in `IN`
+/// it makes a join, for which it may read the whole table.
+pub(super) fn in_rows(operand: &str, query: &str) -> String {
+    format!("{operand} = ANY(ARRAY({query}))")
+}
+
 /// The hash of the server's own hash partitions; it is the same for equal text in every database
 /// with this encoding.
 pub(super) fn in_segment(segment: &str, segments: &str) -> String {

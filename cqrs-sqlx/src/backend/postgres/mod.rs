@@ -158,6 +158,7 @@ impl Backed for Postgres {
         now: "clock_timestamp()",
         type_name: schema::type_name,
         in_list: conditions::in_list,
+        in_rows: conditions::in_rows,
         text_test: conditions::text_test,
         json: conditions::json,
         differs: |operand, column_type, parameter| {

@@ -21,6 +21,10 @@ pub(super) fn in_list(operand: &str, column_type: ColumnType, list: &str) -> Str
     format!("{operand} IN (SELECT {element} FROM json_each({list}))")
 }
 
+pub(super) fn in_rows(operand: &str, query: &str) -> String {
+    format!("{operand} IN ({query})")
+}
+
 /// There is no hash function, so this is one in SQL: a polynomial over the characters of type and
 /// id, modulo a prime below 2^31, so that no step leaves 64 bits.
 pub(super) fn in_segment(segment: &str, segments: &str) -> String {

@@ -125,6 +125,7 @@ impl Backed for Sqlite {
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
         type_name: schema::type_name,
         in_list: conditions::in_list,
+        in_rows: conditions::in_rows,
         text_test: conditions::text_test,
         json: conditions::json,
         differs: |operand, column_type, parameter| match column_type {
