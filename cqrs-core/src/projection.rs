@@ -49,7 +49,8 @@ pub trait Projection<T>: Send + Sync + 'static {
     ///
     /// A store may then apply a page without holding a transaction open, and write its rows together
     /// with the checkpoint when it is done: fewer statements, and the next page is read meanwhile.
-    /// What is committed is the same. Of several workers that do so at the same time one is
+    /// What is committed is the same, but a crash of the database may take the last pages, rows and
+    /// checkpoint together, and their events are then applied again. Of several workers that do so at the same time one is
     /// committed, and the others have applied in vain; so it is no help to one with
     /// [side effects](Self::has_side_effects), and not done for it.
     fn writes_rows_alone(&self) -> bool {

@@ -5,7 +5,7 @@
 //! stop at the horizon: the highest position up to which everything that will ever exist is
 //! visible to a statement that begins after the look.
 //!
-//! One look is two statements, in this order:
+//! One look is two steps, in this order:
 //!
 //! 1. `M`, the last position that is visible.
 //! 2. `H`, the transactions that hold the row-exclusive lock on the log.
@@ -23,11 +23,8 @@
 //!   new snapshots and only then releases its locks; an abort leaves nothing to become visible.
 //!   `ROLLBACK TO SAVEPOINT` releases the lock early only where everything that was inserted under
 //!   it has been undone with it.
-//! * So at the second statement either `T` holds the lock and is in `H`, or it has ended and is
+//! * So at the second step either `T` holds the lock and is in `H`, or it has ended and is
 //!   visible, or will never be. When all of `H` have ended, that holds for every `p <= M`. ∎
-//!
-//! The steps are statements of their own, and go out in one round trip: `pg_locks` is not read
-//! through a snapshot, so what the second finds is younger than that of the first.
 //!
 //! **What the sequence gave out last is no horizon**, though it would seem to do for `M`. A position
 //! that was drawn is not flushed before something is committed: a server that crashes may give it
@@ -39,6 +36,13 @@
 //! `M` is looked for among the last 1,024 positions that were given out. A transaction that has
 //! written more is mostly still under way, and each look would pass over all of its rows. Where
 //! nobody holds the lock, `M` is looked for in all of the log.
+//!
+//! Both steps are one statement, so that its plan is kept: planning it costs more than running it.
+//! That a statement has one snapshot does no harm: it is as old as `M`, and `pg_locks` is not read
+//! through it. The order is that of the plan, which has no choice. What is joined refers to the row
+//! of the log, and its `DISTINCT` keeps it from being merged into the query around it. So the only
+//! join there is takes the row first, of which a CTE that is materialized keeps a copy, and begins
+//! with `pg_locks` afterwards.
 //!
 //! Whatever takes that lock counts as a writer: a retention `DELETE`, and a prepared transaction,
 //! whose lock has no process (`pid` is NULL). What merely waits for the lock does not: it has
@@ -64,19 +68,25 @@ use crate::backend::Horizon;
 /// steps.
 const MAX_PENDING: usize = 32;
 
-const LOOK: &str = "SELECT s.last_value, s.is_called,
-      (SELECT max(position) FROM cqrs_event WHERE position > s.last_value - 1024)
-    FROM cqrs_event_position AS s;
-    SELECT DISTINCT virtualtransaction FROM pg_locks
-    WHERE locktype = 'relation'
-      AND relation = 'cqrs_event'::regclass
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND mode = 'RowExclusiveLock'
-      AND granted";
+/// A row for each holder, and one without where there is none.
+const LOOK: &str = "WITH log AS MATERIALIZED (
+        SELECT s.last_value, s.is_called,
+            (SELECT max(position) FROM cqrs_event WHERE position > s.last_value - 1024) AS visible
+        FROM cqrs_event_position AS s)
+    SELECT log.last_value, log.is_called, log.visible, held.virtualtransaction
+    FROM log LEFT JOIN LATERAL (
+        SELECT DISTINCT l.virtualtransaction FROM pg_locks AS l
+        WHERE log.last_value IS NOT NULL
+          AND l.locktype = 'relation'
+          AND l.relation = 'cqrs_event'::regclass
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.mode = 'RowExclusiveLock'
+          AND l.granted
+    ) AS held ON TRUE";
 
 const LOOK_FURTHER: &str = "SELECT max(position) FROM cqrs_event WHERE position <= $1";
 
-/// What the first statement of a look finds.
+/// What the first step of a look finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Seen {
     /// The last position that is visible; 0 where none was found.
@@ -108,9 +118,8 @@ pub(super) async fn look(
     connection: &mut PgConnection,
     known: &mut PgHorizon,
 ) -> Result<Horizon, sqlx::Error> {
-    let rows = sqlx::raw_sql(LOOK).fetch_all(&mut *connection).await?;
-    let mut rows = rows.iter();
-    let log = rows.next().ok_or(sqlx::Error::RowNotFound)?;
+    let rows = sqlx::query(LOOK).fetch_all(&mut *connection).await?;
+    let log = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let last_value: i64 = log.try_get(0)?;
     let is_called: bool = log.try_get(1)?;
     let visible: Option<i64> = log.try_get(2)?;
@@ -122,7 +131,9 @@ pub(super) async fn look(
             last_value - 1
         },
     };
-    let holders: BTreeSet<String> = rows.map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let holders = rows.iter().map(|row| row.try_get::<Option<String>, _>(3));
+    let holders: Vec<_> = holders.collect::<Result<_, _>>()?;
+    let holders: BTreeSet<_> = holders.into_iter().flatten().collect();
     if visible.is_none() && holders.is_empty() && seen.drawn > 0 {
         // All that was drawn by then has been decided.
         let found: Option<i64> = sqlx::query_scalar(LOOK_FURTHER)

@@ -2,7 +2,7 @@
 //!
 //! The checker takes every step of everyone in every order, crashes among them, and looks at each
 //! state that can come of it. The horizon in the model is not a copy: it is
-//! [`PgHorizon`](super::horizon::PgHorizon) itself, which is handed what its two statements would
+//! [`PgHorizon`](super::horizon::PgHorizon) itself, which is handed what the two steps of a look would
 //! have found.
 //!
 //! - [`log`] has the writers: a transaction takes the lock on the log, draws a position, becomes
