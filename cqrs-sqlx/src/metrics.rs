@@ -74,6 +74,17 @@ pub(crate) fn flushed(written: usize, left: usize) {
     let _ = (written, left);
 }
 
+/// The answer to a flush with so many commits was lost.
+pub(crate) fn flush_lost(commits: usize) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::counter!(names::FLUSHES).increment(1);
+        metrics::counter!(names::FLUSHED_COMMITS, "outcome" => "lost").increment(commits as u64);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = commits;
+}
+
 /// Somebody asked how things are.
 pub(crate) fn health(subscriptions: &[SubscriptionStatus], holders: &[HorizonHolder]) {
     #[cfg(feature = "metrics")]

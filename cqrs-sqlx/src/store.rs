@@ -22,7 +22,7 @@ use cqrs_core::{
 use tracing::Instrument;
 
 use crate::backend::{Backend, Topic};
-use crate::coalesce::Coalescer;
+use crate::coalesce::{Coalescer, Outlet};
 use crate::connections::Connections;
 use crate::health::{Health, HealthLimits, HorizonHolder};
 use crate::projector::{
@@ -149,7 +149,15 @@ impl<B: Backend> SqlStore<B> {
         flushers: Option<Connections<B>>,
         options: StoreOptions,
     ) -> Self {
-        let coalescer = flushers.zip(options.coalesce);
+        let coalescer = flushers.zip(options.coalesce).map(|(flushers, most)| {
+            let outlet = Outlet::new(
+                backend.clone(),
+                flushers,
+                writers.clone(),
+                options.acquire_timeout,
+            );
+            Coalescer::new(outlet, most)
+        });
         Self {
             shared: Arc::new(Shared {
                 id: StoreId::unique(),
@@ -157,7 +165,7 @@ impl<B: Backend> SqlStore<B> {
                 writers,
                 readers,
                 statements: Statements::default(),
-                coalescer: coalescer.map(|(flushers, most)| Coalescer::new(flushers, most)),
+                coalescer,
                 committed: Signal::new(Topic::Committed, notifier.clone()),
                 operated: Signal::new(Topic::Operated, notifier.clone()),
                 watching: Watching::default(),

@@ -468,13 +468,14 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<Option<String>>> + Send;
 
-    /// Finds out what became of a commit whose connection broke: waits until the server is
-    /// certain not to work on it any more, and looks. `None`: it was not committed.
+    /// Finds out what became of commits whose connection broke: waits until the server is
+    /// certain not to work on them any more, and looks for the proof of each. `None` for one that
+    /// was not committed.
     fn resolve(
         &self,
         process: Process,
-        proof: &Proof<'_>,
-    ) -> impl Future<Output = Result<Option<Written>>> + Send;
+        proofs: &[Proof<'_>],
+    ) -> impl Future<Output = Result<Vec<Option<Written>>>> + Send;
 
     /// Advances what is known of the horizon and returns it: every event up to it that will ever
     /// exist is visible to a statement that begins now.

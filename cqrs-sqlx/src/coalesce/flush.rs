@@ -1,31 +1,62 @@
 //! Sending what waits.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::slice;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use cqrs_core::Metadata;
 use cqrs_core::staging::StagedWrite;
+use cqrs_core::{Error, Metadata, Result, StoreErrorKind};
+use tokio::time::{Instant, timeout};
 
 use super::lanes::Turn;
-use super::{Answer, Waiting};
-use crate::backend::{Backend, Committed, Process, Written};
+use super::{Answer, Waiting, patience};
+use crate::backend::{Backend, Committed, Process, Proof, Written};
 use crate::connections::{Connection, Connections};
 use crate::metrics;
 use crate::reads::is_unavailable;
 use crate::statements::Statements;
 
+/// How long at least the server may take to answer a flush.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How long no connection is opened after one could not be.
+const REST: Duration = Duration::from_secs(1);
+
+/// How many commits go out alone, each by itself, where one of them was refused.
+const FEW: usize = 4;
+
 /// Where flushes go out.
-pub(super) struct Outlet<B: Backend> {
+pub(crate) struct Outlet<B: Backend> {
+    backend: B,
     /// For nothing else: a flush waits for nobody's unit of work, and gives up on a lock that it does
     /// not get soon.
     connections: Connections<B>,
+    /// Those that break together with the ones above.
+    writers: Connections<B>,
     statements: Statements,
+    /// How long who waits behind a flush waits for it.
+    patience: Duration,
+    /// How long who is in a flush waits for it.
+    deadline: Duration,
+    rests_until: Mutex<Option<Instant>>,
 }
 
 impl<B: Backend> Outlet<B> {
-    pub(super) fn new(connections: Connections<B>) -> Self {
+    pub(crate) fn new(
+        backend: B,
+        connections: Connections<B>,
+        writers: Connections<B>,
+        acquire_timeout: Duration,
+    ) -> Self {
         Self {
+            backend,
             connections,
+            writers,
             statements: Statements::default(),
+            patience: patience(acquire_timeout),
+            deadline: acquire_timeout.max(SHORTEST),
+            rests_until: Mutex::default(),
         }
     }
 
@@ -33,38 +64,105 @@ impl<B: Backend> Outlet<B> {
         self.connections.close();
     }
 
-    /// Sends a batch. One that is dropped before its end answers all the same.
-    async fn send(&self, mut connection: Connection<B>, mut batch: Batch) {
-        if batch.waiting.is_empty() {
-            return;
+    /// Whether a connection could not be opened a moment ago.
+    pub(super) fn rests(&self) -> bool {
+        let until = self.rests_until.lock();
+        let until = *until.unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn acquire(&self) -> Result<Connection<B>> {
+        let acquired = self.connections.acquire().await;
+        if acquired.as_ref().is_err_and(is_unavailable) {
+            let until = self.rests_until.lock();
+            *until.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
         }
-        batch.sent_to = Some(B::process(connection.get()));
-        let sent = batch.waiting.len();
-        let committed = {
-            let (connection, writes) = (connection.begin_work(), batch.writes());
-            B::commit_together(connection, &self.statements, &writes).await
-        };
-        match committed {
-            Committed::Done(written) => {
-                connection.end_work();
-                let done = written.iter().flatten().count();
-                metrics::flushed(done, sent - done);
-                batch.end(written);
+        acquired
+    }
+
+    /// Sends a batch, in parts where one of them is refused for the sake of others. One that is
+    /// dropped before its end answers all the same.
+    async fn send(&self, mut connection: Connection<B>, batch: Batch) {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            if part.waiting.is_empty() {
+                continue;
             }
-            Committed::Refused(error) => {
-                if !is_unavailable(&error) {
+            let process = B::process(connection.get());
+            part.sent_to = Some(process.clone());
+            let sent = part.waiting.len();
+            match self.send_part(&mut connection, &part).await {
+                Committed::Done(written) => {
+                    connection.end_work();
+                    let done = written.iter().flatten().count();
+                    metrics::flushed(done, sent - done);
+                    part.end(written);
+                }
+                Committed::Refused(error) => {
+                    tracing::debug!(%error, sent, "commits that were sent together were refused");
+                    part.sent_to = None;
+                    if is_of_one(&error) && sent > FEW {
+                        metrics::flushed(0, 0);
+                        parts.extend(part.halves());
+                    } else {
+                        metrics::flushed(0, sent);
+                    }
+                    if is_unavailable(&error) {
+                        return;
+                    }
                     connection.end_work();
                 }
-                metrics::flushed(0, sent);
-                tracing::debug!(%error, "commits that were sent together are sent one by one");
-                batch.sent_to = None;
-            }
-            Committed::Lost(cause) => {
-                connection.discard();
-                self.connections.close_idle();
-                tracing::debug!(%cause, "the answer to commits that were sent together was lost");
+                Committed::Lost(cause) => {
+                    tracing::debug!(%cause, "the answer to commits that were sent together was lost");
+                    metrics::flush_lost(sent);
+                    drop(parts);
+                    connection.discard();
+                    self.connections.close_idle();
+                    self.writers.close_idle();
+                    return self.resolve(process, part).await;
+                }
             }
         }
+    }
+
+    async fn send_part(
+        &self,
+        connection: &mut Connection<B>,
+        part: &Batch,
+    ) -> Committed<Vec<Option<Written>>> {
+        let writes = part.writes();
+        let committed = B::commit_together(connection.begin_work(), &self.statements, &writes);
+        let in_time = timeout(self.deadline, committed).await;
+        in_time.unwrap_or_else(|_| {
+            Committed::Lost(Error::store(
+                StoreErrorKind::Unavailable,
+                format!("the database did not answer within {:?}", self.deadline),
+            ))
+        })
+    }
+
+    /// Finds out what became of commits, once for all of them.
+    async fn resolve(&self, process: Process, lost: Batch) {
+        let found = {
+            let writes = lost.waiting.iter().map(|one| &one.commit.write);
+            let proofs: Vec<_> = writes
+                .map(|write| Proof::Events(slice::from_ref(write)))
+                .collect();
+            self.backend.resolve(process, &proofs).await
+        };
+        match found {
+            Ok(written) => lost.end(written),
+            Err(cause) => lost.end_unknown(cause),
+        }
+    }
+}
+
+/// Whether something is wrong with one of the commits, or some, and not with where they go.
+fn is_of_one(error: &Error) -> bool {
+    match error {
+        Error::AlreadyExists { .. } => true,
+        Error::Store(error) => matches!(error.kind(), StoreErrorKind::Constraint { .. }),
+        _ => false,
     }
 }
 
@@ -79,16 +177,25 @@ impl<B: Backend> Flush<B> {
         Self { outlet, turn }
     }
 
-    pub(super) async fn run(mut self) {
-        while self.turn.goes_on() {
+    pub(super) async fn run(self) {
+        let Self { outlet, mut turn } = self;
+        while turn.goes_on() {
             // Given back after each flush, so that the lanes take turns on the connections.
-            let connection = self.outlet.connections.acquire().await;
+            let connection = match outlet.acquire().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "commits are not sent together");
+                    return;
+                }
+            };
             // Who was just answered may come again at once, and others have come meanwhile.
             tokio::task::yield_now().await;
-            let batch = Batch::of(self.turn.take());
-            match connection {
-                Ok(connection) => self.outlet.send(connection, batch).await,
-                Err(error) => tracing::debug!(%error, "commits are not sent together"),
+            let batch = Batch::of(turn.take());
+            let mut sending = pin!(outlet.send(connection, batch));
+            if timeout(outlet.patience, &mut sending).await.is_err() {
+                // Nobody waits behind a connection that has gone silent.
+                drop(turn);
+                return sending.await;
             }
         }
     }
@@ -120,6 +227,24 @@ impl Batch {
         commits
             .map(|commit| (&commit.write, &commit.metadata))
             .collect()
+    }
+
+    /// Both halves, the first one last.
+    pub(super) fn halves(mut self) -> [Self; 2] {
+        let waiting = self.waiting.split_off(self.waiting.len() / 2);
+        let other = Self {
+            waiting,
+            sent_to: None,
+        };
+        [other, self]
+    }
+
+    /// Answers that nobody knows what became of them.
+    pub(super) fn end_unknown(mut self, cause: Error) {
+        let cause = Arc::new(cause);
+        for waiting in self.waiting.drain(..) {
+            waiting.answer(|_| Answer::Unknown(Arc::clone(&cause)));
+        }
     }
 
     /// Answers with what each has written.

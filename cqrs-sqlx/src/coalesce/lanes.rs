@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cqrs_core::staging::{Operation, StagedWrite};
 use tokio::sync::oneshot;
 
-use super::{Answer, Commit, Waiting};
+use super::{Answer, Commit, Waiting, size};
 
 /// How many flushes of a lane are under way at most: while the server works on one, the next is made
 /// ready.
 const FLUSHES: usize = 2;
+
+/// How many bytes of texts, documents and payloads go out in one flush: small commits are not to wait
+/// for megabytes of others.
+const LARGEST: usize = 1024 * 1024;
 
 /// The lanes of a store.
 #[derive(Debug)]
@@ -120,17 +124,24 @@ impl Turn {
         !self.over
     }
 
-    /// Those who wait, in the order in which they came.
+    /// Those who wait, in the order in which they came, as far as they go out together.
     pub(super) fn take(&mut self) -> Vec<Waiting> {
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(self.id).or_default();
-        let taken = lane.waiting.len().min(self.lanes.most);
+        let mut bytes = 0;
+        let taken = lane.waiting.iter().take(self.lanes.most);
+        let taken = taken.take_while(|waiting| {
+            bytes += size(&waiting.commit.write);
+            bytes <= LARGEST
+        });
+        let taken = taken.count();
         lane.waiting.drain(..taken).collect()
     }
 }
 
 impl Drop for Turn {
-    /// Where it is not over, its task was dropped, with its runtime say: who waits commits alone.
+    /// Where it is not over, nothing may come of it soon, or its task was dropped, with its runtime
+    /// say: who waits commits alone.
     fn drop(&mut self) {
         if self.over {
             return;

@@ -16,16 +16,37 @@ mod lanes;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use cqrs_core::mapping::Value;
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{Changing, Metadata};
+use cqrs_core::{Changing, Error, Metadata};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use self::flush::{Flush, Outlet};
+use self::flush::Flush;
 use self::lanes::{Entered, First, Lanes};
 use crate::backend::{Backend, Process, Written};
-use crate::connections::Connections;
+
+pub(crate) use self::flush::Outlet;
+
+/// How long those who wait for a flush are kept waiting by a connection that cannot be had, or by a
+/// server that does not answer, before they commit alone. They may have to wait for a connection of
+/// their own then, so it is a part of that time.
+pub(crate) fn patience(acquire_timeout: Duration) -> Duration {
+    (acquire_timeout / 4).min(Duration::from_secs(1))
+}
+
+/// How many bytes of texts, documents and payloads there are in a write.
+pub(crate) fn size(write: &StagedWrite) -> usize {
+    let payloads = write.events.iter().map(|event| event.payload.len());
+    let values = write.row.iter().map(|value| match value {
+        Value::Text(text) | Value::Json(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    });
+    payloads.chain(values).sum()
+}
 
 /// A commit of one aggregate.
 #[derive(Debug)]
@@ -55,7 +76,9 @@ pub(crate) enum Answer {
     /// It was not sent, or not written, and is to be committed alone. While the second value lives,
     /// others gather behind it.
     Alone(Box<Commit>, Option<First>),
-    /// The connection to this process broke before the answer came.
+    /// The connection broke before the answer came, and nobody could be asked what became of it.
+    Unknown(Arc<Error>),
+    /// It was sent to this process, and who waited for the answer was dropped.
     Lost(Box<Commit>, Process),
 }
 
@@ -80,10 +103,10 @@ pub(crate) struct Coalescer<B: Backend> {
 }
 
 impl<B: Backend> Coalescer<B> {
-    /// One that sends up to so many commits at once, on connections for nothing else.
-    pub(crate) fn new(connections: Connections<B>, most: usize) -> Self {
+    /// One that sends up to so many commits at once.
+    pub(crate) fn new(outlet: Outlet<B>, most: usize) -> Self {
         Self {
-            outlet: Arc::new(Outlet::new(connections)),
+            outlet: Arc::new(outlet),
             lanes: Arc::new(Lanes::new(most)),
         }
     }
@@ -101,6 +124,10 @@ impl<B: Backend> Coalescer<B> {
         let answer = match self.lanes.enter(commit) {
             Entered::Empty(commit, first) => return Answer::Alone(commit, Some(first)),
             Entered::Behind(answer) => answer,
+            Entered::ToFlush(turn, answer) if self.outlet.rests() => {
+                drop(turn);
+                answer
+            }
             Entered::ToFlush(turn, answer) => {
                 let flush = Flush::new(Arc::clone(&self.outlet), turn);
                 runtime.spawn(flush.run());

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use cqrs_core::mapping::{Table, Value};
 use cqrs_core::staging::{Operation, StagedWrite};
-use cqrs_core::{RequestContext, TableChanges};
+use cqrs_core::{Error, RequestContext, StoreErrorKind, TableChanges};
 use tokio::sync::oneshot::Receiver;
 
 use super::flush::Batch;
@@ -111,6 +111,44 @@ fn a_batch_is_in_the_order_of_ids_without_those_who_gave_up() {
         .map(|(write, _)| write.aggregate_id.as_str())
         .collect();
     assert_eq!(ids, ["b", "c"]);
+}
+
+#[test]
+fn a_batch_is_of_a_million_bytes_at_most() {
+    let (lanes, mut turns, _answers) = waiting(100);
+    let large = || {
+        let mut large = commit(Operation::Insert, "large");
+        large.write.row = vec![Value::Text("x".repeat(64 * 1024)), Value::Bytes(vec![0])];
+        large
+    };
+    for _ in 0..20 {
+        assert!(matches!(lanes.enter(large()), Entered::Behind(_)));
+    }
+    assert_eq!(turns[0].take().len(), 3 + 15);
+    assert_eq!(turns[0].take().len(), 5);
+}
+
+#[test]
+fn halves_go_out_in_order() {
+    let (_lanes, mut turns, mut answers) = waiting(10);
+    let batch = Batch::of(turns[0].take());
+    let ids = batch.halves().map(|half| {
+        let ids = half.writes().into_iter();
+        ids.map(|(write, _)| write.aggregate_id.clone())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(ids, [vec!["b", "c"], vec!["a"]]);
+    assert!(answers.iter_mut().all(is_alone), "both were dropped");
+}
+
+#[test]
+fn nobody_knows_what_became_of_any() {
+    let (_lanes, mut turns, mut answers) = waiting(10);
+    let cause = Error::store(StoreErrorKind::OutcomeUnknown, "away");
+    Batch::of(turns[0].take()).end_unknown(cause);
+    for answer in &mut answers {
+        assert!(matches!(answer.try_recv(), Ok(Answer::Unknown(_))));
+    }
 }
 
 #[test]

@@ -224,11 +224,24 @@ impl StoreOptions {
     /// of more than 64 KiB.
     ///
     /// So does each commit that a flush could not write, because its version was stale or its row
-    /// locked, and, where a constraint was violated or a lock not to be had in 50 ms, all of that
-    /// flush. Where many commits fail it does not pay.
+    /// locked, and, where a lock was not to be had in 50 ms, all of that flush. One in which a
+    /// constraint was violated is sent again in halves, until four or fewer go out alone with the one
+    /// that violates it. Where many commits fail it does not pay.
     ///
     /// Flushes have up to four connections of their own, besides
-    /// [`max_connections`](Self::max_connections).
+    /// [`max_connections`](Self::max_connections). Who waits behind one that gets no connection, or no
+    /// answer, goes out alone after a quarter of [`acquire_timeout`](Self::acquire_timeout), a second
+    /// at most. One that has no answer after `acquire_timeout`, a second at least, is given up, and
+    /// its commits are looked for as those of a broken connection.
+    ///
+    /// What the database checks or does once a statement, it does once for all of a flush: two
+    /// commits may exchange values of a `DEFERRABLE` key, or add rows that refer to each other, which
+    /// separate commits could not; a trigger `FOR EACH STATEMENT` fires once; `now()` and the id of the
+    /// transaction are the same. Leave the option off for tables that rely on any of that.
+    ///
+    /// A flush runs on the tokio runtime of the commit that began it. Do not commit on a runtime that
+    /// is driven now and then, as by `block_on`, to a store that others use at the same time: they
+    /// would wait for it.
     ///
     /// # Cancel safety
     ///

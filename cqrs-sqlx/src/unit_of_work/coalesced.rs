@@ -2,13 +2,12 @@
 
 use std::slice;
 
-use cqrs_core::mapping::Value;
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{Changing, Metadata, Result};
 
 use super::lost;
 use crate::backend::{Backend, Proof, Written};
-use crate::coalesce::{Answer, Commit};
+use crate::coalesce::{Answer, Commit, size};
 use crate::store::Shared;
 
 /// How many bytes of texts, documents and payloads a commit may have to go out with others, who would
@@ -34,8 +33,8 @@ pub(super) async fn commit<B: Backend>(
     match coalescer.commit(commit).await {
         Answer::Done(written) => Ok(written),
         Answer::Alone(commit, _first) => alone(shared, &commit).await,
+        Answer::Unknown(cause) => Err(lost::unknown(cause)),
         Answer::Lost(commit, process) => {
-            shared.writers.close_idle();
             let proof = Proof::Events(slice::from_ref(&commit.write));
             match lost::resolve(shared, process, proof).await? {
                 Some(written) => Ok(written),
@@ -55,14 +54,4 @@ fn may_join(write: &StagedWrite) -> bool {
         && write.children.is_empty()
         && !write.table.keeps_history()
         && size(write) <= LARGEST
-}
-
-fn size(write: &StagedWrite) -> usize {
-    let payloads = write.events.iter().map(|event| event.payload.len());
-    let values = write.row.iter().map(|value| match value {
-        Value::Text(text) | Value::Json(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
-        _ => 0,
-    });
-    payloads.chain(values).sum()
 }

@@ -86,17 +86,15 @@ pub(super) async fn resolve<B: Backend>(
     process: Process,
     proof: Proof<'_>,
 ) -> Result<Option<Written>> {
-    shared
-        .backend
-        .resolve(process, &proof)
-        .await
-        .map_err(|cause| {
-            Error::Store(
-                StoreError::new(
-                    StoreErrorKind::OutcomeUnknown,
-                    "the connection broke during a commit, and what became of it could not be found out",
-                )
-                .with_source(cause),
-            )
-        })
+    let found = shared.backend.resolve(process, &[proof]).await;
+    Ok(found.map_err(unknown)?.pop().flatten())
+}
+
+/// The error of a commit that may have happened.
+pub(super) fn unknown(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let error = StoreError::new(
+        StoreErrorKind::OutcomeUnknown,
+        "the connection broke during a commit, and what became of it could not be found out",
+    );
+    Error::Store(error.with_source(cause))
 }

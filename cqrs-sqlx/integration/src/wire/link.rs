@@ -20,6 +20,10 @@ pub(super) struct Link {
     names: Names,
     /// How many answers the server owes to the client.
     owed: usize,
+    /// Nothing that the server answers arrives, and the client's end is closed with the answer.
+    is_unanswered: bool,
+    /// Nothing that the client sends arrives.
+    is_silent: bool,
 }
 
 impl Link {
@@ -27,6 +31,11 @@ impl Link {
     pub(super) async fn open(client: TcpStream, shared: Arc<Shared>) -> io::Result<Self> {
         let mut client = Peer::client(client)?;
         let startup = client.read_startup().await?;
+        if shared.state().is_full {
+            // Until the client gives up.
+            while client.fill().await? {}
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let mut server = shared.upstream.connect().await?;
         server.send(&startup).await?;
         Ok(Self {
@@ -36,6 +45,8 @@ impl Link {
             opened: false,
             names: Names::default(),
             owed: 0,
+            is_unanswered: false,
+            is_silent: false,
         })
     }
 
@@ -46,7 +57,9 @@ impl Link {
             tokio::select! {
                 more = self.client.fill(), if client_talks => {
                     client_talks = more?;
-                    if !client_talks {
+                    if self.is_silent {
+                        self.client.forget();
+                    } else if !client_talks {
                         // The server may still have something to say to a client that listens.
                         self.server.shutdown().await?;
                     } else if let Some(messages) = self.forward_from_client().await? {
@@ -74,8 +87,18 @@ impl Link {
     async fn forward_from_client(&mut self) -> io::Result<Option<Vec<Message>>> {
         let mut forward = Vec::new();
         while let Some(message) = self.client.next_message()? {
-            if self.refuses(&message) {
+            let (refused, unanswered, silenced) = {
+                let state = self.shared.state();
+                (state.refused, state.unanswered, state.silenced)
+            };
+            self.is_unanswered |= message.is_bind() && self.means(&message, unanswered);
+            if self.means(&message, refused) {
                 return Ok(Some(Vec::new()));
+            }
+            if self.means(&message, silenced) {
+                self.is_silent = true;
+                self.shared.state().silent += 1;
+                return Ok(None);
             }
             let cut = self.strikes(Direction::FromClient, &message);
             if matches!(cut, None | Some(When::After)) {
@@ -121,6 +144,12 @@ impl Link {
             if self.shared.state().swallows(&message) {
                 continue;
             }
+            if self.is_unanswered {
+                if message.is_end_of_answer() {
+                    return Ok(true);
+                }
+                continue;
+            }
             let cut = self.strikes(Direction::FromServer, &message);
             let ends = message.is_end_of_answer();
             if self.opened && ends {
@@ -141,11 +170,12 @@ impl Link {
         Ok(false)
     }
 
-    fn refuses(&self, message: &Message) -> bool {
-        let refused = self.shared.state().refused;
-        message.is_execution()
-            && refused
-                .is_some_and(|refused| String::from_utf8_lossy(message.body()).contains(refused))
+    /// Whether the message prepares or executes SQL with this in it.
+    fn means(&self, message: &Message, wanted: Option<&str>) -> bool {
+        wanted.is_some_and(|wanted| {
+            let sql = self.names.meant(message);
+            sql.is_some_and(|sql| sql.contains(wanted))
+        })
     }
 
     fn strikes(&self, direction: Direction, message: &Message) -> Option<When> {

@@ -15,6 +15,17 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// The SQL that a message of the client prepares or binds, or executes as text.
+    pub(super) fn meant(&self, message: &Message) -> Option<Arc<str>> {
+        let (_, rest) = split_text(message.body())?;
+        match message.tag() {
+            tag::PARSE => sql_in(rest),
+            tag::BIND => self.statements.get(split_text(rest)?.0).cloned(),
+            tag::QUERY => sql_in(message.body()),
+            _ => None,
+        }
+    }
+
     /// Learns from a message of the client, and returns the SQL that it executes.
     pub(super) fn executed(&mut self, message: &Message) -> Option<Arc<str>> {
         let body = message.body();

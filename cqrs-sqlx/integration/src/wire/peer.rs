@@ -69,6 +69,11 @@ impl Peer {
         Ok(self.socket.read_buf(&mut self.buffer).await? > 0)
     }
 
+    /// Drops what was read and not yet taken.
+    pub(super) fn forget(&mut self) {
+        self.buffer.clear();
+    }
+
     /// Takes the next complete message of what was read.
     pub(super) fn next_message(&mut self) -> io::Result<Option<Message>> {
         Message::take(&mut self.buffer)

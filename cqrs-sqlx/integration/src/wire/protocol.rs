@@ -61,6 +61,11 @@ impl Message {
         matches!(self.tag(), tag::EXECUTE | tag::QUERY)
     }
 
+    /// Whether a client's message gives a statement its parameters, and is followed by its execution.
+    pub(super) fn is_bind(&self) -> bool {
+        self.tag() == tag::BIND
+    }
+
     /// Whether a client's message asks for an answer, and for its end.
     pub(super) fn is_request(&self) -> bool {
         matches!(self.tag(), tag::QUERY | tag::SYNC)

@@ -107,6 +107,38 @@ impl WireProxy {
         self.shared.state().refused = Some(sql);
     }
 
+    /// Closes each connection that executes SQL with this in it when the server has done it, and keeps
+    /// the answer.
+    pub fn keep_answers_to(&self, sql: &'static str) {
+        self.shared.state().unanswered = Some(sql);
+    }
+
+    /// From now on lets nothing arrive of what a connection sends from when it executes SQL with this
+    /// in it, and closes neither end: as a firewall that has forgotten it.
+    pub fn silence(&self, sql: &'static str) {
+        self.shared.state().silenced = Some(sql);
+    }
+
+    /// Returns how many connections have gone silent.
+    pub fn silent(&self) -> usize {
+        self.shared.state().silent
+    }
+
+    /// Opens no further connections from now on, and leaves those who ask for one without an answer.
+    pub fn fill_up(&self) {
+        self.shared.state().is_full = true;
+    }
+
+    /// Returns how many connections there are, with those without an answer.
+    pub fn open(&self) -> usize {
+        self.shared.state().open
+    }
+
+    /// Returns how many connections there were at most at a time, with those without an answer.
+    pub fn peak(&self) -> usize {
+        self.shared.state().peak
+    }
+
     /// Lets the server have what [`Cut::delayed`] holds back at this moment, and waits until it
     /// has answered, or given the connection up.
     ///
@@ -130,6 +162,26 @@ impl Drop for WireProxy {
     }
 }
 
+/// A connection that is counted.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn new(shared: Arc<Shared>) -> Self {
+        {
+            let mut state = shared.state();
+            state.open += 1;
+            state.peak = state.peak.max(state.open);
+        }
+        Self(shared)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.state().open -= 1;
+    }
+}
+
 /// Takes connections until it is aborted, and ends them with itself.
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
@@ -137,9 +189,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    let shared = Arc::clone(&shared);
+                    let open = Open::new(Arc::clone(&shared));
                     // An error is one of the two sides gone; the other notices by the close.
-                    connections.spawn(async { Link::open(client, shared).await?.run().await });
+                    connections.spawn(async move {
+                        let shared = Arc::clone(&open.0);
+                        Link::open(client, shared).await?.run().await
+                    });
                 }
                 // The client has already gone.
                 Err(_) => tokio::task::yield_now().await,

@@ -41,6 +41,17 @@ pub(super) struct State {
     pub(super) swallowed: Option<usize>,
     /// A connection that executes SQL with this in it is closed.
     pub(super) refused: Option<&'static str>,
+    /// A connection that executes SQL with this in it is closed in place of the answer.
+    pub(super) unanswered: Option<&'static str>,
+    /// From a connection that executes SQL with this in it nothing arrives any more.
+    pub(super) silenced: Option<&'static str>,
+    /// How many connections that are.
+    pub(super) silent: usize,
+    /// Whether connections are taken and not opened.
+    pub(super) is_full: bool,
+    /// How many connections there are, and how many there were at most.
+    pub(super) open: usize,
+    pub(super) peak: usize,
 }
 
 impl State {

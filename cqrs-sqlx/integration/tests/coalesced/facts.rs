@@ -15,7 +15,7 @@ use cqrs_sqlx::{PgStore, PgUnitOfWork, StoreOptions};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-use super::{coalescing, commit_all, north, registered, registering, weighed};
+use super::{FLUSH, coalescing, commit_all, north, registered, registering, weighed};
 use cqrs_integration::each::kind;
 
 /// A database with all tables, a proxy before it, and a store behind the proxy.
@@ -37,7 +37,7 @@ async fn opened() -> (TestDatabase, PgStore) {
 
 /// Whether a statement carries commits of several callers.
 fn is_flush(sql: &str) -> bool {
-    sql.contains("e(correlation_id")
+    sql.contains(FLUSH)
 }
 
 /// On one thread the flush begins when all have begun to wait.
@@ -208,6 +208,31 @@ async fn a_violated_constraint_is_the_error_of_its_own_caller() {
     let name = Some("parcel_label".to_owned());
     assert_eq!(*kind(failed[0]), StoreErrorKind::Constraint { name });
     assert!(outcomes[2].is_err() != outcomes[4].is_err());
+}
+
+/// The others need not go out alone because of one.
+#[tokio::test]
+async fn a_violated_constraint_sends_few_back() {
+    let (database, proxy, store) = counted().await;
+    unique_labels(&database).await;
+    let _ = registering(&store, "taken").commit().await.unwrap();
+    for warm in [false, true] {
+        let label = |number: usize| match number {
+            50 => "taken".to_owned(),
+            _ => format!("{warm} {number}"),
+        };
+        let work = (0..100).map(|number| registering(&store, &label(number)));
+        let before = proxy.counts();
+        let outcomes = commit_all(work.collect()).await;
+        for (number, outcome) in outcomes.iter().enumerate() {
+            assert_eq!(outcome.is_err(), number == 50);
+        }
+        let sent = proxy.statements_since(&before);
+        let (flushes, alone): (Vec<_>, Vec<_>) = sent.iter().partition(|sql| is_flush(sql));
+        // The first, and the few that were sent with the one.
+        assert!(alone.len() <= 1 + 4 || !warm, "{} alone", alone.len());
+        assert!(flushes.len() <= 11 || !warm, "{} flushes", flushes.len());
+    }
 }
 
 #[tokio::test]

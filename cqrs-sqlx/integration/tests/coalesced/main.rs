@@ -9,12 +9,16 @@ mod cancelled;
 mod facts;
 mod lost;
 mod random;
+mod silent;
 
 use cqrs_core::{CommitReceipt, RequestContext, Result, Store, UnitOfWork};
 use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::stores;
 use cqrs_sqlx::{PgStore, PgUnitOfWork, StoreOptions};
 use tokio::task::JoinSet;
+
+/// What only a statement has that carries commits of several callers.
+const FLUSH: &str = "e(correlation_id";
 
 /// A store that sends commits together, as one that tests what goes over the wire.
 async fn coalescing(url: &str) -> PgStore {

@@ -5,6 +5,7 @@
 //! process that does not notice its broken socket is told to end. After that nothing can change
 //! any more, and the log tells: a commit's events are there, or they are not.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use cqrs_core::staging::StagedWrite;
@@ -30,17 +31,21 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(super) async fn resolve(
     postgres: &Postgres,
     process: &Process,
-    proof: &Proof<'_>,
-) -> Result<Option<Written>> {
+    proofs: &[Proof<'_>],
+) -> Result<Vec<Option<Written>>> {
+    // Who waits for others to be done has given the process its time meanwhile.
+    let told_at = Instant::now() + GRACE;
     let give_up = Instant::now() + PATIENCE;
     loop {
         let attempt = async {
+            let permit = postgres.resolvers.acquire().await;
+            let _permit = permit.expect("nobody closes it");
             let mut session = postgres.connect().await?;
-            wait_until_gone(&mut session.connection, process, give_up).await?;
+            wait_until_gone(&mut session.connection, process, told_at, give_up).await?;
             row_security::open(&mut session.connection)
                 .await
                 .map_err(|cause| error(cause, "finding out what became of a commit"))?;
-            look(&mut session.connection, proof).await
+            look(&mut session.connection, proofs).await
         };
         let Ok(answer) = tokio::time::timeout_at(give_up, attempt).await else {
             return Err(Error::store(
@@ -66,10 +71,10 @@ fn is_unavailable(error: &Error) -> bool {
 async fn wait_until_gone(
     connection: &mut PgConnection,
     process: &Process,
+    told_at: Instant,
     give_up: Instant,
 ) -> Result<()> {
     let doing = "finding out what became of a commit";
-    let told_at = Instant::now() + GRACE;
     loop {
         let alive: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
@@ -109,34 +114,68 @@ async fn wait_until_gone(
     }
 }
 
-async fn look(connection: &mut PgConnection, proof: &Proof<'_>) -> Result<Option<Written>> {
-    match proof {
-        Proof::Events(writes) => events(connection, writes)
-            .await
-            .map_err(|cause| error(cause, "looking for the events of a commit")),
-        Proof::Nothing => Ok(None),
-        Proof::Transaction(id) => {
-            let status: Option<String> =
-                sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
-                    .bind(id)
-                    .fetch_one(connection)
-                    .await
-                    .map_err(|cause| error(cause, "asking what became of a transaction"))?;
-            Ok((status.as_deref() == Some("committed")).then(Written::default))
-        }
+async fn look(connection: &mut PgConnection, proofs: &[Proof<'_>]) -> Result<Vec<Option<Written>>> {
+    let positions = positions(connection, proofs)
+        .await
+        .map_err(|cause| error(cause, "looking for the events of a commit"))?;
+    let mut found = Vec::with_capacity(proofs.len());
+    for proof in proofs {
+        found.push(match proof {
+            Proof::Events(writes) => written(writes, &positions),
+            Proof::Nothing => None,
+            Proof::Transaction(id) => is_committed(connection, id)
+                .await
+                .map_err(|cause| error(cause, "asking what became of a transaction"))?
+                .then(Written::default),
+        });
     }
+    Ok(found)
+}
+
+async fn is_committed(connection: &mut PgConnection, transaction: &str) -> sqlx::Result<bool> {
+    let status: Option<String> = sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
+        .bind(transaction)
+        .fetch_one(connection)
+        .await?;
+    Ok(status.as_deref() == Some("committed"))
 }
 
 /// The events of these writes that are in the log, if any are.
-async fn events(
+fn written(writes: &[StagedWrite], positions: &HashMap<Uuid, Position>) -> Option<Written> {
+    let events = writes.iter().flat_map(|write| &write.events);
+    let events: Vec<Uuid> = events
+        .map(|event| event.event_id)
+        .filter(|id| positions.contains_key(id))
+        .collect();
+    let position = events.iter().map(|id| positions[id]).max()?;
+    Some(Written {
+        events,
+        position: Some(position),
+        envelopes: Vec::new(),
+    })
+}
+
+/// Where the events that are proofs are in the log; those that are not there are left out.
+async fn positions(
     connection: &mut PgConnection,
-    writes: &[StagedWrite],
-) -> sqlx::Result<Option<Written>> {
-    let staged = || {
-        writes
-            .iter()
-            .flat_map(|write| write.events.iter().map(move |event| (write, event)))
-    };
+    proofs: &[Proof<'_>],
+) -> sqlx::Result<HashMap<Uuid, Position>> {
+    let writes = proofs.iter().flat_map(|proof| match proof {
+        Proof::Events(writes) => *writes,
+        Proof::Transaction(_) | Proof::Nothing => &[],
+    });
+    let (mut types, mut ids, mut versions, mut events) = (vec![], vec![], vec![], vec![]);
+    for write in writes {
+        for event in &write.events {
+            types.push(write.aggregate_type);
+            ids.push(write.aggregate_id.as_str());
+            versions.push(i64::try_from(event.aggregate_version).unwrap_or(i64::MAX));
+            events.push(event.event_id);
+        }
+    }
+    if events.is_empty() {
+        return Ok(HashMap::new());
+    }
     let found: Vec<(Uuid, i64)> = sqlx::query_as(
         "SELECT l.event_id, l.position
          FROM unnest($1::text[], $2::text[], $3::int8[], $4::uuid[])
@@ -146,37 +185,14 @@ async fn events(
               AND l.aggregate_version = e.aggregate_version
               AND l.event_id = e.event_id",
     )
-    .bind(
-        staged()
-            .map(|(write, _)| write.aggregate_type)
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        staged()
-            .map(|(write, _)| write.aggregate_id.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        staged()
-            .map(|(_, event)| i64::try_from(event.aggregate_version).unwrap_or(i64::MAX))
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        staged()
-            .map(|(_, event)| event.event_id)
-            .collect::<Vec<_>>(),
-    )
+    .bind(types)
+    .bind(ids)
+    .bind(versions)
+    .bind(events)
     .fetch_all(connection)
     .await?;
-    let Some(highest) = found.iter().map(|(_, position)| *position).max() else {
-        return Ok(None);
-    };
-    Ok(Some(Written {
-        events: staged()
-            .map(|(_, event)| event.event_id)
-            .filter(|id| found.iter().any(|(other, _)| other == id))
-            .collect(),
-        position: Some(Position(highest)),
-        envelopes: Vec::new(),
-    }))
+    Ok(found
+        .into_iter()
+        .map(|(id, position)| (id, Position(position)))
+        .collect())
 }

@@ -31,6 +31,7 @@ use cqrs_core::{AggregateRoot, Metadata, Owned, ReadModel, Result, RowAddress, T
 use futures_util::TryStreamExt;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlStr};
+use tokio::sync::Semaphore;
 
 use self::error::error;
 use self::row::PgSource;
@@ -40,6 +41,7 @@ use crate::backend::{
     Advance, Backed, Backend, Committed, Dialect, Heard, Horizon, Mark, Message, Parameter,
     Process, Proof, Returned, RowVersion, RowWrites, Topic, Written, transaction, url,
 };
+use crate::coalesce::patience;
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::lent;
@@ -49,10 +51,16 @@ use crate::verify::{LiveColumn, LiveForeignKey, LiveKey, ParameterType, Prepared
 /// How many connections there are for coalesced commits.
 const FLUSHERS: usize = 4;
 
+/// How many connections there are at most to find out what became of lost commits.
+const RESOLVERS: usize = 2;
+
 /// The Postgres backend.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     options: Arc<PgConnectOptions>,
+    /// Shared by all connections of a store: when a server comes back, it is not to be met by one
+    /// from everybody who lost an answer.
+    resolvers: Arc<Semaphore>,
 }
 
 impl Postgres {
@@ -66,6 +74,7 @@ impl Postgres {
     pub(crate) fn new(options: PgConnectOptions) -> Self {
         Self {
             options: Arc::new(options),
+            resolvers: Arc::new(Semaphore::new(RESOLVERS)),
         }
     }
 
@@ -73,7 +82,10 @@ impl Postgres {
     /// that one of them needs.
     fn flushing(&self) -> Self {
         let options = PgConnectOptions::clone(&self.options);
-        Self::new(options.options([("lock_timeout", "50ms")]))
+        Self {
+            options: Arc::new(options.options([("lock_timeout", "50ms")])),
+            resolvers: Arc::clone(&self.resolvers),
+        }
     }
 }
 
@@ -414,8 +426,12 @@ impl Backed for Postgres {
             .map_err(|cause| error(cause, "asking for the transaction's id"))
     }
 
-    async fn resolve(&self, process: Process, proof: &Proof<'_>) -> Result<Option<Written>> {
-        lost::resolve(self, &process, proof).await
+    async fn resolve(
+        &self,
+        process: Process,
+        proofs: &[Proof<'_>],
+    ) -> Result<Vec<Option<Written>>> {
+        lost::resolve(self, &process, proofs).await
     }
 
     async fn horizon(session: &mut Session, known: &mut Self::Horizon) -> Result<Horizon> {
@@ -675,11 +691,17 @@ impl crate::SqlStore<Postgres> {
             store.acquire_timeout,
         );
         drop(connections.acquire().await?);
-        let open = |backend, size| {
-            crate::connections::Connections::new(backend, size, store.acquire_timeout)
-        };
-        let notifier = store.notifications.then(|| open(backend.clone(), 1));
-        let flushers = store.coalesce.map(|_| open(backend.flushing(), FLUSHERS));
+        let open = crate::connections::Connections::new;
+        let notifier = store
+            .notifications
+            .then(|| open(backend.clone(), 1, store.acquire_timeout));
+        let flushers = store.coalesce.map(|_| {
+            open(
+                backend.flushing(),
+                FLUSHERS,
+                patience(store.acquire_timeout),
+            )
+        });
         Ok(Self::from_parts(
             backend,
             connections.clone(),

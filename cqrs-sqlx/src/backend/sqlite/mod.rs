@@ -338,7 +338,7 @@ impl Backed for Sqlite {
 
     /// Never called, as [`commit_writes`](Self::commit_writes) and
     /// [`commit`](Self::commit) lose no answer.
-    async fn resolve(&self, _: Process, _: &Proof<'_>) -> Result<Option<Written>> {
+    async fn resolve(&self, _: Process, _: &[Proof<'_>]) -> Result<Vec<Option<Written>>> {
         Err(Error::store(
             StoreErrorKind::OutcomeUnknown,
             "the outcome of a commit cannot be looked up in SQLite, which loses no answers",

@@ -1,0 +1,181 @@
+//! Connections that break or go silent while many commits wait: what that costs the others.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cqrs_core::{CommitReceipt, Position, UnitOfWork};
+use cqrs_integration::database::TestDatabase;
+use cqrs_integration::stores;
+use cqrs_integration::wire::WireProxy;
+use cqrs_sqlx::{PgStore, StoreOptions};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{FLUSH, commit_all, north, registering};
+
+/// Longer than anything here takes, and shorter than what is waited for where it goes wrong.
+const AT_MOST: Duration = Duration::from_secs(25);
+
+/// How many connections a store of ten has at most: with those for flushes, and for finding out what
+/// became of them.
+const CONNECTIONS: usize = 10 + 4 + 2;
+
+struct Fixture {
+    _database: TestDatabase,
+    proxy: WireProxy,
+    store: PgStore,
+}
+
+impl Fixture {
+    /// A store that has sent commits together, so that it has connections for it.
+    async fn new(acquire_timeout: Duration) -> Self {
+        let database = TestDatabase::create().await;
+        stores::postgres(database.url()).await.close();
+        let proxy = WireProxy::start(database.url()).await;
+        let options = StoreOptions::default()
+            .max_connections(10)
+            .coalesce(128)
+            .acquire_timeout(acquire_timeout);
+        let store = stores::postgres_with(proxy.url(), options).await;
+        let fixture = Self {
+            _database: database,
+            proxy,
+            store,
+        };
+        fixture.register(20).await;
+        fixture
+    }
+
+    /// Adds so many parcels at the same moment, and checks that each is there once.
+    async fn register(&self, parcels: usize) {
+        let before = self.log().await;
+        let work = (0..parcels).map(|_| registering(&self.store, "new"));
+        let outcomes = timeout(AT_MOST, commit_all(work.collect()));
+        let outcomes = outcomes.await.expect("nobody waits for long");
+        let receipts: Vec<CommitReceipt> = outcomes.into_iter().map(Result::unwrap).collect();
+        let reported: BTreeSet<Uuid> = receipts
+            .iter()
+            .flat_map(|one| one.events())
+            .copied()
+            .collect();
+        assert_eq!(reported.len(), parcels);
+        let log = self.log().await;
+        let new: BTreeSet<Uuid> = log.difference(&before).copied().collect();
+        assert_eq!(new, reported);
+        for receipt in receipts {
+            let before = Position(receipt.position().unwrap().0 - 1);
+            let log = self.store.events(&north(), before, 1).await.unwrap();
+            assert_eq!(log[0].event_id(), receipt.events()[0]);
+        }
+    }
+
+    async fn log(&self) -> BTreeSet<Uuid> {
+        let log = self.store.events(&north(), Position::START, u32::MAX).await;
+        log.unwrap().iter().map(|event| event.event_id()).collect()
+    }
+}
+
+/// On one thread all but the first are in one flush.
+#[tokio::test]
+async fn a_broken_flush_is_found_out_on_few_connections() {
+    let fixture = Fixture::new(Duration::from_secs(30)).await;
+    fixture.proxy.refuse(FLUSH);
+    fixture.register(128).await;
+    let peak = fixture.proxy.peak();
+    assert!(peak <= CONNECTIONS, "{peak} connections");
+}
+
+/// The server has done the work, and the answer is lost: one look tells all of them.
+#[tokio::test]
+async fn a_flush_that_was_done_is_found_for_all_its_callers() {
+    let fixture = Fixture::new(Duration::from_secs(30)).await;
+    fixture.proxy.keep_answers_to(FLUSH);
+    let before = fixture.proxy.counts();
+    fixture.register(128).await;
+    let sent = fixture.proxy.statements_since(&before);
+    let looks = sent
+        .iter()
+        .filter(|sql| sql.contains("JOIN cqrs_event AS l"));
+    assert_eq!(looks.count(), 1, "{sent:#?}");
+    assert!(fixture.proxy.peak() <= CONNECTIONS);
+}
+
+/// Commits alone that break are found out by few at a time, too.
+#[tokio::test]
+async fn broken_commits_are_found_out_on_few_connections() {
+    let database = TestDatabase::create().await;
+    stores::postgres(database.url()).await.close();
+    let proxy = WireProxy::start(database.url()).await;
+    let options = StoreOptions::default().max_connections(40);
+    let store = stores::postgres_with(proxy.url(), options).await;
+    let fixture = Fixture {
+        _database: database,
+        proxy,
+        store,
+    };
+    fixture.register(40).await;
+    fixture.proxy.keep_answers_to("INSERT INTO \"parcel\"");
+    fixture
+        .proxy
+        .silence("SELECT EXISTS (SELECT 1 FROM pg_stat_activity");
+    let before = fixture.proxy.counts();
+    let mut commits = JoinSet::new();
+    for _ in 0..40 {
+        commits.spawn(registering(&fixture.store, "new").commit());
+    }
+    let all_are_lost = async {
+        while fixture.proxy.counts().since(&before).statements < 40 || fixture.proxy.open() > 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let few = timeout(AT_MOST, all_are_lost).await;
+    few.unwrap_or_else(|_| panic!("{} connections", fixture.proxy.open()));
+}
+
+#[tokio::test]
+async fn a_flush_that_is_never_answered_is_given_up() {
+    let fixture = Fixture::new(Duration::from_millis(400)).await;
+    fixture.proxy.silence(FLUSH);
+    fixture.register(40).await;
+}
+
+/// Those who wait behind two flushes go on alone, while those in them may wait for a minute.
+#[tokio::test]
+async fn nobody_waits_behind_silent_flushes() {
+    let fixture = Fixture::new(Duration::from_secs(60)).await;
+    fixture.proxy.silence(FLUSH);
+    let mut stuck = JoinSet::new();
+    stuck.spawn(registering(&fixture.store, "alone").commit());
+    for silent in 1..=2 {
+        stuck.spawn(registering(&fixture.store, "stuck").commit());
+        while fixture.proxy.silent() < silent {
+            tokio::task::yield_now().await;
+        }
+    }
+    // On a machine that stands still for a second they may meet in a third flush, and a fourth.
+    for _ in 0..3 {
+        let behind = (0..20).map(|_| registering(&fixture.store, "behind"));
+        if let Ok(outcomes) = timeout(AT_MOST / 5, commit_all(behind.collect())).await {
+            assert!(
+                outcomes
+                    .into_iter()
+                    .all(|one| one.unwrap().events().len() == 1)
+            );
+            return;
+        }
+    }
+    panic!("they wait");
+}
+
+#[tokio::test]
+async fn flushes_that_get_no_connection_hold_nobody_up() {
+    let fixture = Fixture::new(Duration::from_secs(60)).await;
+    // The connections of flushes are closed, and those of the others are not.
+    fixture.proxy.refuse(FLUSH);
+    fixture.register(20).await;
+    fixture.proxy.fill_up();
+    for _ in 0..3 {
+        fixture.register(20).await;
+    }
+}
