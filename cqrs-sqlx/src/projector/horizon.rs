@@ -127,7 +127,7 @@ async fn look_again_and_again<B: Backend>(
                 let broken = shared.readers.breaks() + shared.writers.breaks();
                 if std::mem::replace(&mut breaks, broken) != broken {
                     // A server that crashed may have lost the pages that were committed last.
-                    shared.advanced.resumed().signal();
+                    shared.operated.heard(None);
                 }
                 metrics::looked(found.position.0, why);
                 let moved = horizon.send_if_modified(|position| {
