@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cqrs_core::{CommitReceipt, Position, UnitOfWork};
+use cqrs_core::{CommitReceipt, Envelope, Position, UnitOfWork};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
 use cqrs_integration::wire::WireProxy;
@@ -56,7 +56,7 @@ impl Fixture {
         let receipts: Vec<CommitReceipt> = outcomes.into_iter().map(Result::unwrap).collect();
         let reported: BTreeSet<Uuid> = receipts
             .iter()
-            .flat_map(|one| one.events())
+            .flat_map(CommitReceipt::events)
             .copied()
             .collect();
         assert_eq!(reported.len(), parcels);
@@ -72,7 +72,7 @@ impl Fixture {
 
     async fn log(&self) -> BTreeSet<Uuid> {
         let log = self.store.events(&north(), Position::START, u32::MAX).await;
-        log.unwrap().iter().map(|event| event.event_id()).collect()
+        log.unwrap().iter().map(Envelope::event_id).collect()
     }
 }
 
