@@ -120,18 +120,18 @@ pub struct Removed {
     pub batches: u64,
 }
 
-/// An archive for those who want none.
-pub(crate) struct Nowhere;
+/// The archive of those who want none.
+pub(crate) enum Nowhere {}
 
 impl EventBus for Nowhere {
     async fn publish(&self, _: &[Envelope<RawPayload>]) -> Result<()> {
-        Ok(())
+        match *self {}
     }
 }
 
-/// A part of the log: the events that may go, and where the next part begins.
+/// A part of the log: where the events are that may go, and where the next part begins.
 struct Part {
-    events: Vec<Envelope<RawPayload>>,
+    go: Vec<Position>,
     next: Option<Position>,
 }
 
@@ -140,7 +140,7 @@ pub(crate) async fn run<B: Backend>(
     shared: &Arc<Shared<B>>,
     context: &RequestContext,
     retention: &Retention,
-    archive: &impl EventBus,
+    archive: Option<&impl EventBus>,
 ) -> Result<Removed> {
     let age = retention.check()?;
     let now = now(shared).await?;
@@ -151,13 +151,19 @@ pub(crate) async fn run<B: Backend>(
     let mut removed = Removed::default();
     let mut after = Some(Position::START);
     while let Some(from) = after {
-        let part = part(shared, context, retention, &ages, from).await?;
-        if !part.events.is_empty() {
-            archive.publish(&part.events).await?;
-            removed.events += remove(shared, &part.events).await?;
+        let Part { mut go, next } = part(shared, context, retention, &ages, from).await?;
+        if let Some(archive) = archive {
+            let events = read_at(shared, context, &go).await?;
+            if !events.is_empty() {
+                archive.publish(&events).await?;
+            }
+            go = events.iter().map(Envelope::position).collect();
+        }
+        if !go.is_empty() {
+            removed.events += remove(shared, &go).await?;
             removed.batches += 1;
         }
-        after = part.next;
+        after = next;
     }
     Ok(removed)
 }
@@ -192,19 +198,19 @@ struct Ages {
 }
 
 impl Ages {
-    fn is_old(&self, event: &Envelope<RawPayload>) -> bool {
-        event.recorded_at() < self.before
+    fn is_old(&self, recorded_at: DateTime<Utc>) -> bool {
+        recorded_at < self.before
     }
 
     /// Whether it says nothing about those behind it: the clock was wrong when it was recorded.
-    fn is_of_the_future(&self, event: &Envelope<RawPayload>) -> bool {
-        event.recorded_at() > self.now
+    fn is_of_the_future(&self, recorded_at: DateTime<Utc>) -> bool {
+        recorded_at > self.now
     }
 }
 
-/// Reads the next events, and which of them may go. Each is judged by its own time. There is no index
+/// Looks at the next events, and which of them may go. Each is judged by its own time. There is no index
 /// by age, and the order of the log is nearly that of time: so nothing is looked for behind a part
-/// in which all are young.
+/// in which all are young. What they say is not read: most of what is old may stay.
 async fn part<B: Backend>(
     shared: &Arc<Shared<B>>,
     context: &RequestContext,
@@ -219,7 +225,7 @@ async fn part<B: Backend>(
     let goes = goes::<B>(context, retention, &mut parameters);
     let select = Select {
         sql: format!(
-            "SELECT {EVENT_COLUMNS}, CAST(CASE WHEN {goes} THEN 1 ELSE 0 END AS bigint) \
+            "SELECT position, recorded_at, CAST(CASE WHEN {goes} THEN 1 ELSE 0 END AS bigint) \
              FROM cqrs_event WHERE position > $1 AND {PASSED} ORDER BY position LIMIT $2"
         )
         .into(),
@@ -227,23 +233,65 @@ async fn part<B: Backend>(
     };
     let place = Place::Confined(shared, context.scope());
     let found = reads::rows(place, &select, None, |row: &B::Row| {
-        let goes = row.read_i64(18).map_err(Error::other)? == Some(1);
-        Ok((read_event(row)?, goes))
+        read_part(row).map_err(Error::other)
     })
     .await?;
     let whole = found.len() as u64 >= u64::from(retention.batch);
-    let goes_on = |event| ages.is_old(event) || ages.is_of_the_future(event);
+    let goes_on = |at| ages.is_old(at) || ages.is_of_the_future(at);
     let next = found
         .last()
-        .filter(|_| whole && found.iter().any(|(event, _)| goes_on(event)))
-        .map(|(event, _)| event.position());
-    let events = found
+        .filter(|_| whole && found.iter().any(|&(_, at, _)| goes_on(at)))
+        .map(|&(position, ..)| position);
+    let go = found
         .into_iter()
-        .filter_map(|(event, goes)| (goes && ages.is_old(&event)).then_some(event));
+        .filter_map(|(position, at, goes)| (goes && ages.is_old(at)).then_some(position));
     Ok(Part {
-        events: events.collect(),
+        go: go.collect(),
         next,
     })
+}
+
+fn read_part<R: RowSource>(
+    row: &R,
+) -> std::result::Result<(Position, DateTime<Utc>, bool), ColumnError> {
+    let position = row.read_i64(0)?.ok_or(ColumnError::UnexpectedNull)?;
+    let recorded_at = row.read_timestamp(1)?.ok_or(ColumnError::UnexpectedNull)?;
+    Ok((Position(position), recorded_at, row.read_i64(2)? == Some(1)))
+}
+
+/// Reads the events at these positions. One that cannot be read is left out, with a warning.
+async fn read_at<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    context: &RequestContext,
+    positions: &[Position],
+) -> Result<Vec<Envelope<RawPayload>>> {
+    if positions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list = (B::DIALECT.in_list)("position", ColumnType::Int64, "$1");
+    let select = Select {
+        sql: format!("SELECT {EVENT_COLUMNS} FROM cqrs_event WHERE {list} ORDER BY position")
+            .into(),
+        parameters: vec![these(positions)],
+    };
+    let place = Place::Confined(shared, context.scope());
+    let found = reads::rows(place, &select, None, |row: &B::Row| {
+        let position = row.read_i64(0).map_err(Error::other)?;
+        Ok(read_event(row).map_err(|error| (position, error)))
+    })
+    .await?;
+    let readable = found.into_iter().filter_map(|read| {
+        read.inspect_err(|(position, error)| {
+            tracing::warn!(position, %error, "an event stays in the log, it cannot be archived");
+        })
+        .ok()
+    });
+    Ok(readable.collect())
+}
+
+fn these(positions: &[Position]) -> Parameter {
+    let positions = positions.iter().map(|position| Value::Int(position.0));
+    Parameter::List(ColumnType::Int64, positions.collect())
 }
 
 /// The condition of an event that may go, whatever its age.
@@ -280,29 +328,24 @@ fn goes<B: Backend>(
 
 /// Removes events that are archived, as far as nobody has come to need them since, and keeps up to
 /// where events have left.
-async fn remove<B: Backend>(
-    shared: &Arc<Shared<B>>,
-    events: &[Envelope<RawPayload>],
-) -> Result<u64> {
+async fn remove<B: Backend>(shared: &Arc<Shared<B>>, positions: &[Position]) -> Result<u64> {
     let mut connection = projector::begin(shared).await?;
-    let removed = remove_in::<B>(connection.get(), events).await;
+    let removed = remove_in::<B>(connection.get(), positions).await;
     projector::end(connection, removed).await
 }
 
 async fn remove_in<B: Backend>(
     connection: &mut B::Connection,
-    events: &[Envelope<RawPayload>],
+    positions: &[Position],
 ) -> Result<u64> {
     hold::<B>(connection).await?;
-    let positions = events.iter().map(|event| Value::Int(event.position().0));
     let list = (B::DIALECT.in_list)("position", ColumnType::Int64, "$1");
     let sql = format!(
         "DELETE FROM cqrs_event WHERE {list} AND {PASSED} RETURNING aggregate_type, position"
     );
-    let positions = Parameter::List(ColumnType::Int64, positions.collect());
     let mut removed = 0;
     let mut last: BTreeMap<String, i64> = BTreeMap::new();
-    B::fetch(connection, &sql.into(), &[positions], None, |row| {
+    B::fetch(connection, &sql.into(), &[these(positions)], None, |row| {
         let (aggregate_type, position) = read_removed(row).map_err(Error::other)?;
         removed += 1;
         let last = last.entry(aggregate_type).or_default();

@@ -30,7 +30,7 @@ use crate::projector::{
     SubscriptionStatus, Watching,
 };
 use crate::read_models::SqlReadModels;
-use crate::retention::{Removed, Retention};
+use crate::retention::{Nowhere, Removed, Retention};
 use crate::signal::Signal;
 use crate::snapshots::Snapshots;
 use crate::statements::Statements;
@@ -413,12 +413,12 @@ impl<B: Backend> SqlStore<B> {
         context: &RequestContext,
         retention: &Retention,
     ) -> Result<Removed> {
-        self.archive_events(context, retention, &crate::retention::Nowhere)
-            .await
+        crate::retention::run(&self.shared, context, retention, None::<&Nowhere>).await
     }
 
     /// As [`remove_events`](Self::remove_events), and hands each batch to an archive before it is
-    /// removed: at least once, in the order of the log.
+    /// removed: at least once, in the order of the log. An event whose row cannot be read stays, with
+    /// a warning.
     ///
     /// # Errors
     ///
@@ -435,7 +435,7 @@ impl<B: Backend> SqlStore<B> {
         retention: &Retention,
         archive: &impl EventBus,
     ) -> Result<Removed> {
-        crate::retention::run(&self.shared, context, retention, archive).await
+        crate::retention::run(&self.shared, context, retention, Some(archive)).await
     }
 
     /// How the log and its consumers are, and what of it is wrong.

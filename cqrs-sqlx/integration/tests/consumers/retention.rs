@@ -11,8 +11,9 @@ use cqrs_core::{
 };
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
 use cqrs_integration::stores;
+use cqrs_integration::wire::WireProxy;
 use cqrs_integration::workload::Workload;
-use cqrs_sqlx::{HealthLimits, Retention, SqlStore, StoreOptions};
+use cqrs_sqlx::{HealthLimits, Postgres, Retention, SqlStore, StoreOptions};
 use tokio::task::JoinSet;
 
 use crate::oracle::seed;
@@ -27,6 +28,7 @@ on_each!(
     what_a_policy_keeps_stays,
     a_tenant_removes_its_own,
     what_the_archive_refuses_stays,
+    what_cannot_be_read_holds_up_nothing,
     an_inline_read_model_is_not_built_over_a_gap,
     under_writers_and_replicas_nothing_is_missed,
 );
@@ -255,6 +257,41 @@ async fn what_the_archive_refuses_stays<K: Kind>() {
         .map(Envelope::aggregate_version)
         .collect();
     assert_eq!(archived, [2, 3, 4, 5, 6]);
+}
+
+async fn what_cannot_be_read_holds_up_nothing<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    parcel(&store, "north", 6).await;
+    fresh.age().await;
+    let spoilt = K::either("'\\x00'::bytea", "x'00'");
+    fresh
+        .run(format!(
+            "UPDATE cqrs_event SET content_hash = {spoilt} WHERE position = 3"
+        ))
+        .await;
+    let (system, archive) = (RequestContext::system(), Archive::default());
+    let retention = hour().batch_size(2);
+    let removed = store.archive_events(&system, &retention, &archive);
+    assert_eq!(removed.await.unwrap().events, 4);
+    let archived: Vec<_> = archive.events.lock().unwrap().drain(..).collect();
+    let archived: Vec<_> = archived.iter().map(|event| event.position().0).collect();
+    assert_eq!(archived, [2, 4, 5, 6]);
+    assert_eq!(fresh.number("SELECT count(*) FROM cqrs_event").await, 2);
+    assert_eq!(remove(&store, &hour()).await, (1, 1), "it is not read");
+    assert_eq!(versions(&store).await, [1]);
+}
+
+#[tokio::test]
+async fn without_an_archive_no_event_is_read() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    parcel(&store, "north", 6).await;
+    fresh.age().await;
+    let proxy = WireProxy::start(&fresh.url).await;
+    let store = stores::postgres(proxy.url()).await;
+    let before = proxy.counts();
+    assert_eq!(remove(&store, &hour()).await.0, 5);
+    let sent = proxy.statements_since(&before);
+    assert!(!sent.iter().any(|sql| sql.contains("payload")), "{sent:#?}");
 }
 
 async fn an_inline_read_model_is_not_built_over_a_gap<K: Kind>() {
