@@ -66,6 +66,11 @@ impl<T: ProjectionTransaction> Projection<T> for Poisoned {
         ParcelViews::NAME
     }
 
+    /// So half of the scenes try pages without a lock.
+    fn writes_rows_alone(&self) -> bool {
+        self.0.seed % 2 == 0
+    }
+
     fn is_splittable(&self) -> bool {
         true
     }
