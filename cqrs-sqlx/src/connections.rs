@@ -15,6 +15,9 @@ use cqrs_core::{Error, Result, StoreErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout_at};
 
+/// How long an answer is waited for at least, also by who waits for no connection.
+const LEAST_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Opens and repairs connections.
 pub(crate) trait Connect: Send + Sync + 'static {
     /// A connection.
@@ -102,7 +105,7 @@ impl<C: Connect> Connections<C> {
             Some(connection) => connection,
             None => timeout_at(deadline, shared.repaired_or_new())
                 .await
-                .map_err(|_| shared.no_answer())??,
+                .map_err(|_| no_answer(shared.acquire_timeout))??,
         };
         Ok(Connection {
             connection: Some(connection),
@@ -140,6 +143,17 @@ impl<C: Connect> Connections<C> {
         self.shared.permits.is_closed()
     }
 
+    /// How long to wait for an answer that should come at once.
+    pub(crate) fn patience(&self) -> Duration {
+        self.shared.acquire_timeout.max(LEAST_PATIENCE)
+    }
+
+    /// The error of a database that has not answered for so long. The idle connections are closed.
+    pub(crate) fn no_answer_within(&self, patience: Duration) -> Error {
+        self.close_idle();
+        no_answer(patience)
+    }
+
     /// Closes the idle connections: after one was found broken, its neighbours probably are.
     pub(crate) fn close_idle(&self) {
         self.shared.breaks.fetch_add(1, Ordering::Relaxed);
@@ -150,6 +164,11 @@ impl<C: Connect> Connections<C> {
     pub(crate) fn breaks(&self) -> u64 {
         self.shared.breaks.load(Ordering::Relaxed)
     }
+}
+
+fn no_answer(patience: Duration) -> Error {
+    let message = format!("the database did not answer within {patience:?}");
+    Error::store(StoreErrorKind::Unavailable, message)
 }
 
 fn closed() -> Error {
@@ -186,16 +205,6 @@ impl<C: Connect> Shared<C> {
                 "all {} connections of the store were in use for {:?}; an open unit of work holds \
                  one, also from other work of the same task",
                 self.size, self.acquire_timeout
-            ),
-        )
-    }
-
-    fn no_answer(&self) -> Error {
-        Error::store(
-            StoreErrorKind::Unavailable,
-            format!(
-                "the database did not answer within {:?}",
-                self.acquire_timeout
             ),
         )
     }

@@ -8,7 +8,7 @@
 //! the subscription before.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -85,13 +85,21 @@ impl<B: Backend> Waits<B> {
     /// Another process has said that it waits. What this one knows of the subscription is asked
     /// for after that was noted, so that nothing that moves meanwhile is missed. One that it does
     /// not run it may be about to run.
-    pub(crate) fn asked(&self, content: &str, known: impl FnOnce(&str) -> Option<Known>) {
-        let Some((name, range)) = parse_awaited(content) else {
-            return;
+    ///
+    /// Returns whether the database has to be asked instead: who waits was told before, and found
+    /// that it was not so.
+    pub(crate) fn asked(&self, content: &str, known: impl FnOnce(&str) -> Option<Known>) -> bool {
+        let Some((name, range, in_vain)) = parse_awaited(content) else {
+            return false;
         };
         join(lock(&self.awaited).entry(name.to_owned()), range);
-        if let Some(known) = known(name) {
-            self.moved(name, known);
+        match known(name) {
+            Some(_) if in_vain => true,
+            Some(known) => {
+                self.moved(name, known);
+                false
+            }
+            None => false,
         }
     }
 
@@ -146,6 +154,8 @@ struct Untold(Mutex<ToTell>);
 struct ToTell {
     count: u64,
     awaited: HashMap<String, (Position, Position)>,
+    /// Those of which somebody was told that they are there, when they were not.
+    in_vain: HashSet<String>,
     arrived: HashMap<String, Position>,
 }
 
@@ -156,9 +166,13 @@ impl News for Untold {
 
     fn take(&self) -> Vec<Message> {
         let mut untold = lock(&self.0);
+        let in_vain = std::mem::take(&mut untold.in_vain);
         let awaited = untold.awaited.drain().map(|(name, (first, last))| Message {
             topic: Topic::Awaited,
-            content: format!("{first} {last} {name}"),
+            content: format!(
+                "{first} {last} {} {name}",
+                u8::from(in_vain.contains(&name))
+            ),
         });
         let mut messages: Vec<_> = awaited.collect();
         messages.extend(untold.arrived.drain().map(|(name, position)| Message {
@@ -169,10 +183,11 @@ impl News for Untold {
     }
 }
 
-fn parse_awaited(content: &str) -> Option<(&str, (Position, Position))> {
+fn parse_awaited(content: &str) -> Option<(&str, (Position, Position), bool)> {
     let (first, rest) = parse_position(content)?;
-    let (last, name) = parse_position(rest)?;
-    (first <= last).then_some((name, (first, last)))
+    let (last, rest) = parse_position(rest)?;
+    let (in_vain, name) = rest.split_once(' ')?;
+    (first <= last).then_some((name, (first, last), in_vain == "1"))
 }
 
 fn parse_position(content: &str) -> Option<(Position, &str)> {
@@ -285,6 +300,8 @@ pub(crate) struct Waiter<'a, B: Backend> {
     is_elsewhere: bool,
     /// Since when it has been listened to others, who know of this since then.
     told_others: Option<u64>,
+    /// Whether it asks since it was woken.
+    is_woken: bool,
     /// Whether it asks since a pause is over that should have been cut short.
     is_overdue: bool,
     pause: Backoff,
@@ -310,6 +327,7 @@ impl<'a, B: Backend> Waiter<'a, B> {
             woken,
             is_elsewhere: !shared.inline.is_subscribed(name),
             told_others: None,
+            is_woken: false,
             is_overdue: false,
             pause: Backoff::new(first, LONGEST_PAUSE),
             told_pause: Backoff::new(first.max(FIRST_TOLD), LONGEST_TOLD),
@@ -329,19 +347,26 @@ impl<'a, B: Backend> Waiter<'a, B> {
             let open = waiters.open.filter(|_| self.is_elsewhere);
             (open, of.is_some_and(|of| of.is_told))
         };
-        if open.is_some() && open != self.told_others {
+        let is_known = open == self.told_others;
+        if open.is_some() && (!is_known || self.is_woken) {
             self.told_others = open;
             let position = self.place.0;
             let name = self.name.to_owned();
-            self.waits
-                .tell(|untold| join(untold.awaited.entry(name), (position, position)));
+            self.waits.tell(|untold| {
+                if is_known {
+                    // Who told that it is there forgot that it is waited for.
+                    untold.in_vain.insert(name.clone());
+                }
+                join(untold.awaited.entry(name), (position, position));
+            });
         }
         let (is_told, pause) = match open {
             Some(_) if is_told => (true, self.told_pause.next()),
             _ => (false, self.pause.next()),
         };
         let woken = tokio::time::timeout(pause, self.woken.notified()).await;
-        self.is_overdue = is_told && woken.is_err();
+        self.is_woken = woken.is_ok();
+        self.is_overdue = is_told && !self.is_woken;
     }
 
     /// The subscription is where it was waited for.
@@ -384,25 +409,29 @@ mod tests {
     #[test]
     fn what_others_wait_for_is_kept_until_it_is_there() {
         let waits = Waits::<Sqlite>::new(None);
-        waits.asked("7 7 a b", |_| None);
-        waits.asked("12 20 a b", |_| Some(at(3)));
+        waits.asked("7 7 0 a b", |_| None);
+        waits.asked("12 20 0 a b", |_| Some(at(3)));
         assert_eq!(awaited(&waits), Some((7, 20)));
         waits.moved("another", at(100));
         waits.moved("a b", at(6));
         assert_eq!(awaited(&waits), Some((7, 20)));
         waits.moved("a b", at(9));
         assert_eq!(awaited(&waits), Some((10, 20)));
-        waits.asked("8 8 a b", |_| Some(at(9)));
+        waits.asked("8 8 0 a b", |_| Some(at(9)));
         assert_eq!(awaited(&waits), Some((10, 20)), "that is told at once");
         waits.moved("a b", at(20));
         assert_eq!(awaited(&waits), None);
-        waits.asked("21 21 a b", |_| None);
+        waits.asked("21 21 0 a b", |_| None);
         let halted = Known {
             halted: true,
             ..at(0)
         };
         waits.moved("a b", halted);
         assert_eq!(awaited(&waits), None);
+        let answered = [None, Some(at(30))].map(|known| waits.asked("30 30 0 a b", |_| known));
+        assert_eq!((answered, awaited(&waits)), ([false; 2], None));
+        assert!(waits.asked("30 30 1 a b", |_| Some(at(30))));
+        assert_eq!(awaited(&waits), Some((30, 30)), "what was known is not so");
     }
 
     #[test]
@@ -412,9 +441,10 @@ mod tests {
             "",
             "a b",
             "1 a b",
-            "x 1 a b",
-            "9 1 a b",
-            "99999999999999999999 1 a b",
+            "x 1 0 a b",
+            "9 1 0 a b",
+            "99999999999999999999 1 0 a b",
+            "1 1 a",
         ] {
             waits.asked(content, |_| None);
         }

@@ -338,8 +338,11 @@ impl UnitOfWork for InMemoryUnitOfWork {
     ) -> Result<bool> {
         self.check_usable()?;
         self.check_writable()?;
-        if !self.shared.lock().holds_task(task)? {
-            return Ok(false);
+        {
+            let state = self.shared.lock();
+            if state.is_paused(&task.process) || !state.holds_task(task)? {
+                return Ok(false);
+            }
         }
         if let Some(event) = event {
             let metadata = self.context.metadata();

@@ -10,11 +10,6 @@ pub(super) fn is_transient(error: &Error) -> bool {
     ))
 }
 
-/// Whether it met the lock of another.
-pub(super) fn is_contention(error: &Error) -> bool {
-    matches!(error, Error::Store(store) if *store.kind() == StoreErrorKind::Contention)
-}
-
 /// The messages of an error and of its sources.
 pub(super) fn describe(error: &Error) -> String {
     let mut text = error.to_string();

@@ -91,7 +91,10 @@ impl<B: Backend> Worker<B> {
     async fn halt(&self, failed: &Failed<'_>) -> Result<Pass> {
         if checkpoint::record_failure(&self.shared, failed, None).await? {
             warn(failed, "the segment is halted");
-            self.tell(failed.from, true);
+            // Another may be further behind.
+            if let Some(least) = checkpoint::find(&self.shared, self.name()).await? {
+                self.tell(least.position, least.halted);
+            }
         }
         Ok(Pass::Failed)
     }

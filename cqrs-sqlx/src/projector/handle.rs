@@ -48,7 +48,7 @@ impl ProjectorHandle {
         }
     }
 
-    /// Stops the projector: no page is begun any more, those under way are finished. What is still
+    /// Stops the projector: no page and no command is begun any more, those under way are finished. What is still
     /// running after `grace` is cancelled; its transaction is rolled back.
     ///
     /// A second call, also at the same time, returns the same; with a shorter `grace` it hurries
@@ -142,6 +142,11 @@ impl Tasks {
 pub(super) struct Stopping(watch::Receiver<bool>);
 
 impl Stopping {
+    /// One that says nothing.
+    pub(super) fn never() -> Self {
+        Self(watch::channel(false).1)
+    }
+
     pub(super) fn is_set(&self) -> bool {
         *self.0.borrow()
     }

@@ -142,25 +142,27 @@ async fn look_again_and_again<B: Backend>(
             }
         };
         let woken = async {
-            let _ = tokio::time::timeout(pause, committed.changed()).await;
+            let told = tokio::time::timeout(pause, committed.changed()).await;
             let commits = committed.borrow().wrapping_sub(before);
             let is_behind = shared.watching.behind.load(Ordering::Relaxed) > 0;
             if commits > FEW || is_behind {
                 tokio::time::sleep_until(looked_at + SHORTEST_GAP).await;
             }
+            told.is_ok()
         };
-        let impatient = match select(pin!(polling.changed()), pin!(woken)).await {
+        let told = match select(pin!(polling.changed()), pin!(woken)).await {
             Either::Left((Err(_), _)) => return,
-            Either::Left((Ok(()), _)) => true,
-            Either::Right(_) => false,
+            Either::Left((Ok(()), _)) => None,
+            Either::Right((told, _)) => Some(told),
         };
-        if impatient {
-            pace = Pace::new(*polling.borrow_and_update());
-        }
         why = WakeUp::Poll;
-        if committed.has_changed().unwrap_or(false) {
-            why = WakeUp::Signal;
-            pace.woken();
+        match told {
+            Some(true) => {
+                why = WakeUp::Signal;
+                pace.woken();
+            }
+            Some(false) => {}
+            None => pace = Pace::new(*polling.borrow_and_update()),
         }
     }
 }
@@ -181,7 +183,9 @@ async fn hear_others<B: Backend>(shared: Arc<Shared<B>>, mut followed: watch::Re
         }
         Ear::Heard(heard) if heard.topic == Topic::Awaited => {
             let known = |name: &str| shared.advanced.known(name);
-            shared.waits.asked(&heard.content, known);
+            if shared.waits.asked(&heard.content, known) {
+                shared.operated.heard(None);
+            }
         }
         Ear::Heard(heard) if heard.topic == Topic::Operated => {
             hear_operation(&shared, heard.teller);
@@ -225,7 +229,10 @@ pub(super) async fn look<B: Backend>(
     known: &mut B::Horizon,
 ) -> Result<Horizon> {
     let mut connection = shared.readers.acquire().await?;
-    let result = B::horizon(connection.begin_work(), known).await;
+    let patience = shared.readers.patience();
+    // It waits for no lock.
+    let looked = tokio::time::timeout(patience, B::horizon(connection.begin_work(), known)).await;
+    let result = looked.unwrap_or_else(|_| Err(shared.readers.no_answer_within(patience)));
     match &result {
         Err(error) if is_unavailable(error) => queries::discard(connection, &shared.readers),
         _ => connection.end_work(),

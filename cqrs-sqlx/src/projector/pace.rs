@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The first pause while writers are in flight.
 const FIRST_WITH_WRITERS: Duration = Duration::from_millis(1);
+
+/// How long what is known of a checkpoint is believed while nothing happens: someone may have
+/// halted, reset or removed it.
+pub(super) const DOUBT: Duration = Duration::from_secs(10);
 
 /// How often to poll.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +28,11 @@ impl Polling {
             shortest,
             longest: shortest.saturating_mul(10),
         }
+    }
+
+    /// How long to wait for what is heard of, before it is better to ask.
+    pub(super) fn until_doubt(&self) -> Duration {
+        self.longest.min(DOUBT)
     }
 }
 
@@ -148,12 +158,11 @@ impl RetryDelays {
     pub(super) fn after(&self, failed_attempts: u32) -> Option<Duration> {
         let index = usize::try_from(failed_attempts.checked_sub(1)?).ok()?;
         let delay = *self.delays.get(index)?;
-        let random = (self.random)();
-        // What is no number is none.
-        let longer = if random.is_nan() {
-            0.0
-        } else {
-            random.clamp(0.0, 1.0) / 5.0
+        let random = catch_unwind(AssertUnwindSafe(|| (self.random)()));
+        // What is no number, or a panic, is none.
+        let longer = match random {
+            Ok(random) if !random.is_nan() => random.clamp(0.0, 1.0) / 5.0,
+            _ => 0.0,
         };
         Some(delay.saturating_add(delay.mul_f64(longer)))
     }
@@ -200,6 +209,12 @@ mod tests {
         assert_eq!(pace.after(false, false), Duration::ZERO);
     }
 
+    #[test]
+    fn a_long_poll_interval_does_not_put_off_what_others_did() {
+        assert_eq!(Polling::new(MS(100)).until_doubt(), MS(1000));
+        assert_eq!(Polling::new(MS(60_000)).until_doubt(), MS(10_000));
+    }
+
     fn delays(random: f64) -> RetryDelays {
         let mut delays = RetryDelays::default();
         delays.set_random(Arc::new(move || random));
@@ -228,6 +243,13 @@ mod tests {
             let pause = RetryDelays::default().after(1).unwrap();
             assert!((MS(100)..=MS(120)).contains(&pause));
         }
+    }
+
+    #[test]
+    fn a_panic_makes_a_delay_no_longer() {
+        let mut delays = RetryDelays::default();
+        delays.set_random(Arc::new(|| panic!("no number")));
+        assert_eq!(delays.after(2), Some(MS(1000)));
     }
 
     #[test]

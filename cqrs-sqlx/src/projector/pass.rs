@@ -205,7 +205,18 @@ impl<B: Backend> Worker<B> {
     ///
     /// Dropping the future rolls the page back.
     pub(super) async fn run_once(&mut self, horizon: Position) -> Result<Pass> {
-        let pass = self.pass(horizon).await?;
+        let writers = self.shared.writers.clone();
+        // Handlers that take too long are stopped, and what remains takes no time.
+        let patience = self.rules.deadline.saturating_mul(2);
+        let patience = patience.saturating_add(writers.patience().saturating_mul(2));
+        let Ok(pass) = tokio::time::timeout(patience, self.pass(horizon)).await else {
+            self.doubt();
+            return Err(writers.no_answer_within(patience));
+        };
+        let pass = pass?;
+        if matches!(pass, Pass::Moved { events: 1.. }) {
+            self.shared.advanced.applied(self.name());
+        }
         let caught_up = match &pass {
             Pass::UpToDate { .. } => true,
             Pass::Moved { .. } => !self.had_more,
@@ -223,6 +234,9 @@ impl<B: Backend> Worker<B> {
 
     async fn pass(&mut self, horizon: Position) -> Result<Pass> {
         if let Some(pass) = self.nothing_to_do(horizon) {
+            if let Some(begun) = self.begun().take() {
+                queries::rollback(begun).await;
+            }
             return Ok(pass);
         }
         if !B::DIALECT.claims_in_one || self.builds && !self.had_more {

@@ -18,7 +18,7 @@ use cqrs_core::{BoxFuture, Error, Result, StoreErrorKind, TenantScope};
 use futures_util::future::select;
 
 use super::checkpoint::{read, some};
-use super::errors::{is_contention, is_transient};
+use super::errors::is_transient;
 use super::handle::Stopping;
 use super::pace::{Backoff, Polling};
 use super::pass::Rules;
@@ -47,8 +47,13 @@ pub(super) trait Running<B: Backend>: Send + Sync {
     /// The name of its subscription.
     fn name(&self) -> &'static str;
 
-    /// Tries everything that is due.
-    fn run<'r>(&'r self, store: &'r SqlStore<B>, rules: &'r Rules) -> BoxFuture<'r, Result<Ran>>;
+    /// Tries everything that is due, until it is told to stop.
+    fn run<'r>(
+        &'r self,
+        store: &'r SqlStore<B>,
+        rules: &'r Rules,
+        stopping: &'r Stopping,
+    ) -> BoxFuture<'r, Result<Ran>>;
 }
 
 /// What came of it.
@@ -67,23 +72,31 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
         P::NAME
     }
 
-    fn run<'r>(&'r self, store: &'r SqlStore<B>, rules: &'r Rules) -> BoxFuture<'r, Result<Ran>> {
+    fn run<'r>(
+        &'r self,
+        store: &'r SqlStore<B>,
+        rules: &'r Rules,
+        stopping: &'r Stopping,
+    ) -> BoxFuture<'r, Result<Ran>> {
         Box::pin(async move {
             let mut done = 0;
             loop {
                 let due = store.due_tasks(P::NAME, store.now(), BATCH).await?;
-                let (mut progress, mut contended) = (0, None);
+                let (mut progress, mut passing) = (0, None);
                 for task in due {
+                    if stopping.is_set() {
+                        return Ok(Ran { done, next: None });
+                    }
                     match self.try_one(store, rules, &task).await {
                         Ok(is_done) => progress += u64::from(is_done),
-                        // Other instances need other locks.
-                        Err(error) if is_contention(&error) => contended = Some(error),
+                        // Other instances need other locks, or nothing of what is away.
+                        Err(error) if is_transient(&error) => passing = Some(error),
                         Err(error) => return Err(error),
                     }
                 }
                 done += progress;
                 if progress == 0 {
-                    if let Some(error) = contended {
+                    if let Some(error) = passing {
                         return Err(error);
                     }
                     let far = store.now() + TimeDelta::days(FAR);
@@ -135,19 +148,21 @@ pub(super) async fn run<B: Backend>(
     mut stopping: Stopping,
 ) {
     let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
-    let mut advanced = store.shared().advanced.subscribe();
+    // Commands come of events of its own alone.
+    let mut applied = store.shared().advanced.follow(process.name());
     let mut resumed = store.shared().operated.subscribe();
     while !stopping.is_set() {
-        advanced.mark_unchanged();
+        applied.mark_unchanged();
         resumed.mark_unchanged();
-        let pause = match process.run(&store, &rules).await {
+        let pause = match process.run(&store, &rules, &stopping).await {
             Ok(Ran { next, .. }) => {
                 backoff.reset();
                 let left = next.map(|(at, _)| at.signed_duration_since(store.now()));
                 let left = left.map(|left| left.to_std().unwrap_or(Duration::ZERO));
                 // What is due and was not done, others have.
                 let left = left.map(|left| left.max(polling.shortest));
-                left.unwrap_or(polling.longest).min(polling.longest)
+                let longest = polling.until_doubt();
+                left.unwrap_or(longest).min(longest)
             }
             Err(_) if store.shared().writers.is_closed() => return,
             Err(error) => {
@@ -156,9 +171,8 @@ pub(super) async fn run<B: Backend>(
                 pause
             }
         };
-        let (moved, told) = (pin!(advanced.changed()), pin!(resumed.changed()));
-        let told = select(moved, told);
-        let waited = tokio::time::timeout(pause, told);
+        let (applies, told) = (pin!(applied.changed()), pin!(resumed.changed()));
+        let waited = tokio::time::timeout(pause, select(applies, told));
         if stopping.or(waited).await.is_none() {
             return;
         }
@@ -173,10 +187,11 @@ pub(super) async fn run_until_idle<B: Backend>(
     rules: &Rules,
 ) -> Result<u64> {
     let mut all = 0;
+    let stopping = Stopping::never();
     for process in processes {
         let mut waited = None;
         loop {
-            let Ran { done, next } = process.run(store, rules).await?;
+            let Ran { done, next } = process.run(store, rules, &stopping).await?;
             all += done;
             match next {
                 Some((at, true)) if waited != Some(at) => {
@@ -250,7 +265,8 @@ fn due_sql() -> String {
     )
 }
 
-/// Takes a task out in an open transaction; whether it was there, and nobody else is about to.
+/// Takes a task out in an open transaction; whether it was there, nobody else is about to, and the
+/// subscription goes on.
 pub(crate) async fn take<B: Backend>(
     connection: &mut B::Connection,
     task: &ProcessTask,
@@ -259,7 +275,8 @@ pub(crate) async fn take<B: Backend>(
     let sql = format!(
         "DELETE FROM cqrs_process_task WHERE instance_id = $1 AND number = \
          (SELECT number FROM cqrs_process_task WHERE instance_id = $1 AND number = $2 \
-         AND attempts = $3 AND parked_at IS NULL{lock})"
+         AND attempts = $3 AND parked_at IS NULL AND NOT EXISTS (SELECT 1 FROM cqrs_segment AS s \
+         WHERE s.subscription = cqrs_process_task.process AND s.status = 'paused'){lock})"
     );
     let parameters = [
         Parameter::new(ColumnType::Uuid, Value::Uuid(task.instance_id)),

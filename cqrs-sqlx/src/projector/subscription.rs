@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::errors::is_transient;
 use super::handle::Stopping;
-use super::pace::{Backoff, Polling};
+use super::pace::{Backoff, DOUBT, Polling};
 use super::pass::{Pass, Worker};
 use crate::backend::Backend;
 
@@ -19,9 +19,6 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// The first pause while another worker holds the subscription.
 const FIRST_ELSEWHERE: Duration = Duration::from_millis(5);
-/// How long what is known of a checkpoint is believed while nothing happens: someone may have
-/// halted, reset or removed it.
-const DOUBT: Duration = Duration::from_secs(10);
 
 /// What the loop waits for before the next pass.
 enum Next {
@@ -43,7 +40,7 @@ pub(super) async fn run<B: Backend>(
     mut stopping: Stopping,
 ) {
     let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
-    let mut elsewhere = Backoff::new(FIRST_ELSEWHERE, polling.shortest);
+    let mut elsewhere = Backoff::new(FIRST_ELSEWHERE, polling.shortest.min(DOUBT));
     let mut resumed = worker.shared().operated.subscribe();
     let shared = Arc::clone(worker.shared());
     let mut behind = None;
@@ -70,7 +67,7 @@ pub(super) async fn run<B: Backend>(
                     Pass::Elsewhere => Next::After(elsewhere.next()),
                     // What stands still are some segments; the others have the next event.
                     Pass::Delayed(delay) if worker.is_split() => Next::Horizon(delay.min(DOUBT)),
-                    Pass::Halted if worker.is_split() => Next::Horizon(polling.longest),
+                    Pass::Halted if worker.is_split() => Next::Horizon(polling.until_doubt()),
                     // Somebody elsewhere may cut the delay short.
                     Pass::Delayed(delay) => Next::After(delay.min(DOUBT)),
                     Pass::Halted => Next::Resume,
@@ -99,7 +96,7 @@ pub(super) async fn run<B: Backend>(
             }
             Next::Resume => {
                 worker.doubt();
-                let resumed = tokio::time::timeout(polling.longest, resumed.changed());
+                let resumed = tokio::time::timeout(polling.until_doubt(), resumed.changed());
                 stopping.or(resumed).await.map(drop)
             }
             Next::Horizon(pause) => {

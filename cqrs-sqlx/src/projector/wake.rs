@@ -1,6 +1,7 @@
 //! Waking up within the process. A lost signal costs at most one poll: nothing relies on them.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cqrs_core::Position;
 use tokio::sync::watch;
@@ -35,6 +36,8 @@ impl Wake {
 #[derive(Debug)]
 pub(crate) struct Progress {
     known: watch::Sender<HashMap<String, Known>>,
+    /// Of those that somebody follows.
+    pages: Mutex<HashMap<&'static str, Wake>>,
 }
 
 /// What is known of one subscription.
@@ -50,6 +53,7 @@ impl Default for Progress {
     fn default() -> Self {
         Self {
             known: watch::Sender::new(HashMap::new()),
+            pages: Mutex::default(),
         }
     }
 }
@@ -98,6 +102,22 @@ impl Progress {
     /// What is known of a subscription; `None` where this process does not run it.
     pub(crate) fn known(&self, name: &str) -> Option<Known> {
         self.known.borrow().get(name).copied()
+    }
+
+    /// A subscription has applied events.
+    pub(crate) fn applied(&self, name: &str) {
+        if let Some(wake) = self.pages().get(name) {
+            wake.signal();
+        }
+    }
+
+    /// Begins to listen to the events that a subscription applies.
+    pub(crate) fn follow(&self, name: &'static str) -> watch::Receiver<u64> {
+        self.pages().entry(name).or_default().subscribe()
+    }
+
+    fn pages(&self) -> MutexGuard<'_, HashMap<&'static str, Wake>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to listen.

@@ -75,7 +75,8 @@ impl StoreOptions {
     }
 
     /// How long an operation waits for a connection before it fails with
-    /// [`PoolTimedOut`](cqrs_core::StoreErrorKind::PoolTimedOut).
+    /// [`PoolTimedOut`](cqrs_core::StoreErrorKind::PoolTimedOut); 30 seconds unless told. A projector
+    /// waits as long, or three seconds, for answers that should come at once.
     #[must_use]
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;

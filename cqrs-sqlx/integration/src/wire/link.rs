@@ -24,6 +24,8 @@ pub(super) struct Link {
     is_unanswered: bool,
     /// Nothing that the client sends arrives.
     is_silent: bool,
+    /// The client gets no answer any more.
+    is_muted: bool,
 }
 
 impl Link {
@@ -47,13 +49,14 @@ impl Link {
             owed: 0,
             is_unanswered: false,
             is_silent: false,
+            is_muted: false,
         })
     }
 
     /// Runs the connection to its end, or to a cut and the answers due by then.
     pub(super) async fn run(mut self) -> io::Result<()> {
         let mut client_talks = true;
-        loop {
+        while client_talks || !self.is_muted {
             tokio::select! {
                 more = self.client.fill(), if client_talks => {
                     client_talks = more?;
@@ -72,13 +75,14 @@ impl Link {
                         return Ok(());
                     }
                 }
-                more = self.server.fill() => {
+                more = self.server.fill(), if !self.is_muted => {
                     if !more? || self.forward_from_server().await? {
                         return Ok(());
                     }
                 }
             }
         }
+        Ok(())
     }
 
     /// Forwards what the client says.
@@ -188,7 +192,13 @@ impl Link {
     fn count_from_client(&mut self, message: &Message) {
         let sql = self.names.executed(message);
         if message.is_execution() {
-            self.shared.state().count_statement(sql);
+            let mut state = self.shared.state();
+            let muted = state.muted.zip(sql.as_ref());
+            if muted.is_some_and(|(muted, sql)| sql.contains(muted)) {
+                state.muted = None;
+                self.is_muted = true;
+            }
+            state.count_statement(sql);
         }
     }
 }

@@ -139,6 +139,17 @@ impl WireProxy {
         self.shared.state().peak
     }
 
+    /// Gives no answer any more to the next connection that executes SQL with this in it. Both ends stay
+    /// open, as where a host is gone.
+    pub fn mute(&self, sql: &'static str) {
+        self.shared.state().muted = Some(sql);
+    }
+
+    /// Whether the connection that is to be [muted](Self::mute) was found.
+    pub fn was_muted(&self) -> bool {
+        self.shared.state().muted.is_none()
+    }
+
     /// Lets the server have what [`Cut::delayed`] holds back at this moment, and waits until it
     /// has answered, or given the connection up.
     ///

@@ -52,6 +52,8 @@ pub(super) struct State {
     /// How many connections there are, and how many there were at most.
     pub(super) open: usize,
     pub(super) peak: usize,
+    /// The next connection that executes SQL with this in it gets no answer any more.
+    pub(super) muted: Option<&'static str>,
 }
 
 impl State {

@@ -121,6 +121,27 @@ async fn register<K: Kind>(store: &SqlStore<K>) -> CommitReceipt {
     saved.await.unwrap()
 }
 
+#[test]
+fn a_commit_of_the_process_is_a_signal() {
+    let values = recorded(async {
+        let (_fresh, store) = Fresh::<Sqlite>::with_store().await;
+        let store = support::with_tables(store).await;
+        let projector = store
+            .projector()
+            .projection(support::Recorder::new("recorder"));
+        let never = Duration::from_secs(3600);
+        let handle = projector.poll_interval(never).start().await.unwrap();
+        for _ in 0..3 {
+            let receipt = register(&store).await;
+            store.wait_for(&receipt, "recorder").await.unwrap();
+        }
+        handle.stop(Duration::from_secs(60)).await;
+    });
+    let looks = |by: &str| values.get(&format!("cqrs_wake_ups_total by={by}")).copied();
+    assert_eq!(looks("poll"), Some(1.0), "the first: {values:?}");
+    assert!(looks("signal") >= Some(2.0), "{values:?}");
+}
+
 fn values_are_those_of_the_projector<K: Kind>() {
     let values = recorded(async {
         let (_fresh, store) = Fresh::<K>::with_store().await;

@@ -1,31 +1,41 @@
 //! Process managers in a database: replicas, restarts, and what operators do.
 
 use std::process::{Child, Command};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cqrs_core::conformance::fixtures::{
     Account, AccountEvent, AccountForm, Dunning, Ledger, LedgerEvent,
 };
-use cqrs_core::process::{Instance, Next, ProcessManager};
+use cqrs_core::process::{
+    Instance, Next, ProcessManager, ProcessStore as _, ProcessSubscription, Tried, try_task,
+};
 use cqrs_core::{
-    Entity, Envelope, EventHistory, ManualClock, RequestContext, RetryPolicy, Store, UnitOfWork,
+    Entity, Envelope, Error, EventHistory, ManualClock, RequestContext, RetryPolicy, Store,
+    StoreErrorKind, UnitOfWork,
 };
 use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_integration::stores;
+use cqrs_integration::wire::WireProxy;
 use cqrs_sqlx::{
     HealthLimits, PgStore, Postgres, Problem, ProjectorBuilder, ProjectorHandle, Retention,
-    SqlStore, StoreOptions,
+    SqlStore, Stopped, StoreOptions,
 };
 use sqlx::postgres::PgConnectOptions;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+use crate::projector::support;
 
 on_each!(
     each_command_counts_once_among_replicas_that_die,
     a_parked_command_is_retried_or_discarded,
     a_command_is_tried_again_by_the_clock_of_the_store,
     a_paused_manager_does_nothing,
+    a_command_that_was_due_before_the_pause_waits,
+    stopping_begins_no_further_command,
+    an_error_that_may_pass_holds_up_no_other_instance,
     commands_that_are_put_aside_are_a_problem,
     deadlines_that_have_passed_leave_the_log,
     a_command_and_its_effect_are_one_transaction,
@@ -315,6 +325,156 @@ async fn a_paused_manager_does_nothing<K: Kind>() {
     operations.resume("conformance_dunning").await.unwrap();
     projector(&store).run_until_idle().await.unwrap();
     assert_eq!(booked(&store, "A1").await, [1]);
+}
+
+async fn a_command_that_was_due_before_the_pause_waits<K: Kind>() {
+    let (_fresh, store) = with_accounts::<K>().await;
+    open(&store, "A1", &[1]).await;
+    let handled = store
+        .projector()
+        .subscribe(ProcessSubscription::of(Dunning).subscription());
+    handled.run_until_idle().await.unwrap();
+    let due = store.due_tasks(Dunning::NAME, store.now(), 10).await;
+    let [task] = due.unwrap().try_into().unwrap();
+    let operations = store.operations(&RequestContext::system()).unwrap();
+    operations.pause(Dunning::NAME).await.unwrap();
+    let tried = try_task(&store, &Dunning, &task).await.unwrap();
+    assert!(matches!(tried, Tried::Taken), "{tried:?}");
+    operations.resume(Dunning::NAME).await.unwrap();
+    let tried = try_task(&store, &Dunning, &task).await.unwrap();
+    assert!(matches!(tried, Tried::Done), "{tried:?}");
+    assert_eq!(booked(&store, "A1").await, [1]);
+}
+
+/// Has a command for each account that is opened.
+#[derive(Clone, Default)]
+struct Opened(Arc<OpenedState>);
+
+struct OpenedState {
+    /// Gets a permit for each command that begins.
+    begun: Semaphore,
+    /// Gives a permit to each that may go on.
+    go_on: Semaphore,
+    /// The account for whose command something is away.
+    away: Option<&'static str>,
+    done: Mutex<Vec<String>>,
+}
+
+impl Default for OpenedState {
+    fn default() -> Self {
+        Self {
+            begun: Semaphore::new(0),
+            go_on: Semaphore::new(0),
+            away: None,
+            done: Mutex::default(),
+        }
+    }
+}
+
+impl ProcessManager for Opened {
+    type Event = AccountEvent;
+    type State = ();
+    type Command = String;
+
+    const NAME: &'static str = "opened";
+
+    fn instance(&self, event: &Envelope<AccountEvent>) -> Option<Instance> {
+        Some(Instance::starting(event.aggregate_id_str()))
+    }
+
+    fn on_event(
+        &self,
+        (): &mut (),
+        _: &Envelope<AccountEvent>,
+        next: &mut Next<'_, String>,
+    ) -> cqrs_core::Result<()> {
+        let account = next.instance().to_owned();
+        next.command(account);
+        Ok(())
+    }
+
+    fn on_deadline(&self, (): &mut (), _: &str, _: &mut Next<'_, String>) -> cqrs_core::Result<()> {
+        Ok(())
+    }
+
+    async fn execute<U: UnitOfWork>(&self, account: String, _: &mut U) -> cqrs_core::Result<()> {
+        if self.0.away == Some(&account) {
+            return Err(Error::store(
+                StoreErrorKind::Unavailable,
+                "the bank is away",
+            ));
+        }
+        self.0.begun.add_permits(1);
+        self.0.go_on.acquire().await.unwrap().forget();
+        self.0.done.lock().unwrap().push(account);
+        Ok(())
+    }
+}
+
+async fn stopping_begins_no_further_command<K: Kind>() {
+    let (_fresh, store) = with_accounts::<K>().await;
+    for account in ["A1", "A2", "A3"] {
+        open(&store, account, &[]).await;
+    }
+    let opened = Opened::default();
+    let handled = ProcessSubscription::of(opened.clone()).subscription();
+    let handled = store.projector().subscribe(handled);
+    handled.run_until_idle().await.unwrap();
+    let projector = store.projector().process(opened.clone());
+    let handle = projector.start().await.unwrap();
+    opened.0.begun.acquire().await.unwrap().forget();
+    let (stopped, ()) = tokio::join!(handle.stop(Duration::from_secs(60)), async {
+        opened.0.go_on.add_permits(3);
+    });
+    assert_eq!(stopped, Stopped::Drained);
+    assert_eq!(opened.0.done.lock().unwrap().len(), 1);
+}
+
+async fn an_error_that_may_pass_holds_up_no_other_instance<K: Kind>() {
+    let (_fresh, store) = with_accounts::<K>().await;
+    for account in ["A1", "A2", "A3"] {
+        open(&store, account, &[]).await;
+    }
+    let opened = Opened(Arc::new(OpenedState {
+        go_on: Semaphore::new(2),
+        away: Some("A1"),
+        ..OpenedState::default()
+    }));
+    let projector = store.projector().process(opened.clone());
+    let handle = projector.start().await.unwrap();
+    let begun = opened.0.begun.acquire_many(2);
+    let begun = tokio::time::timeout(Duration::from_secs(20), begun).await;
+    drop(begun.expect("they wait for nobody"));
+    handle.stop(Duration::from_secs(60)).await;
+    let done = opened.0.done.lock().unwrap().clone();
+    assert_eq!(done, ["A2", "A3"]);
+}
+
+/// A manager that has nothing to do asks for nothing while others are busy, also where it passes over
+/// their events.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_manager_does_not_ask_with_each_page_of_others() {
+    let (fresh, store) = with_accounts::<Postgres>().await;
+    let store_of_others = support::with_tables(store).await;
+    let proxy = WireProxy::start(&fresh.url).await;
+    let store = stores::postgres(proxy.url()).await;
+    let recorder = support::Recorder::new("recorder");
+    let projector = store.projector().process(Dunning).projection(recorder);
+    let projector = projector.poll_interval(Duration::from_millis(200));
+    let handle = projector.start().await.unwrap();
+    let before = proxy.counts();
+    for _ in 0..50 {
+        let receipt = support::receipt(&store_of_others, 0).await;
+        store.wait_for(&receipt, "recorder").await.unwrap();
+        store.wait_for(&receipt, Dunning::NAME).await.unwrap();
+    }
+    let sent = proxy.statements_since(&before);
+    handle.stop(Duration::from_secs(60)).await;
+    let asked = sent
+        .iter()
+        .filter(|sql| sql.contains("FROM cqrs_process_task"))
+        .count();
+    assert!(asked < 50, "{asked}");
 }
 
 /// What a command writes and that it is done are committed together or not at all.

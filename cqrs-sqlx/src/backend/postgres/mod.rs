@@ -93,6 +93,18 @@ impl Backend for Postgres {
     type Raw = PgConnection;
 }
 
+/// Reads which process of the server works for a connection. Who has taken another role by the options
+/// of the connection does not see when it began.
+///
+/// Has the server notice after half a minute that this host is gone, unless it is set to sooner: what
+/// the session holds is free then, as it is at once where only this process ends. By a statement, since
+/// there are poolers that refuse options.
+const OPENED: &str = "SELECT pid, coalesce(backend_start::text, ''), CASE WHEN $1 THEN (
+         SELECT count(set_config(name, least(nullif(current_setting(name)::int, 0), most)::text, false))
+         FROM (VALUES ('tcp_keepalives_idle', 15), ('tcp_keepalives_interval', 5),
+                      ('tcp_keepalives_count', 3)) AS keepalive (name, most)) END
+     FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+
 /// A connection, and the server process that works for it.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -106,13 +118,11 @@ impl Connect for Postgres {
     async fn connect(&self) -> Result<Session> {
         let connect = async {
             let mut connection = PgConnection::connect_with(&self.options).await?;
-            let row = sqlx::query(
-                // Who has taken another role by the options of the connection does not see it.
-                "SELECT pid, coalesce(backend_start::text, '') FROM pg_stat_activity
-                 WHERE pid = pg_backend_pid()",
-            )
-            .fetch_one(&mut connection)
-            .await?;
+            let settings = self.options.get_options().unwrap_or_default();
+            let row = sqlx::query(OPENED)
+                .bind(!settings.contains("tcp_keepalives"))
+                .fetch_one(&mut connection)
+                .await?;
             let process = Process {
                 id: row.try_get(0)?,
                 started: row.try_get(1)?,

@@ -4,9 +4,16 @@
 //! transactions of writers it would have them commit one after the other. So it is sent after
 //! them, alone.
 
+use std::time::Duration;
+
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
 
+use tokio::time::timeout;
+
 use crate::backend::{Heard, Message, Topic};
+
+/// How long nothing is told before it is asked whether the server is still there.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// Every topic has a channel.
 const CHANNELS: [(Topic, &str); 4] = [
@@ -63,7 +70,15 @@ impl Listener {
 
     /// What is told; `None` where the connection was lost, and is there again.
     pub(super) async fn hear(&mut self) -> Result<Option<Heard>, sqlx::Error> {
-        let Some(heard) = self.0.try_recv().await? else {
+        let heard = loop {
+            if let Ok(heard) = timeout(QUIET, self.0.try_recv()).await {
+                break heard?;
+            }
+            // Who only listens does not notice that nobody is there any more.
+            let answer = timeout(QUIET, sqlx::query("SELECT").execute(&mut self.0)).await;
+            answer.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        };
+        let Some(heard) = heard else {
             return Ok(None);
         };
         let topic = CHANNELS

@@ -8,6 +8,7 @@ use cqrs_integration::database::{TestDatabase, TestFile};
 use cqrs_integration::domain::{ParcelView, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_sqlx::{Backend, SqlStore};
+use sqlx::{Connection as _, PgConnection};
 
 use super::support::{
     Recorder, applied, commit, commit_truck, on_each_database, receipt, with_tables,
@@ -154,4 +155,41 @@ async fn two_projectors_share_the_work_on_sqlite() {
     let one = with_tables(stores::sqlite(&file.url()).await).await;
     let two = stores::sqlite(&file.url()).await;
     two_projectors_share_the_work(one, two).await;
+}
+
+/// A worker keeps no transaction while it waits for events, also where its last page was full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_keeps_no_transaction() {
+    let database = TestDatabase::create().await;
+    let store = with_tables(stores::postgres(database.url()).await).await;
+    let projector = store.projector().projection(Recorder::new("recorder"));
+    let projector = projector
+        .page_size(1)
+        .poll_interval(Duration::from_secs(3600));
+    let _handle = projector.start().await.unwrap();
+    let mut observer = PgConnection::connect(database.url()).await.unwrap();
+    // The second comes to a worker that knows where it stands.
+    for _ in 0..2 {
+        let receipt = receipt(&store, 0).await;
+        store.wait_for(&receipt, "recorder").await.unwrap();
+        let ended = async {
+            while in_transactions(&mut observer).await > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        // It would ask whether that is so after ten.
+        let ended = tokio::time::timeout(Duration::from_secs(5), ended).await;
+        ended.expect("nothing is open");
+    }
+}
+
+/// How many sessions wait in the middle of a transaction.
+async fn in_transactions(observer: &mut PgConnection) -> i64 {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND state = 'idle in transaction'",
+    )
+    .fetch_one(observer)
+    .await
+    .unwrap()
 }

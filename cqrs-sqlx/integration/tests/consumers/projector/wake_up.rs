@@ -10,6 +10,7 @@ use cqrs_integration::database::{TestDatabase, TestFile};
 use cqrs_integration::stores;
 use cqrs_integration::wire::{Counts, WireProxy};
 use cqrs_sqlx::{Backend, PgStore, ProjectorHandle, SqlStore, SqliteStore, StoreOptions};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 
 use super::support::{Recorder, applied, failure, receipt, with_tables};
@@ -313,6 +314,27 @@ async fn who_waits_for_what_halts_in_another_process_is_told() {
     assert!(failure(&error).error.contains("poison"), "{error}");
 }
 
+/// Where a process does not know that a checkpoint went back, it says that it is there. Who waits then
+/// says that it is not so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_told_what_is_not_so_is_told_again() {
+    let database = database().await;
+    let (projects, _projector, mut observer) = projecting(&database).await;
+    let waits = patient(database.url()).await;
+    until_it_waits(&mut observer, &waits).await;
+    let receipt = passes(&waits, &waits).await;
+    let before = applied(&projects).await.len();
+    sqlx::query("UPDATE cqrs_segment SET position = position - 1")
+        .execute(&mut observer)
+        .await
+        .unwrap();
+    // The projector itself would ask after ten.
+    let waiting = waits.wait_for(&receipt, "recorder");
+    let waited = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+    waited.expect("it is told").unwrap();
+    assert_eq!(applied(&projects).await.len(), before + 1);
+}
+
 /// What has halted looks at nothing by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_halted_is_resumed_from_another_process() {
@@ -414,4 +436,45 @@ async fn a_store_that_is_closed_listens_no_more() {
     until_it_waits(&mut observer, &waits).await;
     waits.close();
     until_listening(&mut observer, 1).await;
+}
+
+/// As where a host is gone that nobody says goodbye for: nothing is heard any more, and nothing breaks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_answered_is_given_up() {
+    const LOOK: &str = "FROM cqrs_event_position";
+    const CLAIM: &str = "FOR UPDATE SKIP LOCKED";
+    let database = database().await;
+    let proxy = WireProxy::start(database.url()).await;
+    let other = stores::postgres_with(database.url(), options()).await;
+    let impatient = options().acquire_timeout(Duration::from_millis(200));
+    let store = stores::postgres_with(proxy.url(), impatient).await;
+    let projector = store.projector().projection(Recorder::new("recorder"));
+    let projector = projector.deadline(Duration::from_millis(200));
+    let _projector = projector.poll_interval(SOON).start().await.unwrap();
+    passes(&other, &other).await;
+    for statement in [LOOK, CLAIM] {
+        proxy.mute(statement);
+        while !proxy.was_muted() {
+            let _ = receipt(&other, 0).await;
+        }
+        passes(&other, &other).await;
+    }
+}
+
+/// Else the sessions of a host that is gone hold what they have for two hours.
+#[tokio::test]
+async fn the_server_asks_whether_hosts_are_there() {
+    let database = database().await;
+    let set: PgConnectOptions = database.url().parse().unwrap();
+    let by_user = set.clone().options([("tcp_keepalives_idle", "60")]);
+    for (set, idle) in [(set, "15"), (by_user, "60")] {
+        let store = PgStore::connect_with(set, options()).await.unwrap();
+        let mut unit_of_work = store.unit_of_work(&RequestContext::system());
+        let connection = unit_of_work.connection().await.unwrap();
+        let found: String = sqlx::query_scalar("SHOW tcp_keepalives_idle")
+            .fetch_one(connection)
+            .await
+            .unwrap();
+        assert_eq!(found, idle);
+    }
 }
