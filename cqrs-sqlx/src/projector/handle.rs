@@ -48,8 +48,8 @@ impl ProjectorHandle {
         }
     }
 
-    /// Stops the projector: no page and no command is begun any more, those under way are finished. What is still
-    /// running after `grace` is cancelled; its transaction is rolled back.
+    /// Stops the projector: no page and no command is begun any more, those under way are finished.
+    /// What is still running after `grace` is cancelled; its transaction is rolled back.
     ///
     /// A second call, also at the same time, returns the same; with a shorter `grace` it hurries
     /// the first.

@@ -68,7 +68,7 @@ impl<T: ProjectionTransaction> Projection<T> for Poisoned {
 
     /// So half of the scenes try pages without a lock.
     fn writes_rows_alone(&self) -> bool {
-        self.0.seed % 2 == 0
+        self.0.seed.is_multiple_of(2)
     }
 
     fn is_splittable(&self) -> bool {
