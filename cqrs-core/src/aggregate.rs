@@ -68,6 +68,8 @@ pub struct Root<E> {
     raised: Vec<E>,
     /// How many of them were applied to the state of an event-sourced aggregate.
     applied: usize,
+    /// Whether applying one did more than change the state.
+    is_misapplied: bool,
     tenant: Option<TenantId>,
     stamps: AuditStamps,
     /// The snapshot that an event-sourced aggregate was loaded from.
@@ -107,6 +109,7 @@ impl<E> Root<E> {
             version: 0,
             raised: Vec::new(),
             applied: 0,
+            is_misapplied: false,
             tenant: None,
             stamps: AuditStamps::default(),
             snapshot: None,
@@ -138,6 +141,16 @@ impl<E> Root<E> {
     pub(crate) fn raise_applied(&mut self, event: E) {
         self.raised.push(event);
         self.applied += 1;
+    }
+
+    /// Remembers that applying an event did more than change the state.
+    pub(crate) fn misapplied(&mut self) {
+        self.is_misapplied = true;
+    }
+
+    /// Whether applying an event did more than change the state.
+    pub(crate) fn is_misapplied(&self) -> bool {
+        self.is_misapplied
     }
 
     /// Whether every raised event was applied.
@@ -191,6 +204,11 @@ impl<E> Root<E> {
     #[must_use]
     pub fn stamps(&self) -> &AuditStamps {
         &self.stamps
+    }
+
+    /// Whose it is, and who created and changed it, where a test says so.
+    pub(crate) fn ownership_mut(&mut self) -> (&mut Option<TenantId>, &mut AuditStamps) {
+        (&mut self.tenant, &mut self.stamps)
     }
 
     /// Reads the framework's columns of a row.

@@ -182,13 +182,19 @@ pub fn snapshot_put<T: serde::Serialize>(
     Ok(())
 }
 
-/// Takes a field out of a snapshot. What is not there is an error of serde's, unless the type has
+/// Reads a field of a snapshot. What is not there is an error of serde's, unless the type has
 /// something to say for it, as `Option` has.
-pub fn snapshot_take<T: serde::de::DeserializeOwned>(
-    state: &mut SnapshotFields,
+pub fn snapshot_get<T: serde::de::DeserializeOwned>(
+    state: &SnapshotFields,
     field: &str,
 ) -> serde_json::Result<T> {
-    serde_json::from_value(state.remove(field).unwrap_or(serde_json::Value::Null))
+    T::deserialize(state.get(field).unwrap_or(&serde_json::Value::Null))
+}
+
+/// The shape of an aggregate with fields that have this hash.
+#[must_use]
+pub const fn snapshot_shape<A: AggregateRoot>(fields: u64) -> u64 {
+    crate::sourced::shape(fields, <A::Event as crate::event::DomainEvent>::EVENT_TYPES)
 }
 
 /// The error of reading a row as an event-sourced aggregate, which has none.

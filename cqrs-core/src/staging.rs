@@ -18,11 +18,12 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::integrity::{self, Chain, ContentHash, Hashing, LinkedStream};
 use crate::mapping::{ColumnError, ColumnRole, ColumnValue, MappingError, Table, Value};
 use crate::schema::SchemaIds;
-use crate::sourced::{self, NewSnapshot};
+use crate::sourced::{self, DueSnapshot};
 
 pub use self::children::ChildWrite;
 use self::children::Family;
 pub(crate) use self::children::primary_key;
+pub(crate) use self::events::misapplied;
 use self::events::{check_applied, new_events, sourced_events};
 
 /// What a staged write does to its row.
@@ -131,12 +132,11 @@ pub struct StagedWrite {
     /// What changes in the tables of its children, each at most once; empty where nothing does. A
     /// write that changes children is no [`UpdateIfChanged`](Operation::UpdateIfChanged).
     pub children: Vec<ChildWrite>,
-    /// Its events, at least one; none of an event-sourced aggregate that raised nothing, which
-    /// [`StagedWrites`] leave out, and of a [guard](Self::guard).
+    /// Its events, at least one; none of an event-sourced aggregate that raised nothing, and of a
+    /// [guard](Self::guard).
     pub events: Vec<NewEvent>,
-    /// The snapshot of an event-sourced aggregate that is due with it, to be written after the
-    /// commit.
-    pub snapshot: Option<NewSnapshot>,
+    /// That a snapshot of an event-sourced aggregate is due with it, to be made after the commit.
+    pub snapshot: Option<DueSnapshot>,
 }
 
 impl StagedWrite {
@@ -257,7 +257,7 @@ impl StagedWrite {
         let new_version = expected_version + events.len() as u64;
         let snapshot = match operation {
             Operation::Remove => None,
-            _ => sourced::due(&aggregate, new_version, now, context.actor()),
+            _ => sourced::due(&aggregate, new_version, now),
         };
         let key = table
             .key_columns()
@@ -416,7 +416,8 @@ pub struct StagedWrites {
 }
 
 impl StagedWrites {
-    /// Adds a write, unless it writes nothing. Inserts are added even where the id is staged already: that is an
+    /// Adds a write. One of an event-sourced aggregate that raised nothing writes nothing: it is a
+    /// guard, so that a decision on a state that has moved on is a conflict, as that of a row is. Inserts are added even where the id is staged already: that is an
     /// [`Error::AlreadyExists`] of the commit.
     ///
     /// # Errors
@@ -425,6 +426,7 @@ impl StagedWrites {
     /// staged before stays staged.
     pub fn push(&mut self, write: StagedWrite) -> Result<()> {
         if write.events.is_empty() {
+            self.push_guard(write);
             return Ok(());
         }
         let aggregate = (write.aggregate_type, write.aggregate_id.clone());

@@ -9,12 +9,12 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta};
 use cqrs_core::conformance::fixtures::{
     Account, AccountEvent, AccountForm, BookCents, Dunning, Ledger, LedgerEvent, LetterEvent,
 };
 use cqrs_core::testing::{Golden, given, given_stored, process};
-use cqrs_core::{Decide, Sourced, TenantId};
+use cqrs_core::{AuditStamps, Decide, Sourced, TenantId};
 
 fn owner() -> String {
     "ann".to_owned()
@@ -115,6 +115,56 @@ fn an_aggregate_with_a_row_is_tested_alike() {
         .when(|account| account.transfer(7))
         .then([AccountEvent::Moved { cents: 7 }])
         .then_state(|account| assert_eq!(account.root.version(), 1));
+}
+
+/// What depends on time, actor and tenant is tested with fixed ones, in either form.
+#[test]
+fn who_and_when_can_be_given() {
+    let at = DateTime::UNIX_EPOCH;
+    let check = |root: &AuditStamps, tenant: Option<&TenantId>| {
+        assert_eq!((root.created_at, root.updated_at), (Some(at), Some(at)));
+        assert_eq!(root.created_by.as_deref(), Some("ann"));
+        assert_eq!(root.updated_by.as_deref(), Some("ann"));
+        assert_eq!(tenant.map(TenantId::as_str), Some("north"));
+    };
+    let north = || TenantId::new("north").unwrap();
+    let ledger = given::<Ledger>("L1".to_owned(), [opened()]);
+    let ledger = ledger.at(at).by("ann").of_tenant(north());
+    ledger
+        .when(|ledger| check(ledger.root.stamps(), ledger.root.tenant()))
+        .then_nothing();
+    let mut account = Account::unopened("A1");
+    account.open("ann");
+    let account = given_stored(account).at(at).by("ann").of_tenant(north());
+    account
+        .when(|account| check(account.root.stamps(), account.root.tenant()))
+        .then_nothing();
+}
+
+/// What only the method changes is lost when the aggregate is loaded.
+#[test]
+fn a_state_that_no_event_makes_is_shown() {
+    let ledger = || given::<Ledger>("L1".to_owned(), [opened()]);
+    let text = complaint(|| {
+        let outcome = ledger().when(|ledger| {
+            ledger.transfer(3);
+            ledger.owner = "ben".to_owned();
+        });
+        outcome.then([LedgerEvent::Moved { cents: 3 }]);
+    });
+    assert!(text.contains("otherwise than by `apply`"), "{text}");
+    assert!(
+        text.contains("-     owner: \"ann\",\n+     owner: \"ben\","),
+        "{text}"
+    );
+    let text = complaint(|| {
+        let outcome = ledger().when(|ledger| {
+            ledger.closed = true;
+            Err::<(), _>("no")
+        });
+        outcome.then_error("no");
+    });
+    assert!(text.contains("+     closed: true,"), "{text}");
 }
 
 #[test]

@@ -116,7 +116,7 @@ pub(crate) fn count<A: AggregateRoot>(scope: &TenantScope, id: &A::Id) -> Select
 pub(crate) fn as_of<A: AggregateRoot>(scope: &TenantScope, id: &A::Id, at: AsOf) -> Select {
     let mut parameters = Parameters::default();
     let condition = of::<A>(TenantSite::HistoryAsOf, scope, id, &mut parameters);
-    let until = match at {
+    let until = match at.within_range() {
         AsOf::Time(time) => {
             let time = Parameter::new(ColumnType::Timestamp, Value::Timestamp(time));
             format!("h.changed_at <= {}", parameters.add(time))

@@ -96,6 +96,7 @@ mod select;
 mod signal;
 mod snapshots;
 mod sourced;
+mod sourced_types;
 mod sql;
 mod statements;
 mod store;

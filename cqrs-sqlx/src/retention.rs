@@ -33,7 +33,8 @@ const SHORTEST_AGE: Duration = Duration::from_secs(60 * 60);
 ///
 /// Whatever the policy says, these stay: events that a subscription has not passed, also one that
 /// is halted or paused; events that are parked; those of event-sourced aggregates, since they are
-/// what the aggregates are made of; and, unless
+/// what the aggregates are made of, from when [`verify`](crate::SqlStore::verify) or the first append
+/// has said that they are; and, unless
 /// [told](Self::forget_first_events), the first event of each aggregate. Events of deadlines that have
 /// passed go: a process manager needs them once.
 ///
@@ -190,6 +191,10 @@ const PASSED: &str = "position <= (SELECT coalesce(min(s.position), 922337203685
                       AND NOT EXISTS (SELECT 1 FROM cqrs_dead_letter AS d \
                       WHERE d.position = cqrs_event.position AND d.status = 'parked')";
 
+/// Events that no aggregate is made of: a type may have been moved over since they were written.
+const UNSOURCED: &str = "NOT sourced AND aggregate_type NOT IN \
+                         (SELECT t.aggregate_type FROM cqrs_sourced_type AS t)";
+
 /// When events are old.
 struct Ages {
     /// Those that were recorded before are.
@@ -306,7 +311,7 @@ fn goes<B: Backend>(
     let is_deadline = format!("event_type = '{DEADLINE_PASSED}'");
     let mut conditions = vec![
         format!("position NOT IN ({parked})"),
-        format!("(NOT sourced OR {is_deadline})"),
+        format!("({UNSOURCED} OR {is_deadline})"),
         // A chain must not have gaps.
         format!("length(content_hash) < {LINKED_HASH}"),
     ];

@@ -1,10 +1,11 @@
 //! Loading event-sourced aggregates: the last snapshot and the events after it, in one statement.
 
+use std::fmt;
 use std::sync::Arc;
 
 use cqrs_core::integrity::Hashing;
-use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Value};
-use cqrs_core::sourced::{Fold, RecordedEvent, Sourcing};
+use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Table, Value};
+use cqrs_core::sourced::{Fold, NewSnapshot, RecordedEvent, Replay, Sourcing};
 use cqrs_core::{
     AggregateRoot, AsOf, ContentHash, Error, Position, Result, StoreErrorKind, TenantId,
     TenantScope,
@@ -14,7 +15,9 @@ use crate::backend::{Backend, Parameter};
 use crate::log::EVENT_COLUMNS;
 use crate::reads::{self, Place};
 use crate::select::Select;
+use crate::snapshots::Due;
 use crate::statements::Statements;
+use crate::store::Shared;
 use crate::tenancy::{self, TenantSite};
 
 /// What is read of an event; a snapshot stands in the same columns, with its state in place of the
@@ -25,6 +28,11 @@ const COLUMNS: &str = "e.position, e.aggregate_version, e.event_type, e.schema_v
 /// The columns of the table of snapshots.
 pub(crate) const SNAPSHOT_COLUMNS: &str =
     "aggregate_type, aggregate_id, tenant_id, version, shape, state, recorded_at";
+
+/// The event that a snapshot `s` reaches up to. One that is ahead of the log, as after the log was
+/// restored from a backup, is none.
+const IN_LOG: &str = "SELECT 1 FROM cqrs_event AS u WHERE u.aggregate_type = s.aggregate_type \
+                      AND u.aggregate_id = s.aggregate_id AND u.aggregate_version = s.version";
 
 /// How the aggregate with an id is loaded.
 pub(crate) struct Stream {
@@ -41,9 +49,17 @@ impl Stream {
         id: &A::Id,
         sourcing: &Sourcing<A>,
     ) -> Self {
-        let (in_tenant, parameters) = identity::<A>(scope, id);
-        let table = A::table();
-        let short = sourcing.shape().map(|shape| {
+        let identity = identity(scope, A::table(), A::TYPE, id);
+        Self::from_last(statements, A::table(), identity, sourcing.shape())
+    }
+
+    fn from_last(
+        statements: &Statements,
+        table: &'static Table,
+        (in_tenant, parameters): (bool, Vec<Parameter>),
+        shape: Option<String>,
+    ) -> Self {
+        let short = shape.map(|shape| {
             let text = match in_tenant {
                 true => "snapshot and events in a tenant",
                 false => "snapshot and events",
@@ -75,9 +91,9 @@ impl Stream {
         id: &A::Id,
         at: AsOf,
     ) -> Self {
-        let (in_tenant, mut parameters) = identity::<A>(scope, id);
+        let (in_tenant, mut parameters) = identity(scope, A::table(), A::TYPE, id);
         let last = format!("${}", parameters.len() + 1);
-        let (text, until) = match at {
+        let (text, until) = match at.within_range() {
             AsOf::Time(time) => {
                 let time = Value::Timestamp(time);
                 parameters.push(Parameter::new(ColumnType::Timestamp, time));
@@ -122,7 +138,7 @@ pub(crate) fn events<A: AggregateRoot>(
     scope: &TenantScope,
     id: &A::Id,
 ) -> Select {
-    let (in_tenant, parameters) = identity::<A>(scope, id);
+    let (in_tenant, parameters) = identity(scope, A::table(), A::TYPE, id);
     let text = match in_tenant {
         true => "whole events in a tenant",
         false => "whole events",
@@ -136,9 +152,17 @@ pub(crate) fn events<A: AggregateRoot>(
 }
 
 /// Which aggregate is meant, and whether within one tenant.
-fn identity<A: AggregateRoot>(scope: &TenantScope, id: &A::Id) -> (bool, Vec<Parameter>) {
-    let tenant = scope.tenant().filter(|_| A::table().is_tenant());
-    let mut parameters = vec![Parameter::text(A::TYPE), Parameter::text(id.to_string())];
+fn identity(
+    scope: &TenantScope,
+    table: &Table,
+    aggregate_type: &str,
+    id: &impl fmt::Display,
+) -> (bool, Vec<Parameter>) {
+    let tenant = scope.tenant().filter(|_| table.is_tenant());
+    let mut parameters = vec![
+        Parameter::text(aggregate_type),
+        Parameter::text(id.to_string()),
+    ];
     parameters.extend(tenant.map(|tenant| Parameter::text(tenant.as_str())));
     (tenant.is_some(), parameters)
 }
@@ -173,7 +197,8 @@ fn short_sql(in_tenant: bool, is_chained: bool) -> String {
     };
     format!(
         "WITH last AS (SELECT s.version, s.state, s.tenant_id FROM cqrs_snapshot AS s \
-         WHERE s.aggregate_type = $1 AND s.aggregate_id = $2 AND s.shape = {shape}{snapshot}) \
+         WHERE s.aggregate_type = $1 AND s.aggregate_id = $2 AND s.shape = {shape}{snapshot} \
+         AND EXISTS ({IN_LOG})) \
          SELECT CAST(0 AS bigint), last.version, CAST(NULL AS text), CAST(NULL AS integer), \
          last.state, CAST(NULL AS timestamp with time zone), CAST(NULL AS text), last.tenant_id, \
          {hash} FROM last \
@@ -192,47 +217,61 @@ pub(crate) async fn load<B: Backend, A: AggregateRoot>(
     id: &A::Id,
 ) -> Result<Option<A>> {
     if let Some(select) = &stream.short {
-        let fold = fold::<B, A>(place.again(), hashing, select, id).await?;
-        if !fold.as_ref().is_some_and(Fold::is_unreadable) {
+        let fold = fold(place.again(), hashing, select, || Fold::new(id.clone())).await?;
+        if !fold.as_ref().is_some_and(Replay::is_unreadable) {
             return Ok(fold.and_then(Fold::finish));
         }
         tracing::warn!(aggregate = A::TYPE, %id, "a snapshot cannot be read, and is ignored");
     }
-    let fold = fold::<B, A>(place, hashing, &stream.whole, id).await?;
+    let fold = fold(place, hashing, &stream.whole, || Fold::new(id.clone())).await?;
     Ok(fold.and_then(Fold::finish))
 }
 
+/// Makes a snapshot that is due, of what the log holds by now; `None` where that is no more than the
+/// last one.
+pub(crate) async fn take_snapshot<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    due: &Due,
+) -> Result<Option<NewSnapshot>> {
+    let scope = &TenantScope::System;
+    let (id, snapshot) = (&due.aggregate_id, &due.snapshot);
+    let identity = identity(scope, due.table, due.aggregate_type, id);
+    let shape = Some(snapshot.shape());
+    let stream = Stream::from_last(&shared.statements, due.table, identity, shape);
+    for select in stream.short.iter().chain([&stream.whole]) {
+        let place = Place::Confined(shared, scope);
+        let begin = || snapshot.begin(id);
+        match fold(place, &shared.hashing, select, begin).await? {
+            Some(replay) if replay.is_unreadable() => {}
+            Some(replay) => return replay.take_snapshot(snapshot.taken_at()),
+            None => break,
+        }
+    }
+    Ok(None)
+}
+
 /// What the rows of a statement make of the aggregate; `None` where there are none.
-async fn fold<B: Backend, A: AggregateRoot>(
+async fn fold<B: Backend, F: AsMut<dyn Replay> + Send>(
     place: Place<'_, B>,
     hashing: &Hashing,
     select: &Select,
-    id: &A::Id,
-) -> Result<Option<Fold<A>>> {
-    let mut folds = reads::fold(
-        place,
-        select,
-        None,
-        |folds: &mut Vec<Fold<A>>, row: &B::Row| {
-            if folds.is_empty() {
-                folds.extend(Fold::new(id.clone()));
-            }
-            match folds.last_mut() {
-                Some(fold) => step(fold, hashing, row),
-                None => Ok(()),
-            }
-        },
-    )
+    begin: impl Fn() -> Option<F> + Send + Sync,
+) -> Result<Option<F>> {
+    let mut folds = reads::fold(place, select, None, |folds: &mut Vec<F>, row: &B::Row| {
+        if folds.is_empty() {
+            folds.extend(begin());
+        }
+        match folds.last_mut() {
+            Some(fold) => step(fold.as_mut(), hashing, row),
+            None => Ok(()),
+        }
+    })
     .await?;
     Ok(folds.pop())
 }
 
 /// Takes a row into the fold.
-fn step<A: AggregateRoot>(
-    fold: &mut Fold<A>,
-    hashing: &Hashing,
-    row: &impl RowSource,
-) -> Result<()> {
+fn step(fold: &mut dyn Replay, hashing: &Hashing, row: &impl RowSource) -> Result<()> {
     let row = read(row).map_err(|error| {
         Error::store(StoreErrorKind::Schema, format!("table cqrs_event: {error}"))
     })?;
@@ -290,13 +329,17 @@ fn read<R: RowSource>(row: &R) -> Result<Read<'_>, ColumnError> {
     Ok(Read::Event(event, tenant))
 }
 
-/// The text of a statement that keeps the younger of two snapshots.
+/// The text of a statement that keeps the younger of two snapshots that the log reaches.
 pub(crate) fn replace_snapshot() -> Arc<str> {
-    "INSERT INTO cqrs_snapshot (aggregate_type, aggregate_id, tenant_id, version, shape, state) \
-     VALUES ($1, $2, $3, $4, $5, $6) \
-     ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE \
-     SET version = excluded.version, shape = excluded.shape, \
-     state = excluded.state, recorded_at = excluded.recorded_at \
-     WHERE cqrs_snapshot.version <= excluded.version OR cqrs_snapshot.shape <> excluded.shape"
-        .into()
+    format!(
+        "INSERT INTO cqrs_snapshot AS s \
+         (aggregate_type, aggregate_id, tenant_id, version, shape, state) \
+         VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE \
+         SET version = excluded.version, shape = excluded.shape, \
+         state = excluded.state, recorded_at = excluded.recorded_at \
+         WHERE s.version <= excluded.version OR s.shape <> excluded.shape \
+         OR NOT EXISTS ({IN_LOG})"
+    )
+    .into()
 }

@@ -33,6 +33,7 @@ use crate::read_models::SqlReadModels;
 use crate::retention::{Nowhere, Removed, Retention};
 use crate::signal::Signal;
 use crate::snapshots::Snapshots;
+use crate::sourced_types::{self, SourcedTypes};
 use crate::statements::Statements;
 use crate::unit_of_work::SqlUnitOfWork;
 use crate::waits::Waits;
@@ -72,6 +73,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) inline: InlineProjections<SqlTransaction<B>>,
     /// The snapshots that are being written.
     pub(crate) snapshots: Snapshots,
+    /// The types that the database knows as event-sourced.
+    pub(crate) sourced_types: SourcedTypes,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hashing: Hashing,
     pub(crate) schema_ids: SchemaIds,
@@ -174,6 +177,7 @@ impl<B: Backend> SqlStore<B> {
                 changes: Arc::default(),
                 inline: InlineProjections::default(),
                 snapshots: Snapshots::default(),
+                sourced_types: SourcedTypes::default(),
                 clock: options.clock,
                 hashing: options.hashing,
                 schema_ids: options.schema_ids,
@@ -240,6 +244,11 @@ impl<B: Backend> SqlStore<B> {
     /// Compares the tables of the code, and the framework's own, with those of the database: call
     /// it at start-up.
     ///
+    /// Those of event-sourced aggregates have no columns to compare. Instead the database notes
+    /// their types, so that [retention](Retention) leaves all their events from now on, also those
+    /// that were written while the aggregate was a row; and it is looked whether some have left
+    /// before.
+    ///
     /// # Errors
     ///
     /// [`Store`](cqrs_core::Error::Store) of kind
@@ -247,7 +256,10 @@ impl<B: Backend> SqlStore<B> {
     /// expected and found. Its source is a [`SchemaMismatch`](crate::SchemaMismatch).
     pub async fn verify(&self, tables: &[&'static Table]) -> Result<()> {
         let mut connection = self.shared.readers.acquire().await?;
-        crate::verify::verify(&mut connection, tables, self.shared.row_level_security).await
+        crate::verify::verify(&mut connection, tables, self.shared.row_level_security).await?;
+        drop(connection);
+        let sourced = tables.iter().filter(|table| table.is_sourced());
+        sourced_types::verify(&self.shared, sourced.map(|table| table.name())).await
     }
 
     /// Has the database prepare the SQL of finders, and compares what it says of their parameters

@@ -152,7 +152,7 @@ pub(crate) async fn verify<B: Backed>(
 }
 
 /// The error of differences, if there are any.
-fn refuse(what: &str, differences: Vec<String>) -> Result<()> {
+pub(crate) fn refuse(what: &str, differences: Vec<String>) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
@@ -184,6 +184,7 @@ async fn own_tables<B: Backed>(
         ("cqrs_history", KEPT_COLUMNS),
         ("cqrs_receipt", RECEIPT_COLUMNS),
         ("cqrs_snapshot", SNAPSHOT_COLUMNS),
+        ("cqrs_sourced_type", "aggregate_type"),
         ("cqrs_chain_head", HEAD_COLUMNS),
         (
             "cqrs_subject_key",

@@ -1,16 +1,18 @@
 //! Event-sourced aggregates: the same repository, unit of work and log.
 
+use serde::{Deserialize, Serialize};
+
 use super::Harness;
 use super::fixtures::{AccountForm, Counter, Ledger, LedgerEvent, Recorder};
 use super::support::{
     Bench, assert_already_exists, assert_conflict, assert_not_found, assert_usage, begin, err,
     join_all, north, ok, south, system, tenant, time,
 };
-use crate::aggregate::Root;
 use crate::error::{DomainError, Error, Result};
 use crate::sourced::Decide;
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
+use crate::{Aggregate, DomainEvent, Root, Sourced, SourcedState};
 
 pub(super) fn opened(number: &str) -> Ledger {
     let mut ledger = Ledger::unopened(number);
@@ -383,4 +385,51 @@ pub async fn rows_and_streams_commit_together<H: Harness>(h: &H) {
     let error = err(uow.commit().await);
     assert_already_exists::<Counter>(&error, &1);
     assert_eq!(bench.log().await.len(), 4);
+}
+
+/// What happens to a [`Meddler`].
+#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "meddler")]
+enum MeddlerEvent {
+    Begun,
+    Renumbered { to: i64 },
+    Doubled,
+}
+
+/// One whose `apply` does more than it may.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(sourced, event = MeddlerEvent)]
+struct Meddler {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<MeddlerEvent>,
+}
+
+impl Sourced for Meddler {
+    fn apply(&mut self, event: &MeddlerEvent) {
+        match event {
+            MeddlerEvent::Begun => {}
+            MeddlerEvent::Renumbered { to } => self.id = *to,
+            MeddlerEvent::Doubled => self.raise(MeddlerEvent::Begun),
+        }
+    }
+}
+
+/// An `apply` that raises an event, or changes the id, is refused: streams would mix.
+pub async fn applying_changes_the_state_alone<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    for id in 1..=2 {
+        let mut meddler = Meddler::blank(id);
+        meddler.raise(MeddlerEvent::Begun);
+        bench.save(&system(), meddler).await;
+    }
+    for event in [MeddlerEvent::Renumbered { to: 2 }, MeddlerEvent::Doubled] {
+        let mut meddler: Meddler = bench.load(&system(), 1).await;
+        meddler.raise(event);
+        let error = err(bench.try_save(&system(), meddler).await);
+        assert_usage(&error);
+        assert!(error.to_string().contains("`apply` of meddler"), "{error}");
+    }
+    assert_eq!(bench.log().await.len(), 2);
 }

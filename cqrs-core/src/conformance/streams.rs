@@ -1,5 +1,7 @@
 //! Reading the streams of aggregates: what is staged, at one moment, from snapshots, as they were.
 
+use chrono::{DateTime, Utc};
+
 use super::Harness;
 use super::fixtures::{AccountForm, Counter, Ledger, LedgerEvent};
 use super::sourced::{ledger, opened};
@@ -142,6 +144,31 @@ pub async fn snapshots_change_nothing<H: Harness>(h: &H) {
             .await
             .is_none()
     );
+}
+
+/// Any time may be asked for, and a clock that went back leaves no hole.
+pub async fn it_is_loaded_as_of_any_time<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let mut changed = ledger(&bench, "L1").await;
+    for seconds in [60, 30] {
+        bench.clock.set(time(seconds));
+        changed.transfer(1);
+        bench.save(&north(), changed).await;
+        changed = bench.load(&north(), "L1".to_owned()).await;
+    }
+    let mut uow = bench.unit_of_work(&north());
+    let mut ledgers = uow.repository::<Ledger>();
+    for (at, cents) in [
+        (DateTime::<Utc>::MIN_UTC, None),
+        (time(29), Some(0)),
+        (time(45), Some(2)),
+        (DateTime::<Utc>::MAX_UTC, Some(2)),
+    ] {
+        let found = ok(ledgers.find_as_of("L1".to_owned(), at.into()).await);
+        assert_eq!(found.map(|ledger| ledger.cents), cents, "as of {at}");
+    }
+    drop(ledgers);
+    uow.rollback().await;
 }
 
 /// An aggregate is loaded as it was at a version, and at a time, also before it was removed; not for

@@ -377,6 +377,7 @@ macro_rules! __conformance_rules {
                 a_removal_is_the_last_event
                 what_raised_nothing_is_not_written
                 an_event_that_was_not_applied_is_refused
+                applying_changes_the_state_alone
                 streams_belong_to_their_tenant
                 a_decision_is_saved
                 consumers_see_its_events
@@ -388,6 +389,7 @@ macro_rules! __conformance_rules {
                 streams_are_read_at_one_moment
                 snapshots_change_nothing
                 it_is_loaded_as_it_was
+                it_is_loaded_as_of_any_time
                 its_events_say_who_and_when
             }
             twins {

@@ -23,8 +23,8 @@ enum Command {
     Change(usize, u64, Vec<i64>),
     Close(usize),
     Remove(usize),
-    /// Saves what was loaded at the step before.
-    Stale(usize, i64),
+    /// Saves what was loaded a while before, changed or as it was.
+    Stale(usize, Option<i64>),
     RemoveStale(usize),
     /// Two at once, in this order.
     Pair(usize, usize, i64),
@@ -47,7 +47,7 @@ fn command(random: &mut Random) -> Command {
         }
         4 => Command::Close(slot),
         5 if random.once_in(3) => Command::Remove(slot),
-        6 => Command::Stale(slot, cents),
+        6 => Command::Stale(slot, (!random.once_in(3)).then_some(cents)),
         7 if random.once_in(3) => Command::RemoveStale(slot),
         8 | 9 => Command::Pair(slot, other, cents),
         10 => Command::Twice(slot, cents),
@@ -130,7 +130,7 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
             }
             Command::Stale(slot, cents) => match self.kept[*slot].take() {
                 Some(mut account) => {
-                    account.transfer(*cents);
+                    cents.iter().for_each(|cents| account.transfer(*cents));
                     uow.save(account)
                 }
                 None => Ok(()),

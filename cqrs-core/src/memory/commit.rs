@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::overlay::Overlay;
+use super::sourced::take_snapshots;
 use super::state::{ReceiptKey, Shared, State};
 use super::transaction::InMemoryTransaction;
 use crate::context::Metadata;
@@ -48,6 +49,12 @@ impl Commit {
         for write in &self.writes {
             write.tables().for_each(|table| changing.add(table));
         }
+        let receipt = self.commit(inline).await?;
+        take_snapshots(&self.shared, &self.writes);
+        Ok(receipt)
+    }
+
+    async fn commit(&self, inline: &Inline<InMemoryTransaction>) -> Result<CommitReceipt> {
         if !inline.reads(&self.writes) {
             let mut state = self.shared.lock();
             let plan = self.plan(&state)?;

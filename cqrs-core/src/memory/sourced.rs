@@ -2,7 +2,7 @@
 
 use super::overlay::{Overlay, is_alive};
 use super::select;
-use super::state::{Row, State};
+use super::state::{Row, Shared, Snapshot, State};
 use crate::aggregate::AggregateRoot;
 use crate::clock::Clock;
 use crate::context::RequestContext;
@@ -10,8 +10,37 @@ use crate::envelope::{Envelope, RawPayload};
 use crate::error::Result;
 use crate::maintenance::{BulkScope, Lifecycle};
 use crate::mapping::{ColumnValue, Key};
-use crate::sourced::{AsOf, Fold, RecordedEvent, Sourcing};
+use crate::sourced::{AsOf, DueSnapshot, Fold, RecordedEvent, Replay, Sourcing};
 use crate::staging::StagedWrite;
+
+/// Makes the snapshots that writes have made due, of the log as it is now.
+pub(super) fn take_snapshots(shared: &Shared, writes: &[StagedWrite]) {
+    for write in writes {
+        if let Some(due) = &write.snapshot
+            && let Err(error) = take_snapshot(shared, write, due)
+        {
+            let aggregate = write.aggregate_type;
+            tracing::warn!(%error, aggregate, "a snapshot was not made");
+        }
+    }
+}
+
+fn take_snapshot(shared: &Shared, write: &StagedWrite, due: &DueSnapshot) -> Result<()> {
+    let (kind, id) = (write.aggregate_type, write.aggregate_id.as_str());
+    let events: Vec<_> = shared.lock().events_of(kind, id, 0).cloned().collect();
+    let Some(mut replay) = due.begin(id) else {
+        return Ok(());
+    };
+    for event in &events {
+        replay.event(&RecordedEvent::of(event))?;
+    }
+    if let Some(content) = replay.take_snapshot(due.taken_at())? {
+        let shape = due.shape();
+        let snapshot = Snapshot { shape, content };
+        shared.lock().keep_snapshot(write, snapshot);
+    }
+    Ok(())
+}
 
 /// What a unit of work sees of a store.
 pub(super) struct View<'v> {
@@ -51,10 +80,14 @@ impl View<'_> {
             return Ok(None);
         };
         let mut from = 0;
+        let shape = sourcing.shape();
         let snapshot = self.log.snapshot_of(A::TYPE, &id_text).filter(|snapshot| {
-            Some(snapshot.shape) == sourcing.shape() && snapshot.version <= committed
+            Some(&snapshot.shape) == shape.as_ref() && snapshot.content.version <= committed
         });
-        if let Some(snapshot) = snapshot {
+        if let Some(Snapshot {
+            content: snapshot, ..
+        }) = snapshot
+        {
             let tenant = super::overlay::tenant(table, row.values());
             let tenant = tenant.and_then(|tenant| crate::context::TenantId::new(tenant).ok());
             let events = self.log.events_of(A::TYPE, &id_text, snapshot.version - 1);

@@ -57,6 +57,13 @@ impl Shared {
     }
 }
 
+/// A snapshot, and the shape of the aggregate that it is of.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    pub(super) shape: String,
+    pub(super) content: NewSnapshot,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     tables: HashMap<&'static str, BTreeMap<Key, Row>>,
@@ -69,7 +76,7 @@ pub(super) struct State {
     /// The events of event-sourced aggregates, by aggregate type and id, as places in the log.
     sourced: HashMap<&'static str, HashMap<String, Vec<usize>>>,
     /// The last snapshots of those, in the same way.
-    snapshots: HashMap<&'static str, HashMap<String, NewSnapshot>>,
+    snapshots: HashMap<&'static str, HashMap<String, Snapshot>>,
     /// The last version in the log, by aggregate type and id.
     streams: HashMap<&'static str, HashMap<String, u64>>,
     pub(super) subscriptions: BTreeMap<String, Entry>,
@@ -190,8 +197,14 @@ impl State {
         &self,
         aggregate_type: &str,
         aggregate_id: &str,
-    ) -> Option<&NewSnapshot> {
+    ) -> Option<&Snapshot> {
         self.snapshots.get(aggregate_type)?.get(aggregate_id)
+    }
+
+    /// Keeps a snapshot of an event-sourced aggregate.
+    pub(super) fn keep_snapshot(&mut self, write: &StagedWrite, snapshot: Snapshot) {
+        let snapshots = self.snapshots.entry(write.aggregate_type).or_default();
+        snapshots.insert(write.aggregate_id.clone(), snapshot);
     }
 
     /// Appends the events of writes.
@@ -203,10 +216,6 @@ impl State {
                 let streams = self.sourced.entry(write.aggregate_type).or_default();
                 let stream = streams.entry(write.aggregate_id.clone()).or_default();
                 stream.extend(place..end);
-            }
-            if let Some(snapshot) = &write.snapshot {
-                let snapshots = self.snapshots.entry(write.aggregate_type).or_default();
-                snapshots.insert(write.aggregate_id.clone(), snapshot.clone());
             }
             place = end;
             for table in write.table.with_children() {

@@ -17,6 +17,25 @@ pub enum AsOf {
     Time(DateTime<Utc>),
 }
 
+/// The first second of the year 0, and the last of the year 9999.
+const YEARS: (i64, i64) = (-62_167_219_200, 253_402_300_799);
+
+impl AsOf {
+    /// With a time that every store can compare: no event has one before the year 0, or after 9999.
+    #[must_use]
+    pub fn within_range(self) -> Self {
+        let Self::Time(time) = self else {
+            return self;
+        };
+        let seconds = time.timestamp();
+        let within = seconds.clamp(YEARS.0, YEARS.1);
+        match DateTime::from_timestamp(within, 0) {
+            Some(bound) if within != seconds => Self::Time(bound),
+            _ => self,
+        }
+    }
+}
+
 impl From<DateTime<Utc>> for AsOf {
     fn from(time: DateTime<Utc>) -> Self {
         Self::Time(time)

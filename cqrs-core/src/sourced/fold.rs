@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use super::snapshot::{self, SnapshotMark};
+use super::snapshot::{self, NewSnapshot, SnapshotMark};
 use super::state::Sourcing;
 use crate::aggregate::{AggregateRoot, AuditStamps};
 use crate::context::TenantId;
@@ -12,7 +12,7 @@ use crate::envelope::{Envelope, Position, RawPayload};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::integrity::ContentHash;
 use crate::payload;
-use crate::staging::ChangeMarker;
+use crate::staging::{ChangeMarker, misapplied};
 
 /// An event of an aggregate, as far as the aggregate needs it.
 #[derive(Debug, Clone, Copy)]
@@ -47,9 +47,43 @@ impl<'e> RecordedEvent<'e> {
     }
 }
 
+/// A fold whose aggregate is not named, for authors of stores.
+pub trait Replay: Send {
+    /// Begins with a snapshot in place of the events up to its version. `last` is the hash of the
+    /// last of those, which the next event of a chained aggregate covers.
+    fn snapshot(
+        &mut self,
+        version: u64,
+        state: &str,
+        tenant: Option<TenantId>,
+        last: Option<ContentHash>,
+    );
+
+    /// Whether there was a snapshot that could not be read: then the fold is of no use, and all
+    /// events are needed.
+    fn is_unreadable(&self) -> bool;
+
+    /// Applies the next event.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecodable`](Error::Undecodable) where it cannot be read, and
+    /// [`Store`](Error::Store) where the log lacks the one before it.
+    fn event(&mut self, event: &RecordedEvent<'_>) -> Result<()>;
+
+    /// A snapshot of what it has come to; `None` where that is nothing, or no more than the snapshot
+    /// that it began with.
+    ///
+    /// # Errors
+    ///
+    /// Where the state cannot be written as JSON, or is not read back from it.
+    fn take_snapshot(&self, taken_at: DateTime<Utc>) -> Result<Option<NewSnapshot>>;
+}
+
 /// Makes an aggregate of its events, one after the other, for authors of stores.
 pub struct Fold<A: AggregateRoot> {
     sourcing: Sourcing<A>,
+    id: A::Id,
     aggregate: A,
     version: u64,
     tenant: Option<TenantId>,
@@ -66,7 +100,8 @@ impl<A: AggregateRoot> Fold<A> {
     pub fn new(id: A::Id) -> Option<Self> {
         let sourcing = A::SOURCING?;
         Some(Self {
-            aggregate: (sourcing.blank)(id),
+            aggregate: (sourcing.blank)(id.clone()),
+            id,
             sourcing,
             version: 0,
             tenant: None,
@@ -78,16 +113,28 @@ impl<A: AggregateRoot> Fold<A> {
         })
     }
 
-    /// Begins with a snapshot in place of the events up to its version. `last` is the hash of the last
-    /// of those, which the next event of a chained aggregate covers.
-    pub fn snapshot(
+    /// The aggregate; `None` where there was no event, or it was removed.
+    #[must_use]
+    pub fn finish(mut self) -> Option<A> {
+        if self.version == 0 || self.is_removed {
+            return None;
+        }
+        let root = self.aggregate.root_mut();
+        root.loaded(self.version, self.tenant, self.stamps, self.snapshot);
+        root.linked(self.last.and_then(|last| last.link()));
+        Some(self.aggregate)
+    }
+}
+
+impl<A: AggregateRoot> Replay for Fold<A> {
+    fn snapshot(
         &mut self,
         version: u64,
         state: &str,
         tenant: Option<TenantId>,
         last: Option<ContentHash>,
     ) {
-        let id = self.aggregate.id().clone();
+        let id = self.id.clone();
         match snapshot::read(&self.sourcing, id, version, state) {
             Some((aggregate, stamps, mark)) => {
                 self.aggregate = aggregate;
@@ -101,25 +148,16 @@ impl<A: AggregateRoot> Fold<A> {
         }
     }
 
-    /// Whether there was a snapshot that could not be read: then the fold is of no use, and all
-    /// events are needed.
-    #[must_use]
-    pub fn is_unreadable(&self) -> bool {
+    fn is_unreadable(&self) -> bool {
         self.is_unreadable
     }
 
-    /// Applies the next event.
-    ///
-    /// # Errors
-    ///
-    /// [`Undecodable`](Error::Undecodable) where it cannot be read, and
-    /// [`Store`](Error::Store) where the log lacks the one before it.
-    pub fn event(&mut self, event: &RecordedEvent<'_>) -> Result<()> {
+    fn event(&mut self, event: &RecordedEvent<'_>) -> Result<()> {
         if self.is_unreadable {
             return Ok(());
         }
         if event.aggregate_version != self.version + 1 {
-            let (kind, id) = (A::TYPE, self.aggregate.id());
+            let (kind, id) = (A::TYPE, &self.id);
             let (expected, found) = (self.version + 1, event.aggregate_version);
             return Err(Error::store(
                 StoreErrorKind::Database,
@@ -138,7 +176,13 @@ impl<A: AggregateRoot> Fold<A> {
                 position: event.position,
                 reason,
             })?;
+            self.is_removed = (self.sourcing.is_removal)(&decoded);
             (self.sourcing.apply)(&mut self.aggregate, &decoded);
+            let is_more = !self.aggregate.root().raised().is_empty();
+            if is_more || *self.aggregate.id() != self.id {
+                let message = misapplied(A::TYPE, &self.id);
+                return Err(Error::store(StoreErrorKind::Usage, message));
+            }
         }
         self.version = event.aggregate_version;
         self.last = Some(event.content_hash);
@@ -153,16 +197,24 @@ impl<A: AggregateRoot> Fold<A> {
         Ok(())
     }
 
-    /// The aggregate; `None` where there was no event, or it was removed.
-    #[must_use]
-    pub fn finish(mut self) -> Option<A> {
-        if self.version == 0 || self.is_removed {
-            return None;
+    fn take_snapshot(&self, taken_at: DateTime<Utc>) -> Result<Option<NewSnapshot>> {
+        let Some(codec) = &self.sourcing.snapshots else {
+            return Ok(None);
+        };
+        let before = self.snapshot.map_or(0, |mark| mark.version);
+        if self.version == before || self.is_removed || self.is_unreadable {
+            return Ok(None);
         }
-        let root = self.aggregate.root_mut();
-        root.loaded(self.version, self.tenant, self.stamps, self.snapshot);
-        root.linked(self.last.and_then(|last| last.link()));
-        Some(self.aggregate)
+        let stamps = self.stamps.clone();
+        snapshot::write(codec, &self.aggregate, self.version, stamps, taken_at)
+            .map(Some)
+            .map_err(Error::other)
+    }
+}
+
+impl<A: AggregateRoot> AsMut<dyn Replay> for Fold<A> {
+    fn as_mut(&mut self) -> &mut (dyn Replay + 'static) {
+        self
     }
 }
 

@@ -8,7 +8,7 @@ mod state;
 
 pub use self::as_of::{AsOf, decode_events};
 pub use self::decide::Decide;
-pub use self::fold::{Fold, RecordedEvent};
-pub use self::snapshot::{NewSnapshot, SnapshotPolicy};
-pub(crate) use self::snapshot::{SnapshotMark, due};
+pub use self::fold::{Fold, RecordedEvent, Replay};
+pub use self::snapshot::{DueSnapshot, NewSnapshot, SnapshotPolicy};
+pub(crate) use self::snapshot::{SnapshotMark, due, shape};
 pub use self::state::{NoColumns, SnapshotCodec, Sourced, SourcedState, Sourcing, StateStored};

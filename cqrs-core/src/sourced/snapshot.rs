@@ -1,14 +1,19 @@
 //! Snapshots: the state of an aggregate at a version, so that loading it needs only what came
 //! after.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::state::Sourcing;
+use super::fold::{Fold, Replay};
+use super::state::{SnapshotCodec, Sourcing};
 use crate::aggregate::{AggregateRoot, AuditStamps};
+use crate::event::EventType;
 
 /// When a snapshot is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +31,56 @@ pub(crate) struct SnapshotMark {
     pub(crate) taken_at: DateTime<Utc>,
 }
 
-/// A snapshot on its way into the store.
+/// That a snapshot is due: a store makes it of the log, after the commit.
 ///
-/// It is written after the commit, and nobody waits for it: whoever loads the aggregate before
-/// applies a few events more.
+/// Not of the aggregate that was saved: a snapshot holds what the events say and nothing else, and
+/// whoever saves does not wait for its text to be made.
+#[derive(Clone, Copy)]
+pub struct DueSnapshot {
+    taken_at: DateTime<Utc>,
+    shape: u64,
+    begin: fn(&str) -> Option<Box<dyn Replay>>,
+}
+
+impl DueSnapshot {
+    /// When it became due, by the clock of the store.
+    #[must_use]
+    pub fn taken_at(&self) -> DateTime<Utc> {
+        self.taken_at
+    }
+
+    /// The shape of the aggregate, by which other code knows that it cannot read the snapshot.
+    #[must_use]
+    pub fn shape(&self) -> String {
+        shape_text(self.shape)
+    }
+
+    /// The aggregate before its first event; `None` where its id cannot be read back.
+    #[must_use]
+    pub fn begin(&self, aggregate_id: &str) -> Option<Box<dyn Replay>> {
+        (self.begin)(aggregate_id)
+    }
+}
+
+impl PartialEq for DueSnapshot {
+    fn eq(&self, other: &Self) -> bool {
+        (self.taken_at, self.shape) == (other.taken_at, other.shape)
+    }
+}
+
+impl fmt::Debug for DueSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DueSnapshot")
+            .field("taken_at", &self.taken_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A snapshot as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSnapshot {
     /// The version of the aggregate.
     pub version: u64,
-    /// The shape of the aggregate, by which other code knows that it cannot read it.
-    pub shape: &'static str,
     /// The state, as JSON.
     pub state: String,
 }
@@ -60,7 +105,7 @@ pub(super) fn read<A: AggregateRoot>(
 ) -> Option<(A, AuditStamps, SnapshotMark)> {
     let codec = sourcing.snapshots.as_ref()?;
     let document: Document = serde_json::from_str(json).ok()?;
-    let aggregate = (codec.read)(id, document.state).ok()?;
+    let aggregate = read_state(codec, id, &document.state).ok()?;
     let stamps = AuditStamps {
         created_at: document.created_at,
         created_by: document.created_by,
@@ -72,22 +117,81 @@ pub(super) fn read<A: AggregateRoot>(
     Some((aggregate, stamps, SnapshotMark { version, taken_at }))
 }
 
-/// The snapshot that is due when the aggregate reaches `version` by a change that `actor` makes now.
-///
-/// A state that cannot be written is none: a snapshot is never an error to whoever saves.
+/// Reads a state strictly: what was read must be written with the same fields. The shape does not
+/// look into the types of the fields, and serde reads what a type has not had before as its default.
+fn read_state<A: AggregateRoot>(
+    codec: &SnapshotCodec<A>,
+    id: A::Id,
+    state: &Map<String, Value>,
+) -> serde_json::Result<A> {
+    let aggregate = (codec.read)(id, state)?;
+    let written = (codec.write)(&aggregate)?;
+    // Values may stand in another order, those of a `HashSet` do.
+    if written == *state || paths(&written) == paths(state) {
+        return Ok(aggregate);
+    }
+    Err(serde_json::Error::custom(
+        "it is not written with the fields that were read",
+    ))
+}
+
+/// The names of all fields, each behind those that it stands in.
+fn paths(state: &Map<String, Value>) -> BTreeSet<String> {
+    fn add(paths: &mut BTreeSet<String>, path: &str, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let path = format!("{path}\0{name}");
+                    add(paths, &path, value);
+                    paths.insert(path);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| add(paths, path, value)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    for (name, value) in state {
+        add(&mut found, name, value);
+    }
+    found
+}
+
+/// The snapshot of an aggregate that a fold has made.
+pub(super) fn write<A: AggregateRoot>(
+    codec: &SnapshotCodec<A>,
+    aggregate: &A,
+    version: u64,
+    stamps: AuditStamps,
+    taken_at: DateTime<Utc>,
+) -> serde_json::Result<NewSnapshot> {
+    let document = Document {
+        taken_at,
+        created_at: stamps.created_at,
+        created_by: stamps.created_by,
+        updated_at: stamps.updated_at,
+        updated_by: stamps.updated_by,
+        state: (codec.write)(aggregate)?,
+    };
+    let state = serde_json::to_string(&document)?;
+    // What could not be read would only be in the way.
+    let text: Document = serde_json::from_str(&state)?;
+    read_state(codec, aggregate.id().clone(), &text.state)?;
+    Ok(NewSnapshot { version, state })
+}
+
+/// The snapshot that is due when the aggregate reaches `version` by a change that is made now.
 pub(crate) fn due<A: AggregateRoot>(
     aggregate: &A,
     version: u64,
     now: DateTime<Utc>,
-    actor: Option<&str>,
-) -> Option<NewSnapshot> {
+) -> Option<DueSnapshot> {
     let sourcing = A::SOURCING?;
     let codec = sourcing.snapshots?;
     let root = aggregate.root();
-    let stamps = root.stamps();
     let last = root.snapshot();
     let since = version - last.map_or(0, |last| last.version);
-    let taken_at = last.map(|last| last.taken_at).or(stamps.created_at);
+    let taken_at = last.map(|last| last.taken_at).or(root.stamps().created_at);
     let is_old = codec
         .policy
         .max_age
@@ -95,26 +199,44 @@ pub(crate) fn due<A: AggregateRoot>(
         .is_some_and(|(age, taken_at)| {
             TimeDelta::from_std(age).is_ok_and(|age| now.signed_duration_since(taken_at) >= age)
         });
-    if since < codec.policy.every && !is_old {
-        return None;
-    }
-    let actor = actor.map(str::to_owned);
-    let is_new = root.version() == 0;
-    let document = Document {
+    (since >= codec.policy.every || is_old).then_some(DueSnapshot {
         taken_at: now,
-        created_at: if is_new { Some(now) } else { stamps.created_at },
-        created_by: if is_new {
-            actor.clone()
-        } else {
-            stamps.created_by.clone()
-        },
-        updated_at: Some(now),
-        updated_by: actor,
-        state: (codec.write)(aggregate).ok()?,
-    };
-    Some(NewSnapshot {
-        version,
         shape: codec.shape,
-        state: serde_json::to_string(&document).ok()?,
+        begin: |id| {
+            let fold = Fold::<A>::new(id.parse().ok()?)?;
+            Some(Box::new(fold))
+        },
     })
+}
+
+/// The shape of an aggregate: a hash of its fields, which the derive makes, and of the events that
+/// are read otherwise than they were once.
+#[must_use]
+pub(crate) const fn shape(fields: u64, events: &[EventType]) -> u64 {
+    let mut hash = fields;
+    let mut index = 0;
+    while index < events.len() {
+        let event = &events[index];
+        if event.schema_version > 1 {
+            hash = add_to_hash(hash, event.name.as_bytes());
+            hash = add_to_hash(hash, &event.schema_version.to_le_bytes());
+        }
+        index += 1;
+    }
+    hash
+}
+
+/// FNV-1a, as in the derive.
+const fn add_to_hash(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut index = 0;
+    while index < bytes.len() {
+        hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0100_0000_01b3);
+        index += 1;
+    }
+    hash
+}
+
+/// The shape as a store keeps it.
+pub(super) fn shape_text(shape: u64) -> String {
+    format!("{shape:016x}")
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::snapshot::SnapshotPolicy;
+use super::snapshot::{SnapshotPolicy, shape_text};
 use crate::aggregate::AggregateRoot;
 
 /// An aggregate whose state is the fold of its events: `#[aggregate(sourced)]`.
@@ -71,16 +71,30 @@ use crate::aggregate::AggregateRoot;
 )]
 pub trait Sourced: SourcedState {
     /// Changes the state by an event, which has happened: it cannot be refused, and nothing but the
-    /// state may change.
+    /// state may change. One that raises events, or changes the id, is an error of the save and of
+    /// the load.
     ///
     /// Match on the event without a `_` arm: then a variant that is not handled does not compile.
     fn apply(&mut self, event: &Self::Event);
+
+    /// Whether the aggregate is removed with this event; no event says so unless told.
+    ///
+    /// A removal has a marker of its own in the log, so this is for aggregates that were rows before
+    /// and raised an event when they were removed: such a removal has no marker.
+    #[must_use]
+    fn is_removal(_event: &Self::Event) -> bool {
+        false
+    }
 
     /// Applies an event and records it, to be written in the commit that saves the aggregate.
     ///
     /// [`Root::raise`](crate::Root::raise) would record it alone; a save refuses such events.
     fn raise(&mut self, event: Self::Event) {
+        let (id, raised) = (self.id().clone(), self.root().raised().len());
         self.apply(&event);
+        if *self.id() != id || self.root().raised().len() != raised {
+            self.root_mut().misapplied();
+        }
         self.root_mut().raise_applied(event);
     }
 }
@@ -117,6 +131,7 @@ pub struct NoColumns;
 pub struct Sourcing<A: AggregateRoot> {
     pub(super) blank: fn(A::Id) -> A,
     pub(super) apply: fn(&mut A, &A::Event),
+    pub(super) is_removal: fn(&A::Event) -> bool,
     pub(super) snapshots: Option<SnapshotCodec<A>>,
 }
 
@@ -126,16 +141,23 @@ impl<A: Sourced> Sourcing<A> {
         Self {
             blank: A::blank,
             apply: A::apply,
+            is_removal: A::is_removal,
             snapshots: A::SNAPSHOTS,
         }
     }
 }
 
 impl<A: AggregateRoot> Sourcing<A> {
+    /// Applies an event.
+    pub(crate) fn apply(&self, aggregate: &mut A, event: &A::Event) {
+        (self.apply)(aggregate, event);
+    }
+
     /// The shape that a snapshot must have to be read; `None` where it has no snapshots.
     #[must_use]
-    pub fn shape(&self) -> Option<&'static str> {
-        self.snapshots.as_ref().map(|codec| codec.shape)
+    pub fn shape(&self) -> Option<String> {
+        let codec = self.snapshots.as_ref()?;
+        Some(shape_text(codec.shape))
     }
 }
 
@@ -150,12 +172,12 @@ impl<A: AggregateRoot> fmt::Debug for Sourcing<A> {
 pub struct SnapshotCodec<A: AggregateRoot> {
     /// When one is made.
     pub policy: SnapshotPolicy,
-    /// What the fields of the aggregate are: one with another shape is not read.
-    pub shape: &'static str,
+    /// What the aggregate is: one with another shape is not read.
+    pub shape: u64,
     /// The fields besides id and root.
     pub write: fn(&A) -> serde_json::Result<Map<String, Value>>,
     /// The aggregate of an id and of those fields.
-    pub read: fn(A::Id, Map<String, Value>) -> serde_json::Result<A>,
+    pub read: fn(A::Id, &Map<String, Value>) -> serde_json::Result<A>,
 }
 
 impl<A: AggregateRoot> fmt::Debug for SnapshotCodec<A> {

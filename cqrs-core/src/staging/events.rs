@@ -1,5 +1,7 @@
 //! The events that a write appends.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -10,6 +12,13 @@ use crate::event::{DomainEvent, EventType};
 use crate::integrity::ContentHash;
 use crate::payload;
 
+/// What is wrong with an aggregate of which `apply` did more than change the state.
+pub(crate) fn misapplied(kind: &str, id: &impl fmt::Display) -> String {
+    format!(
+        "`apply` of {kind} {id} has raised an event or changed the id: it may change the state alone"
+    )
+}
+
 /// An event-sourced aggregate is what its events made of it.
 pub(super) fn check_applied<A: AggregateRoot>(aggregate: &A) -> Result<()> {
     let root = aggregate.root();
@@ -18,6 +27,8 @@ pub(super) fn check_applied<A: AggregateRoot>(aggregate: &A) -> Result<()> {
         format!(
             "{kind} {id} has raised an event that it did not apply: call `Sourced::raise`, not `Root::raise`"
         )
+    } else if root.is_misapplied() {
+        misapplied(kind, id)
     } else if root.version() == 0 && root.raised().is_empty() {
         format!("{kind} {id} has no event: an event-sourced aggregate begins with one")
     } else {

@@ -3,8 +3,11 @@
 use std::convert::Infallible;
 use std::fmt::{self, Debug};
 
+use chrono::{DateTime, Utc};
+
 use super::diff::diff;
-use crate::aggregate::{AggregateRoot, AuditStamps};
+use crate::aggregate::{AggregateRoot, AuditStamps, Root};
+use crate::context::TenantId;
 use crate::sourced::{Decide, Sourced};
 
 /// An event-sourced aggregate to which these events have happened. Without any it is a new one.
@@ -48,15 +51,20 @@ use crate::sourced::{Decide, Sourced};
 /// account().when(|account| account.withdraw(6)).then_error("overdrawn");
 /// ```
 pub fn given<A: Sourced>(id: A::Id, events: impl IntoIterator<Item = A::Event>) -> Given<A> {
-    let mut aggregate = A::blank(id);
+    let mut aggregate = A::blank(id.clone());
+    let mut folded = A::blank(id);
     let mut version = 0;
     for event in events {
         aggregate.apply(&event);
+        folded.apply(&event);
         version += 1;
     }
     let stamps = AuditStamps::default();
     aggregate.root_mut().loaded(version, None, stamps, None);
-    Given { aggregate }
+    Given {
+        aggregate,
+        folded: Some(folded),
+    }
 }
 
 /// An aggregate of either form as it would be loaded: the events that it has raised so far are not
@@ -66,7 +74,10 @@ pub fn given_stored<A: AggregateRoot>(mut aggregate: A) -> Given<A> {
     let root = aggregate.root_mut();
     let version = root.version() + raised.len() as u64;
     root.saved(version);
-    Given { aggregate }
+    Given {
+        aggregate,
+        folded: None,
+    }
 }
 
 /// An aggregate before a command.
@@ -74,9 +85,34 @@ pub fn given_stored<A: AggregateRoot>(mut aggregate: A) -> Given<A> {
 #[must_use = "say what happens: `when`"]
 pub struct Given<A> {
     aggregate: A,
+    /// What the events alone make of an event-sourced one.
+    folded: Option<A>,
 }
 
 impl<A: AggregateRoot> Given<A> {
+    /// When what is given happened: its [stamps](crate::Root::stamps) have no time unless told.
+    pub fn at(mut self, time: DateTime<Utc>) -> Self {
+        let (_, stamps) = self.aggregate.root_mut().ownership_mut();
+        stamps.created_at = Some(time);
+        stamps.updated_at = Some(time);
+        self
+    }
+
+    /// Who did it: its [stamps](crate::Root::stamps) have nobody unless told.
+    pub fn by(mut self, actor: &str) -> Self {
+        let (_, stamps) = self.aggregate.root_mut().ownership_mut();
+        stamps.created_by = Some(actor.to_owned());
+        stamps.updated_by = Some(actor.to_owned());
+        self
+    }
+
+    /// Whose it is; nobody's unless told.
+    pub fn of_tenant(mut self, tenant: TenantId) -> Self {
+        let (owner, _) = self.aggregate.root_mut().ownership_mut();
+        *owner = Some(tenant);
+        self
+    }
+
     /// Runs a command: a method of the aggregate that returns nothing, or a `Result`.
     pub fn when<R: CommandResult>(
         mut self,
@@ -85,6 +121,7 @@ impl<A: AggregateRoot> Given<A> {
         let result = command(&mut self.aggregate).into_result();
         Outcome {
             aggregate: self.aggregate,
+            folded: self.folded,
             result,
         }
     }
@@ -97,6 +134,7 @@ impl<A: AggregateRoot> Given<A> {
         let result = self.aggregate.execute(command).map(drop);
         Outcome {
             aggregate: self.aggregate,
+            folded: self.folded,
             result,
         }
     }
@@ -135,6 +173,7 @@ impl<T, E> CommandResult for Result<T, E> {
 /// differs.
 pub struct Outcome<A, E> {
     aggregate: A,
+    folded: Option<A>,
     result: Result<(), E>,
 }
 
@@ -147,14 +186,16 @@ impl<A: Debug, E: Debug> Debug for Outcome<A, E> {
     }
 }
 
-impl<A: AggregateRoot, E> Outcome<A, E> {
-    /// Expects these events, in this order, and no error.
+impl<A: AggregateRoot + Debug, E> Outcome<A, E> {
+    /// Expects these events, in this order, and no error; and of an event-sourced aggregate that
+    /// nothing but they have changed its state.
     ///
     /// # Panics
     ///
-    /// Where the command was refused, or raised others.
+    /// Where the command was refused, or raised others; where the state is another than what `apply`
+    /// makes of the events: it would be lost when the aggregate is loaded.
     #[track_caller]
-    pub fn then(self, events: impl IntoIterator<Item = A::Event>) -> Self
+    pub fn then(mut self, events: impl IntoIterator<Item = A::Event>) -> Self
     where
         A::Event: PartialEq + Debug,
         E: Debug,
@@ -169,6 +210,7 @@ impl<A: AggregateRoot, E> Outcome<A, E> {
             "the events differ (- expected, + raised):\n{}",
             diff(&expected, found)
         );
+        self.check_state();
         self
     }
 
@@ -211,7 +253,7 @@ impl<A: AggregateRoot, E> Outcome<A, E> {
     ///
     /// Where the command was not refused, or raised an event before; and where `check` does.
     #[track_caller]
-    pub fn then_error_if(self, check: impl FnOnce(&E)) -> Self
+    pub fn then_error_if(mut self, check: impl FnOnce(&E)) -> Self
     where
         A::Event: Debug,
     {
@@ -224,6 +266,7 @@ impl<A: AggregateRoot, E> Outcome<A, E> {
             raised.is_empty(),
             "the command was refused, and yet it raised {raised:#?}"
         );
+        self.check_state();
         self
     }
 
@@ -232,5 +275,33 @@ impl<A: AggregateRoot, E> Outcome<A, E> {
     pub fn then_state(self, check: impl FnOnce(&A)) -> Self {
         check(&self.aggregate);
         self
+    }
+
+    /// An event-sourced aggregate is what its events make of it, and nothing more.
+    #[track_caller]
+    fn check_state(&mut self) {
+        let Some((folded, sourcing)) = self.folded.as_mut().zip(A::SOURCING) else {
+            return;
+        };
+        for event in self.aggregate.root().raised() {
+            sourcing.apply(folded, event);
+        }
+        let root = std::mem::take(self.aggregate.root_mut());
+        *folded.root_mut() = Root::new();
+        // Maps have no order, so their lines have none.
+        let lines = |aggregate: &A| {
+            let text = format!("{aggregate:#?}");
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            lines
+        };
+        let (expected, found) = (&*folded, &self.aggregate);
+        assert!(
+            lines(expected) == lines(found),
+            "the state was changed otherwise than by `apply` (- what the events make, + what it is):\n{}",
+            diff(&[expected], &[found])
+        );
+        *self.aggregate.root_mut() = root;
+        self.folded = None;
     }
 }

@@ -124,16 +124,16 @@ fn entity(model: &Model) -> TokenStream {
 ///     const SNAPSHOTS: Option<::cqrs_core::__private::SnapshotCodec<Self>> = Some(
 ///         ::cqrs_core::__private::SnapshotCodec {
 ///             policy: ::cqrs_core::__private::SnapshotPolicy { every: 100, max_age: None },
-///             shape: "c1b3f6...",
+///             shape: ::cqrs_core::__private::snapshot_shape::<Self>(0xc1b3f6...),
 ///             write: |__self| {
 ///                 let mut __state = ::cqrs_core::__private::SnapshotFields::new();
 ///                 ::cqrs_core::__private::snapshot_put(&mut __state, "cents", &__self.cents)?;
 ///                 Ok(__state)
 ///             },
-///             read: |__id, mut __state| Ok(Self {
+///             read: |__id, __state| Ok(Self {
 ///                 number: __id,
 ///                 root: ::cqrs_core::Root::new(),
-///                 cents: ::cqrs_core::__private::snapshot_take(&mut __state, "cents")?,
+///                 cents: ::cqrs_core::__private::snapshot_get(__state, "cents")?,
 ///             }),
 ///         },
 ///     );
@@ -188,7 +188,7 @@ fn snapshot_codec(model: &Model, state: &[(Ident, Type)], snapshot: &Snapshot) -
         Some(age) => quote!(::core::option::Option::Some(#age)),
         None => quote!(::core::option::Option::None),
     };
-    let shape = shape(state, snapshot.version);
+    let fields = fields_hash(&model.ident, state, snapshot.version);
     let put = state.iter().map(|(field, ty)| {
         let name = syn::ext::IdentExt::unraw(field).to_string();
         let span = emitted_at(ty);
@@ -197,19 +197,19 @@ fn snapshot_codec(model: &Model, state: &[(Ident, Type)], snapshot: &Snapshot) -
     let take = state.iter().map(|(field, ty)| {
         let name = syn::ext::IdentExt::unraw(field).to_string();
         let span = emitted_at(ty);
-        quote_spanned!(span=> #field: #private::snapshot_take(&mut __state, #name)?,)
+        quote_spanned!(span=> #field: #private::snapshot_get(__state, #name)?,)
     });
     quote! {
         const SNAPSHOTS: ::core::option::Option<#private::SnapshotCodec<Self>> =
             ::core::option::Option::Some(#private::SnapshotCodec {
                 policy: #private::SnapshotPolicy { every: #every, max_age: #max_age },
-                shape: #shape,
+                shape: #private::snapshot_shape::<Self>(#fields),
                 write: |__self| {
                     let mut __state = #private::SnapshotFields::new();
                     #(#put)*
                     ::core::result::Result::Ok(__state)
                 },
-                read: |__id, mut __state| ::core::result::Result::Ok(Self {
+                read: |__id, __state| ::core::result::Result::Ok(Self {
                     #id: __id,
                     #root: #krate::Root::new(),
                     #(#take)*
@@ -218,17 +218,16 @@ fn snapshot_codec(model: &Model, state: &[(Ident, Type)], snapshot: &Snapshot) -
     }
 }
 
-/// A hash of the names and types of the fields: FNV-1a with 64 bits, since it need only tell apart
-/// what one team writes.
-fn shape(state: &[(Ident, Type)], version: u64) -> String {
-    let mut text = version.to_string();
+/// A hash of the aggregate and of the names and types of its fields: FNV-1a with 64 bits, since it
+/// need only tell apart what one team writes.
+fn fields_hash(ident: &Ident, state: &[(Ident, Type)], version: u64) -> u64 {
+    let mut text = format!("{ident} {version}");
     for (field, ty) in state {
         text.push_str(&format!(";{field}:{}", ty.to_token_stream()));
     }
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}")
+    })
 }
 
 /// The impl that the rest of the crate is checked against after an error.

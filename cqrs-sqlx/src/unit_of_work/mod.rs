@@ -31,6 +31,7 @@ use crate::repository::SqlRepository;
 use crate::select::{PageSelect, Select};
 use crate::snapshots::{Due, Snapshots};
 use crate::sourced::{self, Stream};
+use crate::sourced_types;
 use crate::statements::Statements;
 use crate::store::Shared;
 
@@ -484,10 +485,12 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
             let hooks = std::mem::take(&mut self.hooks);
             let watched = self.watched();
             let snapshots = Due::of(self.writes());
+            let sourced = shared.sourced_types.unknown(self.writes());
             let written = self.write().await?;
             if written.position.is_some() {
                 shared.committed.signal();
             }
+            sourced_types::note(&shared, sourced).await;
             Snapshots::write(&shared, snapshots);
             let receipt = CommitReceipt::new(written.events, written.position);
             if let Some((context, writes)) = watched {

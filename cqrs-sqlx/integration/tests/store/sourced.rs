@@ -8,8 +8,8 @@ use cqrs_core::conformance::fixtures::{
     AccountForm, ForgetfulLetterEvent, Ledger, Letter, LetterEvent, OldLetter, OldLetterEvent,
 };
 use cqrs_core::{
-    Aggregate, DomainEvent, Error, ManualClock, RequestContext, Root, Sourced, SourcedState, Store,
-    StoreErrorKind, UnitOfWork,
+    Aggregate, DomainEvent, Entity, Error, ManualClock, RequestContext, Root, Sourced,
+    SourcedState, Store, StoreErrorKind, UnitOfWork,
 };
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, Retention, SqlStore, StoreOptions};
@@ -23,9 +23,16 @@ on_each!(
     a_snapshot_that_cannot_be_read_is_replaced,
     a_snapshot_of_another_shape_is_ignored,
     a_snapshot_comes_with_age,
-    a_younger_snapshot_stays,
+    a_snapshot_ahead_of_the_log_is_replaced,
+    a_snapshot_holds_what_was_applied,
+    a_snapshot_is_of_one_meaning,
+    a_snapshot_of_an_older_field_is_ignored,
+    a_state_that_is_no_json_has_no_snapshot,
     events_that_are_lacking_are_an_error,
     retention_leaves_streams_alone,
+    retention_leaves_streams_that_were_rows,
+    a_type_that_retention_has_thinned_is_refused,
+    a_row_that_was_removed_stays_removed,
     racing_appends_are_conflicts,
     what_the_code_cannot_read_is_found_before,
 );
@@ -172,19 +179,164 @@ async fn a_snapshot_comes_with_age<K: Kind>() {
     assert_eq!(note.texts, ["0", "59", "60", "119", "121", "122"]);
 }
 
-/// Two commits write theirs in any order.
-async fn a_younger_snapshot_stays<K: Kind>() {
+/// As where the log was restored from a backup, and the snapshots were not.
+async fn a_snapshot_ahead_of_the_log_is_replaced<K: Kind>() {
     let (fresh, store) = Fresh::<K>::with_store().await;
-    ledger(&store, 4).await;
-    // So the next save finds that one is due.
+    ledger(&store, 8).await;
+    assert_eq!(fresh.number(VERSION).await, 8);
     fresh
-        .run("UPDATE cqrs_snapshot SET version = 9, state = ''")
+        .run("DELETE FROM cqrs_event WHERE aggregate_version > 5")
         .await;
-    let mut older = load(&store).await.unwrap();
-    older.transfer(1);
-    save(&store, older).await;
-    assert_eq!(fresh.number(VERSION).await, 9);
-    assert_eq!(load(&store).await.unwrap().root.version(), 5);
+    let mut loaded = load(&store).await.unwrap();
+    assert_eq!((loaded.cents, loaded.root.version()), (4, 5));
+    loaded.transfer(1);
+    save(&store, loaded).await;
+    assert_eq!(fresh.number(VERSION).await, 6);
+    assert_eq!(load(&store).await.unwrap().cents, 5);
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "purse")]
+enum PurseEvent {
+    Filled { cents: i64, gift: Option<i64> },
+}
+
+/// Forms of one stream, each in a module so that they may have the same name.
+macro_rules! purse {
+    ($module:ident, $purse:ident, $version:literal, $($field:ident: $type:ty)?, |$self:ident, $cents:ident, $gift:ident| $apply:expr) => {
+        mod $module {
+            use super::PurseEvent;
+            use cqrs_core::{Aggregate, Root, Sourced};
+
+            #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+            pub(super) struct Line {
+                pub cents: i64,
+                $(pub $field: $type,)?
+            }
+
+            #[derive(Debug, Clone, Aggregate)]
+            #[aggregate(sourced, event = PurseEvent, snapshot(every = 2, version = $version))]
+            pub(super) struct $purse {
+                #[aggregate(id)]
+                pub id: i64,
+                #[aggregate(root)]
+                pub root: Root<PurseEvent>,
+                pub total: i64,
+                pub lines: Vec<Line>,
+            }
+
+            impl Sourced for $purse {
+                fn apply(&mut $self, event: &PurseEvent) {
+                    let PurseEvent::Filled { cents: $cents, gift: $gift } = event;
+                    $apply
+                }
+            }
+        }
+    };
+}
+
+purse!(sums, Purse, 1, , |self, cents, _gift| {
+    self.total += cents;
+    self.lines.push(Line { cents: *cents });
+});
+purse!(counts, Purse, 2, , |self, cents, _gift| {
+    self.total += 1;
+    self.lines.push(Line { cents: *cents });
+});
+purse!(others, Other, 1, , |self, cents, _gift| {
+    self.total += 1;
+    self.lines.push(Line { cents: *cents });
+});
+purse!(gifts, Purse, 1, gift: Option<i64>, |self, cents, gift| {
+    self.total += cents;
+    self.lines.push(Line { cents: *cents, gift: *gift });
+});
+
+/// A purse that was filled twice, so that it has a snapshot.
+async fn purse<K: Kind>(change: impl Fn(&mut sums::Purse)) -> (Fresh<K>, SqlStore<K>) {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let mut purse = sums::Purse::blank(1);
+    for cents in [3, 4] {
+        let gift = Some(cents);
+        purse.raise(PurseEvent::Filled { cents, gift });
+    }
+    change(&mut purse);
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    uow.save(purse).unwrap();
+    let _ = uow.commit().await.unwrap();
+    store.snapshots_written().await;
+    assert_eq!(fresh.number(VERSION).await, 2);
+    (fresh, store)
+}
+
+async fn get<K: Kind, A: cqrs_core::AggregateRoot<Id = i64>>(store: &SqlStore<K>) -> A {
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    uow.get::<A>(1).await.unwrap()
+}
+
+/// What was changed past `apply` is in no event, and so in no snapshot.
+async fn a_snapshot_holds_what_was_applied<K: Kind>() {
+    let (_fresh, store) = purse::<K>(|purse| purse.total = 99).await;
+    assert_eq!(get::<K, sums::Purse>(&store).await.total, 7);
+}
+
+/// Another version, or another aggregate on the same stream, with fields of the same names and types.
+async fn a_snapshot_is_of_one_meaning<K: Kind>() {
+    let (_fresh, store) = purse::<K>(|_| {}).await;
+    assert_eq!(get::<K, sums::Purse>(&store).await.total, 7);
+    assert_eq!(get::<K, counts::Purse>(&store).await.total, 2);
+    assert_eq!(get::<K, others::Other>(&store).await.total, 2);
+}
+
+/// serde would read the field that the type has got since as `None`.
+async fn a_snapshot_of_an_older_field_is_ignored<K: Kind>() {
+    let (fresh, store) = purse::<K>(|_| {}).await;
+    let mut purse: gifts::Purse = get(&store).await;
+    let gifts =
+        |purse: &gifts::Purse| -> Vec<_> { purse.lines.iter().map(|line| line.gift).collect() };
+    assert_eq!(gifts(&purse), [Some(3), Some(4)]);
+    let cents = 5;
+    purse.raise(PurseEvent::Filled { cents, gift: None });
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    uow.save(purse).unwrap();
+    let _ = uow.commit().await.unwrap();
+    store.snapshots_written().await;
+    assert_eq!(fresh.number(VERSION).await, 3);
+    fresh
+        .run("DELETE FROM cqrs_event WHERE aggregate_version < 3")
+        .await;
+    assert_eq!(gifts(&get(&store).await), [Some(3), Some(4), None]);
+}
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(sourced, event = NoteEvent, snapshot(every = 1))]
+struct Pairs {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<NoteEvent>,
+    by_pair: std::collections::HashMap<(i64, i64), String>,
+}
+
+impl Sourced for Pairs {
+    fn apply(&mut self, event: &NoteEvent) {
+        let NoteEvent::Written { text } = event;
+        self.by_pair.insert((1, 2), text.clone());
+    }
+}
+
+/// It is loaded from its events, and nobody hears of it but the log of the process.
+async fn a_state_that_is_no_json_has_no_snapshot<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let mut pairs = Pairs::blank(1);
+    let text = "a".to_owned();
+    pairs.raise(NoteEvent::Written { text });
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    uow.save(pairs).unwrap();
+    let _ = uow.commit().await.unwrap();
+    store.snapshots_written().await;
+    assert_eq!(fresh.number("SELECT count(*) FROM cqrs_snapshot").await, 0);
+    assert_eq!(get::<K, Pairs>(&store).await.by_pair[&(1, 2)], "a");
 }
 
 async fn events_that_are_lacking_are_an_error<K: Kind>() {
@@ -212,6 +364,120 @@ async fn retention_leaves_streams_alone<K: Kind>() {
     let removed = store.remove_events(&system, &retention).await.unwrap();
     assert_eq!(removed.events, 0);
     assert_eq!(load(&store).await.unwrap().root.version(), 3);
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "wallet")]
+enum WalletEvent {
+    Filled { cents: i64 },
+    Discarded,
+}
+
+/// A wallet before the team moved it over.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "wallet_row", event = WalletEvent)]
+struct WalletRow {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<WalletEvent>,
+    cents: i64,
+}
+
+/// And after.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(sourced, event = WalletEvent)]
+struct Wallet {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<WalletEvent>,
+    cents: i64,
+}
+
+impl Sourced for Wallet {
+    fn apply(&mut self, event: &WalletEvent) {
+        match event {
+            WalletEvent::Filled { cents } => self.cents += cents,
+            WalletEvent::Discarded => {}
+        }
+    }
+
+    fn is_removal(event: &WalletEvent) -> bool {
+        matches!(event, WalletEvent::Discarded)
+    }
+}
+
+/// A wallet of three old events, written as a row.
+async fn old_wallet<K: Kind>() -> (Fresh<K>, SqlStore<K>) {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    store.create_tables(&[WalletRow::table()]).await.unwrap();
+    let mut wallet = WalletRow {
+        id: 1,
+        root: Root::new(),
+        cents: 6,
+    };
+    (1..=3).for_each(|cents| wallet.root.raise(WalletEvent::Filled { cents }));
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    uow.save(wallet).unwrap();
+    let _ = uow.commit().await.unwrap();
+    (fresh, store)
+}
+
+/// What a job removes that knows nothing of the aggregates.
+async fn thin<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>) -> u64 {
+    fresh
+        .run("UPDATE cqrs_event SET recorded_at = '2001-02-03T04:05:06.000000Z'")
+        .await;
+    let retention = Retention::older_than(Duration::from_secs(3600));
+    let system = RequestContext::system();
+    store
+        .remove_events(&system, &retention)
+        .await
+        .unwrap()
+        .events
+}
+
+/// Whichever of them a process does first, says that the type is sourced.
+async fn retention_leaves_streams_that_were_rows<K: Kind>() {
+    let (fresh, store) = old_wallet::<K>().await;
+    store.verify(&[Wallet::table()]).await.unwrap();
+    assert_eq!(thin(&fresh, &store).await, 0);
+
+    let (fresh, store) = old_wallet::<K>().await;
+    let mut other = Wallet::blank(2);
+    other.raise(WalletEvent::Filled { cents: 1 });
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    uow.save(other).unwrap();
+    let _ = uow.commit().await.unwrap();
+    assert_eq!(thin(&fresh, &store).await, 0);
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    assert_eq!(uow.get::<Wallet>(1).await.unwrap().cents, 6);
+}
+
+/// The event that a removal of a row has raised is all that tells of it.
+async fn a_row_that_was_removed_stays_removed<K: Kind>() {
+    let (_fresh, store) = old_wallet::<K>().await;
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    let mut wallet = uow.get::<WalletRow>(1).await.unwrap();
+    wallet.root.raise(WalletEvent::Discarded);
+    uow.remove(wallet).unwrap();
+    let _ = uow.commit().await.unwrap();
+    let mut uow = store.unit_of_work(&RequestContext::system());
+    let error = uow.get::<Wallet>(1).await.unwrap_err();
+    assert!(error.is_not_found(), "{error:?}");
+}
+
+async fn a_type_that_retention_has_thinned_is_refused<K: Kind>() {
+    let (fresh, store) = old_wallet::<K>().await;
+    assert_eq!(thin(&fresh, &store).await, 2);
+    let error = store.verify(&[Wallet::table()]).await.unwrap_err();
+    assert_eq!(kind(&error), &StoreErrorKind::Schema);
+    assert_eq!(
+        error.to_string(),
+        "the log is not whole:\nevents of \"wallet\" up to position 3 have left the log, and an \
+         event-sourced aggregate is made of all"
+    );
 }
 
 /// Appends that begin at one moment: one of them is there, each other one is told the version.

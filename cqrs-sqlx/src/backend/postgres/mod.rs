@@ -603,6 +603,11 @@ impl Backed for Postgres {
                 "process parked",
                 include_str!("../../../migrations/postgres/0016_process_parked.sql"),
             ),
+            (
+                18,
+                "sourced type",
+                include_str!("../../../migrations/postgres/0018_sourced_type.sql"),
+            ),
         ]);
         migrator
             .run_direct(None, &mut session.connection, false)

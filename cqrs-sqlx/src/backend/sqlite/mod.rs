@@ -500,6 +500,11 @@ impl Backed for Sqlite {
                 "process parked",
                 include_str!("../../../migrations/sqlite/0016_process_parked.sql"),
             ),
+            (
+                18,
+                "sourced type",
+                include_str!("../../../migrations/sqlite/0018_sourced_type.sql"),
+            ),
         ]);
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.

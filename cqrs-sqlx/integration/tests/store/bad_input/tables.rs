@@ -207,6 +207,7 @@ async fn a_store_that_was_not_migrated_says_so<K: Kind>() {
             "cqrs_history",
             "cqrs_receipt",
             "cqrs_snapshot",
+            "cqrs_sourced_type",
             "cqrs_chain_head",
             "cqrs_subject_key"
         ]

@@ -1,0 +1,84 @@
+//! Which aggregate types are event-sourced: retention runs without their code, and an aggregate that
+//! was moved over has events that were written while it was a row.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cqrs_core::mapping::RowSource;
+use cqrs_core::staging::StagedWrite;
+use cqrs_core::{Error, Result, TenantScope};
+
+use crate::backend::{Backend, Parameter};
+use crate::reads::{self, Place};
+use crate::select::Select;
+use crate::store::Shared;
+use crate::{projector, verify};
+
+/// The types that this process has noted in the database.
+#[derive(Debug, Default)]
+pub(crate) struct SourcedTypes(Mutex<HashSet<&'static str>>);
+
+impl SourcedTypes {
+    /// The event-sourced types among these writes that are not noted yet.
+    pub(crate) fn unknown<'w>(
+        &self,
+        writes: impl Iterator<Item = &'w StagedWrite>,
+    ) -> Vec<&'static str> {
+        let mut unknown = Vec::new();
+        for write in writes.filter(|write| write.is_sourced()) {
+            if !self.lock().contains(write.aggregate_type) {
+                unknown.push(write.aggregate_type);
+            }
+        }
+        unknown
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<&'static str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes types after a commit that appended to them. What [`verify`] has noted before costs nothing
+/// here; one that cannot be noted is tried again with the next commit.
+pub(crate) async fn note<B: Backend>(shared: &Arc<Shared<B>>, types: Vec<&'static str>) {
+    for aggregate_type in types {
+        if let Err(error) = insert(shared, aggregate_type).await {
+            tracing::warn!(%error, aggregate_type, "an event-sourced type was not noted");
+        }
+    }
+}
+
+/// Notes types at start-up, and looks whether they are whole.
+pub(crate) async fn verify<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    types: impl Iterator<Item = &'static str>,
+) -> Result<()> {
+    let mut differences = Vec::new();
+    for aggregate_type in types {
+        insert(shared, aggregate_type).await?;
+        let select = Select {
+            sql: "SELECT position FROM cqrs_removed WHERE aggregate_type = $1".into(),
+            parameters: vec![Parameter::text(aggregate_type)],
+        };
+        let place = Place::Confined(shared, &TenantScope::System);
+        let read = |row: &B::Row| row.read_i64(0).map_err(Error::other);
+        for position in reads::rows(place, &select, None, read)
+            .await?
+            .iter()
+            .flatten()
+        {
+            differences.push(format!(
+                "events of {aggregate_type:?} up to position {position} have left the log, and an \
+                 event-sourced aggregate is made of all"
+            ));
+        }
+    }
+    verify::refuse("the log is not whole", differences)
+}
+
+async fn insert<B: Backend>(shared: &Arc<Shared<B>>, aggregate_type: &'static str) -> Result<()> {
+    let sql = "INSERT INTO cqrs_sourced_type (aggregate_type) VALUES ($1) ON CONFLICT DO NOTHING";
+    projector::execute(shared, &sql.into(), &[Parameter::text(aggregate_type)]).await?;
+    shared.sourced_types.lock().insert(aggregate_type);
+    Ok(())
+}
