@@ -377,11 +377,11 @@ macro_rules! __conformance_rules {
                 a_removal_is_the_last_event
                 what_raised_nothing_is_not_written
                 an_event_that_was_not_applied_is_refused
-                applying_changes_the_state_alone
                 streams_belong_to_their_tenant
                 a_decision_is_saved
                 consumers_see_its_events
                 rows_and_streams_commit_together
+                applying_changes_the_state_alone
             }
             streams {
                 reads_see_what_was_appended

@@ -240,3 +240,40 @@ const fn add_to_hash(mut hash: u64, bytes: &[u8]) -> u64 {
 pub(super) fn shape_text(shape: u64) -> String {
     format!("{shape:016x}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn event(name: &'static str, schema_version: u32) -> EventType {
+        EventType {
+            name,
+            schema_version,
+        }
+    }
+
+    #[test]
+    fn what_is_read_otherwise_has_another_shape() {
+        let before = shape(7, &[event("a", 1), event("b", 2)]);
+        assert_ne!(shape(8, &[event("a", 1), event("b", 2)]), before);
+        assert_ne!(shape(7, &[event("a", 2), event("b", 2)]), before);
+        assert_ne!(shape(7, &[event("a", 1), event("b", 3)]), before);
+        // No older state holds an event that is new.
+        let more = [event("a", 1), event("b", 2), event("c", 1)];
+        assert_eq!(shape(7, &more), before);
+    }
+
+    #[test]
+    fn fields_are_named_wherever_they_are() {
+        let state = |text| paths(&serde_json::from_str(text).unwrap());
+        let lines = state(r#"{"lines": [{"a": 1}, {"b": [{"c": 1}]}]}"#);
+        let ordered = state(r#"{"lines": [{"b": [{"c": 2}]}, {"a": 2}]}"#);
+        assert_eq!(lines, ordered);
+        for other in [
+            r#"{"lines": [{"a": 1}, {"b": []}]}"#,
+            r#"{"lines": [{"a": 1, "c": 1}, {"b": [{"c": 1}]}]}"#,
+        ] {
+            assert_ne!(lines, state(other), "{other}");
+        }
+    }
+}
