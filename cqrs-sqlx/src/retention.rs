@@ -191,9 +191,19 @@ const PASSED: &str = "position <= (SELECT coalesce(min(s.position), 922337203685
                       AND NOT EXISTS (SELECT 1 FROM cqrs_dead_letter AS d \
                       WHERE d.position = cqrs_event.position AND d.status = 'parked')";
 
+/// A deadline that has passed is a stream of one event, whose id is used once and which nobody loads.
+fn is_deadline() -> String {
+    format!("event_type = '{DEADLINE_PASSED}'")
+}
+
 /// Events that no aggregate is made of: a type may have been moved over since they were written.
-const UNSOURCED: &str = "NOT sourced AND aggregate_type NOT IN \
-                         (SELECT t.aggregate_type FROM cqrs_sourced_type AS t)";
+fn is_unsourced() -> String {
+    let is_deadline = is_deadline();
+    format!(
+        "(NOT sourced AND aggregate_type NOT IN \
+         (SELECT t.aggregate_type FROM cqrs_sourced_type AS t) OR {is_deadline})"
+    )
+}
 
 /// When events are old.
 struct Ages {
@@ -307,16 +317,14 @@ fn goes<B: Backend>(
 ) -> String {
     // What is parked is still to be replayed.
     let parked = "SELECT position FROM cqrs_dead_letter WHERE status = 'parked'";
-    // A stream of one event, whose id is used once and which nobody loads.
-    let is_deadline = format!("event_type = '{DEADLINE_PASSED}'");
     let mut conditions = vec![
         format!("position NOT IN ({parked})"),
-        format!("({UNSOURCED} OR {is_deadline})"),
+        is_unsourced(),
         // A chain must not have gaps.
         format!("length(content_hash) < {LINKED_HASH}"),
     ];
     if retention.first_events == FirstEvents::Keep {
-        conditions.push(format!("(aggregate_version > 1 OR {is_deadline})"));
+        conditions.push(format!("(aggregate_version > 1 OR {})", is_deadline()));
     }
     if !retention.kept.is_empty() {
         let kept = retention.kept.iter().cloned().map(Value::Text).collect();
@@ -346,7 +354,9 @@ async fn remove_in<B: Backend>(
     hold::<B>(connection).await?;
     let list = (B::DIALECT.in_list)("position", ColumnType::Int64, "$1");
     let sql = format!(
-        "DELETE FROM cqrs_event WHERE {list} AND {PASSED} RETURNING aggregate_type, position"
+        "DELETE FROM cqrs_event WHERE {list} AND {PASSED} AND {} \
+         RETURNING aggregate_type, position",
+        is_unsourced()
     );
     let mut removed = 0;
     let mut last: BTreeMap<String, i64> = BTreeMap::new();

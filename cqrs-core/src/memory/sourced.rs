@@ -27,17 +27,31 @@ pub(super) fn take_snapshots(shared: &Shared, writes: &[StagedWrite]) {
 
 fn take_snapshot(shared: &Shared, write: &StagedWrite, due: &DueSnapshot) -> Result<()> {
     let (kind, id) = (write.aggregate_type, write.aggregate_id.as_str());
-    let events: Vec<_> = shared.lock().events_of(kind, id, 0).cloned().collect();
-    let Some(mut replay) = due.begin(id) else {
+    let shape = due.shape();
+    let before = shared.lock().snapshot_of(kind, id).cloned();
+    let before = before.filter(|snapshot| snapshot.shape == shape);
+    for before in before.map(Some).into_iter().chain([None]) {
+        let Some(mut replay) = due.begin(id) else {
+            return Ok(());
+        };
+        let mut after = 0;
+        if let Some(Snapshot { content, .. }) = before {
+            replay.snapshot(content.version, &content.state, None, None);
+            after = content.version;
+        }
+        if replay.is_unreadable() {
+            continue;
+        }
+        let events: Vec<_> = shared.lock().events_of(kind, id, after).cloned().collect();
+        for event in &events {
+            replay.event(&RecordedEvent::of(event))?;
+        }
+        if let Some(content) = replay.take_snapshot(due.taken_at())? {
+            shared
+                .lock()
+                .keep_snapshot(write, Snapshot { shape, content });
+        }
         return Ok(());
-    };
-    for event in &events {
-        replay.event(&RecordedEvent::of(event))?;
-    }
-    if let Some(content) = replay.take_snapshot(due.taken_at())? {
-        let shape = due.shape();
-        let snapshot = Snapshot { shape, content };
-        shared.lock().keep_snapshot(write, snapshot);
     }
     Ok(())
 }
