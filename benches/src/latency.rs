@@ -16,7 +16,7 @@ use cqrs_core::{
     UnitOfWork as _,
 };
 use cqrs_sqlx::{PgStore, StoreOptions};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
@@ -244,22 +244,29 @@ async fn visible(
             let receipt = uow.commit().await?;
             let committed = Instant::now();
             waiter.wait_for(&receipt, OrderRows::NAME).await?;
-            Ok::<_, cqrs_core::Error>((number >= rate).then(|| committed.elapsed()))
+            let time = (number >= rate).then(|| committed.elapsed());
+            Ok::<_, cqrs_core::Error>((committed, time))
         });
     }
-    let mut times = Vec::new();
-    while let Some(time) = commits.join_next().await {
-        times.extend(time.context("a commit panicked")??);
+    let (mut times, mut last) = (Vec::new(), begun);
+    while let Some(ended) = commits.join_next().await {
+        let (committed, time) = ended.context("a commit panicked")??;
+        last = last.max(committed);
+        times.extend(time);
     }
     handle.stop(Duration::from_secs(10)).await;
     writer.close();
     reader.close();
-    Ok(Sample::of(times, Duration::from_secs(seconds.into())))
+    // The rate that was kept.
+    Ok(Sample::of(times, last - begun - Duration::from_secs(1)))
 }
 
 /// Commits with notifications and without, in turns.
 async fn cost(database: &PgConnectOptions, options: &Options) -> Result<Case> {
     let stores = [open(database, true).await?, open(database, false).await?];
+    // Somebody hears what is told, and does nothing with it.
+    let mut listener = listening(database).await?;
+    let hears = tokio::spawn(async move { while listener.recv().await.is_ok() {} });
     let mut connection = PgConnection::connect_with(database).await?;
     let timing = Timing {
         ramp: Duration::from_millis(250),
@@ -284,6 +291,8 @@ async fn cost(database: &PgConnectOptions, options: &Options) -> Result<Case> {
         Ok(sample)
     })
     .await?;
+    ensure!(!hears.is_finished(), "nobody heard what was told");
+    hears.abort();
     for store in &stores {
         store.close();
     }
@@ -292,6 +301,14 @@ async fn cost(database: &PgConnectOptions, options: &Options) -> Result<Case> {
             .with_writers(options.writers)
             .comparing("told"),
     )
+}
+
+async fn listening(database: &PgConnectOptions) -> Result<PgListener> {
+    let pool = PgPoolOptions::new().max_connections(1);
+    let pool = pool.connect_lazy_with(database.clone());
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.listen("cqrs_committed").await?;
+    Ok(listener)
 }
 
 /// Commits as fast as it can.

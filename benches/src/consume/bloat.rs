@@ -154,13 +154,13 @@ async fn consume_outbox(
     Ok(())
 }
 
-/// How many rows of the log (`ours`), of its checkpoints and of the usual outbox (`status`) are
+/// How many rows of the log (`ours`), of its checkpoints and of the usual outbox (`naive`) are
 /// dead, and how large they are with those.
 async fn remains(connection: &mut PgConnection) -> Result<[Amounts; 2]> {
     const TABLES: [(&str, &str); 3] = [
         (OURS, "cqrs_event"),
         ("checkpoints", "cqrs_segment"),
-        ("status", "bench_outbox"),
+        ("naive", "bench_outbox"),
     ];
     connection
         .execute("ANALYZE cqrs_event, cqrs_segment, bench_outbox")

@@ -388,8 +388,8 @@ macro_rules! __conformance_rules {
                 an_undone_append_leaves_no_gap
                 streams_are_read_at_one_moment
                 snapshots_change_nothing
-                it_is_loaded_as_it_was
                 it_is_loaded_as_of_any_time
+                it_is_loaded_as_it_was
                 its_events_say_who_and_when
             }
             twins {

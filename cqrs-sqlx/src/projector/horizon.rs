@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use cqrs_core::{Position, Result};
+use cqrs_core::{Position, Result, TenantScope};
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -231,13 +231,30 @@ pub(super) async fn look<B: Backend>(
     let mut connection = shared.readers.acquire().await?;
     let patience = shared.readers.patience();
     // It waits for no lock.
-    let looked = tokio::time::timeout(patience, B::horizon(connection.begin_work(), known)).await;
+    let looked = look_on(shared, connection.begin_work(), known);
+    let looked = tokio::time::timeout(patience, looked).await;
     let result = looked.unwrap_or_else(|_| Err(shared.readers.no_answer_within(patience)));
     match &result {
+        Ok(_) => connection.end_work(),
         Err(error) if is_unavailable(error) => queries::discard(connection, &shared.readers),
-        _ => connection.end_work(),
+        // It is repaired or closed when it is given back.
+        Err(_) => {}
     }
     result
+}
+
+/// The horizon is that of all tenants.
+async fn look_on<B: Backend>(
+    shared: &Shared<B>,
+    connection: &mut B::Connection,
+    known: &mut B::Horizon,
+) -> Result<Horizon> {
+    shared
+        .begin_confined(connection, &TenantScope::System)
+        .await?;
+    let found = B::horizon(connection, known).await?;
+    shared.end_confined(connection).await?;
+    Ok(found)
 }
 
 impl fmt::Debug for Watching {
