@@ -13,6 +13,8 @@ use crate::connections::Connections;
 const GAP: Duration = Duration::from_millis(1);
 /// The same, while there is so much news that each would be told alone.
 const GAP_UNDER_LOAD: Duration = Duration::from_millis(5);
+/// How long the others are told at most: nothing relies on it.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How much news within the shorter gap is a load; in the longer one it is one a millisecond.
 const LOAD: u64 = 2;
 
@@ -78,10 +80,12 @@ impl<B: Backend, N: News> Notifier<B, N> {
         self.connection.close();
     }
 
-    /// Tells the others before it returns, outside of any gap.
+    /// Tells the others before it returns, outside of any gap; gives up soon.
     pub(crate) async fn tell_now(&self) {
-        if let Err(error) = self.tell().await {
-            tracing::debug!(%error, "other processes were not told");
+        match tokio::time::timeout(PATIENCE, self.tell()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "other processes were not told"),
+            Err(_) => tracing::debug!("other processes were not told within {PATIENCE:?}"),
         }
     }
 

@@ -72,13 +72,18 @@ impl<B: Backend> Signal<B> {
 
     /// Another process has; `teller` is the process of the server that said so.
     pub(crate) fn heard(&self, teller: Option<i32>) {
+        if !self.is_own(teller) {
+            self.here.signal();
+        }
+    }
+
+    /// Whether this store has told it itself.
+    pub(crate) fn is_own(&self, teller: Option<i32>) -> bool {
         let own = self
             .elsewhere
             .as_ref()
             .and_then(|notifier| notifier.teller());
-        if teller.is_none() || teller != own {
-            self.here.signal();
-        }
+        teller.is_some() && teller == own
     }
 
     /// Whether others are told, and listened to.

@@ -12,9 +12,12 @@ use crate::backend::{Backend, Parameter};
 use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::store::Shared;
-use crate::{projector, verify};
+use crate::{projector, retention, verify};
 
-/// The types that this process has noted in the database.
+const INSERT: &str =
+    "INSERT INTO cqrs_sourced_type (aggregate_type) VALUES ($1) ON CONFLICT DO NOTHING";
+
+/// The types that this process has noted in the database, or tried to.
 #[derive(Debug, Default)]
 pub(crate) struct SourcedTypes(Mutex<HashSet<&'static str>>);
 
@@ -26,7 +29,9 @@ impl SourcedTypes {
     ) -> Vec<&'static str> {
         let mut unknown = Vec::new();
         for write in writes.filter(|write| write.is_sourced()) {
-            if !self.lock().contains(write.aggregate_type) {
+            if !unknown.contains(&write.aggregate_type)
+                && !self.lock().contains(write.aggregate_type)
+            {
                 unknown.push(write.aggregate_type);
             }
         }
@@ -39,10 +44,12 @@ impl SourcedTypes {
 }
 
 /// Notes types after a commit that appended to them. What [`verify`] has noted before costs nothing
-/// here; one that cannot be noted is tried again with the next commit.
+/// here. One that cannot be noted is said once, and is no matter of later commits.
 pub(crate) async fn note<B: Backend>(shared: &Arc<Shared<B>>, types: Vec<&'static str>) {
     for aggregate_type in types {
-        if let Err(error) = insert(shared, aggregate_type).await {
+        shared.sourced_types.lock().insert(aggregate_type);
+        let parameters = [Parameter::text(aggregate_type)];
+        if let Err(error) = projector::execute(shared, &INSERT.into(), &parameters).await {
             tracing::warn!(%error, aggregate_type, "an event-sourced type was not noted");
         }
     }
@@ -55,18 +62,13 @@ pub(crate) async fn verify<B: Backend>(
 ) -> Result<()> {
     let mut differences = Vec::new();
     for aggregate_type in types {
-        insert(shared, aggregate_type).await?;
-        let select = Select {
-            sql: "SELECT position FROM cqrs_removed WHERE aggregate_type = $1".into(),
-            parameters: vec![Parameter::text(aggregate_type)],
-        };
-        let place = Place::Confined(shared, &TenantScope::System);
-        let read = |row: &B::Row| row.read_i64(0).map_err(Error::other);
-        for position in reads::rows(place, &select, None, read)
-            .await?
-            .iter()
-            .flatten()
-        {
+        // Who may only read can start where somebody else has noted it.
+        if !is_noted(shared, aggregate_type).await? {
+            insert(shared, aggregate_type).await?;
+        }
+        shared.sourced_types.lock().insert(aggregate_type);
+        let sql = "SELECT position FROM cqrs_removed WHERE aggregate_type = $1";
+        for position in numbers(shared, sql, aggregate_type).await? {
             differences.push(format!(
                 "events of {aggregate_type:?} up to position {position} have left the log, and an \
                  event-sourced aggregate is made of all"
@@ -76,9 +78,39 @@ pub(crate) async fn verify<B: Backend>(
     verify::refuse("the log is not whole", differences)
 }
 
+async fn is_noted<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    aggregate_type: &'static str,
+) -> Result<bool> {
+    let sql = "SELECT count(*) FROM cqrs_sourced_type WHERE aggregate_type = $1";
+    let found = numbers(shared, sql, aggregate_type).await?;
+    Ok(found.first().is_some_and(|count| *count > 0))
+}
+
+async fn numbers<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    sql: &'static str,
+    aggregate_type: &'static str,
+) -> Result<Vec<i64>> {
+    let select = Select {
+        sql: sql.into(),
+        parameters: vec![Parameter::text(aggregate_type)],
+    };
+    let place = Place::Confined(shared, &TenantScope::System);
+    let read = |row: &B::Row| row.read_i64(0).map_err(Error::other);
+    let found = reads::rows(place, &select, None, read).await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Waits for a batch of retention under way, which knows nothing of the type: what it has removed is
+/// seen afterwards, and the next one knows.
 async fn insert<B: Backend>(shared: &Arc<Shared<B>>, aggregate_type: &'static str) -> Result<()> {
-    let sql = "INSERT INTO cqrs_sourced_type (aggregate_type) VALUES ($1) ON CONFLICT DO NOTHING";
-    projector::execute(shared, &sql.into(), &[Parameter::text(aggregate_type)]).await?;
-    shared.sourced_types.lock().insert(aggregate_type);
-    Ok(())
+    let mut connection = projector::begin(shared).await?;
+    let inserted = async {
+        retention::hold::<B>(connection.get()).await?;
+        let parameters = [Parameter::text(aggregate_type)];
+        B::execute(connection.get(), &INSERT.into(), &parameters).await
+    };
+    let inserted = inserted.await;
+    projector::end(connection, inserted).await.map(drop)
 }

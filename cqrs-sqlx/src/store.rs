@@ -471,7 +471,8 @@ impl<B: Backend> SqlStore<B> {
     }
 
     /// Waits until the snapshots of event-sourced aggregates are written that commits of this store
-    /// have made due, or given up: before a process ends, and in tests.
+    /// have made due, or given up: before a process ends, and in tests. A task of the runtime that
+    /// committed first writes them, so it takes as long as that runtime stands still.
     pub async fn snapshots_written(&self) {
         self.shared.snapshots.settled().await;
     }

@@ -204,7 +204,13 @@ impl State {
     /// Keeps a snapshot of an event-sourced aggregate.
     pub(super) fn keep_snapshot(&mut self, write: &StagedWrite, snapshot: Snapshot) {
         let snapshots = self.snapshots.entry(write.aggregate_type).or_default();
-        snapshots.insert(write.aggregate_id.clone(), snapshot);
+        let kept = snapshots.get(&write.aggregate_id);
+        let is_younger = |kept: &Snapshot| {
+            kept.shape == snapshot.shape && kept.content.version > snapshot.content.version
+        };
+        if !kept.is_some_and(is_younger) {
+            snapshots.insert(write.aggregate_id.clone(), snapshot);
+        }
     }
 
     /// Appends the events of writes.

@@ -186,7 +186,9 @@ fn patterns(of: Pair<'_>) -> Vec<(&str, &str)> {
                         Some((one, all.find(|other| variant_of(other) == variant_of(one))?))
                     }));
                 }
-                (_, Value::Array(written), Some(Value::Array(read))) => {
+                (_, Value::Array(written), Some(Value::Array(read)))
+                    if written.len() == read.len() =>
+                {
                     open.extend(written.iter().zip(read));
                 }
                 (_, written, Some(read)) => open.push((written, read)),

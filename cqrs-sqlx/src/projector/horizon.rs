@@ -198,8 +198,11 @@ async fn hear_others<B: Backend>(shared: Arc<Shared<B>>, mut followed: watch::Re
 
 /// An operator of another process may have resumed what halted here.
 fn hear_operation<B: Backend>(shared: &Shared<B>, teller: Option<i32>) {
-    shared.advanced.forget_halts();
-    shared.operated.heard(teller);
+    if !shared.operated.is_own(teller) {
+        // First, so that whoever looks has the last word.
+        shared.advanced.forget_halts();
+        shared.operated.heard(teller);
+    }
 }
 
 /// Looks until the horizon includes everything that was committed by now. `None`: writers that were

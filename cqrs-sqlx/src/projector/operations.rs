@@ -116,7 +116,8 @@ impl<B: Backend> Operations<B> {
 
     /// Pauses a subscription in all processes: once this returns, no page of it is applied and
     /// nothing of it is replayed, until it is [resumed](Self::resume). A segment that is halted
-    /// stays so. Of a process manager no command is begun any more; one that is under way is finished.
+    /// stays so. Of a process manager no command is begun any more, unless it is halted; one that is
+    /// under way is finished.
     ///
     /// # Errors
     ///

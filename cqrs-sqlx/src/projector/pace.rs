@@ -44,8 +44,8 @@ impl Default for Polling {
 
 /// The pauses between two looks at the log.
 ///
-/// Commits of this process wake the projector themselves; polling finds those of others. While
-/// something happens, it looks every `shortest`; the longer nothing happens, the longer the
+/// Commits wake the projector themselves, those of other processes where it hears of them; polling
+/// finds the rest. While something happens, it looks every `shortest`; the longer nothing happens, the longer the
 /// pauses, up to `longest`: an idle system costs a query a second, and a busy one is seen at once.
 /// While writers are in flight the next event is about to become visible, so it looks again after
 /// 1 ms, then 2, 4 and so on.
@@ -65,7 +65,7 @@ impl Pace {
         }
     }
 
-    /// A commit of this process was signalled.
+    /// A commit was signalled.
     pub(super) fn woken(&mut self) {
         self.with_writers = FIRST_WITH_WRITERS;
     }

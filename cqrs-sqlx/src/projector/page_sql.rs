@@ -132,10 +132,11 @@ pub(super) fn filter_parameters(filter: &EventFilter) -> Vec<Parameter> {
 }
 
 /// The version of a checkpoint's row, as text. A server that has crashed gives the number of a
-/// transaction that was lost to another one, so the time at which a page was committed is a part.
+/// transaction that was lost to another one, so the time at which a page was committed is a part; as a
+/// number, since sessions write times differently.
 fn version_of(row: &str, dialect: &Dialect) -> String {
     format!(
-        "concat({row}.{}, ' ', {row}.updated_at)",
+        "concat({row}.{}, ' ', extract(epoch FROM {row}.updated_at))",
         dialect.row_version
     )
 }

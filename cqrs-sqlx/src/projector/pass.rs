@@ -48,6 +48,9 @@ pub(super) enum Pass {
     Absent,
 }
 
+/// How often the time of a pass is doubled at most.
+const MOST_GIVEN_UP: u32 = 10;
+
 /// How pages are applied.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
@@ -70,6 +73,8 @@ pub(super) struct Worker<B: Backend> {
     pub(super) claims: Arc<ClaimSql>,
     /// Whether the next page has to be claimed, as the last one said.
     pub(super) claims_only: bool,
+    /// How often a pass was given up since one was not.
+    given_up: u32,
     /// The page behind the last one, and the version of the row of the checkpoint there.
     pub(super) ahead: Option<(RowVersion, ReadAhead)>,
     /// Where all segments stand at least, and when the next replay is, where nothing but the horizon
@@ -145,6 +150,7 @@ impl<B: Backend> Worker<B> {
                 &shared.hashing,
             )),
             claims_only: false,
+            given_up: 0,
             ahead: None,
             name,
             builds,
@@ -206,13 +212,17 @@ impl<B: Backend> Worker<B> {
     /// Dropping the future rolls the page back.
     pub(super) async fn run_once(&mut self, horizon: Position) -> Result<Pass> {
         let writers = self.shared.writers.clone();
-        // Handlers that take too long are stopped, and what remains takes no time.
+        // Handlers that take too long are stopped, and what remains takes no time, but for a page of
+        // few among many events: so it gets twice as long each time.
         let patience = self.rules.deadline.saturating_mul(2);
         let patience = patience.saturating_add(writers.patience().saturating_mul(2));
+        let patience = patience.saturating_mul(1 << self.given_up);
         let Ok(pass) = tokio::time::timeout(patience, self.pass(horizon)).await else {
+            self.given_up = (self.given_up + 1).min(MOST_GIVEN_UP);
             self.doubt();
             return Err(writers.no_answer_within(patience));
         };
+        self.given_up = 0;
         let pass = pass?;
         if matches!(pass, Pass::Moved { events: 1.. }) {
             self.shared.advanced.applied(self.name());

@@ -95,7 +95,7 @@ impl<B: Backend> Operations<B> {
         self.record(connection, name, operation).await
     }
 
-    /// Ends the transaction of a reset, and tells the projectors of this process.
+    /// Ends the transaction of a reset, and tells the projectors.
     pub(super) async fn end_reset<T>(
         &self,
         mut transaction: SqlTransaction<B>,

@@ -22,6 +22,8 @@ use crate::connections::Connect;
 
 /// How long to go on asking, for a server that restarts meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one may keep others from asking.
+const TURN: Duration = Duration::from_secs(3);
 /// How long a process may take to notice that its socket is closed before it is told to end.
 const GRACE: Duration = Duration::from_millis(200);
 /// The pause between two questions.
@@ -40,12 +42,14 @@ pub(super) async fn resolve(
         let attempt = async {
             let permit = postgres.resolvers.acquire().await;
             let _permit = permit.expect("nobody closes it");
-            let mut session = postgres.connect().await?;
-            wait_until_gone(&mut session.connection, process, told_at, give_up).await?;
-            row_security::open(&mut session.connection)
-                .await
-                .map_err(|cause| error(cause, "finding out what became of a commit"))?;
-            look(&mut session.connection, proofs).await
+            let turn = ask(postgres, process, proofs, told_at, give_up);
+            let turn = tokio::time::timeout(TURN, turn).await;
+            turn.unwrap_or_else(|_| {
+                Err(Error::store(
+                    StoreErrorKind::Unavailable,
+                    format!("the database did not answer within {TURN:?}"),
+                ))
+            })
         };
         let Ok(answer) = tokio::time::timeout_at(give_up, attempt).await else {
             return Err(Error::store(
@@ -62,6 +66,21 @@ pub(super) async fn resolve(
             Err(cause) => return Err(cause),
         }
     }
+}
+
+async fn ask(
+    postgres: &Postgres,
+    process: &Process,
+    proofs: &[Proof<'_>],
+    told_at: Instant,
+    give_up: Instant,
+) -> Result<Vec<Option<Written>>> {
+    let mut session = postgres.connect().await?;
+    wait_until_gone(&mut session.connection, process, told_at, give_up).await?;
+    row_security::open(&mut session.connection)
+        .await
+        .map_err(|cause| error(cause, "finding out what became of a commit"))?;
+    look(&mut session.connection, proofs).await
 }
 
 fn is_unavailable(error: &Error) -> bool {

@@ -98,11 +98,13 @@ impl Backend for Postgres {
 ///
 /// Has the server notice after half a minute that this host is gone, unless it is set to sooner: what
 /// the session holds is free then, as it is at once where only this process ends. By a statement, since
-/// there are poolers that refuse options.
+/// there are poolers that refuse options. A server that does not know its defaults says -1.
 const OPENED: &str = "SELECT pid, coalesce(backend_start::text, ''), CASE WHEN $1 THEN (
-         SELECT count(set_config(name, least(nullif(current_setting(name)::int, 0), most)::text, false))
+         SELECT count(set_config(name,
+             least(nullif(greatest(current_setting(name)::int, 0), 0), most)::text, false))
          FROM (VALUES ('tcp_keepalives_idle', 15), ('tcp_keepalives_interval', 5),
-                      ('tcp_keepalives_count', 3)) AS keepalive (name, most)) END
+                      ('tcp_keepalives_count', 3), ('tcp_user_timeout', 30000))
+             AS limits (name, most)) END
      FROM pg_stat_activity WHERE pid = pg_backend_pid()";
 
 /// A connection, and the server process that works for it.
@@ -120,7 +122,7 @@ impl Connect for Postgres {
             let mut connection = PgConnection::connect_with(&self.options).await?;
             let settings = self.options.get_options().unwrap_or_default();
             let row = sqlx::query(OPENED)
-                .bind(!settings.contains("tcp_keepalives"))
+                .bind(!settings.contains("tcp_"))
                 .fetch_one(&mut connection)
                 .await?;
             let process = Process {

@@ -68,17 +68,16 @@ impl Listener {
         Ok(Self(listener))
     }
 
-    /// What is told; `None` where the connection was lost, and is there again.
+    /// What is told; `None` where something may have been missed, and from now on nothing is: the
+    /// connection was lost, or so quiet that it may have been.
     pub(super) async fn hear(&mut self) -> Result<Option<Heard>, sqlx::Error> {
-        let heard = loop {
-            if let Ok(heard) = timeout(QUIET, self.0.try_recv()).await {
-                break heard?;
-            }
+        let Ok(heard) = timeout(QUIET, self.0.try_recv()).await else {
             // Who only listens does not notice that nobody is there any more.
             let answer = timeout(QUIET, sqlx::query("SELECT").execute(&mut self.0)).await;
             answer.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+            return Ok(None);
         };
-        let Some(heard) = heard else {
+        let Some(heard) = heard? else {
             return Ok(None);
         };
         let topic = CHANNELS
