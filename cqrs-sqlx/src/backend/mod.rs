@@ -212,10 +212,6 @@ pub(crate) struct RowWrites {
 }
 
 /// What became of a commit.
-#[cfg_attr(
-    not(feature = "postgres"),
-    expect(dead_code, reason = "in process no answer is lost")
-)]
 #[derive(Debug)]
 pub(crate) enum Committed<T = Written> {
     /// It is durable.
