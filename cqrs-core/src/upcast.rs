@@ -37,6 +37,11 @@ impl Upcast {
             lift,
         }
     }
+
+    /// The position of the event type whose payloads it reads, and their schema version.
+    pub(crate) const fn reads(&self) -> (usize, u32) {
+        (self.variant, self.from)
+    }
 }
 
 impl fmt::Debug for Upcast {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Harness;
-use super::fixtures::Counter;
+use super::fixtures::{Account, AccountForm, Counter, Ledger};
 use super::support::{assert_usage, begin, err, north, ok, south, system};
 use crate::error::Error;
 use crate::idempotency::IdempotencyKey;
@@ -198,4 +198,40 @@ pub async fn an_output_comes_back_from_json<H: Harness>(h: &H) {
         .await;
     assert_usage(&err(refused));
     assert_eq!(bench.log().await.len(), 0);
+}
+
+/// A key is recorded with what is appended to a stream as with what is saved as a row: a command
+/// that was refused leaves neither, one that was done is done once.
+pub async fn a_key_counts_for_either_form<H: Harness>(h: &H) {
+    async fn rule<H: Harness, A: AccountForm>(h: &H) {
+        let bench = begin(h).await;
+        let number = || "A1".to_owned();
+        let mut account = A::unopened("A1");
+        account.open("ann");
+        bench.save(&north(), account).await;
+        let key = key("transfer");
+        let transfer = async |cents: i64| {
+            bench
+                .store
+                .execute_once(&north(), &key, async |uow| {
+                    let mut account: A = uow.get(number()).await?;
+                    account.transfer(cents);
+                    uow.save(account.clone())?;
+                    if cents < 0 {
+                        return Err(Error::other("refused"));
+                    }
+                    Ok(account.contents().1)
+                })
+                .await
+        };
+        assert!(matches!(err(transfer(-1).await), Error::Other(_)));
+        let first = ok(transfer(5).await);
+        assert_eq!((*first.output(), first.events().len()), (5, 1));
+        assert_eq!(ok(transfer(7).await), first);
+        let account: A = bench.load(&north(), number()).await;
+        assert_eq!((account.contents().1, account.root().version()), (5, 2));
+        assert_eq!(bench.log().await.len(), 2);
+    }
+    rule::<H, Account>(h).await;
+    rule::<H, Ledger>(h).await;
 }

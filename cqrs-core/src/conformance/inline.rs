@@ -4,16 +4,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Harness;
 use super::fixtures::{
-    Counter, Forbidden, LabelUses, Parcel, ParcelEvent, ParcelList, Recorder, Tallies, Tally, Tour,
+    Account, AccountForm, Counter, Forbidden, LabelUses, Ledger, Parcel, ParcelEvent, ParcelList,
+    Recorder, Tallies, Tally, Tour,
 };
 use super::projections::{all, fold, sorted};
 use super::support::{
     Bench, assert_conflict, assert_usage, begin, err, join_all, north, ok, south, system, time,
 };
+use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result};
 use crate::idempotency::IdempotencyKey;
 use crate::maintenance::Maintain;
-use crate::projection::RowProjection;
+use crate::projection::{Projection, RowProjection};
 use crate::read_model::ReadModels;
 use crate::specification::Query;
 use crate::store::Store;
@@ -291,4 +293,54 @@ pub async fn bulk_work_is_projected_inline<H: Harness>(h: &H) {
     assert_eq!(bench.log().await, before);
     assert_eq!(ok(parcels.count(label.eq("green")).await), 3);
     assert_folded(&bench, 3).await;
+}
+
+/// Refuses that an account is closed.
+struct StaysOpen;
+
+impl<T: Send> Projection<T> for StaysOpen {
+    type Event = RawPayload;
+
+    fn name(&self) -> &str {
+        "conformance_stays_open"
+    }
+
+    async fn apply(&self, page: &[Envelope<RawPayload>], _: &mut T) -> Result<()> {
+        match page
+            .iter()
+            .find(|event| event.event_type().ends_with(".closed"))
+        {
+            Some(_) => Err(Error::other("accounts stay open")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A projection in the commit sees what streams and rows append, and may refuse either.
+pub async fn an_inline_projection_decides_over_either_form<H: Harness>(h: &H) {
+    async fn rule<H: Harness, A: AccountForm>(h: &H) {
+        let bench = begin(h).await;
+        let recorder = Recorder::default();
+        ok(bench.store.inline(StaysOpen));
+        ok(bench.store.inline(recorder.clone()));
+        let mut account = A::unopened("A1");
+        account.open("ann");
+        bench.save(&north(), account).await;
+        let mut closed: A = bench.load(&north(), "A1".to_owned()).await;
+        let mut stale = closed.clone();
+        closed.transfer(1);
+        closed.close();
+        let error = err(bench.try_save(&north(), closed).await);
+        assert!(matches!(error, Error::Projection { .. }), "{error:?}");
+        stale.transfer(2);
+        bench.save(&north(), stale.clone()).await;
+        stale.transfer(3);
+        let error = err(bench.try_save(&north(), stale).await);
+        assert_conflict::<A>(&error, &"A1".to_owned(), 1, 2);
+        let account: A = bench.load(&north(), "A1".to_owned()).await;
+        assert_eq!(account.contents(), ("ann", 2, false));
+        assert_eq!(bench.log().await.len(), 2);
+    }
+    rule::<H, Account>(h).await;
+    rule::<H, Ledger>(h).await;
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use super::Harness;
-use super::fixtures::{Counter, Parcel};
+use super::fixtures::{Account, AccountForm, Counter, Ledger, Parcel};
 use super::support::{Bench, assert_conflict, begin_with, err, north, ok, system};
 use crate::envelope::Envelope;
 use crate::error::{DomainError, Error, Result};
@@ -460,4 +460,80 @@ pub async fn an_interceptor_that_panics_loses_nothing<H: Harness>(h: &H) {
             bench.counter(2).await;
         }
     }
+}
+
+/// They see of a stream what they see of a row.
+pub async fn interceptors_see_either_form<H: Harness>(h: &H) {
+    async fn seen<H: Harness, A: AccountForm>(h: &H) -> Vec<String> {
+        let (bench, journal) = recorded(h).await;
+        let number = || "A1".to_owned();
+        let mut new = A::unopened("A1");
+        new.open("ann");
+        new.transfer(5);
+        bench.save(&north(), new).await;
+        let mut stale: A = bench.load(&north(), number()).await;
+        let mut uow = bench.unit_of_work(&system());
+        for _ in 0..2 {
+            let mut account: A = ok(uow.get(number()).await);
+            account.transfer(1);
+            ok(uow.save(account));
+        }
+        ok(uow.commit().await);
+        stale.close();
+        let error = err(bench.try_save(&north(), stale).await);
+        assert_conflict::<A>(&error, &number(), 2, 4);
+        let account: A = bench.load(&north(), number()).await;
+        bench.remove(&north(), account).await;
+        let lines = journal.take().into_iter();
+        lines
+            .map(|line| line.replace("ledger", "account"))
+            .collect()
+    }
+    let of_streams = seen::<H, Ledger>(h).await;
+    assert_eq!(of_streams, seen::<H, Account>(h).await);
+    assert!(of_streams.contains(
+        &r#"a after insert account v0-2 north ["account.opened", "account.moved"]"#.to_owned()
+    ));
+}
+
+/// What an interceptor refuses is not appended either.
+pub async fn an_interceptor_refuses_either_form<H: Harness>(h: &H) {
+    struct StaysOpen;
+
+    impl Interceptor for StaysOpen {
+        fn before_update(&self, write: &mut Intercepted<'_>) -> Result<()> {
+            if write
+                .event_types()
+                .iter()
+                .any(|name| name.ends_with(".closed"))
+            {
+                return Err(Error::other("accounts stay open"));
+            }
+            Ok(())
+        }
+    }
+
+    async fn rule<H: Harness, A: AccountForm>(h: &H) {
+        let bench = begin_with(h, Interceptors::default().with(StaysOpen)).await;
+        let mut account = A::unopened("A1");
+        account.open("ann");
+        bench.save(&north(), account).await;
+        let mut account: A = bench.load(&north(), "A1".to_owned()).await;
+        account.transfer(1);
+        bench.save(&north(), account).await;
+        let mut account: A = bench.load(&north(), "A1".to_owned()).await;
+        account.close();
+        let mut uow = bench.unit_of_work(&north());
+        let refused = uow.save(account);
+        let error = match refused {
+            Ok(()) => err(uow.commit().await),
+            Err(error) => error,
+        };
+        assert!(matches!(error, Error::Other(_)), "{error:?}");
+        let account: A = bench.load(&north(), "A1".to_owned()).await;
+        assert_eq!(account.contents(), ("ann", 1, false));
+        assert_eq!(bench.log().await.len(), 2);
+    }
+    rule::<H, Account>(h).await;
+    rule::<H, Ledger>(h).await;
 }

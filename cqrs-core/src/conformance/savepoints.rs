@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Harness;
-use super::fixtures::{Counter, Parcel};
+use super::fixtures::{Account, AccountForm, Counter, Ledger, Parcel};
 use super::support::{
     assert_already_exists, assert_conflict, assert_usage, begin, err, north, ok, system,
 };
@@ -251,4 +251,43 @@ pub async fn savepoints_run_again_with_the_work<H: Harness>(h: &H) {
     assert_eq!(runs.into_inner(), 2);
     assert_eq!(receipt.events().len(), 1);
     assert_eq!(bench.log().await.len(), 2);
+}
+
+/// Hooks run around what is appended to streams as around what is saved as rows.
+pub async fn hooks_run_for_either_form<H: Harness>(h: &H) {
+    async fn rule<H: Harness, A: AccountForm>(h: &H) {
+        let bench = begin(h).await;
+        let opened = |number: &str| {
+            let mut account = A::unopened(number);
+            account.open("ann");
+            account
+        };
+        let after = Arc::new(AtomicU32::new(0));
+        for is_refused in [true, false] {
+            let mut uow = bench.unit_of_work(&north());
+            ok(uow.save(opened("A1")));
+            let seen = Arc::clone(&after);
+            uow.after_commit(move |receipt| {
+                let events = u32::try_from(receipt.events().len()).unwrap_or(u32::MAX);
+                seen.fetch_add(events, Ordering::Relaxed);
+            });
+            uow.before_commit(async move |uow| {
+                let mut account: A = uow.get("A1".to_owned()).await?;
+                account.transfer(5);
+                uow.save(account)?;
+                if is_refused {
+                    return Err(Error::other("refused"));
+                }
+                Ok(())
+            });
+            assert_eq!(uow.commit().await.is_err(), is_refused);
+            let events = if is_refused { 0 } else { 2 };
+            assert_eq!(after.load(Ordering::Relaxed), events);
+        }
+        let account: A = bench.load(&north(), "A1".to_owned()).await;
+        assert_eq!(account.contents(), ("ann", 5, false));
+        assert_eq!(bench.log().await.len(), 2);
+    }
+    rule::<H, Account>(h).await;
+    rule::<H, Ledger>(h).await;
 }

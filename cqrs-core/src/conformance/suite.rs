@@ -237,6 +237,7 @@ macro_rules! __conformance_rules {
                 hooks_run_around_the_commit
                 a_hook_that_fails_stops_the_commit
                 savepoints_run_again_with_the_work
+                hooks_run_for_either_form
             }
             reading {
                 reads_are_of_one_moment
@@ -252,6 +253,7 @@ macro_rules! __conformance_rules {
                 the_later_of_two_returns_the_receipt_of_the_earlier
                 a_unit_of_work_records_one_key
                 an_output_comes_back_from_json
+                a_key_counts_for_either_form
             }
             inbox {
                 a_message_is_processed_once
@@ -268,6 +270,8 @@ macro_rules! __conformance_rules {
                 an_interceptor_changes_the_aggregate
                 what_is_not_committed_has_no_after
                 an_interceptor_that_panics_loses_nothing
+                interceptors_see_either_form
+                an_interceptor_refuses_either_form
             }
             batches {
                 batches_commit_every_so_many_items
@@ -340,6 +344,7 @@ macro_rules! __conformance_rules {
                 a_projection_runs_one_way
                 many_writers_fold_into_few_inline_rows
                 bulk_work_is_projected_inline
+                an_inline_projection_decides_over_either_form
             }
             changes {
                 a_commit_counts_its_tables

@@ -12,13 +12,16 @@ use crate::repository::Repository;
 use crate::store::Store;
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 
-const STEPS: i64 = 120;
+const ROUNDS: usize = 4;
+const STEPS: i64 = 60;
 const SLOTS: usize = 4;
 
 /// What is done to accounts, each in a unit of work of its own.
 #[derive(Debug)]
 enum Command {
     Open(usize),
+    /// The next account of the slot: an id is not used again.
+    OpenNext(usize),
     /// Loads, changes and saves, with so many events.
     Change(usize, u64, Vec<i64>),
     Close(usize),
@@ -39,7 +42,8 @@ fn command(random: &mut Random) -> Command {
     let other = random.below(SLOTS);
     let cents = i64::try_from(random.below(100)).unwrap_or(0) - 50;
     match random.below(12) {
-        0 | 1 => Command::Open(slot),
+        0 => Command::Open(slot),
+        1 => Command::OpenNext(slot),
         2 | 3 => {
             let count = random.below(4);
             let cents = (0..count).map(|_| cents).collect();
@@ -55,13 +59,11 @@ fn command(random: &mut Random) -> Command {
     }
 }
 
-fn number(slot: usize) -> String {
-    format!("A{slot}")
-}
-
 /// One form, driven by the commands.
 struct Form<'b, H: Harness, A> {
     bench: &'b Bench<'b, H>,
+    /// How many accounts each slot had before its own of now.
+    past: [usize; SLOTS],
     kept: Vec<Option<A>>,
 }
 
@@ -69,8 +71,13 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
     fn new(bench: &'b Bench<'b, H>) -> Self {
         Self {
             bench,
+            past: [0; SLOTS],
             kept: (0..SLOTS).map(|_| None).collect(),
         }
+    }
+
+    fn number(&self, slot: usize) -> String {
+        format!("A{slot}.{}", self.past[slot])
     }
 
     /// What can be seen of a command: what it read, its error, what it wrote.
@@ -89,10 +96,10 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
             Ok(receipt) => format!("{} events", receipt.events().len()),
             Err(error) => describe_error(&error),
         };
-        for (slot, kept) in self.kept.iter_mut().enumerate() {
+        for slot in 0..SLOTS {
             // Kept a while, so that it may become stale.
-            if kept.is_none() {
-                *kept = self.bench.find(&system(), number(slot)).await;
+            if self.kept[slot].is_none() {
+                self.kept[slot] = self.bench.find(&system(), self.number(slot)).await;
             }
         }
         format!("{seen:?} {done}")
@@ -105,13 +112,16 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
         seen: &mut Vec<String>,
     ) -> Result<()> {
         match command {
-            Command::Open(slot) => {
-                let mut account = A::unopened(&number(*slot));
+            Command::Open(slot) | Command::OpenNext(slot) => {
+                if matches!(command, Command::OpenNext(_)) {
+                    self.past[*slot] += 1;
+                }
+                let mut account = A::unopened(&self.number(*slot));
                 account.open("ann");
                 uow.save(account)
             }
             Command::Change(slot, how, cents) => {
-                let mut account = uow.get::<A>(number(*slot)).await?;
+                let mut account = uow.get::<A>(self.number(*slot)).await?;
                 seen.push(describe(&account));
                 cents.iter().for_each(|cents| account.transfer(*cents));
                 if how.is_multiple_of(3) {
@@ -120,12 +130,12 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
                 uow.save(account)
             }
             Command::Close(slot) => {
-                let mut account = uow.get::<A>(number(*slot)).await?;
+                let mut account = uow.get::<A>(self.number(*slot)).await?;
                 account.close();
                 uow.save(account)
             }
             Command::Remove(slot) => {
-                let account = uow.get::<A>(number(*slot)).await?;
+                let account = uow.get::<A>(self.number(*slot)).await?;
                 uow.remove(account)
             }
             Command::Stale(slot, cents) => match self.kept[*slot].take() {
@@ -141,8 +151,8 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
             },
             Command::Pair(one, other, cents) => {
                 for slot in [one, other] {
-                    let found = uow.repository::<A>().find(number(*slot)).await?;
-                    let mut account = found.unwrap_or_else(|| A::unopened(&number(*slot)));
+                    let found = uow.repository::<A>().find(self.number(*slot)).await?;
+                    let mut account = found.unwrap_or_else(|| A::unopened(&self.number(*slot)));
                     seen.push(describe(&account));
                     account.transfer(*cents);
                     uow.save(account)?;
@@ -151,7 +161,7 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
             }
             Command::Twice(slot, cents) => {
                 for _ in 0..2 {
-                    let mut account = uow.get::<A>(number(*slot)).await?;
+                    let mut account = uow.get::<A>(self.number(*slot)).await?;
                     seen.push(describe(&account));
                     account.transfer(*cents);
                     uow.save(account)?;
@@ -159,7 +169,7 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
                 Ok(())
             }
             Command::Undone(undone, kept, cents) => {
-                let (id, cents) = (number(*undone), *cents);
+                let (id, cents) = (self.number(*undone), *cents);
                 let failed = uow
                     .savepoint(async |uow| {
                         let mut account = uow.get::<A>(id.clone()).await?;
@@ -170,7 +180,7 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
                     })
                     .await;
                 seen.push(failed.map_or_else(|error| describe_error(&error), |()| String::new()));
-                let mut account = uow.get::<A>(number(*kept)).await?;
+                let mut account = uow.get::<A>(self.number(*kept)).await?;
                 seen.push(describe(&account));
                 account.close();
                 uow.save(account)
@@ -182,9 +192,12 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
     async fn everything(&self) -> Vec<String> {
         let mut all = Vec::new();
         for context in [north(), south(), system()] {
-            for slot in 0..SLOTS {
-                let account: Option<A> = self.bench.find(&context, number(slot)).await;
-                all.push(account.map_or_else(|| "none".to_owned(), |account| describe(&account)));
+            for (slot, past) in self.past.into_iter().enumerate() {
+                for life in 0..=past {
+                    let number = format!("A{slot}.{life}");
+                    let account: Option<A> = self.bench.find(&context, number).await;
+                    all.push(account.as_ref().map_or("none".to_owned(), describe));
+                }
             }
         }
         let log = self.bench.log().await;
@@ -236,7 +249,13 @@ fn describe_error(error: &Error) -> String {
 /// The same commands on both forms: the same results, events and errors.
 pub async fn both_forms_behave_alike<H: Harness>(h: &H) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seed = now.map_or(0, |now| now.as_secs() ^ u64::from(now.subsec_nanos()));
+    let first = now.map_or(0, |now| now.as_secs() ^ u64::from(now.subsec_nanos()));
+    for seed in (first..).take(ROUNDS) {
+        behave_alike(h, seed).await;
+    }
+}
+
+async fn behave_alike<H: Harness>(h: &H, seed: u64) {
     let bench = begin(h).await;
     let mut random = Random::new(seed);
     let mut stored = Form::<H, Account>::new(&bench);

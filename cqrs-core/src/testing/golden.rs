@@ -1,14 +1,17 @@
 //! The payloads of events as files, so that no release forgets how to read one.
 
+use std::collections::HashMap;
 use std::fs;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use crate::event::DomainEvent;
 use crate::payload;
+use crate::upcast;
 
-/// A folder of payloads, one file for each event type and schema version that was ever written:
-/// `order.placed.v1.json`. Keep it under version control.
+/// A folder of payloads, a file for each event type and schema version that was ever written:
+/// `order.placed.v1.json`; and where one has several samples, `order.placed.v1.2.json` and so on.
+/// Keep it under version control.
 ///
 /// # Example
 ///
@@ -53,8 +56,11 @@ impl<E: DomainEvent> Golden<E> {
     }
 
     /// Checks that the code still writes the samples as the files have them, that there is a file
-    /// for each event type of now, and that every file in the folder can be read. Returns what was
-    /// read, by the names of the files.
+    /// for each event type of now, for each version that an upcaster reads and for each former name,
+    /// and that every file in the folder can be read. Returns what was read, by the names of the
+    /// files.
+    ///
+    /// Several samples of one event type, as for its options, are told apart by their order.
     ///
     /// A sample that is written differently than before needs a new `#[event(version = ...)]`, an
     /// upcaster from the old one, and stays as the file of the old version.
@@ -70,14 +76,18 @@ impl<E: DomainEvent> Golden<E> {
                 problems.push(format!("there is no sample of {}", known.name));
             }
         }
+        let mut counts: HashMap<&str, usize> = HashMap::new();
         for sample in samples {
-            if let Err(problem) = self.check_sample(sample) {
+            let count = counts.entry(sample.event_type().name).or_default();
+            *count += 1;
+            if let Err(problem) = self.check_sample(sample, *count) {
                 problems.push(problem);
             }
         }
         let mut read = Vec::new();
         match files(&self.folder) {
             Ok(files) => {
+                problems.extend(missing::<E>(&files));
                 for name in files {
                     match self.read(&name) {
                         Ok(event) => read.push((name, event)),
@@ -91,10 +101,16 @@ impl<E: DomainEvent> Golden<E> {
         read
     }
 
-    fn check_sample(&self, sample: &E) -> Result<(), String> {
+    fn check_sample(&self, sample: &E, number: usize) -> Result<(), String> {
         let written = payload::encode(sample).map_err(|error| error.to_string())?;
         let event_type = sample.event_type();
-        let name = format!("{}.v{}.json", event_type.name, event_type.schema_version);
+        let name = match number {
+            1 => file_name(event_type.name, event_type.schema_version),
+            _ => format!(
+                "{}.v{}.{number}.json",
+                event_type.name, event_type.schema_version
+            ),
+        };
         let path = self.folder.join(&name);
         match fs::read_to_string(&path) {
             Ok(stored) if stored.trim_end() == written => Ok(()),
@@ -114,7 +130,7 @@ impl<E: DomainEvent> Golden<E> {
     }
 
     fn read(&self, name: &str) -> Result<E, String> {
-        let (event_type, version) = event_of(name)?;
+        let (event_type, version) = event_of_sample(name)?;
         let text = fs::read_to_string(self.folder.join(name)).map_err(|error| error.to_string())?;
         payload::decode(event_type, version, text.trim_end()).map_err(|error| error.to_string())
     }
@@ -123,6 +139,34 @@ impl<E: DomainEvent> Golden<E> {
 /// Whether files that are missing are written.
 fn is_recording() -> bool {
     std::env::var("GOLDEN").is_ok_and(|value| value == "record")
+}
+
+/// What the code reads of older releases, and of which there is no file.
+fn missing<E: DomainEvent>(files: &[String]) -> Vec<String> {
+    let recorded: Vec<(&str, u32)> = files
+        .iter()
+        .filter_map(|name| event_of_sample(name).ok())
+        .collect();
+    let how =
+        "run the test of the release that wrote it with GOLDEN=record, or copy one from the log";
+    let former = E::FORMER_NAMES.iter().map(|(name, _)| *name);
+    let former = former
+        .filter(|former| !recorded.iter().any(|(name, _)| name == former))
+        .map(|former| format!("there is no file of the former name {former}: {how}"));
+    let versions = E::UPCASTS.iter().filter_map(|step| {
+        let (variant, from) = step.reads();
+        let name = E::EVENT_TYPES[variant].name;
+        let mut found = recorded.iter();
+        let is_recorded = found.any(|(recorded, version)| {
+            *version == from && upcast::variant_of::<E>(recorded) == Some(variant)
+        });
+        (!is_recorded).then(|| format!("{}: there is no such file: {how}", file_name(name, from)))
+    });
+    former.chain(versions).collect()
+}
+
+fn file_name(event_type: &str, version: u32) -> String {
+    format!("{event_type}.v{version}.json")
 }
 
 /// The names of the files in a folder, sorted.
@@ -143,9 +187,24 @@ pub(super) fn files(folder: &Path) -> std::io::Result<Vec<String>> {
 
 /// The event type and schema version that the name of a file tells.
 pub(super) fn event_of(name: &str) -> Result<(&str, u32), String> {
-    let parts = name
+    versioned(name.strip_suffix(".json").unwrap_or(name))
+}
+
+/// The same of a file that may be one of several samples.
+fn event_of_sample(name: &str) -> Result<(&str, u32), String> {
+    let sample = name
         .strip_suffix(".json")
-        .and_then(|name| name.rsplit_once(".v"))
+        .and_then(|stem| stem.rsplit_once('.'))
+        .filter(|(_, number)| number.parse::<usize>().is_ok());
+    match sample {
+        Some((stem, _)) => versioned(stem),
+        None => event_of(name),
+    }
+}
+
+fn versioned(stem: &str) -> Result<(&str, u32), String> {
+    let parts = stem
+        .rsplit_once(".v")
         .and_then(|(event_type, version)| Some((event_type, version.parse().ok()?)));
     parts.ok_or_else(|| "a file of a payload is named as order.placed.v1.json".to_owned())
 }

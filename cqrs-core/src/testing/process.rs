@@ -13,6 +13,9 @@ use crate::process::{DEADLINE_PASSED, Instances, ProcessManager};
 
 /// A process manager to which nothing has happened yet, at the beginning of 1970.
 ///
+/// Ids are the same in each run: an event has its position (1, 2, 3, ...) as its `event_id`, and a
+/// `correlation_id` of zeros.
+///
 /// # Example
 ///
 /// ```
@@ -89,6 +92,13 @@ impl<P: ProcessManager> ProcessScenario<P> {
     #[must_use]
     pub fn of_tenant(mut self, tenant: TenantId) -> Self {
         self.recorder.tenant = Some(tenant);
+        self
+    }
+
+    /// Who does what follows; nobody unless told.
+    #[must_use]
+    pub fn by(mut self, actor: &str) -> Self {
+        self.recorder.actor = Some(actor.to_owned());
         self
     }
 

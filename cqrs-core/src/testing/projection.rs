@@ -5,6 +5,7 @@ use std::fmt::{self, Debug};
 
 use chrono::{DateTime, Utc};
 
+use super::diff::diff;
 use super::recorder::Recorder;
 use crate::context::TenantId;
 use crate::envelope::{Envelope, RawPayload};
@@ -15,6 +16,9 @@ use crate::read_model::ReadModel;
 use crate::subscription::EventFilter;
 
 /// A projection that has seen nothing yet, at the beginning of 1970.
+///
+/// Ids are the same in each run: an event has its position (1, 2, 3, ...) as its `event_id`, and a
+/// `correlation_id` of zeros.
 ///
 /// # Example
 ///
@@ -45,6 +49,7 @@ use crate::subscription::EventFilter;
 /// projection(Sums)
 ///     .given("A1", [AccountEvent::Deposited { cents: 2 }, AccountEvent::Deposited { cents: 3 }])
 ///     .then_row("A1".to_owned(), |row| assert_eq!(row.cents, 5))
+///    .then_rows([Sum { number: "A1".to_owned(), cents: 5 }])
 ///     .then_no_row("A2".to_owned());
 /// ```
 pub fn projection<P: RowProjection>(projection: P) -> ProjectionScenario<P> {
@@ -78,6 +83,13 @@ impl<P: RowProjection> ProjectionScenario<P> {
         self
     }
 
+    /// Who does what follows; nobody unless told.
+    #[must_use]
+    pub fn by(mut self, actor: &str) -> Self {
+        self.recorder.actor = Some(actor.to_owned());
+        self
+    }
+
     /// These events happen to an aggregate.
     #[must_use]
     #[track_caller]
@@ -95,6 +107,27 @@ impl<P: RowProjection> ProjectionScenario<P> {
         self
     }
 
+    /// Expects these rows and no others, of all tenants, in whatever order.
+    ///
+    /// # Panics
+    ///
+    /// Where there are others, with what differs.
+    #[track_caller]
+    pub fn then_rows(self, rows: impl IntoIterator<Item = P::Row>) -> Self
+    where
+        P::Row: PartialEq + Debug,
+    {
+        let expected: Vec<P::Row> = rows.into_iter().collect();
+        let expected = sorted(expected.iter());
+        let found = sorted(self.rows.values().flatten());
+        assert!(
+            expected == found,
+            "the rows differ (- expected, + there):\n{}",
+            diff(&expected, &found)
+        );
+        self
+    }
+
     /// Hands the row with a key to `check`.
     ///
     /// # Panics
@@ -102,9 +135,10 @@ impl<P: RowProjection> ProjectionScenario<P> {
     /// Where there is none; and where `check` does.
     #[track_caller]
     pub fn then_row(self, key: <P::Row as ReadModel>::Key, check: impl FnOnce(&P::Row)) -> Self {
-        match self.row(&key) {
-            Some(row) => check(row),
-            None => panic!("there is no such row"),
+        let address = self.address(&key);
+        match self.rows.get(&address) {
+            Some(Some(row)) => check(row),
+            _ => panic!("there is no row at {address:?}"),
         }
         self
     }
@@ -116,16 +150,19 @@ impl<P: RowProjection> ProjectionScenario<P> {
     /// Where there is one.
     #[track_caller]
     pub fn then_no_row(self, key: <P::Row as ReadModel>::Key) -> Self {
-        assert!(self.row(&key).is_none(), "there is such a row");
+        let address = self.address(&key);
+        let row = self.rows.get(&address);
+        assert!(
+            row.is_none_or(Option::is_none),
+            "there is a row at {address:?}"
+        );
         self
     }
 
     #[track_caller]
-    fn row(&self, key: &<P::Row as ReadModel>::Key) -> Option<&P::Row> {
-        match RowAddress::of::<P::Row>(self.recorder.tenant.as_ref(), key) {
-            Ok(address) => self.rows.get(&address)?.as_ref(),
-            Err(error) => panic!("no row has such a key: {error}"),
-        }
+    fn address(&self, key: &<P::Row as ReadModel>::Key) -> RowAddress {
+        RowAddress::of::<P::Row>(self.recorder.tenant.as_ref(), key)
+            .unwrap_or_else(|error| panic!("no row has such a key: {error}"))
     }
 
     fn apply(&mut self, raw: &Envelope<RawPayload>) -> Result<()> {
@@ -151,4 +188,11 @@ impl<P: RowProjection> Debug for ProjectionScenario<P> {
             .field("recorder", &self.recorder)
             .finish_non_exhaustive()
     }
+}
+
+/// Rows in an order of their own: they have none in common.
+fn sorted<'r, R: Debug + 'r>(rows: impl Iterator<Item = &'r R>) -> Vec<&'r R> {
+    let mut rows: Vec<&R> = rows.collect();
+    rows.sort_by_cached_key(|row| format!("{row:?}"));
+    rows
 }

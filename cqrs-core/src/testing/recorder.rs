@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::context::{RequestContext, TenantId};
+use crate::context::{Metadata, TenantId};
 use crate::envelope::{Envelope, EventHeader, Position, RawPayload};
 use crate::event::DomainEvent;
 use crate::integrity::ContentHash;
@@ -16,16 +16,18 @@ use crate::payload;
 pub(super) struct Recorder {
     pub(super) now: DateTime<Utc>,
     pub(super) tenant: Option<TenantId>,
-    position: i64,
+    pub(super) actor: Option<String>,
+    position: u32,
     versions: HashMap<(&'static str, String), u64>,
 }
 
 impl Recorder {
-    /// At the beginning of 1970, without a tenant.
+    /// At the beginning of 1970, without a tenant or an actor.
     pub(super) fn new() -> Self {
         Self {
             now: DateTime::UNIX_EPOCH,
             tenant: None,
+            actor: None,
             position: 0,
             versions: HashMap::new(),
         }
@@ -53,8 +55,8 @@ impl Recorder {
         let version = self.versions.entry(stream).or_default();
         *version += 1;
         let header = EventHeader {
-            position: Position(self.position),
-            event_id: Uuid::now_v7(),
+            position: Position(self.position.into()),
+            event_id: Uuid::from_u128(self.position.into()),
             tenant: self.tenant.clone(),
             aggregate_type: aggregate_type.to_owned(),
             aggregate_id: id.to_owned(),
@@ -62,7 +64,12 @@ impl Recorder {
             event_type: event_type.to_owned(),
             schema_version,
             schema_id: None,
-            metadata: RequestContext::system().metadata().clone(),
+            metadata: Metadata {
+                correlation_id: Uuid::nil(),
+                causation_id: None,
+                actor: self.actor.clone(),
+                trace: None,
+            },
             content_hash: ContentHash::of(&payload),
             occurred_at: self.now,
             recorded_at: self.now,

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cqrs_core::{
-    CommitReceipt, Envelope, Error, EventSet, Position, RawPayload, ReadModels, Repository,
-    RequestContext, Result, RowProjection, Specification, Store, StoreErrorKind, UnitOfWork,
+    CommitReceipt, DomainEvent, Envelope, Error, EventSet, Position, RawPayload, ReadModels,
+    Repository, RequestContext, Result, RowProjection, Specification, Store, StoreErrorKind,
+    UnitOfWork,
 };
 use cqrs_sqlx::{Backend, SqlStore};
 use tokio::sync::{Semaphore, watch};
@@ -329,7 +330,9 @@ async fn check_views<B: Backend>(store: &SqlStore<B>, log: &[Envelope<RawPayload
 fn fold(log: &[Envelope<RawPayload>]) -> BTreeMap<String, ParcelView> {
     let mut rows: BTreeMap<String, Option<ParcelView>> = BTreeMap::new();
     let mut versions: BTreeMap<&str, u64> = BTreeMap::new();
-    for raw in log {
+    let of_parcels =
+        |raw: &&Envelope<RawPayload>| raw.aggregate_type() == ParcelEvent::AGGREGATE_TYPE;
+    for raw in log.iter().filter(of_parcels) {
         let version = versions.entry(raw.aggregate_id_str()).or_default();
         *version += 1;
         assert_eq!(

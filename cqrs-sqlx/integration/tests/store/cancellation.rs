@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use cqrs_core::{Query, Repository, RequestContext, Result, RetryPolicy, Store, UnitOfWork};
+use cqrs_core::conformance::fixtures::{OldLetter, OldLetterEvent};
+use cqrs_core::{
+    Query, Repository, RequestContext, Result, RetryPolicy, Sourced, SourcedState, Store,
+    UnitOfWork,
+};
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews, Parcels};
 use cqrs_integration::stores;
 use cqrs_sqlx::{SqlStore, SqlUnitOfWork, Stopped, StoreOptions};
@@ -14,6 +18,7 @@ use cqrs_integration::each::{Fresh, Kind, on_each, poll_up_to};
 on_each!(
     a_command_is_dropped_at_each_await,
     a_commit_is_dropped_at_each_await,
+    an_append_is_dropped_at_each_await,
     a_unit_of_work_goes_on_after_a_dropped_read,
     a_dropped_flush_is_a_failure,
     a_dropped_unit_of_work_releases_its_locks,
@@ -259,6 +264,51 @@ async fn a_command_is_dropped_at_each_await<K: Kind>() {
 
 async fn a_commit_is_dropped_at_each_await<K: Kind>() {
     drop_at_each_await::<K>(true).await;
+}
+
+/// What is appended to a stream is there whole or not at all.
+async fn an_append_is_dropped_at_each_await<K: Kind>() {
+    let fixture = Fixture::<K>::new().await;
+    let append = async |context: &RequestContext| {
+        let mut uow = fixture.store.unit_of_work(context);
+        let found = uow.repository::<OldLetter>().find(1).await?;
+        let mut letter = found.unwrap_or_else(|| OldLetter::blank(1));
+        letter.raise(OldLetterEvent::Stamped { euros: 1 });
+        letter.raise(OldLetterEvent::Stamped { euros: 2 });
+        uow.save(letter)?;
+        uow.commit().await
+    };
+    let mut dropped = 0;
+    for limit in 0.. {
+        let context = stores::tenant("north");
+        let outcome = poll_up_to(limit, append(&context)).await;
+        let next = stores::tenant("north");
+        let mut after = append(&next).await;
+        // What was dropped may have come in between.
+        if after.as_ref().is_err_and(cqrs_core::Error::is_conflict) {
+            after = append(&next).await;
+        }
+        let _ = after.unwrap_or_else(|error| panic!("after await {limit}: {error:?}"));
+        assert_eq!(fixture.written(&next).await, 2, "after await {limit}");
+        let written = fixture.written(&context).await;
+        match outcome {
+            None => {
+                dropped += 1;
+                assert!([0, 2].contains(&written), "await {limit}: {written}");
+            }
+            Some(outcome) => {
+                let _ = outcome.unwrap();
+                assert_eq!(written, 2, "await {limit}");
+                break;
+            }
+        }
+    }
+    assert!(dropped > 0, "nothing was dropped");
+    let mut uow = fixture.store.unit_of_work(&stores::tenant("north"));
+    let letter: OldLetter = uow.get(1).await.unwrap();
+    let sql = "SELECT count(*) FROM cqrs_event WHERE aggregate_type = 'letter'";
+    let events = fixture.fresh.number(sql).await;
+    assert_eq!(i64::try_from(letter.root.version()).unwrap(), events);
 }
 
 /// A read that is given up, as with a deadline, does not spoil the transaction it was in.

@@ -3,7 +3,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cqrs_core::{Error, IdempotencyKey, RequestContext, Result, Store, UnitOfWork};
+use cqrs_core::conformance::fixtures::{OldLetter, OldLetterEvent};
+use cqrs_core::{
+    Error, IdempotencyKey, RequestContext, Result, Sourced, SourcedState, Store, UnitOfWork,
+};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
 use cqrs_integration::stores;
@@ -55,6 +58,19 @@ impl Fixture {
         }
     }
 
+    /// What commands change: the parcel, and a stream of one event. A longer one would be more
+    /// messages each time.
+    async fn known(&self) -> Known {
+        let (parcel, letter) = (self.known, Uuid::now_v7().as_u64_pair().1.cast_signed());
+        let mut new = OldLetter::blank(letter);
+        new.raise(OldLetterEvent::Stamped { euros: 1 });
+        let saved = self
+            .store
+            .execute(&self.context, async |uow| uow.save(new.clone()));
+        let _ = saved.await.unwrap();
+        Known { parcel, letter }
+    }
+
     /// All event ids of the log but the known parcel's first, in order.
     async fn log(&self) -> Vec<Uuid> {
         let mut connection = PgConnection::connect(self.database.url()).await.unwrap();
@@ -87,6 +103,8 @@ enum Command {
     Create,
     /// A load, then one statement.
     Change,
+    /// A load of a stream, then one statement.
+    Append,
     /// A transaction that the commit opens itself.
     Several,
     /// A transaction that a read after a write opened.
@@ -95,24 +113,36 @@ enum Command {
     Savepoints,
 }
 
-const COMMANDS: [Command; 5] = [
+const COMMANDS: [Command; 6] = [
     Command::Create,
     Command::Change,
+    Command::Append,
     Command::Several,
     Command::ReadAfterWrite,
     Command::Savepoints,
 ];
 
-async fn run(command: Command, known: ParcelId, uow: &mut PgUnitOfWork) -> Result<()> {
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    parcel: ParcelId,
+    letter: i64,
+}
+
+async fn run(command: Command, known: Known, uow: &mut PgUnitOfWork) -> Result<()> {
     match command {
         Command::Create => uow.save(Parcel::register("new")),
         Command::Change => {
-            let mut parcel = uow.get::<Parcel>(known).await?;
+            let mut parcel = uow.get::<Parcel>(known.parcel).await?;
             parcel.weigh(5);
             uow.save(parcel)
         }
+        Command::Append => {
+            let mut letter = uow.get::<OldLetter>(known.letter).await?;
+            letter.raise(OldLetterEvent::Stamped { euros: 1 });
+            uow.save(letter)
+        }
         Command::Several => {
-            let mut parcel = uow.get::<Parcel>(known).await?;
+            let mut parcel = uow.get::<Parcel>(known.parcel).await?;
             parcel.weigh(5);
             parcel.deliver();
             uow.save(parcel)?;
@@ -124,7 +154,7 @@ async fn run(command: Command, known: ParcelId, uow: &mut PgUnitOfWork) -> Resul
             uow.save(new)?;
             let seen = uow.get::<Parcel>(id).await?;
             assert_eq!(seen.label(), "new", "a read sees what was staged");
-            let mut parcel = uow.get::<Parcel>(known).await?;
+            let mut parcel = uow.get::<Parcel>(known.parcel).await?;
             parcel.weigh(5);
             uow.save(parcel)
         }
@@ -134,7 +164,7 @@ async fn run(command: Command, known: ParcelId, uow: &mut PgUnitOfWork) -> Resul
             let undone = uow
                 .savepoint(async |uow| {
                     uow.save(Parcel::register("undone"))?;
-                    let _ = uow.get::<Parcel>(known).await?;
+                    let _ = uow.get::<Parcel>(known.parcel).await?;
                     Err::<(), _>(Error::other("undone"))
                 })
                 .await;
@@ -148,6 +178,7 @@ async fn run(command: Command, known: ParcelId, uow: &mut PgUnitOfWork) -> Resul
 
 /// Runs a command with a cut, and checks the outcome. Whether the cut struck.
 async fn cut(fixture: &Fixture, command: Command, cut: Cut) -> bool {
+    let known = fixture.known().await;
     let before = fixture.log().await.len();
     let name = format!("{command:?} with {cut:?}");
     let runs = AtomicUsize::new(0);
@@ -156,7 +187,7 @@ async fn cut(fixture: &Fixture, command: Command, cut: Cut) -> bool {
         .store
         .execute(&fixture.context, async |uow| {
             runs.fetch_add(1, Ordering::SeqCst);
-            run(command, fixture.known, uow).await
+            run(command, known, uow).await
         })
         .await;
     let struck = fixture.proxy.was_cut();
@@ -228,18 +259,25 @@ async fn cut_after_each_answer() {
 #[tokio::test]
 async fn a_key_is_recorded_with_its_commit_or_not_at_all() {
     let fixture = Fixture::new().await;
+    for command in [Command::Change, Command::Append] {
+        record_with_each_cut(&fixture, command).await;
+    }
+}
+
+async fn record_with_each_cut(fixture: &Fixture, command: Command) {
     for direction in [Direction::FromClient, Direction::FromServer] {
         for make in [Cut::before, Cut::after] {
             let mut message = 0;
             loop {
-                let name = format!("{direction:?} {message}");
+                let name = format!("{command:?} {direction:?} {message}");
+                let known = fixture.known().await;
                 let before = fixture.log().await.len();
                 let key = IdempotencyKey::new(Uuid::now_v7().to_string()).unwrap();
                 let once = async || {
                     fixture
                         .store
                         .execute_once(&fixture.context, &key, async |uow| {
-                            run(Command::Change, fixture.known, uow).await?;
+                            run(command, known, uow).await?;
                             Ok(message)
                         })
                         .await
