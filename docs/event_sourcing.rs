@@ -149,7 +149,7 @@ fn invoices_of_every_release_are_read() {
     let samples = [issued, InvoiceEvent::Settled];
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/golden/invoice");
     let read = Golden::<InvoiceEvent>::new(folder).check(&samples);
-    assert_eq!(read.len(), 4);
+    assert_eq!(read.len(), 5);
 }
 
 #[test]

@@ -13,8 +13,11 @@ use chrono::{DateTime, TimeDelta};
 use cqrs_core::conformance::fixtures::{
     Account, AccountEvent, AccountForm, BookCents, Dunning, Ledger, LedgerEvent, LetterEvent,
 };
-use cqrs_core::testing::{Golden, given, given_stored, process};
-use cqrs_core::{AuditStamps, Decide, Sourced, TenantId};
+use cqrs_core::testing::{Golden, given, given_stored, process, projection};
+use cqrs_core::{
+    AuditStamps, Decide, Envelope, ReadModel, Result, RowProjection, Sourced, TenantId,
+};
+use uuid::Uuid;
 
 fn owner() -> String {
     "ann".to_owned()
@@ -361,4 +364,61 @@ fn events_and_time_lead_to_commands() {
             .then([book(0)]);
     });
     assert!(message.starts_with("the commands differ"), "{message}");
+}
+
+/// A row for each event, with what the envelope says of it.
+#[derive(Debug, Clone, PartialEq, ReadModel)]
+#[read_model(table = "entry")]
+struct Entry {
+    #[read_model(key)]
+    event: Uuid,
+    request: Uuid,
+    actor: Option<String>,
+}
+
+struct Journal;
+
+impl RowProjection for Journal {
+    type Event = AccountEvent;
+    type Row = Entry;
+    const NAME: &'static str = "journal";
+
+    fn key(&self, event: &Envelope<AccountEvent>) -> Result<Option<Uuid>> {
+        Ok(Some(event.event_id()))
+    }
+
+    fn apply(&self, row: &mut Option<Entry>, event: &Envelope<AccountEvent>) -> Result<()> {
+        *row = Some(Entry {
+            event: event.event_id(),
+            request: event.metadata().correlation_id,
+            actor: event.metadata().actor.clone(),
+        });
+        Ok(())
+    }
+}
+
+#[test]
+fn rows_are_compared_with_fixed_ids() {
+    let entry = |event: u128, actor: Option<&str>| Entry {
+        event: Uuid::from_u128(event),
+        request: Uuid::nil(),
+        actor: actor.map(str::to_owned),
+    };
+    let journal = || {
+        projection(Journal)
+            .given("A1", [AccountEvent::Opened { owner: owner() }])
+            .by("ann")
+            .given("A2", [AccountEvent::Moved { cents: 3 }])
+    };
+    journal()
+        .then_rows([entry(2, Some("ann")), entry(1, None)])
+        .then_no_row(Uuid::from_u128(3));
+    let text = complaint(|| {
+        let _ = journal().then_rows([entry(1, None)]);
+    });
+    assert!(text.contains("+         \"ann\",\n"), "{text}");
+    let text = complaint(|| {
+        let _ = journal().then_row(Uuid::from_u128(3), |_| {});
+    });
+    assert!(text.contains("00000003"), "{text}");
 }

@@ -49,7 +49,7 @@ use crate::subscription::EventFilter;
 /// projection(Sums)
 ///     .given("A1", [AccountEvent::Deposited { cents: 2 }, AccountEvent::Deposited { cents: 3 }])
 ///     .then_row("A1".to_owned(), |row| assert_eq!(row.cents, 5))
-///    .then_rows([Sum { number: "A1".to_owned(), cents: 5 }])
+///     .then_rows([Sum { number: "A1".to_owned(), cents: 5 }])
 ///     .then_no_row("A2".to_owned());
 /// ```
 pub fn projection<P: RowProjection>(projection: P) -> ProjectionScenario<P> {
