@@ -51,8 +51,8 @@ pub(crate) fn parse(from: impl Read) -> anyhow::Result<Vec<Record>> {
 }
 
 impl Record {
-    /// The steps of the life cycle, none before the one that it follows. A step that the file has no
-    /// time for is taken when the one before it was.
+    /// The steps of the life cycle, none before the one that it follows. A step that must have been
+    /// taken and that the file has no time for is taken when the one before it was.
     pub(crate) fn steps(&self) -> Vec<Step> {
         let place = StepKind::Place {
             customer: self.customer.clone(),
@@ -67,14 +67,19 @@ impl Record {
             kind: place,
             at: self.purchased,
         }];
-        for (kind, at) in known {
-            if let Some(at) = at {
-                push(&mut steps, kind, at);
-            }
+        let reached = match self.status {
+            Status::Created | Status::Canceled => 0,
+            Status::Approved | Status::Invoiced | Status::Processing | Status::Unavailable => 1,
+            Status::Shipped => 2,
+            Status::Delivered => 3,
+        };
+        let timed = known.iter().rposition(|(_, at)| at.is_some());
+        let taken = timed.map_or(reached, |last| reached.max(last + 1));
+        for (kind, at) in known.into_iter().take(taken) {
+            push(&mut steps, kind, at.unwrap_or(self.purchased));
         }
         let last = match self.status {
-            Status::Created | Status::Approved | Status::Shipped => None,
-            Status::Delivered => self.delivered.is_none().then_some(StepKind::Deliver),
+            Status::Created | Status::Approved | Status::Shipped | Status::Delivered => None,
             Status::Invoiced => Some(StepKind::Invoice),
             Status::Processing => Some(StepKind::PutIntoWork),
             Status::Unavailable => Some(StepKind::FindUnavailable),

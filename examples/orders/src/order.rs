@@ -202,3 +202,51 @@ impl Order {
 pub(crate) fn late_from(promised: DateTime<Utc>) -> DateTime<Utc> {
     promised + chrono::TimeDelta::days(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use cqrs_core::testing::given;
+
+    use super::*;
+
+    #[test]
+    fn a_delivery_tells_its_days_and_whether_it_is_late() {
+        let placed = DateTime::UNIX_EPOCH;
+        let customer = || "ann".to_owned();
+        let promised = placed + TimeDelta::days(7);
+        for (hours, days, is_late) in [(24, 1, false), (8 * 24 - 1, 7, false), (8 * 24, 8, true)] {
+            let before = [
+                OrderEvent::Placed {
+                    customer: customer(),
+                    promised,
+                },
+                OrderEvent::Approved,
+                OrderEvent::Shipped,
+            ];
+            let deliver = Step {
+                kind: StepKind::Deliver,
+                at: placed + TimeDelta::hours(hours),
+            };
+            given::<Order>("a".to_owned(), before)
+                .at(placed)
+                .when_decides(deliver)
+                .then([OrderEvent::Delivered {
+                    customer: customer(),
+                    days,
+                    is_late,
+                }]);
+        }
+    }
+
+    #[test]
+    fn what_was_not_shipped_is_not_delivered() {
+        let deliver = Step {
+            kind: StepKind::Deliver,
+            at: DateTime::UNIX_EPOCH,
+        };
+        given::<Order>("a".to_owned(), [OrderEvent::Approved])
+            .when_decides(deliver)
+            .then_error_if(|refused| assert_eq!(refused.step, StepKind::Deliver));
+    }
+}

@@ -109,6 +109,34 @@ fn it_runs_without_a_file() {
     assert!(lines.iter().any(|line| line == checked), "{lines:#?}");
 }
 
+/// What a line says of its status has happened, also where it has no time for it.
+#[test]
+fn steps_without_a_time_are_taken() {
+    let folder = TempDir::new().unwrap();
+    let file = write(
+        &folder,
+        "f,ann,delivered,1/2/2018 8:00,,,1/5/2018 8:00,1/10/2018 0:00\n\
+         g,ann,shipped,1/2/2018 8:00,,,,1/10/2018 0:00\n\
+         h,ben,approved,1/2/2018 8:00,,,,1/10/2018 0:00\n\
+         i,ben,invoiced,1/2/2018 8:00,,,,1/10/2018 0:00\n",
+    );
+    let lines = lines(&run(&[&file]));
+    let checked = "checked   4 statuses, 3 late orders, 1 deliveries: as in the file";
+    assert!(lines.iter().any(|line| line == checked), "{lines:#?}");
+}
+
+/// A file of your own, where `ORDERS_FILE` names one: the Olist data set is such a file.
+#[test]
+fn a_real_file_is_imported_whole() {
+    let Ok(file) = std::env::var("ORDERS_FILE") else {
+        return;
+    };
+    let lines = lines(&run(&[&file]));
+    let is_checked =
+        |line: &String| line.starts_with("checked") && line.ends_with("as in the file");
+    assert!(lines.iter().any(is_checked), "{lines:#?}");
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_the_line() {
     let folder = TempDir::new().unwrap();
