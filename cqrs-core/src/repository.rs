@@ -249,6 +249,18 @@ pub trait EventHistory<A: AggregateRoot>: Repository<A> {
         &mut self,
         id: A::Id,
     ) -> impl Future<Output = Result<Vec<Envelope<Option<A::Event>>>>> + Send;
+
+    /// A page of its [events](Self::events), from the youngest on: for aggregates with many.
+    ///
+    /// # Errors
+    ///
+    /// As [`events`](Self::events), for those of the page; a [`Usage`](crate::StoreErrorKind::Usage)
+    /// error where the cursor is none of versions.
+    fn events_page(
+        &mut self,
+        id: A::Id,
+        request: PageRequest,
+    ) -> impl Future<Output = Result<Page<Envelope<Option<A::Event>>>>> + Send;
 }
 
 /// The one that was found, if any.

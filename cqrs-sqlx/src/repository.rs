@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use cqrs_core::history::{StoredRevision, VersionPaging, not_kept};
 use cqrs_core::maintenance::BulkScope;
-use cqrs_core::sourced::decode_events;
+use cqrs_core::sourced::{decode_events, page_of_events};
 use cqrs_core::sql::{Arguments, SqlQueries, SqlRow};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
@@ -170,5 +170,22 @@ impl<B: Backend, A: AggregateRoot> EventHistory<A> for SqlRepository<'_, B, A> {
         let unit = &self.unit_of_work;
         let select = sourced::events::<A>(unit.statements(), unit.scope(), &id);
         decode_events::<A>(self.unit_of_work.events(&select).await?)
+    }
+
+    async fn events_page(
+        &mut self,
+        id: A::Id,
+        request: PageRequest,
+    ) -> Result<Page<Envelope<Option<A::Event>>>> {
+        let paging = VersionPaging::new(request)?;
+        let unit = &self.unit_of_work;
+        let select = sourced::events_page::<A>(unit.statements(), unit.scope(), &id, &paging);
+        let count = sourced::event_count::<A>(unit.statements(), unit.scope(), &id);
+        let found = self.unit_of_work.events(&select).await?;
+        let total = match paging.wants_total() {
+            true => Some(self.unit_of_work.count(&count).await?),
+            false => None,
+        };
+        page_of_events::<A>(&paging, found, total)
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cqrs_core::history::VersionPaging;
 use cqrs_core::integrity::Hashing;
 use cqrs_core::mapping::{ColumnError, ColumnType, RowSource, Table, Value};
 use cqrs_core::sourced::{Fold, NewSnapshot, RecordedEvent, Replay, Sourcing};
@@ -146,6 +147,59 @@ pub(crate) fn events<A: AggregateRoot>(
     Select {
         sql: statements.get(A::table(), text, || {
             stream_sql(TenantSite::StreamEvents, EVENT_COLUMNS, "", in_tenant)
+        }),
+        parameters,
+    }
+}
+
+/// A page of them, from the youngest on.
+pub(crate) fn events_page<A: AggregateRoot>(
+    statements: &Statements,
+    scope: &TenantScope,
+    id: &A::Id,
+    paging: &VersionPaging,
+) -> Select {
+    let (in_tenant, mut parameters) = identity(scope, A::table(), A::TYPE, id);
+    let before = parameters.len() + 1;
+    let numbers = [
+        paging.before().unwrap_or(u64::MAX),
+        paging.limit(),
+        paging.skip(),
+    ];
+    let integer = |number: u64| Parameter::int(i64::try_from(number).unwrap_or(i64::MAX));
+    parameters.extend(numbers.map(integer));
+    let text = match in_tenant {
+        true => "page of events in a tenant",
+        false => "page of events",
+    };
+    Select {
+        sql: statements.get(A::table(), text, || {
+            let until = format!(" AND e.aggregate_version < ${before}");
+            let stream = stream_sql(TenantSite::StreamEvents, EVENT_COLUMNS, &until, in_tenant);
+            format!("{stream} DESC LIMIT ${} OFFSET ${}", before + 1, before + 2)
+        }),
+        parameters,
+    }
+}
+
+/// How many there are.
+pub(crate) fn event_count<A: AggregateRoot>(
+    statements: &Statements,
+    scope: &TenantScope,
+    id: &A::Id,
+) -> Select {
+    let (in_tenant, parameters) = identity(scope, A::table(), A::TYPE, id);
+    let text = match in_tenant {
+        true => "count of events in a tenant",
+        false => "count of events",
+    };
+    Select {
+        sql: statements.get(A::table(), text, || {
+            let tenant = confined(TenantSite::StreamEvents, "e.tenant_id", in_tenant);
+            format!(
+                "SELECT count(*) FROM cqrs_event AS e WHERE e.aggregate_type = $1 \
+                 AND e.aggregate_id = $2{tenant}"
+            )
         }),
         parameters,
     }

@@ -159,6 +159,21 @@ impl<S: Store, A: AggregateRoot + Clone> EventHistory<A> for CachedRepository<S,
         unit_of_work.rollback().await;
         events
     }
+
+    /// Not cached.
+    async fn events_page(
+        &mut self,
+        id: A::Id,
+        request: PageRequest,
+    ) -> Result<Page<Envelope<Option<A::Event>>>> {
+        let mut unit_of_work = self.unit_of_work();
+        let page = unit_of_work
+            .repository::<A>()
+            .events_page(id, request)
+            .await;
+        unit_of_work.rollback().await;
+        page
+    }
 }
 
 impl<S: fmt::Debug, A> fmt::Debug for CachedRepository<S, A> {

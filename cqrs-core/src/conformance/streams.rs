@@ -3,14 +3,16 @@
 use chrono::{DateTime, Utc};
 
 use super::Harness;
-use super::fixtures::{AccountForm, Counter, Ledger, LedgerEvent};
+use super::fixtures::{Account, AccountForm, Counter, Ledger, LedgerEvent};
 use super::sourced::{ledger, opened};
 use super::support::{
     assert_conflict, assert_usage, begin, err, north, ok, south, system, tenant, time,
 };
+use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::repository::{EventHistory, Repository};
 use crate::sourced::AsOf;
+use crate::specification::PageRequest;
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
 
@@ -289,4 +291,50 @@ pub async fn its_events_say_who_and_when<H: Harness>(h: &H) {
     let mut other = bench.unit_of_work(&south());
     let events = ok(other.repository::<Ledger>().events("L1".to_owned()).await);
     assert!(events.is_empty());
+}
+
+/// The events of one aggregate, of either form, come in pages, the youngest first.
+pub async fn its_events_come_in_pages<H: Harness>(h: &H) {
+    async fn rule<H: Harness, A: AccountForm>(h: &H) {
+        let bench = begin(h).await;
+        let number = || "A1".to_owned();
+        let mut account = A::unopened("A1");
+        account.open("ann");
+        (1..=3).for_each(|cents| account.transfer(cents));
+        bench.save(&north(), account).await;
+        let mut uow = bench.unit_of_work(&north());
+        let mut account: A = ok(uow.get(number()).await);
+        account.close();
+        ok(uow.save(account));
+        let mut accounts = uow.repository::<A>();
+        let mut request = PageRequest::first(2).with_total();
+        let mut pages = Vec::new();
+        loop {
+            let page = ok(accounts.events_page(number(), request).await);
+            assert_eq!(page.total, Some(5));
+            let versions: Vec<u64> = page.items.iter().map(Envelope::aggregate_version).collect();
+            assert!(page.items.iter().all(|event| event.payload().is_some()));
+            pages.push(versions);
+            match page.next {
+                Some(next) => request = PageRequest::after(next, 2).with_total(),
+                None => break,
+            }
+        }
+        assert_eq!(pages, [vec![5, 4], vec![3, 2], vec![1]]);
+        let skipping = PageRequest::skip(3, 9);
+        let page = ok(accounts.events_page(number(), skipping).await);
+        let versions: Vec<u64> = page.items.iter().map(Envelope::aggregate_version).collect();
+        assert_eq!((versions, page.next, page.total), (vec![2, 1], None, None));
+        drop(accounts);
+        ok(uow.commit().await);
+        let mut other = bench.unit_of_work(&south());
+        let mut accounts = other.repository::<A>();
+        let request = PageRequest::first(2).with_total();
+        let page = ok(accounts.events_page(number(), request).await);
+        assert_eq!((page.items.len(), page.total), (0, Some(0)));
+        drop(accounts);
+        other.rollback().await;
+    }
+    rule::<H, Account>(h).await;
+    rule::<H, Ledger>(h).await;
 }

@@ -396,6 +396,7 @@ macro_rules! __conformance_rules {
                 it_is_loaded_as_of_any_time
                 it_is_loaded_as_it_was
                 its_events_say_who_and_when
+                its_events_come_in_pages
             }
             twins {
                 both_forms_behave_alike

@@ -8,7 +8,7 @@ use super::unit_of_work::InMemoryUnitOfWork;
 use crate::aggregate::AggregateRoot;
 use crate::envelope::Envelope;
 use crate::error::Result;
-use crate::history::{Historic, KeepsHistory, Revision};
+use crate::history::{Historic, KeepsHistory, Revision, VersionPaging};
 use crate::mapping::{ColumnValue, Key};
 use crate::repository::{EventHistory, Repository};
 use crate::sourced::{self, AsOf};
@@ -109,5 +109,22 @@ impl<A: AggregateRoot> EventHistory<A> for InMemoryRepository<'_, A> {
     async fn events(&mut self, id: A::Id) -> Result<Vec<Envelope<Option<A::Event>>>> {
         let events = self.unit_of_work.view(|view| Ok(view.events::<A>(&id)))?;
         sourced::decode_events::<A>(events)
+    }
+
+    async fn events_page(
+        &mut self,
+        id: A::Id,
+        request: PageRequest,
+    ) -> Result<Page<Envelope<Option<A::Event>>>> {
+        let paging = VersionPaging::new(request)?;
+        let all = self.unit_of_work.view(|view| Ok(view.events::<A>(&id)))?;
+        let total = paging.wants_total().then_some(all.len() as u64);
+        let before = paging.before().unwrap_or(u64::MAX);
+        let skip = usize::try_from(paging.skip()).unwrap_or(usize::MAX);
+        let limit = usize::try_from(paging.limit()).unwrap_or(usize::MAX);
+        let older = all.into_iter().rev();
+        let older = older.skip_while(|event| event.aggregate_version() >= before);
+        let found = older.skip(skip).take(limit).collect();
+        sourced::page_of_events::<A>(&paging, found, total)
     }
 }

@@ -6,6 +6,8 @@ use crate::aggregate::AggregateRoot;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::{Error, Result};
 use crate::event::EventSet;
+use crate::history::VersionPaging;
+use crate::specification::Page;
 
 /// Up to where the events of an aggregate are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,4 +60,24 @@ pub fn decode_events<A: AggregateRoot>(
         }),
     };
     events.into_iter().map(decode).collect()
+}
+
+/// The page of what was found: events from the youngest on, up to [`limit`](VersionPaging::limit).
+/// For authors of stores.
+///
+/// # Errors
+///
+/// As [`decode_events`], for those of the page.
+pub fn page_of_events<A: AggregateRoot>(
+    paging: &VersionPaging,
+    found: Vec<Envelope<RawPayload>>,
+    total: Option<u64>,
+) -> Result<Page<Envelope<Option<A::Event>>>> {
+    let found = found.into_iter().map(|event| {
+        let version = event.aggregate_version();
+        (event, version)
+    });
+    let Page { items, next, total } = paging.page(found.collect(), total);
+    let items = decode_events::<A>(items)?;
+    Ok(Page { items, next, total })
 }

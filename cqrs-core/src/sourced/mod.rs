@@ -6,7 +6,7 @@ mod fold;
 mod snapshot;
 mod state;
 
-pub use self::as_of::{AsOf, decode_events};
+pub use self::as_of::{AsOf, decode_events, page_of_events};
 pub use self::decide::Decide;
 pub use self::fold::{Fold, RecordedEvent, Replay};
 pub use self::snapshot::{DueSnapshot, NewSnapshot, SnapshotPolicy};
