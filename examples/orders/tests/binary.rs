@@ -125,18 +125,6 @@ fn steps_without_a_time_are_taken() {
     assert!(lines.iter().any(|line| line == checked), "{lines:#?}");
 }
 
-/// A file of your own, where `ORDERS_FILE` names one: the Olist data set is such a file.
-#[test]
-fn a_real_file_is_imported_whole() {
-    let Ok(file) = std::env::var("ORDERS_FILE") else {
-        return;
-    };
-    let lines = lines(&run(&[&file]));
-    let is_checked =
-        |line: &String| line.starts_with("checked") && line.ends_with("as in the file");
-    assert!(lines.iter().any(is_checked), "{lines:#?}");
-}
-
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_the_line() {
     let folder = TempDir::new().unwrap();
