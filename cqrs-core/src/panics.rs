@@ -27,7 +27,7 @@ fn panic_error(panic: &(dyn Any + Send)) -> Error {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("with something that is no text");
-    Error::other(format!("the projection panicked: {message}"))
+    Error::other(format!("it panicked: {message}"))
 }
 
 #[cfg(test)]
@@ -37,6 +37,6 @@ mod tests {
     #[tokio::test]
     async fn a_panic_becomes_an_error() {
         let error = catch_panic(async { panic!("at {}", 7) }).await.unwrap_err();
-        assert_eq!(error.to_string(), "the projection panicked: at 7");
+        assert_eq!(error.to_string(), "it panicked: at 7");
     }
 }

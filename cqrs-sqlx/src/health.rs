@@ -215,7 +215,7 @@ pub(crate) async fn look<B: Backend>(
 ) -> Result<Health> {
     let subscriptions = crate::projector::statuses(shared).await?;
     let holders = holders(shared).await?;
-    crate::metrics::health(&subscriptions, &holders);
+    crate::metrics::health(&shared.gauged, &subscriptions, &holders);
     Ok(Health::judge(limits, subscriptions, holders))
 }
 

@@ -4,6 +4,8 @@
 //! The names are part of the interface; `docs/operations.md` lists them.
 
 use crate::health::HorizonHolder;
+#[cfg(feature = "metrics")]
+use crate::projector::SubscriptionState;
 use crate::projector::SubscriptionStatus;
 
 #[cfg(feature = "metrics")]
@@ -14,6 +16,7 @@ mod names {
     pub(super) const LAG_TIME: &str = "cqrs_lag_seconds";
     pub(super) const PARKED: &str = "cqrs_parked_events";
     pub(super) const PARKED_COMMANDS: &str = "cqrs_parked_commands";
+    pub(super) const STATE: &str = "cqrs_subscription_state";
     pub(super) const HORIZON: &str = "cqrs_horizon_position";
     pub(super) const HELD: &str = "cqrs_horizon_held_seconds";
     pub(super) const WAKE_UPS: &str = "cqrs_wake_ups_total";
@@ -85,17 +88,33 @@ pub(crate) fn flush_lost(commits: usize) {
     let _ = commits;
 }
 
+/// The subscriptions whose gauges are not zero.
+#[derive(Debug, Default)]
+pub(crate) struct Gauged {
+    #[cfg(feature = "metrics")]
+    names: std::sync::Mutex<std::collections::BTreeSet<String>>,
+}
+
 /// Somebody asked how things are.
-pub(crate) fn health(subscriptions: &[SubscriptionStatus], holders: &[HorizonHolder]) {
+pub(crate) fn health(
+    gauged: &Gauged,
+    subscriptions: &[SubscriptionStatus],
+    holders: &[HorizonHolder],
+) {
     #[cfg(feature = "metrics")]
     {
+        let mut names = gauged
+            .names
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut gone = std::mem::take(&mut *names);
         for status in subscriptions {
-            let gauge =
-                |name: &'static str| metrics::gauge!(name, "subscription" => status.name.clone());
-            gauge(names::LAG).set(status.lag as f64);
-            gauge(names::LAG_TIME).set(status.lag_time.as_secs_f64());
-            gauge(names::PARKED).set(status.parked as f64);
-            gauge(names::PARKED_COMMANDS).set(status.parked_commands as f64);
+            gauge(&status.name, Some(status));
+            gone.remove(&status.name);
+            names.insert(status.name.clone());
+        }
+        for name in gone {
+            gauge(&name, None);
         }
         let held = holders
             .first()
@@ -103,5 +122,32 @@ pub(crate) fn health(subscriptions: &[SubscriptionStatus], holders: &[HorizonHol
         metrics::gauge!(names::HELD).set(held);
     }
     #[cfg(not(feature = "metrics"))]
-    let _ = (subscriptions, holders);
+    let _ = (gauged, subscriptions, holders);
+}
+
+/// Sets the gauges of a subscription; all to zero where it is gone, or an alert would never clear.
+#[cfg(feature = "metrics")]
+fn gauge(subscription: &str, status: Option<&SubscriptionStatus>) {
+    let set = |name: &'static str, value: fn(&SubscriptionStatus) -> f64| {
+        metrics::gauge!(name, "subscription" => subscription.to_owned())
+            .set(status.map_or(0.0, value));
+    };
+    set(names::LAG, |status| status.lag as f64);
+    set(names::LAG_TIME, |status| status.lag_time.as_secs_f64());
+    set(names::PARKED, |status| status.parked as f64);
+    set(names::PARKED_COMMANDS, |status| {
+        status.parked_commands as f64
+    });
+    let current = status.map(|status| match status.state {
+        SubscriptionState::Active => "active",
+        SubscriptionState::Building => "building",
+        SubscriptionState::Retrying(_) => "retrying",
+        SubscriptionState::Paused => "paused",
+        SubscriptionState::Halted(_) => "halted",
+    });
+    for state in ["active", "building", "retrying", "paused", "halted"] {
+        let is_current = f64::from(u8::from(current == Some(state)));
+        metrics::gauge!(names::STATE, "subscription" => subscription.to_owned(), "state" => state)
+            .set(is_current);
+    }
 }

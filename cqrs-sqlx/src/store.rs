@@ -25,6 +25,7 @@ use crate::backend::{Backend, Topic};
 use crate::coalesce::{Coalescer, Outlet};
 use crate::connections::Connections;
 use crate::health::{Health, HealthLimits, HorizonHolder};
+use crate::metrics::Gauged;
 use crate::projector::{
     Operations, Progress, ProgressWatch, ProjectorBuilder, SqlTransaction, SubscriptionProgress,
     SubscriptionStatus, Watching,
@@ -67,6 +68,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) advanced: Progress,
     /// Who waits for subscriptions that other processes run, and for those of this one.
     pub(crate) waits: Waits<B>,
+    /// Which subscriptions have gauges.
+    pub(crate) gauged: Gauged,
     /// Which tables this process has changed.
     pub(crate) changes: Arc<TableChanges>,
     /// The projections that run in the transaction of each commit.
@@ -174,6 +177,7 @@ impl<B: Backend> SqlStore<B> {
                 watching: Watching::default(),
                 advanced: Progress::default(),
                 waits: Waits::new(notifier),
+                gauged: Gauged::default(),
                 changes: Arc::default(),
                 inline: InlineProjections::default(),
                 snapshots: Snapshots::default(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use cqrs_core::__private::catch_panic;
 use cqrs_core::{Position, Result, TenantScope};
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
@@ -122,19 +123,22 @@ async fn look_again_and_again<B: Backend>(
     loop {
         let before = *committed.borrow_and_update();
         let looked_at = Instant::now();
-        let pause = match look(&shared, &mut known).await {
-            Ok(found) => {
-                let broken = shared.readers.breaks() + shared.writers.breaks();
-                if std::mem::replace(&mut breaks, broken) != broken {
-                    // A server that crashed may have lost the pages that were committed last.
-                    shared.operated.heard(None);
-                }
-                metrics::looked(found.position.0, why);
-                let moved = horizon.send_if_modified(|position| {
-                    std::mem::replace(position, found.position) != found.position
-                });
-                pace.after(moved, found.writers)
+        let looked = async {
+            let found = look(&shared, &mut known).await?;
+            let broken = shared.readers.breaks() + shared.writers.breaks();
+            if std::mem::replace(&mut breaks, broken) != broken {
+                // A server that crashed may have lost the pages that were committed last.
+                shared.operated.heard(None);
             }
+            let moved = horizon.send_if_modified(|position| {
+                std::mem::replace(position, found.position) != found.position
+            });
+            metrics::looked(found.position.0, why);
+            Ok(pace.after(moved, found.writers))
+        };
+        // Nobody would look any more: the recorder of the metrics is not ours.
+        let pause = match catch_panic(looked).await.and_then(|looked| looked) {
+            Ok(pause) => pause,
             Err(_) if shared.readers.is_closed() => return,
             Err(error) => {
                 tracing::warn!(%error, "the horizon of the log could not be looked for");

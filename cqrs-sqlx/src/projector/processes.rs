@@ -154,10 +154,14 @@ pub(super) async fn run<B: Backend>(
     while !stopping.is_set() {
         applied.mark_unchanged();
         resumed.mark_unchanged();
-        let pause = match process.run(&store, &rules, &stopping).await {
-            Ok(Ran { next, .. }) => {
+        let ran = async {
+            let Ran { next, .. } = process.run(&store, &rules, &stopping).await?;
+            Ok(next.map(|(at, _)| at.signed_duration_since(store.now())))
+        };
+        // The clock is not ours.
+        let pause = match catch_panic(ran).await.and_then(|ran| ran) {
+            Ok(left) => {
                 backoff.reset();
-                let left = next.map(|(at, _)| at.signed_duration_since(store.now()));
                 let left = left.map(|left| left.to_std().unwrap_or(Duration::ZERO));
                 // What is due and was not done, others have.
                 let left = left.map(|left| left.max(polling.shortest));

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cqrs_core::__private::catch_panic;
 use cqrs_core::{Error, Position};
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
@@ -47,7 +48,9 @@ pub(super) async fn run<B: Backend>(
     while !stopping.is_set() {
         let upto = *horizon.borrow_and_update();
         resumed.mark_unchanged();
-        let passed = worker.run_once(upto).await;
+        // Of what is not a handler's either: the task would end, and nobody know.
+        let passed = catch_panic(worker.run_once(upto)).await;
+        let passed = passed.and_then(|passed| passed);
         let is_behind = worker.has_more() && matches!(passed, Ok(Pass::Moved { .. }));
         behind = is_behind.then(|| {
             let before = behind.take();
@@ -82,6 +85,7 @@ pub(super) async fn run<B: Backend>(
             Err(error) => {
                 let pause = backoff.next();
                 report(worker.name(), &error, pause);
+                worker.doubt();
                 Next::After(pause)
             }
         };

@@ -5,10 +5,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cqrs_core::{CommitReceipt, Error, FailurePolicy, Parking, Store, Subscription, UnitOfWork};
+use cqrs_core::{
+    CommitReceipt, Error, FailurePolicy, Parking, RequestContext, Store, Subscription, UnitOfWork,
+};
 use cqrs_integration::domain::Parcel;
 use cqrs_integration::stores;
-use cqrs_sqlx::{HealthLimits, Postgres, SqlStore, Sqlite};
+use cqrs_sqlx::{HealthLimits, Postgres, SqlStore, Sqlite, Stopped};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString,
     Unit,
@@ -31,7 +33,11 @@ fn values_are_those_of_the_projector_on_sqlite() {
 type Values = Arc<Mutex<BTreeMap<String, f64>>>;
 
 #[derive(Default)]
-struct Recorded(Values);
+struct Recorded {
+    values: Values,
+    /// The names for which it panics, each once.
+    broken: Mutex<Vec<&'static str>>,
+}
 
 struct Cell {
     values: Values,
@@ -72,12 +78,17 @@ impl GaugeFn for Cell {
 
 impl Recorded {
     fn cell(&self, key: &Key) -> Arc<Cell> {
+        let mut broken = self.broken.lock().unwrap();
+        let place = broken.iter().position(|name| *name == key.name());
+        let name = place.map(|place| broken.remove(place));
+        drop(broken);
+        assert_eq!(name, None, "it is broken");
         let labels: String = key
             .labels()
             .map(|label| format!(" {}={}", label.key(), label.value()))
             .collect();
         Arc::new(Cell {
-            values: Arc::clone(&self.0),
+            values: Arc::clone(&self.values),
             name: format!("{}{labels}", key.name()),
         })
     }
@@ -105,13 +116,18 @@ impl Recorder for Recorded {
 
 /// What is recorded during some work, all of it on this thread.
 fn recorded(work: impl Future<Output = ()>) -> BTreeMap<String, f64> {
-    let recorder = Recorded::default();
+    recorded_by(Recorded::default(), async |_| work.await)
+}
+
+/// The same, of work that looks at the values meanwhile.
+fn recorded_by(recorder: Recorded, work: impl AsyncFnOnce(&Values)) -> BTreeMap<String, f64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
+    let work = work(&recorder.values);
     metrics::with_local_recorder(&recorder, || runtime.block_on(work));
-    let values = recorder.0.lock().unwrap();
+    let values = recorder.values.lock().unwrap();
     values.clone()
 }
 
@@ -140,6 +156,81 @@ fn a_commit_of_the_process_is_a_signal() {
     let looks = |by: &str| values.get(&format!("cqrs_wake_ups_total by={by}")).copied();
     assert_eq!(looks("poll"), Some(1.0), "the first: {values:?}");
     assert!(looks("signal") >= Some(2.0), "{values:?}");
+}
+
+#[test]
+fn a_recorder_that_panics_ends_no_task() {
+    let recorder = Recorded {
+        broken: Mutex::new(vec!["cqrs_horizon_position", "cqrs_applied_events_total"]),
+        ..Recorded::default()
+    };
+    let values = recorded_by(recorder, async |_| {
+        let (_fresh, store) = Fresh::<Sqlite>::with_store().await;
+        let store = support::with_tables(store).await;
+        let projector = store
+            .projector()
+            .projection(support::Recorder::new("recorder"));
+        let handle = projector.start().await.unwrap();
+        for _ in 0..3 {
+            let receipt = register(&store).await;
+            store.wait_for(&receipt, "recorder").await.unwrap();
+        }
+        let stopped = handle.stop(Duration::from_secs(60)).await;
+        assert_eq!(stopped, Stopped::Drained);
+    });
+    let horizon = values.get("cqrs_horizon_position").copied();
+    assert_eq!(horizon, Some(3.0), "{values:?}");
+}
+
+#[test]
+fn gauges_are_those_of_subscriptions_that_are_there_on_postgres() {
+    gauges_are_those_of_subscriptions_that_are_there::<Postgres>();
+}
+
+#[test]
+fn gauges_are_those_of_subscriptions_that_are_there_on_sqlite() {
+    gauges_are_those_of_subscriptions_that_are_there::<Sqlite>();
+}
+
+fn gauges_are_those_of_subscriptions_that_are_there<K: Kind>() {
+    let gauges = |values: &BTreeMap<String, f64>, name: &str| -> Vec<String> {
+        let of_name = format!("subscription={name}");
+        let set = values.iter().filter(|(gauge, value)| {
+            gauge.contains(&of_name) && !gauge.contains("seconds") && **value != 0.0
+        });
+        set.map(|(gauge, value)| format!("{gauge} {value}"))
+            .collect()
+    };
+    let values = recorded_by(Recorded::default(), async |values| {
+        let (_fresh, store) = Fresh::<K>::with_store().await;
+        let store = support::with_tables(store).await;
+        let subscribed = |name| store.projector().projection(support::Recorder::new(name));
+        for name in ["gone", "halted"] {
+            subscribed(name).run_until_idle().await.unwrap();
+        }
+        let _ = register(&store).await;
+        let failing = support::Recorder::new("halted").with_fault(|_| Err(Error::other("no")));
+        let failing = store.projector().projection(failing).retry_delays([]);
+        failing.run_until_idle().await.unwrap_err();
+        let limits = HealthLimits::default();
+        store.health(&limits).await.unwrap();
+        let seen = values.lock().unwrap().clone();
+        let active = [
+            "cqrs_lag_events subscription=gone 1",
+            "cqrs_subscription_state subscription=gone state=active 1",
+        ];
+        assert_eq!(gauges(&seen, "gone"), active);
+        let operations = store.operations(&RequestContext::system()).unwrap();
+        operations.remove("gone").await.unwrap();
+        store.health(&limits).await.unwrap();
+    });
+    assert_eq!(gauges(&values, "gone"), [""; 0]);
+    let halted = [
+        "cqrs_failures_total subscription=halted 1",
+        "cqrs_lag_events subscription=halted 1",
+        "cqrs_subscription_state subscription=halted state=halted 1",
+    ];
+    assert_eq!(gauges(&values, "halted"), halted);
 }
 
 fn values_are_those_of_the_projector<K: Kind>() {

@@ -1,6 +1,7 @@
 //! Process managers in a database: replicas, restarts, and what operators do.
 
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use cqrs_core::process::{
     Instance, Next, ProcessManager, ProcessStore as _, ProcessSubscription, Tried, try_task,
 };
 use cqrs_core::{
-    Entity, Envelope, Error, EventHistory, ManualClock, RequestContext, RetryPolicy, Store,
+    Clock, Entity, Envelope, Error, EventHistory, ManualClock, RequestContext, RetryPolicy, Store,
     StoreErrorKind, UnitOfWork,
 };
 use cqrs_integration::each::{Fresh, Kind, on_each};
@@ -36,6 +37,7 @@ on_each!(
     a_command_that_was_due_before_the_pause_waits,
     stopping_begins_no_further_command,
     an_error_that_may_pass_holds_up_no_other_instance,
+    a_clock_that_panics_ends_no_manager,
     commands_that_are_put_aside_are_a_problem,
     deadlines_that_have_passed_leave_the_log,
     a_command_and_its_effect_are_one_transaction,
@@ -448,6 +450,37 @@ async fn an_error_that_may_pass_holds_up_no_other_instance<K: Kind>() {
     handle.stop(Duration::from_secs(60)).await;
     let done = opened.0.done.lock().unwrap().clone();
     assert_eq!(done, ["A2", "A3"]);
+}
+
+/// Panics when it is asked next, if it is armed.
+#[derive(Debug)]
+struct ArmedClock(AtomicBool);
+
+impl Clock for ArmedClock {
+    fn now(&self) -> DateTime<Utc> {
+        assert!(!self.0.swap(false, Ordering::Relaxed), "no time");
+        Utc::now()
+    }
+}
+
+async fn a_clock_that_panics_ends_no_manager<K: Kind>() {
+    let (fresh, store) = with_accounts::<K>().await;
+    let clock = Arc::new(ArmedClock(AtomicBool::new(false)));
+    let options = StoreOptions::default().clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let handle = projector(&fresh.open(options).await).start().await.unwrap();
+    clock.0.store(true, Ordering::Relaxed);
+    while clock.0.load(Ordering::Relaxed) {
+        tokio::task::yield_now().await;
+    }
+    open(&store, "A1", &[7]).await;
+    let is_booked = async {
+        while booked(&store, "A1").await != [7] {
+            tokio::task::yield_now().await;
+        }
+    };
+    let is_booked = tokio::time::timeout(Duration::from_secs(20), is_booked).await;
+    is_booked.expect("the manager goes on");
+    assert_eq!(handle.stop(Duration::from_secs(60)).await, Stopped::Drained);
 }
 
 /// A manager that has nothing to do asks for nothing while others are busy, also where it passes over

@@ -132,7 +132,7 @@ async fn a_panic_is_a_failure<B: Backend>(store: SqlStore<B>) {
     let error = projector().run_until_idle().await.unwrap_err();
     assert_eq!(
         failure(&error).error,
-        "the projection panicked: out of cheese"
+        "it panicked: out of cheese"
     );
     assert_eq!(applied(&store).await, (1..=last).collect::<Vec<_>>());
 }
