@@ -473,6 +473,10 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
         proofs: &[Proof<'_>],
     ) -> impl Future<Output = Result<Vec<Option<Written>>>> + Send;
 
+    /// Whether a process works on a statement that waits for a lock of another; then that is
+    /// cancelled.
+    fn give_up_waiting(&self, process: &Process) -> impl Future<Output = Result<bool>> + Send;
+
     /// Advances what is known of the horizon and returns it: every event up to it that will ever
     /// exist is visible to a statement that begins now.
     fn horizon(

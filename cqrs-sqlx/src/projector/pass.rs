@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cqrs_core::__private::catch_panic;
-use cqrs_core::{Envelope, Error, FailurePolicy, Position, RawPayload, Result, Subscription};
+use cqrs_core::{
+    Envelope, Error, FailurePolicy, Position, RawPayload, Result, StoreErrorKind, Subscription,
+};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -419,7 +421,7 @@ impl<B: Backend> Worker<B> {
                 })
             }
             Err(failure) if is_transient(&failure.error) => {
-                Err(self.abandon(connection, failure.error).await)
+                Err(self.abandon(connection, failure).await)
             }
             Err(failure) => {
                 if failure.interrupted {
@@ -491,15 +493,25 @@ impl<B: Backend> Worker<B> {
                 interrupted: true,
                 timed_out: false,
             }),
-            Err(_) => Err(self.too_late()),
+            Err(_) => Err(self.too_late(transaction).await),
         }
     }
 
-    /// The failure of a page that takes too long.
-    pub(super) fn too_late(&self) -> Failure {
+    /// The failure of a page that takes too long. Where it waits for a lock, somebody changes or indexes
+    /// a table, and no event is to blame.
+    pub(super) async fn too_late(&self, transaction: &mut SqlTransaction<B>) -> Failure {
         let deadline = self.rules.deadline;
+        let process = transaction.process();
+        let error = match self.shared.backend.give_up_waiting(&process).await {
+            Ok(false) => Error::other(format!("the page was not applied within {deadline:?}")),
+            Ok(true) => Error::store(
+                StoreErrorKind::Contention,
+                format!("the page waited for a lock of the database for {deadline:?}"),
+            ),
+            Err(error) => error,
+        };
         Failure {
-            error: Error::other(format!("the page was not applied within {deadline:?}")),
+            error,
             interrupted: true,
             timed_out: true,
         }
@@ -549,9 +561,19 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Gives up on a transaction through no fault of the handlers.
-    pub(super) async fn abandon(&mut self, connection: Connection<B>, error: Error) -> Error {
+    pub(super) async fn abandon(
+        &mut self,
+        connection: Connection<B>,
+        failure: impl Into<Failure>,
+    ) -> Error {
+        let Failure {
+            error, interrupted, ..
+        } = failure.into();
         if is_unavailable(&error) {
             queries::discard(connection, &self.shared.writers);
+        } else if interrupted {
+            // It is repaired or closed when it is given back.
+            drop(connection);
         } else {
             queries::rollback(connection).await;
         }

@@ -46,9 +46,9 @@ impl<B: Backend> Worker<B> {
                 self.doubt();
                 Ok(Pass::Moved { events })
             }
-            (Err(failure), None) => Err(self.abandon(connection, failure.error).await),
+            (Err(failure), None) => Err(self.abandon(connection, failure).await),
             (Err(failure), Some(_)) if is_transient(&failure.error) => {
-                Err(self.abandon(connection, failure.error).await)
+                Err(self.abandon(connection, failure).await)
             }
             (Err(failure), Some(due)) => {
                 if failure.interrupted {

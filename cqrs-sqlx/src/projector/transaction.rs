@@ -12,7 +12,7 @@ use cqrs_core::{
 
 use super::checkpoint::read;
 use super::deferred::Deferred;
-use crate::backend::{Advance, Backend, Mark, Parameter, RowVersion, stable_hash};
+use crate::backend::{Advance, Backend, Mark, Parameter, Process, RowVersion, stable_hash};
 use crate::connections::Connection;
 use crate::lent::{Lent, ended};
 use crate::statements::{Statements, quoted};
@@ -150,6 +150,11 @@ impl<B: Backend> SqlTransaction<B> {
 
     pub(super) fn into_connection(self) -> Connection<B> {
         self.connection
+    }
+
+    /// The process of the server that works for it.
+    pub(super) fn process(&mut self) -> Process {
+        B::process(self.connection.get())
     }
 
     /// Whether the page is in vain, since somebody else has changed the checkpoint.

@@ -118,21 +118,21 @@ impl<B: Backend> Worker<B> {
                 self.doubt();
                 Ok(Pass::Elsewhere)
             }
-            Err(failure) if failure.interrupted => {
-                // It is repaired or closed when it is given back.
-                drop(connection);
-                self.fail(&claim, failure).await
-            }
-            Err(_) if is_lost => {
+            Err(failure) if is_lost && !failure.interrupted => {
                 queries::rollback(connection).await;
                 self.doubt();
                 Ok(Pass::Elsewhere)
             }
             Err(failure) if is_transient(&failure.error) => {
-                Err(self.abandon(connection, failure.error).await)
+                Err(self.abandon(connection, failure).await)
             }
             Err(failure) => {
-                queries::rollback(connection).await;
+                if failure.interrupted {
+                    // It is repaired or closed when it is given back.
+                    drop(connection);
+                } else {
+                    queries::rollback(connection).await;
+                }
                 self.fail(&claim, failure).await
             }
         }
@@ -148,7 +148,7 @@ impl<B: Backend> Worker<B> {
         let deadline = self.rules.deadline;
         match tokio::time::timeout(deadline, transaction.commit_unlocked()).await {
             Ok(outcome) => Ok(outcome?),
-            Err(_) => Err(self.too_late()),
+            Err(_) => Err(self.too_late(transaction).await),
         }
     }
 

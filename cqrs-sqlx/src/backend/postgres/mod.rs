@@ -19,6 +19,7 @@ mod row_security;
 mod rows;
 mod schema;
 mod shadow;
+mod waiting;
 mod write;
 
 use std::sync::Arc;
@@ -444,6 +445,14 @@ impl Backed for Postgres {
         proofs: &[Proof<'_>],
     ) -> Result<Vec<Option<Written>>> {
         lost::resolve(self, &process, proofs).await
+    }
+
+    /// On a connection of its own: those of the store may all be in use.
+    async fn give_up_waiting(&self, process: &Process) -> Result<bool> {
+        let mut session = self.connect().await?;
+        waiting::give_up(&mut session.connection, process)
+            .await
+            .map_err(|cause| error(cause, "looking for who waits for a lock"))
     }
 
     async fn horizon(session: &mut Session, known: &mut Self::Horizon) -> Result<Horizon> {

@@ -345,6 +345,11 @@ impl Backed for Sqlite {
         ))
     }
 
+    /// Whoever waits for the lock of all gives up by itself.
+    async fn give_up_waiting(&self, _: &Process) -> Result<bool> {
+        Ok(false)
+    }
+
     async fn horizon(connection: &mut SqliteConnection, (): &mut Self::Horizon) -> Result<Horizon> {
         horizon::look(connection)
             .await

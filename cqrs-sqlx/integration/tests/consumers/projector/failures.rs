@@ -5,16 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cqrs_core::{
-    DomainEvent, Envelope, Error, Projection, ProjectionTransaction, RequestContext, Result, Store,
-    StoreErrorKind,
+    DomainEvent, Envelope, Error, FailurePolicy, Position, Projection, ProjectionTransaction,
+    RequestContext, Result, Store, StoreErrorKind, Subscription,
 };
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
 use cqrs_sqlx::{Backend, Postgres, SqlStore, SqlTransaction, SubscriptionState};
 use serde::{Deserialize, Serialize};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::support::{
-    Recorder, applied, commit, failure, on_each_database, receipt, state, with_tables,
+    Recorder, applied, commit, failure, on_each_database, operations, receipt, state, with_tables,
 };
 
 on_each_database!(
@@ -130,10 +131,7 @@ async fn a_panic_is_a_failure<B: Backend>(store: SqlStore<B>) {
 
     commit(&store, 0).await;
     let error = projector().run_until_idle().await.unwrap_err();
-    assert_eq!(
-        failure(&error).error,
-        "it panicked: out of cheese"
-    );
+    assert_eq!(failure(&error).error, "it panicked: out of cheese");
     assert_eq!(applied(&store).await, (1..=last).collect::<Vec<_>>());
 }
 
@@ -229,6 +227,42 @@ async fn errors_of_the_database_that_pass_do_not_count<B: Backend>(store: SqlSto
     assert_eq!(recorder.pages().len(), 4);
     assert_eq!(applied(&store).await, [1]);
     handle.stop(Duration::from_secs(60)).await;
+}
+
+/// Nobody is to blame: somebody changes or indexes the table, for longer than a page may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_the_lock_of_a_table_is_no_failure() {
+    for rows_alone in [true, false] {
+        let database = TestDatabase::create().await;
+        let store = with_tables(stores::postgres(database.url()).await).await;
+        let last = commit(&store, 1).await.0;
+        let mut locks = PgConnection::connect(database.url()).await.unwrap();
+        locks.execute("BEGIN; LOCK TABLE applied").await.unwrap();
+        let mut recorder = Recorder::new("recorder");
+        if rows_alone {
+            recorder = recorder.rows_alone();
+        }
+        let skips = Subscription::new(recorder.clone()).on_failure(FailurePolicy::Skip);
+        let projector = store.projector().subscribe(skips).retry_delays([]);
+        let projector = projector.deadline(Duration::from_millis(300));
+        let handle = projector.start().await.unwrap();
+        let is_applied = async {
+            while recorder.pages().len() < 4 {
+                tokio::task::yield_now().await;
+            }
+            locks.execute("COMMIT").await.unwrap();
+            while applied(&store).await.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let is_applied = tokio::time::timeout(Duration::from_secs(30), is_applied).await;
+        is_applied.expect("it is tried again");
+        handle.stop(Duration::from_secs(60)).await;
+        assert_eq!(applied(&store).await, (1..=last).collect::<Vec<_>>());
+        let operations = operations(&store);
+        let letters = operations.dead_letters("recorder", Position::START, 10);
+        assert_eq!(letters.await.unwrap().len(), 0, "rows alone: {rows_alone}");
+    }
 }
 
 async fn no_failure_spoils_its_own_record<B: Backend>(store: SqlStore<B>) {
