@@ -28,7 +28,7 @@ pub(crate) fn run(mut args: Vec<String>) -> Result<u8> {
     let part = args.iter().find(|arg| !arg.starts_with('-'));
     let is_instructions = part.is_some_and(|part| part == INSTRUCTIONS);
     if args.iter().any(|arg| HELP.contains(&arg.as_str())) {
-        let mut command = release("cqrs-benches");
+        let mut command = program("cqrs-benches", "release");
         command.args(args);
         return guarded::run(&mut command, Group::Own);
     }
@@ -46,19 +46,19 @@ pub(crate) fn run(mut args: Vec<String>) -> Result<u8> {
     }
     if is_instructions {
         args.retain(|arg| arg != INSTRUCTIONS);
-        let mut command = release("cqrs-instructions");
+        let mut command = program("cqrs-instructions", "counted");
         command.args(args);
         return guarded::run(&mut command, Group::Own);
     }
     let cluster = Cluster::start(Durability::Full, Install::IfMissing)?;
-    let mut command = release("cqrs-benches");
+    let mut command = program("cqrs-benches", "release");
     command.args(args);
     cluster.apply_to(&mut command);
     guarded::run(&mut command, Group::Own)
 }
 
-fn release(package: &str) -> Command {
+fn program(package: &str, profile: &str) -> Command {
     let mut command = cargo::command();
-    command.args(["run", "--release", "--package", package, "--"]);
+    command.args(["run", "--profile", profile, "--package", package, "--"]);
     command
 }
