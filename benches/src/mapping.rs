@@ -28,7 +28,12 @@ struct Count {
 pub(crate) async fn run(_url: &str, _options: &Options, results: &mut Results) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["run", "--quiet", "--profile=counted", "--package=cqrs-instructions"])
+        .args([
+            "run",
+            "--quiet",
+            "--profile=counted",
+            "--package=cqrs-instructions",
+        ])
         .args(["--", "--json"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
