@@ -181,8 +181,9 @@ async fn replace<B: Backend>(
     connection: &mut B::Connection,
     batch: Vec<(Kept, Vec<u8>)>,
 ) -> Result<u64> {
+    // By the key of a row that was found within the scope.
     let sql: Arc<str> = "UPDATE cqrs_subject_key SET secret = $1 \
-                         WHERE scope = $2 AND subject = $3 AND secret = $4"
+                         WHERE (scope, subject, secret) = ($2, $3, $4)"
         .into();
     let mut replaced = 0;
     for (kept, secret) in batch {
