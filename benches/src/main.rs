@@ -131,14 +131,8 @@ fn main() -> Result<ExitCode> {
     for (line, part) in planned(arguments.part, arguments.quick, told)? {
         println!("\n==> {line}");
         let begun = Instant::now();
-        // A runtime of its own, so that nothing of a part is left when it ends.
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.enable_all().build()?;
         results.begin(&line);
-        let run = tokio::time::timeout(LONGEST, part.run(&url, &mut results));
-        // What panics has failed, and the others go on.
-        let run = AssertUnwindSafe(|| runtime.block_on(async { run.await? }));
-        let outcome = catch_unwind(run).unwrap_or_else(|_| Err(anyhow!("it panicked")));
+        let outcome = alone(LONGEST, part.run(&url, &mut results));
         if let Err(error) = &outcome {
             eprintln!("{line}: {error:#}");
         }
@@ -162,6 +156,15 @@ fn main() -> Result<ExitCode> {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
+}
+
+/// Runs a part in a runtime of its own, so that nothing of it is left when it ends. One that panics
+/// or takes too long has failed, and the others go on.
+fn alone(longest: Duration, part: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().build()?;
+    let run = || runtime.block_on(async { tokio::time::timeout(longest, part).await? });
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(anyhow!("it panicked")))
 }
 
 /// What is to be run: the part as the user told, or what the plan says.
@@ -194,6 +197,15 @@ mod tests {
         let told = told.iter().map(ToString::to_string).collect();
         let planned = planned(arguments.part, arguments.quick, told)?;
         Ok(planned.into_iter().map(|(line, _)| line).collect())
+    }
+
+    #[test]
+    fn a_part_that_does_not_end_well_has_failed() {
+        let limit = Duration::from_mins(1);
+        assert!(alone(limit, async { Ok(()) }).is_ok());
+        assert!(alone(limit, async { Err(anyhow!("no server")) }).is_err());
+        assert!(alone(limit, async { panic!("a slice without work") }).is_err());
+        assert!(alone(Duration::ZERO, std::future::pending()).is_err());
     }
 
     #[test]

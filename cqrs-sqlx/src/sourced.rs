@@ -32,8 +32,12 @@ pub(crate) const SNAPSHOT_COLUMNS: &str =
 
 /// The event that a snapshot `s` reaches up to. One that is ahead of the log, as after the log was
 /// restored from a backup, is none.
-const IN_LOG: &str = "SELECT 1 FROM cqrs_event AS u WHERE u.aggregate_type = s.aggregate_type \
-                      AND u.aggregate_id = s.aggregate_id AND u.aggregate_version = s.version";
+///
+/// A value and not `EXISTS`, of which Postgres makes a join: before the log was analysed that may read
+/// all events of the aggregate for the one.
+const IN_LOG: &str = "(SELECT u.position FROM cqrs_event AS u \
+                      WHERE u.aggregate_type = s.aggregate_type \
+                      AND u.aggregate_id = s.aggregate_id AND u.aggregate_version = s.version)";
 
 /// How the aggregate with an id is loaded.
 pub(crate) struct Stream {
@@ -252,7 +256,7 @@ fn short_sql(in_tenant: bool, is_chained: bool) -> String {
     format!(
         "WITH last AS (SELECT s.version, s.state, s.tenant_id FROM cqrs_snapshot AS s \
          WHERE s.aggregate_type = $1 AND s.aggregate_id = $2 AND s.shape = {shape}{snapshot} \
-         AND EXISTS ({IN_LOG})) \
+         AND {IN_LOG} IS NOT NULL) \
          SELECT CAST(0 AS bigint), last.version, CAST(NULL AS text), CAST(NULL AS integer), \
          last.state, CAST(NULL AS timestamp with time zone), CAST(NULL AS text), last.tenant_id, \
          {hash} FROM last \
@@ -393,7 +397,7 @@ pub(crate) fn replace_snapshot() -> Arc<str> {
          SET version = excluded.version, shape = excluded.shape, \
          state = excluded.state, recorded_at = excluded.recorded_at \
          WHERE s.version <= excluded.version OR s.shape <> excluded.shape \
-         OR NOT EXISTS ({IN_LOG})"
+         OR {IN_LOG} IS NULL"
     )
     .into()
 }

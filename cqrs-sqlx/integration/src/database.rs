@@ -6,7 +6,7 @@ use std::str::FromStr;
 use cqrs_core::mapping::Table;
 use cqrs_sqlx::PgStore;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -20,6 +20,30 @@ pub fn postgres_url() -> String {
         "this test needs PostgreSQL: run `cargo xtask test`, \
          or set DATABASE_URL=postgres://user:password@host/database",
     )
+}
+
+/// The plan of a statement that the connection has prepared, for whatever parameters.
+///
+/// `like` is how it begins, as a pattern; `arguments` are SQL.
+///
+/// # Panics
+///
+/// If there is no such statement.
+pub async fn generic_plan(connection: &mut PgConnection, like: &str, arguments: &str) -> String {
+    let set = "SET LOCAL plan_cache_mode = force_generic_plan";
+    connection.execute(set).await.expect("in a transaction");
+    let found = "SELECT name FROM pg_prepared_statements WHERE statement LIKE $1";
+    let name: String = sqlx::query_scalar(found)
+        .bind(like)
+        .fetch_one(&mut *connection)
+        .await
+        .expect("it is prepared");
+    let explain = format!("EXPLAIN EXECUTE {name}({arguments})");
+    let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
+        .fetch_all(connection)
+        .await
+        .expect("it has a plan");
+    plan.join("\n")
 }
 
 /// A Postgres database of its own for one test.

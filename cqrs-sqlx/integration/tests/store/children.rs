@@ -13,9 +13,10 @@ use cqrs_core::{
     Aggregate, Child, Entity, Id, Maintain, Query, RequestContext, RetryPolicy, Root,
     Specification, Store, StoreErrorKind, UnitOfWork,
 };
+use cqrs_integration::database::generic_plan;
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, SqlStore, StoreOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::Barrier;
 
 use cqrs_integration::each::{Fresh, Kind, kind, on_each};
@@ -638,22 +639,11 @@ async fn children_are_found_by_their_index() {
     maintenance.insert(tours).await.unwrap();
     fresh.run("ANALYZE").await;
     let mut uow = store.unit_of_work(&north());
-    let set = "SET LOCAL plan_cache_mode = force_generic_plan";
-    uow.connection().await.unwrap().execute(set).await.unwrap();
+    // From now on all is asked on this connection.
+    uow.connection().await.unwrap();
     let found = uow.query::<Tour>(Query::all().limit(50)).await.unwrap();
     assert_eq!(found.len(), 50);
     let connection = uow.connection().await.unwrap();
-    let name: String = sqlx::query_scalar(
-        "SELECT name FROM pg_prepared_statements WHERE statement LIKE 'WITH cqrs_root%'",
-    )
-    .fetch_one(&mut *connection)
-    .await
-    .unwrap();
-    let explain = format!("EXPLAIN EXECUTE {name}('north', 50)");
-    let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
-        .fetch_all(connection)
-        .await
-        .unwrap();
-    let plan = plan.join("\n");
+    let plan = generic_plan(connection, "WITH cqrs_root%", "'north', 50").await;
     assert!(!plan.contains("Seq Scan on conformance_stop"), "{plan}");
 }

@@ -11,6 +11,7 @@ use cqrs_core::{
     Aggregate, DomainEvent, Entity, Error, ManualClock, RequestContext, Root, Sourced,
     SourcedState, Store, StoreErrorKind, UnitOfWork,
 };
+use cqrs_integration::database::generic_plan;
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, Retention, SqlStore, StoreOptions};
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,25 @@ async fn save<K: Kind>(store: &SqlStore<K>, ledger: Ledger) {
 
 async fn load<K: Kind>(store: &SqlStore<K>) -> cqrs_core::Result<Ledger> {
     store.unit_of_work(&north()).get::<Ledger>(number()).await
+}
+
+/// Also before the log was analysed: the events before a snapshot are many, and cost nothing.
+#[tokio::test]
+async fn events_before_a_snapshot_are_not_read() {
+    let (_fresh, store) = Fresh::<Postgres>::with_store().await;
+    ledger(&store, 200).await;
+    let mut uow = store.unit_of_work(&north());
+    // From now on all is asked on this connection.
+    uow.connection().await.unwrap();
+    let loaded: Ledger = uow.get(number()).await.unwrap();
+    assert_eq!(loaded.root.version(), 200);
+    let connection = uow.connection().await.unwrap();
+    let arguments = "'ledger', 'L1', 'shape'";
+    let plan = generic_plan(connection, "WITH last AS%", arguments).await;
+    let exact = "(aggregate_version = s.version)";
+    assert!(plan.contains(exact) && !plan.contains("Join"), "{plan}");
+    let after = "(aggregate_version > COALESCE(";
+    assert!(plan.contains(after), "{plan}");
 }
 
 const VERSION: &str = "SELECT version FROM cqrs_snapshot";
