@@ -20,7 +20,7 @@ use self::domain::Household;
 on_each!(forgetting_keeps_chains_intact);
 
 const NAME: &str = "Augusta Ada Lovelace";
-const FORMER: &str = "Augusta Ada Byron";
+const FORMER: &str = "Augusta Ada Gordon-Byron";
 
 fn north() -> RequestContext {
     stores::tenant("north").with_actor("ann")

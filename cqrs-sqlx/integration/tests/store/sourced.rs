@@ -76,8 +76,8 @@ async fn events_before_a_snapshot_are_not_read() {
     let loaded: Ledger = uow.get(number()).await.unwrap();
     assert_eq!(loaded.root.version(), 200);
     let connection = uow.connection().await.unwrap();
-    let arguments = "'ledger', 'L1', 'shape'";
-    let plan = generic_plan(connection, "WITH last AS%", arguments).await;
+    let arguments = "'ledger', 'L1', 'north', 'shape'";
+    let plan = generic_plan(connection, "WITH last AS%s.shape = $4%", arguments).await;
     let exact = "(aggregate_version = s.version)";
     assert!(plan.contains(exact) && !plan.contains("Join"), "{plan}");
     let after = "(aggregate_version > COALESCE(";

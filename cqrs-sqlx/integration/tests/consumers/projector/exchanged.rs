@@ -355,7 +355,7 @@ async fn a_switch_that_waits_for_a_reader_gives_up_and_comes_again() {
 async fn processes_are_killed_while_they_build_and_exchange() {
     let seed = crate::oracle::seed();
     let (fresh, store) = Fresh::<Postgres>::with_store().await;
-    let workload = Workload::new(400, 0);
+    let workload = Workload::new(1_000, 0);
     workload.clone().write(store.clone(), seed).await.unwrap();
     run(&store, ParcelViews).await.unwrap();
     let building = rebuild(&store, Version::<2>).await;

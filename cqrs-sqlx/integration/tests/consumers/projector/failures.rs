@@ -244,10 +244,10 @@ async fn waiting_for_the_lock_of_a_table_is_no_failure() {
         }
         let skips = Subscription::new(recorder.clone()).on_failure(FailurePolicy::Skip);
         let projector = store.projector().subscribe(skips).retry_delays([]);
-        let projector = projector.deadline(Duration::from_millis(300));
+        let projector = projector.deadline(Duration::from_secs(2));
         let handle = projector.start().await.unwrap();
         let is_applied = async {
-            while recorder.pages().len() < 4 {
+            while recorder.pages().len() < 2 {
                 tokio::task::yield_now().await;
             }
             locks.execute("COMMIT").await.unwrap();

@@ -446,7 +446,7 @@ async fn what_is_not_answered_is_given_up() {
     let database = database().await;
     let proxy = WireProxy::start(database.url()).await;
     let other = stores::postgres_with(database.url(), options()).await;
-    let impatient = options().acquire_timeout(Duration::from_millis(200));
+    let impatient = options().acquire_timeout(Duration::from_secs(3));
     let store = stores::postgres_with(proxy.url(), impatient).await;
     let projector = store.projector().projection(Recorder::new("recorder"));
     let projector = projector.deadline(Duration::from_millis(200));
