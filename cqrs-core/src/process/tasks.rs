@@ -19,6 +19,9 @@ use crate::staging::{NewEvent, Operation, StagedWrite};
 use crate::store::{Attempt, Outcome, Store};
 use crate::unit_of_work::{CommitReceipt, UnitOfWork};
 
+/// How often a command is tried at once where its error may pass.
+const TRIES: u32 = 3;
+
 /// What a store does for process managers. For authors of stores.
 pub trait ProcessStore: Store {
     /// The time by which deadlines pass.
@@ -151,6 +154,12 @@ impl<U: UnitOfWork, P: ProcessManager> Attempt<U> for TaskAttempt<'_, P> {
             self.manager.execute(command, unit_of_work).await?;
         }
         Ok(Outcome::Commit(true))
+    }
+
+    /// The commands of others wait behind it. So what may pass is soon left to the manager, which
+    /// comes back to it; a conflict is over.
+    fn is_retried(&self, error: &Error, attempt: u32) -> bool {
+        error.is_retryable() && (error.is_conflict() || attempt < TRIES)
     }
 }
 

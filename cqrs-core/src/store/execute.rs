@@ -30,6 +30,11 @@ pub(crate) trait Attempt<U>: Send {
         &mut self,
         unit_of_work: &mut U,
     ) -> impl Future<Output = Result<Outcome<Self::Output>>> + Send;
+
+    /// Whether this try that failed is to be followed by another, as far as the policy goes.
+    fn is_retried(&self, error: &Error, _attempt: u32) -> bool {
+        error.is_retryable()
+    }
 }
 
 /// Tries the work in new units of work until one is committed, as far as the retry policy goes.
@@ -59,7 +64,7 @@ pub(crate) fn run<'s, S: Store, A: Attempt<S::UnitOfWork> + 's>(
                 }
             };
             match result {
-                Err(error) if error.is_retryable() && attempt < policy.attempts => {
+                Err(error) if attempt < policy.attempts && work.is_retried(&error, attempt) => {
                     tracing::debug!(attempt, %error, "retrying");
                     store.pause(policy.delay(attempt)).await;
                     attempt += 1;

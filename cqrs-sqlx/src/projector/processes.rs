@@ -79,23 +79,31 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
         stopping: &'r Stopping,
     ) -> BoxFuture<'r, Result<Ran>> {
         Box::pin(async move {
-            let mut done = 0;
+            let (mut done, mut progress, mut passing) = (0, 0, None);
+            let mut behind = None;
             loop {
-                let due = store.due_tasks(P::NAME, store.now(), BATCH).await?;
-                let (mut progress, mut passing) = (0, None);
-                for task in due {
+                let now = store.now();
+                let mut due = due(store, P::NAME, now, behind.as_ref(), BATCH).await?;
+                for task in &due {
                     if stopping.is_set() {
+                        done += progress;
                         return Ok(Ran { done, next: None });
                     }
-                    match self.try_one(store, rules, &task).await {
+                    match self.try_one(store, rules, task).await {
                         Ok(is_done) => progress += u64::from(is_done),
                         // Other instances need other locks, or nothing of what is away.
                         Err(error) if is_transient(&error) => passing = Some(error),
                         Err(error) => return Err(error),
                     }
                 }
+                if due.len() >= BATCH as usize {
+                    // What is still there holds up nothing behind it.
+                    behind = due.pop();
+                    continue;
+                }
+                behind = None;
                 done += progress;
-                if progress == 0 {
+                if std::mem::take(&mut progress) == 0 {
                     if let Some(error) = passing {
                         return Err(error);
                     }
@@ -104,6 +112,7 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
                     let next = next.map(|task| (task.due_at, task.attempts > 0));
                     return Ok(Ran { done, next });
                 }
+                passing = None;
             }
         })
     }
@@ -221,17 +230,7 @@ impl<B: Backend> ProcessStore for SqlStore<B> {
         at: DateTime<Utc>,
         most: u32,
     ) -> Result<Vec<ProcessTask>> {
-        let sql = self
-            .shared()
-            .statements
-            .get(ProcessTask::table(), "due", due_sql);
-        let parameters = vec![
-            Parameter::text(process),
-            Parameter::new(ColumnType::Timestamp, Value::Timestamp(at)),
-            Parameter::int(most.into()),
-        ];
-        let place = Place::Confined(self.shared(), &TenantScope::System);
-        reads::entities(place, &Select { sql, parameters }).await
+        due(self, process, at, None, most).await
     }
 
     async fn note_failure(&self, task: &ProcessTask, failure: TaskFailure) -> Result<()> {
@@ -255,12 +254,42 @@ impl<B: Backend> ProcessStore for SqlStore<B> {
     }
 }
 
+/// What is due, in order; behind a task, where one is given.
+async fn due<B: Backend>(
+    store: &SqlStore<B>,
+    process: &str,
+    at: DateTime<Utc>,
+    behind: Option<&ProcessTask>,
+    most: u32,
+) -> Result<Vec<ProcessTask>> {
+    let timestamp = |at| Parameter::new(ColumnType::Timestamp, Value::Timestamp(at));
+    let mut parameters = vec![
+        Parameter::text(process),
+        timestamp(at),
+        Parameter::int(most.into()),
+    ];
+    let (name, condition) = match behind {
+        None => ("due", ""),
+        Some(task) => {
+            parameters.push(timestamp(task.due_at));
+            parameters.extend(key(task));
+            let condition = "AND (due_at, instance_id, number) > ($4, $5, $6)";
+            ("due behind", condition)
+        }
+    };
+    let shared = store.shared();
+    let sql = || due_sql(condition);
+    let sql = shared.statements.get(ProcessTask::table(), name, sql);
+    let place = Place::Confined(shared, &TenantScope::System);
+    reads::entities(place, &Select { sql, parameters }).await
+}
+
 /// What is due: of the commands of an instance the first alone. Nothing while somebody has paused
 /// the subscription.
-fn due_sql() -> String {
+fn due_sql(condition: &str) -> String {
     format!(
         "SELECT {TASK_COLUMNS} FROM cqrs_process_task AS t \
-         WHERE process = $1 AND due_at <= $2 AND parked_at IS NULL \
+         WHERE process = $1 AND due_at <= $2 AND parked_at IS NULL {condition} \
          AND (deadline IS NOT NULL OR NOT EXISTS (SELECT 1 FROM cqrs_process_task AS o \
          WHERE o.instance_id = t.instance_id AND o.deadline IS NULL AND o.number < t.number)) \
          AND NOT EXISTS (SELECT 1 FROM cqrs_segment AS s \
