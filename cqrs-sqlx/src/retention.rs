@@ -149,6 +149,10 @@ pub(crate) async fn run<B: Backend>(
         return Ok(Removed::default());
     };
     let ages = Ages { before, now };
+    let operation = match archive {
+        Some(_) => "archive_events",
+        None => "remove_events",
+    };
     let mut removed = Removed::default();
     let mut after = Some(Position::START);
     while let Some(from) = after {
@@ -161,7 +165,7 @@ pub(crate) async fn run<B: Backend>(
             go = events.iter().map(Envelope::position).collect();
         }
         if !go.is_empty() {
-            removed.events += remove(shared, &go).await?;
+            removed.events += remove(shared, context, operation, &go).await?;
             removed.batches += 1;
         }
         after = next;
@@ -340,15 +344,22 @@ fn goes<B: Backend>(
 }
 
 /// Removes events that are archived, as far as nobody has come to need them since, and keeps up to
-/// where events have left.
-async fn remove<B: Backend>(shared: &Arc<Shared<B>>, positions: &[Position]) -> Result<u64> {
+/// where events have left. Who did it is recorded.
+async fn remove<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    context: &RequestContext,
+    operation: &str,
+    positions: &[Position],
+) -> Result<u64> {
     let mut connection = projector::begin(shared).await?;
-    let removed = remove_in::<B>(connection.get(), positions).await;
+    let removed = remove_in::<B>(connection.get(), context, operation, positions).await;
     projector::end(connection, removed).await
 }
 
 async fn remove_in<B: Backend>(
     connection: &mut B::Connection,
+    context: &RequestContext,
+    operation: &str,
     positions: &[Position],
 ) -> Result<u64> {
     hold::<B>(connection).await?;
@@ -368,6 +379,14 @@ async fn remove_in<B: Backend>(
         Ok(())
     })
     .await?;
+    let Some(upto) = last.values().max() else {
+        return Ok(0);
+    };
+    let mut detail = format!("events: {removed}, up to position: {upto}");
+    if let Some(tenant) = context.scope().tenant() {
+        detail += &format!(", of tenant: {tenant}");
+    }
+    projector::record::<B>(connection, context, "", (operation, detail)).await?;
     let sql: Arc<str> = "INSERT INTO cqrs_removed (aggregate_type, position) VALUES ($1, $2) \
                          ON CONFLICT (aggregate_type) DO UPDATE SET position = CASE \
                          WHEN excluded.position > cqrs_removed.position THEN excluded.position \

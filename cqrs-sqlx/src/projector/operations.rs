@@ -52,7 +52,7 @@ pub struct Operations<B: Backend> {
 pub struct OperationRecord {
     /// What was done: the name of the method.
     pub operation: String,
-    /// To which subscription.
+    /// To which subscription; empty where it was the log.
     pub subscription: String,
     /// To what of it.
     pub detail: String,
@@ -380,23 +380,9 @@ impl<B: Backend> Operations<B> {
         &self,
         connection: &mut B::Connection,
         name: &str,
-        (operation, detail): (&str, String),
+        record: (&str, String),
     ) -> Result<()> {
-        let metadata = self.context.metadata();
-        let sql = "INSERT INTO cqrs_operation \
-                   (operation, subscription, detail, actor, correlation_id) \
-                   VALUES ($1, $2, $3, $4, $5)";
-        let actor = metadata.actor.clone().map_or(Value::Null, Value::Text);
-        let parameters = [
-            Parameter::text(operation),
-            Parameter::text(name),
-            Parameter::text(detail),
-            Parameter::new(ColumnType::Text, actor),
-            Parameter::new(ColumnType::Uuid, Value::Uuid(metadata.correlation_id)),
-        ];
-        B::execute(connection, &sql.into(), &parameters)
-            .await
-            .map(drop)
+        self::record::<B>(connection, &self.context, name, record).await
     }
 
     /// Tells the projectors.
@@ -411,6 +397,30 @@ impl<B: Backend> Operations<B> {
         self.shared.operated.tell().await;
         Ok(())
     }
+}
+
+/// Records an operation in the transaction that does it.
+pub(crate) async fn record<B: Backend>(
+    connection: &mut B::Connection,
+    context: &RequestContext,
+    subscription: &str,
+    (operation, detail): (&str, String),
+) -> Result<()> {
+    let metadata = context.metadata();
+    let sql = "INSERT INTO cqrs_operation \
+               (operation, subscription, detail, actor, correlation_id) \
+               VALUES ($1, $2, $3, $4, $5)";
+    let actor = metadata.actor.clone().map_or(Value::Null, Value::Text);
+    let parameters = [
+        Parameter::text(operation),
+        Parameter::text(subscription),
+        Parameter::text(detail),
+        Parameter::new(ColumnType::Text, actor),
+        Parameter::new(ColumnType::Uuid, Value::Uuid(metadata.correlation_id)),
+    ];
+    B::execute(connection, &sql.into(), &parameters)
+        .await
+        .map(drop)
 }
 
 impl Action<'_> {

@@ -29,6 +29,7 @@ on_each!(
     a_tenant_removes_its_own,
     what_the_archive_refuses_stays,
     what_cannot_be_read_holds_up_nothing,
+    who_removed_events_is_recorded,
     an_inline_read_model_is_not_built_over_a_gap,
     under_writers_and_replicas_nothing_is_missed,
 );
@@ -292,6 +293,64 @@ async fn without_an_archive_no_event_is_read() {
     assert_eq!(remove(&store, &hour()).await.0, 5);
     let sent = proxy.statements_since(&before);
     assert!(!sent.iter().any(|sql| sql.contains("payload")), "{sent:#?}");
+}
+
+async fn who_removed_events_is_recorded<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    parcel(&store, "north", 6).await;
+    parcel(&store, "south", 3).await;
+    fresh.age().await;
+    let kim = RequestContext::system().with_actor("kim");
+    let lee = stores::tenant("south").with_actor("lee");
+    let archive = Archive::default();
+    let removed = store.archive_events(&lee, &hour(), &archive).await;
+    assert_eq!(removed.unwrap().events, 2);
+    let retention = hour().batch_size(3);
+    for expected in [5, 0] {
+        let removed = store.remove_events(&kim, &retention).await.unwrap();
+        assert_eq!(removed.events, expected);
+    }
+    let operations = store.operations(&kim).unwrap();
+    let records = operations.records(10).await.unwrap();
+    let records: Vec<_> = records
+        .iter()
+        .map(|one| {
+            let actor = one.actor.as_deref().unwrap_or_default();
+            let fields = [&one.operation, &one.subscription, &one.detail];
+            let [operation, subscription, detail] = fields.map(String::as_str);
+            (actor, operation, subscription, detail, one.correlation_id)
+        })
+        .collect();
+    let (kims, lees) = (kim.metadata().correlation_id, lee.metadata().correlation_id);
+    let of_south = "events: 2, up to position: 9, of tenant: south";
+    assert_eq!(
+        records,
+        [
+            (
+                "kim",
+                "remove_events",
+                "",
+                "events: 3, up to position: 6",
+                kims
+            ),
+            (
+                "kim",
+                "remove_events",
+                "",
+                "events: 2, up to position: 3",
+                kims
+            ),
+            ("lee", "archive_events", "", of_south, lees),
+        ]
+    );
+
+    let left = versions(&store).await;
+    parcel(&store, "north", 2).await;
+    fresh.age().await;
+    fresh.run("DROP TABLE cqrs_operation").await;
+    store.remove_events(&kim, &retention).await.unwrap_err();
+    let unchanged = [left.as_slice(), &[1, 2]].concat();
+    assert_eq!(versions(&store).await, unchanged, "not without a record");
 }
 
 async fn an_inline_read_model_is_not_built_over_a_gap<K: Kind>() {
