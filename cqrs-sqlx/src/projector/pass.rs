@@ -82,6 +82,9 @@ pub(super) struct Worker<B: Backend> {
     /// Where all segments stand at least, and when the next replay is, where nothing but the horizon
     /// keeps them from going on. Other processes may have moved them.
     known: Option<(Position, Option<Instant>)>,
+    /// How far the next pass goes, where those rows that are to be exchanged have come further than the
+    /// horizon.
+    pub(super) further: Option<Position>,
     /// Whether there were several segments at the last look, and not all stood still for good.
     is_split: bool,
     /// Whether the last page was full, so that there may be more.
@@ -160,6 +163,7 @@ impl<B: Backend> Worker<B> {
             subscription,
             rules,
             known: None,
+            further: None,
             is_split: false,
             had_more: false,
             narrow: None,
@@ -213,6 +217,7 @@ impl<B: Backend> Worker<B> {
     ///
     /// Dropping the future rolls the page back.
     pub(super) async fn run_once(&mut self, horizon: Position) -> Result<Pass> {
+        let horizon = self.further.take().unwrap_or(horizon).max(horizon);
         let writers = self.shared.writers.clone();
         // Handlers that take too long are stopped, and what remains takes no time, but for a page of
         // few among many events: so it gets twice as long each time.
@@ -234,14 +239,17 @@ impl<B: Backend> Worker<B> {
             Pass::Moved { .. } => !self.had_more,
             _ => false,
         };
-        if self.builds && caught_up && self.switch().await? {
+        if self.builds && caught_up && self.switch(horizon).await? {
             self.doubt();
             return Ok(match pass {
                 Pass::Moved { .. } => pass,
                 _ => Pass::Absent,
             });
         }
-        Ok(pass)
+        Ok(match pass {
+            Pass::UpToDate { .. } if self.further.is_some() => Pass::Narrowed,
+            pass => pass,
+        })
     }
 
     async fn pass(&mut self, horizon: Position) -> Result<Pass> {

@@ -32,11 +32,18 @@ impl<B: Backend> Worker<B> {
     /// # Cancel safety
     ///
     /// Dropping the future rolls back what was not committed.
-    pub(super) async fn switch(&mut self) -> Result<bool> {
+    pub(super) async fn switch(&mut self, horizon: Position) -> Result<bool> {
         let served = self.subscription.name();
         let (building, _) = checkpoint::all(&self.shared, self.name()).await?;
         let (served, _) = checkpoint::all(&self.shared, served).await?;
-        if !self.is_near(&served, &building) {
+        let Some(distance) = distance(&served, &building) else {
+            return Ok(false);
+        };
+        if distance > self.last_pages() {
+            // What those have passed is decided, though the log may end before: its newest events
+            // have left it, and nobody who comes now knows that there were any.
+            let served = furthest(&served);
+            self.further = Some(served).filter(|served| *served > horizon);
             return Ok(false);
         }
         let connection = queries::begin(&self.shared).await?;
@@ -84,19 +91,9 @@ impl<B: Backend> Worker<B> {
         checkpoint::halt(&self.shared, self.name(), &error).await
     }
 
-    /// Whether the new rows are so near to the others that the switch can bring them there.
-    fn is_near(&self, served: &[Checkpoint], building: &[Checkpoint]) -> bool {
-        let last = LAST_PAGES * i64::from(self.rules.page_size);
-        let goes_on =
-            |one: &Checkpoint| one.active && one.barrier.is_none() && one.failed_attempts == 0;
-        // Who has paused it wants nothing to happen.
-        if served.iter().any(|one| one.paused) {
-            return false;
-        }
-        let Some(least) = building.iter().map(|one| one.position.0).min() else {
-            return false;
-        };
-        furthest(served).0.saturating_sub(least) <= last && building.iter().all(goes_on)
+    /// How many positions the switch brings the new rows on itself.
+    fn last_pages(&self) -> i64 {
+        LAST_PAGES * i64::from(self.rules.page_size)
     }
 
     async fn switch_in(&self, transaction: &mut SqlTransaction<B>) -> Result<bool, Failure> {
@@ -112,7 +109,9 @@ impl<B: Backend> Worker<B> {
         let served = checkpoint::lock_all::<B>(connection, name).await?;
         let building = checkpoint::lock_all::<B>(connection, self.name()).await?;
         let is_ours = building.iter().all(|one| one.version == rebuilds.version);
-        if served.is_empty() || !self.is_near(&served, &building) || !is_ours {
+        let distance = distance(&served, &building);
+        let is_near = distance.is_some_and(|distance| distance <= self.last_pages());
+        if served.is_empty() || !is_near || !is_ours {
             return Ok(false);
         }
         let target = furthest(&served);
@@ -186,6 +185,19 @@ impl<B: Backend> Worker<B> {
         let parameters = [Parameter::text(name), Parameter::text(self.name())];
         run_each::<B>(connection, &renames, &parameters).await
     }
+}
+
+/// How many positions the new rows are behind the others; `None` where they may not take their place
+/// now.
+fn distance(served: &[Checkpoint], building: &[Checkpoint]) -> Option<i64> {
+    let goes_on =
+        |one: &Checkpoint| one.active && one.barrier.is_none() && one.failed_attempts == 0;
+    // Who has paused it wants nothing to happen.
+    if served.iter().any(|one| one.paused) || !building.iter().all(goes_on) {
+        return None;
+    }
+    let least = building.iter().map(|one| one.position.0).min()?;
+    Some(furthest(served).0.saturating_sub(least))
 }
 
 /// Where the segment stands that is furthest.

@@ -12,7 +12,8 @@ use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelView, Parcel
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{
-    Backend, SqlStore, SqlTransaction, Sqlite, StoreOptions, SubscriptionState, SwitchOver,
+    Backend, Retention, SqlStore, SqlTransaction, Sqlite, StoreOptions, SubscriptionState,
+    SwitchOver,
 };
 use tokio::task::JoinSet;
 
@@ -23,6 +24,7 @@ use cqrs_integration::each::{Fresh, Kind, kind, on_each, poll_up_to};
 on_each!(
     rows_are_built_beside_and_exchanged,
     a_row_type_may_have_changed,
+    the_newest_events_may_have_left_the_log,
     an_event_that_fails_halts_the_building_alone,
     the_switch_waits_to_be_told,
     a_rebuild_is_given_up,
@@ -243,6 +245,30 @@ async fn belongings<K: Kind>(fresh: &Fresh<K>) -> Vec<String> {
          WHERE type IN ('index', 'trigger', 'view') AND sql IS NOT NULL ORDER BY 1",
     );
     K::texts(&fresh.url, sql.to_owned()).await
+}
+
+/// More of them than the switch applies itself.
+async fn the_newest_events_may_have_left_the_log<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    for grams in 0..30 {
+        commit(&store, grams).await;
+    }
+    run(&store, ParcelViews).await.unwrap();
+    fresh.age().await;
+    let retention = Retention::older_than(Duration::from_secs(3600)).forget_first_events();
+    let system = RequestContext::system();
+    let removed = store.remove_events(&system, &retention);
+    assert_eq!(removed.await.unwrap().events, 60);
+    let operations = operations(&store).despite_gaps();
+    let view = rows(Version::<2>);
+    let rebuilt = operations.rebuild(&view, SwitchOver::WhenReady).await;
+    rebuilt.unwrap();
+    // It has never seen them.
+    let other = fresh.open(StoreOptions::default()).await;
+    let projector = other.projector().subscribe(view).page_size(4);
+    assert_eq!(projector.run_until_idle().await.unwrap(), 0);
+    assert_alone(&fresh, &store, 2).await;
+    assert_eq!(fresh.number("SELECT count(*) FROM parcel_view").await, 0);
 }
 
 async fn an_event_that_fails_halts_the_building_alone<K: Kind>() {
