@@ -2,8 +2,8 @@
 
 use cqrs_core::conformance::fixtures::{AccountForm, Ledger, Stop, Ticket, Tour};
 use cqrs_core::{
-    Entity, Envelope, Owned, PageRequest, Projection, ProjectionTransaction, Query, RawPayload,
-    Repository, Result, Store, UnitOfWork,
+    Entity, Envelope, Error, FailurePolicy, Owned, PageRequest, Projection, ProjectionTransaction,
+    Query, RawPayload, Repository, Result, Store, Subscription, UnitOfWork,
 };
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{self, Parcel, ParcelViews, Parcels};
@@ -400,6 +400,17 @@ async fn children_cost_a_statement_for_each_table_and_kind_of_change() {
 /// Writes a row per event, a page with one statement.
 struct Upserts {
     rows_alone: bool,
+    /// The event that it cannot apply.
+    refused: Option<i64>,
+}
+
+impl Upserts {
+    fn new(rows_alone: bool) -> Self {
+        Self {
+            rows_alone,
+            refused: None,
+        }
+    }
 }
 
 impl<T: ProjectionTransaction> Projection<T> for Upserts {
@@ -414,6 +425,10 @@ impl<T: ProjectionTransaction> Projection<T> for Upserts {
     }
 
     async fn apply(&self, page: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {
+        let mut positions = page.iter().map(|event| event.position().0);
+        if positions.any(|position| Some(position) == self.refused) {
+            return Err(Error::other("refused"));
+        }
         let rows: Vec<_> = page
             .iter()
             .map(|event| Owned {
@@ -459,7 +474,7 @@ async fn a_page_is_three_statements_at_most() {
     let (_database, proxy, store) = counted().await;
     let store = crate::projector::support::with_tables(store).await;
     for (rows_alone, each) in [(false, 3), (true, 2)] {
-        let upserts = store.projector().projection(Upserts { rows_alone });
+        let upserts = store.projector().projection(Upserts::new(rows_alone));
         let cost = five_pages(&proxy, &store, upserts).await;
         assert_eq!(cost, 5 * each, "rows alone: {rows_alone}");
     }
@@ -467,4 +482,75 @@ async fn a_page_is_three_statements_at_most() {
     rows.run_until_idle().await.unwrap();
     let rows = store.projector().rows(ParcelViews);
     assert_eq!(five_pages(&proxy, &store, rows).await, 15);
+}
+
+#[tokio::test]
+async fn several_handlers_share_a_claim_and_a_commit() {
+    let (_database, proxy, store) = counted().await;
+    let store = crate::projector::support::with_tables(store).await;
+    let both = Subscription::named("both")
+        .rows(ParcelViews)
+        .projection(Upserts::new(true));
+    let cost = five_pages(&proxy, &store, store.projector().subscribe(both)).await;
+    assert_eq!(cost, 5 * 5, "claim, load, write, write, commit");
+}
+
+/// What a statement of a projector is for.
+fn step(sql: &str) -> &'static str {
+    let steps = [
+        ("BEGIN", "begin"),
+        ("WITH claimed", "claim"),
+        ("WITH moved", "write and move"),
+        ("INSERT INTO \"applied\"", "write"),
+        ("SAVEPOINT", "commit and begin"),
+        ("COMMIT", "commit"),
+        ("ROLLBACK", "rollback"),
+        ("SELECT subscription, segment", "look"),
+        ("INSERT INTO cqrs_dead_letter", "put aside"),
+        ("UPDATE cqrs_segment", "move"),
+    ];
+    let found = steps.iter().find(|(begin, _)| sql.starts_with(begin));
+    found.map_or("?", |(_, step)| step)
+}
+
+/// One event of sixteen fails: it is found in five tries, and put aside.
+#[tokio::test]
+async fn a_page_that_fails_costs_a_transaction_for_each_part() {
+    const LOCKED: &str = "begin, claim, rollback, \
+        begin, claim, write, commit and begin, claim, rollback, \
+        begin, claim, write, commit and begin, claim, rollback, \
+        begin, look, put aside, move, commit, \
+        begin, claim, write, commit, \
+        begin, claim, rollback, look";
+    const ALONE: &str = "claim, \
+        begin, claim, write, commit and begin, claim, rollback, \
+        begin, claim, write, commit and begin, claim, rollback, \
+        begin, look, put aside, move, commit, \
+        claim, write and move, \
+        claim, look";
+    let (_database, proxy, store) = counted().await;
+    let store = crate::projector::support::with_tables(store).await;
+    for number in 0..16 {
+        let mut uow = store.unit_of_work(&stores::tenant("north"));
+        uow.save(Parcel::register(&number.to_string())).unwrap();
+        let _ = uow.commit().await.unwrap();
+    }
+    for (rows_alone, expected) in [(false, LOCKED), (true, ALONE)] {
+        let upserts = Upserts {
+            rows_alone,
+            refused: Some(11),
+        };
+        let upserts = Subscription::named(format!("rows alone: {rows_alone}"))
+            .projection(upserts)
+            .on_failure(FailurePolicy::Skip);
+        let projector = store.projector().subscribe(upserts).page_size(20);
+        let before = proxy.counts();
+        let applied = projector.retry_delays([]).run_until_idle().await;
+        assert_eq!(applied.unwrap(), 15);
+        let sent = proxy.statements_since(&before);
+        let is_horizon = |sql: &&String| sql.contains("FROM cqrs_event_position");
+        let begun = sent.iter().skip_while(|sql| !is_horizon(sql));
+        let steps = begun.filter(|sql| !is_horizon(sql)).map(|sql| step(sql));
+        assert_eq!(steps.collect::<Vec<_>>().join(", "), expected);
+    }
 }
