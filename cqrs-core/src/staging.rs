@@ -417,8 +417,9 @@ pub struct StagedWrites {
 
 impl StagedWrites {
     /// Adds a write. One of an event-sourced aggregate that raised nothing writes nothing: it is a
-    /// guard, so that a decision on a state that has moved on is a conflict, as that of a row is. Inserts are added even where the id is staged already: that is an
-    /// [`Error::AlreadyExists`] of the commit.
+    /// guard, so that a decision on a state that has moved on is a conflict, as that of a row is.
+    /// Inserts are added even where the id is staged already: that is an [`Error::AlreadyExists`] of
+    /// the commit.
     ///
     /// # Errors
     ///

@@ -449,7 +449,7 @@ async fn what_is_not_answered_is_given_up() {
     let impatient = options().acquire_timeout(Duration::from_secs(3));
     let store = stores::postgres_with(proxy.url(), impatient).await;
     let projector = store.projector().projection(Recorder::new("recorder"));
-    let projector = projector.deadline(Duration::from_millis(200));
+    let projector = projector.deadline(Duration::from_millis(500));
     let _projector = projector.poll_interval(SOON).start().await.unwrap();
     passes(&other, &other).await;
     for statement in [LOOK, CLAIM] {
