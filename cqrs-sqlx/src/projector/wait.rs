@@ -6,6 +6,7 @@ use std::time::Duration;
 use cqrs_core::{Error, Position, Result, StoreErrorKind};
 
 use super::checkpoint;
+use super::wake::Known;
 use crate::backend::Backend;
 use crate::store::Shared;
 use crate::waits::Waiter;
@@ -33,14 +34,12 @@ async fn reached<B: Backend>(
     name: &str,
     seen: &mut Option<Position>,
 ) -> Result<()> {
-    let mut progress = shared.advanced.subscribe();
+    let is_behind = |known: &Known| !known.halted && known.position < position;
     let mut elsewhere = None;
     // Where this process runs the subscription and it is not there yet, the first question would
     // be in vain.
-    let mut ask = progress
-        .borrow()
-        .get(name)
-        .is_none_or(|known| known.halted || known.position >= position);
+    let known = shared.advanced.known(name);
+    let mut ask = !known.as_ref().is_some_and(is_behind);
     loop {
         if ask {
             let checkpoint = checkpoint::find(shared, name)
@@ -55,19 +54,12 @@ async fn reached<B: Backend>(
                 return Err(Error::other(checkpoint.into_failure()));
             }
         }
-        let known = progress.borrow().get(name).copied();
-        match known {
-            Some(known) if !known.halted && known.position < position => {
-                *seen = (*seen).max(Some(known.position));
-                let changed = progress.wait_for(|all| {
-                    all.get(name)
-                        .is_none_or(|known| known.halted || known.position >= position)
-                });
-                let is_told = match tokio::time::timeout(KNOWN_PAUSE, changed).await {
-                    Ok(Ok(all)) => all.get(name).is_some_and(|known| !known.halted),
-                    _ => false,
-                };
-                if is_told {
+        match shared.advanced.subscribe(name) {
+            Some(mut progress) if is_behind(&progress.borrow()) => {
+                *seen = (*seen).max(Some(progress.borrow().position));
+                let changed = progress.wait_for(|known| !is_behind(known));
+                let changed = tokio::time::timeout(KNOWN_PAUSE, changed).await;
+                if changed.is_ok_and(|known| known.is_ok_and(|known| !known.halted)) {
                     // It was committed here, since this began to wait.
                     return Ok(());
                 }

@@ -33,9 +33,9 @@ impl Wake {
 ///
 /// It spares those who wait for a checkpoint from asking the database in vain. It is no proof: the
 /// row in the database is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Progress {
-    known: watch::Sender<HashMap<String, Known>>,
+    known: Mutex<HashMap<String, watch::Sender<Known>>>,
     /// Of those that somebody follows.
     pages: Mutex<HashMap<&'static str, Wake>>,
 }
@@ -49,79 +49,99 @@ pub(crate) struct Known {
     pub(crate) halted: bool,
 }
 
-impl Default for Progress {
-    fn default() -> Self {
-        Self {
-            known: watch::Sender::new(HashMap::new()),
-            pages: Mutex::default(),
-        }
-    }
-}
-
 impl Progress {
     /// A subscription stands here.
     pub(crate) fn record(&self, name: &str, known: Known) {
-        self.known.send_if_modified(|all| match all.get_mut(name) {
-            Some(old) if *old == known => false,
-            Some(old) => {
-                *old = known;
-                true
-            }
+        let mut all = lock(&self.known);
+        match all.get(name) {
+            Some(of) => set(of, known),
             None => {
-                all.insert(name.to_owned(), known);
-                true
+                all.insert(name.to_owned(), watch::Sender::new(known));
             }
-        });
+        }
     }
 
     /// As [`record`](Self::record), where this process runs the subscription.
     pub(crate) fn correct(&self, name: &str, known: Known) {
-        if self.known.borrow().contains_key(name) {
-            self.record(name, known);
+        if let Some(of) = lock(&self.known).get(name) {
+            set(of, known);
         }
     }
 
     /// What was halted may not be any more; whoever runs it looks, and says so.
     pub(crate) fn forget_halts(&self) {
-        self.known.send_if_modified(|all| {
-            let halted = all.values_mut().filter(|known| known.halted);
-            halted.fold(false, |_, known| {
-                known.halted = false;
-                true
-            })
-        });
+        for of in lock(&self.known).values() {
+            of.send_if_modified(|known| std::mem::take(&mut known.halted));
+        }
     }
 
-    /// This process does not run the subscription any more.
+    /// This process does not run the subscription any more. Who listens to it is woken.
     pub(crate) fn forget(&self, name: &str) {
-        self.known.send_modify(|all| {
-            all.remove(name);
-        });
+        lock(&self.known).remove(name);
     }
 
     /// What is known of a subscription; `None` where this process does not run it.
     pub(crate) fn known(&self, name: &str) -> Option<Known> {
-        self.known.borrow().get(name).copied()
+        lock(&self.known).get(name).map(|of| *of.borrow())
+    }
+
+    /// Begins to listen to where a subscription stands; `None` where this process does not run it.
+    pub(crate) fn subscribe(&self, name: &str) -> Option<watch::Receiver<Known>> {
+        lock(&self.known).get(name).map(watch::Sender::subscribe)
     }
 
     /// A subscription has applied events.
     pub(crate) fn applied(&self, name: &str) {
-        if let Some(wake) = self.pages().get(name) {
+        if let Some(wake) = lock(&self.pages).get(name) {
             wake.signal();
         }
     }
 
     /// Begins to listen to the events that a subscription applies.
     pub(crate) fn follow(&self, name: &'static str) -> watch::Receiver<u64> {
-        self.pages().entry(name).or_default().subscribe()
+        lock(&self.pages).entry(name).or_default().subscribe()
+    }
+}
+
+fn set(of: &watch::Sender<Known>, known: Known) {
+    of.send_if_modified(|old| std::mem::replace(old, known) != known);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(position: i64) -> Known {
+        Known {
+            position: Position(position),
+            halted: false,
+        }
     }
 
-    fn pages(&self) -> MutexGuard<'_, HashMap<&'static str, Wake>> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins to listen.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<HashMap<String, Known>> {
-        self.known.subscribe()
+    #[test]
+    fn who_listens_to_a_subscription_hears_of_no_other() {
+        let progress = Progress::default();
+        assert!(progress.subscribe("a").is_none());
+        progress.record("a", at(1));
+        progress.record("b", at(1));
+        let mut of_a = progress.subscribe("a").unwrap();
+        progress.record("b", at(2));
+        progress.record("a", at(1));
+        progress.forget_halts();
+        assert!(!of_a.has_changed().unwrap());
+        progress.correct("a", at(3));
+        assert_eq!(*of_a.borrow_and_update(), at(3));
+        progress.forget("a");
+        assert!(of_a.has_changed().is_err());
+        assert_eq!(progress.known("a"), None);
+        progress.correct("a", at(4));
+        assert_eq!(
+            (progress.known("a"), progress.known("b")),
+            (None, Some(at(2)))
+        );
     }
 }
