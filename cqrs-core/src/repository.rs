@@ -138,7 +138,8 @@ pub trait Repository<A: AggregateRoot>: Send {
     fn save(&mut self, aggregate: A) -> Result<()>;
 
     /// Stages the removal of the aggregate: marked as deleted where it has `soft_delete`, else
-    /// deleted; an event-sourced one gets a last event that says so. Its events stay in the log, and its id is not used again. No I/O.
+    /// deleted. A [change marker](crate::staging::ChangeMarker) is its last event, behind those that it
+    /// has raised. Its events stay in the log, and its id is not used again. No I/O.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ pub use self::children::ChildWrite;
 use self::children::Family;
 pub(crate) use self::children::primary_key;
 pub(crate) use self::events::misapplied;
-use self::events::{check_applied, new_events, sourced_events};
+use self::events::{check_applied, new_events};
 
 /// What a staged write does to its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +41,8 @@ pub enum Operation {
 }
 
 /// The event that the framework writes for a change that raised none, so that every version of
-/// every aggregate has exactly one event in the log.
+/// every aggregate has exactly one event in the log; and behind those of a removal, also where it
+/// raised some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeMarker {
     /// An aggregate was created.
@@ -249,11 +250,7 @@ impl StagedWrite {
         }
         let link = aggregate.root().link_value();
         let raised = aggregate.root_mut().take_raised();
-        let events = if table.is_sourced() || table.is_chained() && operation == Operation::Remove {
-            sourced_events(raised, operation, expected_version, now)?
-        } else {
-            new_events(raised, marker, expected_version, now)?
-        };
+        let events = new_events(&raised, marker, table.is_sourced(), expected_version, now)?;
         let new_version = expected_version + events.len() as u64;
         let snapshot = match operation {
             Operation::Remove => None,

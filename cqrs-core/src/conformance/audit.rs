@@ -142,7 +142,7 @@ pub async fn soft_delete_is_stamped<H: Harness>(h: &H) {
 
     bench.clock.set(time(2));
     bench.remove(&system(), parcel).await;
-    expected.version = 3;
+    expected.version = 4;
     expected.updated_at = time(2);
     expected.updated_by = Some("root".to_owned());
     expected.deleted_at = Some(time(2));

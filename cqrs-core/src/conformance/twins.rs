@@ -25,10 +25,11 @@ enum Command {
     /// Loads, changes and saves, with so many events.
     Change(usize, u64, Vec<i64>),
     Close(usize),
-    Remove(usize),
+    /// Removes it, as it was loaded or changed.
+    Remove(usize, Option<i64>),
     /// Saves what was loaded a while before, changed or as it was.
     Stale(usize, Option<i64>),
-    RemoveStale(usize),
+    RemoveStale(usize, Option<i64>),
     /// Two at once, in this order.
     Pair(usize, usize, i64),
     /// Changes one, looks at it, changes it again.
@@ -41,6 +42,7 @@ fn command(random: &mut Random) -> Command {
     let slot = random.below(SLOTS);
     let other = random.below(SLOTS);
     let cents = i64::try_from(random.below(100)).unwrap_or(0) - 50;
+    let change = (!random.once_in(3)).then_some(cents);
     match random.below(12) {
         0 => Command::Open(slot),
         1 => Command::OpenNext(slot),
@@ -50,9 +52,9 @@ fn command(random: &mut Random) -> Command {
             Command::Change(slot, random.next(), cents)
         }
         4 => Command::Close(slot),
-        5 if random.once_in(3) => Command::Remove(slot),
-        6 => Command::Stale(slot, (!random.once_in(3)).then_some(cents)),
-        7 if random.once_in(3) => Command::RemoveStale(slot),
+        5 if random.once_in(3) => Command::Remove(slot, change),
+        6 => Command::Stale(slot, change),
+        7 if random.once_in(3) => Command::RemoveStale(slot, change),
         8 | 9 => Command::Pair(slot, other, cents),
         10 => Command::Twice(slot, cents),
         _ => Command::Undone(slot, other, cents),
@@ -134,8 +136,9 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
                 account.close();
                 uow.save(account)
             }
-            Command::Remove(slot) => {
-                let account = uow.get::<A>(self.number(*slot)).await?;
+            Command::Remove(slot, cents) => {
+                let mut account = uow.get::<A>(self.number(*slot)).await?;
+                cents.iter().for_each(|cents| account.transfer(*cents));
                 uow.remove(account)
             }
             Command::Stale(slot, cents) => match self.kept[*slot].take() {
@@ -145,8 +148,11 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
                 }
                 None => Ok(()),
             },
-            Command::RemoveStale(slot) => match self.kept[*slot].take() {
-                Some(account) => uow.remove(account),
+            Command::RemoveStale(slot, cents) => match self.kept[*slot].take() {
+                Some(mut account) => {
+                    cents.iter().for_each(|cents| account.transfer(*cents));
+                    uow.remove(account)
+                }
                 None => Ok(()),
             },
             Command::Pair(one, other, cents) => {

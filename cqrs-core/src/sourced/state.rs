@@ -80,7 +80,7 @@ pub trait Sourced: SourcedState {
     /// Whether the aggregate is removed with this event; no event says so unless told.
     ///
     /// A removal has a marker of its own in the log, so this is for aggregates that were rows before
-    /// and raised an event when they were removed: such a removal has no marker.
+    /// and were removed [in bulk](crate::Maintain) with an event in its place.
     #[must_use]
     fn is_removal(_event: &Self::Event) -> bool {
         false

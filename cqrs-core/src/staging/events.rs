@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{ChangeMarker, NewEvent, Operation};
+use super::{ChangeMarker, NewEvent};
 use crate::aggregate::AggregateRoot;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::event::{DomainEvent, EventType};
@@ -37,32 +37,22 @@ pub(super) fn check_applied<A: AggregateRoot>(aggregate: &A) -> Result<()> {
     Err(Error::store(StoreErrorKind::Usage, message))
 }
 
-/// The events of an event-sourced aggregate, or of one whose events are a chain. A removal ends with
-/// its marker, by which the fold and the check of the log know of it.
-pub(super) fn sourced_events<E: DomainEvent>(
-    raised: Vec<E>,
-    operation: Operation,
+/// The events of a write: those that were raised, and the marker of a removal, by which the log alone
+/// says that it is the end. A change that raised nothing has the marker of its own, but of an
+/// event-sourced aggregate, of which it changes nothing.
+pub(super) fn new_events<E: DomainEvent>(
+    raised: &[E],
+    marker: ChangeMarker,
+    is_sourced: bool,
     expected_version: u64,
     now: DateTime<Utc>,
 ) -> Result<Vec<NewEvent>> {
-    let mut events = encoded(&raised, expected_version, now)?;
-    if operation == Operation::Remove {
+    let mut events = encoded(raised, expected_version, now)?;
+    if marker == ChangeMarker::Removed || events.is_empty() && !is_sourced {
         let version = expected_version + events.len() as u64 + 1;
-        events.push(marker_event(ChangeMarker::Removed, version, now));
+        events.push(marker_event(marker, version, now));
     }
     Ok(events)
-}
-
-pub(super) fn new_events<E: DomainEvent>(
-    raised: Vec<E>,
-    marker: ChangeMarker,
-    expected_version: u64,
-    now: DateTime<Utc>,
-) -> Result<Vec<NewEvent>> {
-    if raised.is_empty() {
-        return Ok(vec![marker_event(marker, expected_version + 1, now)]);
-    }
-    encoded(&raised, expected_version, now)
 }
 
 fn marker_event(marker: ChangeMarker, version: u64, now: DateTime<Utc>) -> NewEvent {

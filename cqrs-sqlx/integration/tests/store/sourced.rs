@@ -8,8 +8,8 @@ use cqrs_core::conformance::fixtures::{
     AccountForm, ForgetfulLetterEvent, Ledger, Letter, LetterEvent, OldLetter, OldLetterEvent,
 };
 use cqrs_core::{
-    Aggregate, DomainEvent, Entity, Error, ManualClock, RequestContext, Root, Sourced,
-    SourcedState, Store, StoreErrorKind, UnitOfWork,
+    Aggregate, AsOf, DomainEvent, Entity, Error, EventHistory, Maintain, ManualClock,
+    RequestContext, Root, Sourced, SourcedState, Specification, Store, StoreErrorKind, UnitOfWork,
 };
 use cqrs_integration::database::generic_plan;
 use cqrs_integration::stores;
@@ -475,14 +475,13 @@ async fn retention_leaves_streams_that_were_rows<K: Kind>() {
     assert_eq!(uow.get::<Wallet>(1).await.unwrap().cents, 6);
 }
 
-/// The event that a removal of a row has raised is all that tells of it.
+/// Where that was done in bulk, the event in place of the marker is all that tells of it.
 async fn a_row_that_was_removed_stays_removed<K: Kind>() {
     let (_fresh, store) = old_wallet::<K>().await;
-    let mut uow = store.unit_of_work(&RequestContext::system());
-    let mut wallet = uow.get::<WalletRow>(1).await.unwrap();
-    wallet.root.raise(WalletEvent::Discarded);
-    uow.remove(wallet).unwrap();
-    let _ = uow.commit().await.unwrap();
+    let wallets = store.maintenance::<WalletRow>(&RequestContext::system());
+    let wallets = wallets.raising(WalletEvent::Discarded);
+    let removed = wallets.remove(Specification::all()).await.unwrap();
+    assert_eq!(removed.items(), 1);
     let mut uow = store.unit_of_work(&RequestContext::system());
     let error = uow.get::<Wallet>(1).await.unwrap_err();
     assert!(error.is_not_found(), "{error:?}");

@@ -100,7 +100,8 @@ impl Model {
             return Outcome::Conflict { found: row.version };
         }
         match command.step {
-            Step::Remove => Outcome::Done(command.events),
+            // Behind them is the marker.
+            Step::Remove => Outcome::Done(command.events + 1),
             Step::Touch | Step::Relabel
                 if (&row.label, row.grams) == (&command.label, command.grams) =>
             {
