@@ -139,12 +139,12 @@ impl<B: Backend, A: AggregateRoot> EventHistory<A> for SqlRepository<'_, B, A> {
     where
         A: Historic,
     {
-        if A::SOURCING.is_none() {
+        let Some(sourcing) = A::SOURCING else {
             let revision = self.revision_as_of(&id, at).await?;
             return revision.map(|revision| revision.aggregate()).transpose();
-        }
+        };
         let unit = &self.unit_of_work;
-        let stream = Stream::as_of::<A>(unit.statements(), unit.scope(), &id, at);
+        let stream = Stream::as_of(unit.statements(), unit.scope(), &id, &sourcing, at);
         self.unit_of_work.sourced(&id, &stream).await
     }
 

@@ -55,38 +55,13 @@ impl Stream {
         sourcing: &Sourcing<A>,
     ) -> Self {
         let identity = identity(scope, A::table(), A::TYPE, id);
-        Self::from_last(statements, A::table(), identity, sourcing.shape())
-    }
-
-    fn from_last(
-        statements: &Statements,
-        table: &'static Table,
-        (in_tenant, parameters): (bool, Vec<Parameter>),
-        shape: Option<String>,
-    ) -> Self {
-        let short = shape.map(|shape| {
-            let text = match in_tenant {
-                true => "snapshot and events in a tenant",
-                false => "snapshot and events",
-            };
-            let mut parameters = parameters.clone();
-            parameters.push(Parameter::text(shape));
-            Select {
-                sql: statements.get(table, text, || short_sql(in_tenant, table.is_chained())),
-                parameters,
-            }
-        });
-        let text = match in_tenant {
-            true => "events in a tenant",
-            false => "events of one",
-        };
-        let whole = Select {
-            sql: statements.get(table, text, || {
-                stream_sql(TenantSite::Stream, COLUMNS, "", in_tenant)
-            }),
-            parameters,
-        };
-        Self { short, whole }
+        Self::until(
+            statements,
+            A::table(),
+            identity,
+            Until::Now,
+            sourcing.shape(),
+        )
     }
 
     /// As it was.
@@ -94,25 +69,15 @@ impl Stream {
         statements: &Statements,
         scope: &TenantScope,
         id: &A::Id,
+        sourcing: &Sourcing<A>,
         at: AsOf,
     ) -> Self {
         let (in_tenant, mut parameters) = identity(scope, A::table(), A::TYPE, id);
-        let last = format!("${}", parameters.len() + 1);
-        let (text, until) = match at.within_range() {
+        let until = match at.within_range() {
             AsOf::Time(time) => {
                 let time = Value::Timestamp(time);
                 parameters.push(Parameter::new(ColumnType::Timestamp, time));
-                let text = match in_tenant {
-                    true => "events until a time in a tenant",
-                    false => "events until a time",
-                };
-                // Clocks may go backwards, versions do not.
-                let until = format!(
-                    " AND e.aggregate_version <= (SELECT max(l.aggregate_version) \
-                     FROM cqrs_event AS l WHERE l.aggregate_type = $1 AND l.aggregate_id = $2 \
-                     AND l.occurred_at <= {last})"
-                );
-                (text, until)
+                Until::Time
             }
             at => {
                 let version = match at {
@@ -120,21 +85,97 @@ impl Stream {
                     _ => i64::MAX,
                 };
                 parameters.push(Parameter::int(version));
-                let text = match in_tenant {
-                    true => "events until a version in a tenant",
-                    false => "events until a version",
-                };
-                (text, format!(" AND e.aggregate_version <= {last}"))
+                Until::Version
             }
         };
+        let identity = (in_tenant, parameters);
+        Self::until(statements, A::table(), identity, until, sourcing.shape())
+    }
+
+    /// `until` is the last of the parameters, where it is one.
+    fn until(
+        statements: &Statements,
+        table: &'static Table,
+        (in_tenant, parameters): (bool, Vec<Parameter>),
+        until: Until,
+        shape: Option<String>,
+    ) -> Self {
+        let [whole, short] = until.names(in_tenant);
+        let last = until.last(parameters.len());
+        let short = shape.map(|shape| {
+            let mut parameters = parameters.clone();
+            parameters.push(Parameter::text(shape));
+            let shape = parameters.len();
+            Select {
+                sql: statements.get(table, short, || {
+                    short_sql(in_tenant, table.is_chained(), shape, last.as_deref())
+                }),
+                parameters,
+            }
+        });
+        let site = match until {
+            Until::Now => TenantSite::Stream,
+            Until::Version | Until::Time => TenantSite::StreamAsOf,
+        };
         let whole = Select {
-            sql: statements.get(A::table(), text, || {
-                stream_sql(TenantSite::StreamAsOf, COLUMNS, &until, in_tenant)
+            sql: statements.get(table, whole, || {
+                let until = up_to("e.aggregate_version", last.as_deref());
+                stream_sql(site, COLUMNS, &until, in_tenant)
             }),
             parameters,
         };
-        Self { short: None, whole }
+        Self { short, whole }
     }
+}
+
+/// Up to where a stream is read.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    Now,
+    Version,
+    Time,
+}
+
+impl Until {
+    /// The names of the statement that reads from the first event on, and of that which reads from
+    /// the snapshot on.
+    fn names(self, in_tenant: bool) -> [&'static str; 2] {
+        match (self, in_tenant) {
+            (Self::Now, false) => ["events of one", "snapshot and events"],
+            (Self::Now, true) => ["events in a tenant", "snapshot and events in a tenant"],
+            (Self::Version, false) => [
+                "events until a version",
+                "snapshot and events until a version",
+            ],
+            (Self::Version, true) => [
+                "events until a version in a tenant",
+                "snapshot and events until a version in a tenant",
+            ],
+            (Self::Time, false) => ["events until a time", "snapshot and events until a time"],
+            (Self::Time, true) => [
+                "events until a time in a tenant",
+                "snapshot and events until a time in a tenant",
+            ],
+        }
+    }
+
+    /// The last version, where the parameter with this number says which.
+    fn last(self, parameter: usize) -> Option<String> {
+        match self {
+            Self::Now => None,
+            Self::Version => Some(format!("${parameter}")),
+            // Clocks may go backwards, versions do not.
+            Self::Time => Some(format!(
+                "(SELECT max(l.aggregate_version) FROM cqrs_event AS l WHERE l.aggregate_type = $1 \
+                 AND l.aggregate_id = $2 AND l.occurred_at <= ${parameter})"
+            )),
+        }
+    }
+}
+
+/// The condition that a version is not behind the last one.
+fn up_to(version: &str, last: Option<&str>) -> String {
+    last.map_or_else(String::new, |last| format!(" AND {version} <= {last}"))
 }
 
 /// The events of an aggregate, sourced or not, as the log holds them.
@@ -241,8 +282,9 @@ fn stream_sql(site: TenantSite, columns: &str, until: &str, in_tenant: bool) -> 
     )
 }
 
-fn short_sql(in_tenant: bool, is_chained: bool) -> String {
-    let shape = if in_tenant { "$4" } else { "$3" };
+fn short_sql(in_tenant: bool, is_chained: bool, shape: usize, last: Option<&str>) -> String {
+    let before = up_to("s.version", last);
+    let until = up_to("e.aggregate_version", last);
     let snapshot = confined(TenantSite::Snapshot, "s.tenant_id", in_tenant);
     let events = confined(TenantSite::StreamAfterSnapshot, "e.tenant_id", in_tenant);
     // The next event covers the last that the snapshot stands for.
@@ -255,13 +297,13 @@ fn short_sql(in_tenant: bool, is_chained: bool) -> String {
     };
     format!(
         "WITH last AS (SELECT s.version, s.state, s.tenant_id FROM cqrs_snapshot AS s \
-         WHERE s.aggregate_type = $1 AND s.aggregate_id = $2 AND s.shape = {shape}{snapshot} \
+         WHERE s.aggregate_type = $1 AND s.aggregate_id = $2 AND s.shape = ${shape}{snapshot}{before} \
          AND {IN_LOG} IS NOT NULL) \
          SELECT CAST(0 AS bigint), last.version, CAST(NULL AS text), CAST(NULL AS integer), \
          last.state, CAST(NULL AS timestamp with time zone), CAST(NULL AS text), last.tenant_id, \
          {hash} FROM last \
          UNION ALL SELECT {COLUMNS} FROM cqrs_event AS e \
-         WHERE e.aggregate_type = $1 AND e.aggregate_id = $2{events} \
+         WHERE e.aggregate_type = $1 AND e.aggregate_id = $2{events}{until} \
          AND e.aggregate_version > coalesce((SELECT last.version FROM last), 0) ORDER BY 2"
     )
 }
@@ -295,7 +337,7 @@ pub(crate) async fn take_snapshot<B: Backend>(
     let (id, snapshot) = (&due.aggregate_id, &due.snapshot);
     let identity = identity(scope, due.table, due.aggregate_type, id);
     let shape = Some(snapshot.shape());
-    let stream = Stream::from_last(&shared.statements, due.table, identity, shape);
+    let stream = Stream::until(&shared.statements, due.table, identity, Until::Now, shape);
     for select in stream.short.iter().chain([&stream.whole]) {
         let place = Place::Confined(shared, scope);
         let begin = || snapshot.begin(id);

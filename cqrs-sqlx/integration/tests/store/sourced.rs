@@ -21,6 +21,7 @@ use cqrs_integration::each::{Fresh, Kind, kind, on_each};
 
 on_each!(
     a_snapshot_stands_for_the_events_before,
+    as_it_was_is_folded_from_the_snapshot,
     a_snapshot_that_cannot_be_read_is_replaced,
     a_snapshot_of_another_shape_is_ignored,
     a_snapshot_comes_with_age,
@@ -111,6 +112,59 @@ async fn a_snapshot_stands_for_the_events_before<K: Kind>() {
     save(&store, changed).await;
     assert_eq!(fresh.number(VERSION).await, 8);
     assert_eq!(load(&store).await.unwrap().cents, 17);
+}
+
+/// As of each version and time it is what its events up to there make of it, and events before the
+/// snapshot are read for what was before it alone.
+async fn as_it_was_is_folded_from_the_snapshot<K: Kind>() {
+    // The clock goes back, and stands still. There is a snapshot at version 8.
+    const MINUTES: [i64; 10] = [0, 5, 3, 9, 7, 7, 20, 8, 21, 22];
+    let minute = |minute: i64| Utc.timestamp_opt(1_767_323_040 + 60 * minute, 0).unwrap();
+    let clock = Arc::new(ManualClock::new(minute(0)));
+    let (fresh, store) = Fresh::<K>::with(StoreOptions::default().clock(clock.clone())).await;
+    ledger(&store, 1).await;
+    for at in &MINUTES[1..] {
+        clock.set(minute(*at));
+        let mut changed = load(&store).await.unwrap();
+        changed.transfer(*at);
+        save(&store, changed).await;
+    }
+    assert_eq!(fresh.number(VERSION).await, 8);
+
+    let last_by = |time: i64| {
+        let last = MINUTES.iter().rposition(|at| *at <= time);
+        last.map_or(0, |last| last + 1)
+    };
+    let of_versions = (0..12).map(|version| (AsOf::Version(version as u64), version.min(10)));
+    let of_times = (-1..24).map(|at| (AsOf::Time(minute(at)), last_by(at)));
+    let moments: Vec<(AsOf, usize)> = of_versions.chain(of_times).collect();
+    let check = async |context: &RequestContext, least: usize| {
+        let mut uow = store.unit_of_work(context);
+        for (at, last) in moments.iter().filter(|(_, last)| *last >= least) {
+            let found = uow.repository::<Ledger>().find_as_of(number(), *at).await;
+            let found = found.unwrap().map(|found| {
+                let stamps = found.root.stamps();
+                let times = (stamps.created_at, stamps.updated_at);
+                (found.cents, found.root.version(), times)
+            });
+            let expected = last.checked_sub(1).map(|latest| {
+                let sum: i64 = MINUTES[..=latest].iter().sum();
+                let times = (Some(minute(0)), Some(minute(MINUTES[latest])));
+                (sum, *last as u64, times)
+            });
+            assert_eq!(found, expected, "{at:?}");
+        }
+    };
+    let contexts = [north(), RequestContext::system()];
+    for context in &contexts {
+        check(context, 0).await;
+    }
+    fresh
+        .run("DELETE FROM cqrs_event WHERE aggregate_version < 8")
+        .await;
+    for context in &contexts {
+        check(context, 8).await;
+    }
 }
 
 async fn a_snapshot_that_cannot_be_read_is_replaced<K: Kind>() {
