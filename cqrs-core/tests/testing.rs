@@ -13,9 +13,10 @@ use chrono::{DateTime, TimeDelta};
 use cqrs_core::conformance::fixtures::{
     Account, AccountEvent, AccountForm, BookCents, Dunning, Ledger, LedgerEvent, LetterEvent,
 };
-use cqrs_core::testing::{Golden, given, given_stored, process, projection};
+use cqrs_core::testing::{Golden, ProjectionScenario, given, given_stored, process, projection};
 use cqrs_core::{
-    AuditStamps, Decide, Envelope, ReadModel, Result, RowProjection, Sourced, TenantId,
+    AuditStamps, Decide, Envelope, Error, Owned, Projection, ProjectionTransaction, ReadModel,
+    Result, RowAddress, RowProjection, Sourced, TenantId,
 };
 use uuid::Uuid;
 
@@ -421,4 +422,128 @@ fn rows_are_compared_with_fixed_ids() {
         let _ = journal().then_row(Uuid::from_u128(3), |_| {});
     });
     assert!(text.contains("00000003"), "{text}");
+}
+
+/// A row for each account, in one table or the other.
+#[derive(Debug, Clone, PartialEq, ReadModel)]
+#[read_model(table = "open_account", tenant)]
+struct OpenAccount {
+    #[read_model(key)]
+    number: String,
+    moves: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, ReadModel)]
+#[read_model(table = "closed_account", tenant)]
+struct ClosedAccount {
+    #[read_model(key)]
+    number: String,
+}
+
+struct Accounts;
+
+impl<T: ProjectionTransaction> Projection<T> for Accounts {
+    type Event = AccountEvent;
+
+    fn name(&self) -> &str {
+        "accounts"
+    }
+
+    async fn apply(&self, page: &[Envelope<AccountEvent>], transaction: &mut T) -> Result<()> {
+        for event in page {
+            let tenant = event.tenant().cloned();
+            let number = event.aggregate_id_str().to_owned();
+            let address = RowAddress::of::<OpenAccount>(tenant.as_ref(), &number)?;
+            let addresses = std::slice::from_ref(&address);
+            let found = transaction.load::<OpenAccount>(addresses).await?.pop();
+            let moves = found.map_or(0, |found| found.row.moves);
+            if let AccountEvent::Closed = event.payload() {
+                if moves == 0 {
+                    return Err(Error::other("nothing has moved"));
+                }
+                transaction.delete::<OpenAccount>(addresses).await?;
+                let row = ClosedAccount { number };
+                transaction.upsert(&[Owned { tenant, row }]).await?;
+            } else {
+                let moves =
+                    moves + i64::from(matches!(event.payload(), AccountEvent::Moved { .. }));
+                let row = OpenAccount { number, moves };
+                transaction.upsert(&[Owned { tenant, row }]).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn rows_of_several_read_models_are_compared() {
+    let opened = || AccountEvent::Opened { owner: owner() };
+    let moved = || AccountEvent::Moved { cents: 3 };
+    let open = |number: &str, moves| OpenAccount {
+        number: number.to_owned(),
+        moves,
+    };
+    let tenant = |name| TenantId::new(name).unwrap();
+    let accounts = || {
+        ProjectionScenario::new(Accounts)
+            .of_tenant(tenant("south"))
+            .given("A1", [opened(), moved(), moved()])
+            .of_tenant(tenant("north"))
+            .given("A1", [opened()])
+            .given("A2", [opened(), moved(), AccountEvent::Closed])
+    };
+    accounts()
+        .then_rows_of([open("A1", 2), open("A1", 0)])
+        .then_row_of::<ClosedAccount>("A2".to_owned(), |row| assert_eq!(row.number, "A2"))
+        .then_no_row_of::<OpenAccount>("A2".to_owned())
+        .of_tenant(tenant("south"))
+        .then_row_of::<OpenAccount>("A1".to_owned(), |row| assert_eq!(row.moves, 2))
+        .then_no_row_of::<ClosedAccount>("A2".to_owned());
+    for (wrong, expected) in [
+        (
+            complaint(|| {
+                let _ = accounts().then_rows_of::<ClosedAccount>([]);
+            }),
+            "the rows differ (- expected, + there):\n",
+        ),
+        (
+            complaint(|| {
+                let _ = accounts().given("A3", [opened(), AccountEvent::Closed]);
+            }),
+            "the projection failed: nothing has moved",
+        ),
+    ] {
+        assert!(wrong.starts_with(expected), "{wrong}");
+    }
+}
+
+/// It makes rows with another key than it says.
+struct Misplaced;
+
+impl RowProjection for Misplaced {
+    type Event = AccountEvent;
+    type Row = Entry;
+    const NAME: &'static str = "misplaced";
+
+    fn key(&self, _: &Envelope<AccountEvent>) -> Result<Option<Uuid>> {
+        Ok(Some(Uuid::nil()))
+    }
+
+    fn apply(&self, row: &mut Option<Entry>, event: &Envelope<AccountEvent>) -> Result<()> {
+        *row = Some(Entry {
+            event: event.event_id(),
+            request: Uuid::nil(),
+            actor: None,
+        });
+        Ok(())
+    }
+}
+
+/// What a store refuses, so that a test does not pass that no store would.
+#[test]
+fn a_row_under_another_key_is_refused() {
+    let text = complaint(|| {
+        let _ = projection(Misplaced).given("A1", [AccountEvent::Closed]);
+    });
+    assert!(text.contains("made one with another key"), "{text}");
 }

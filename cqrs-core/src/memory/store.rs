@@ -21,7 +21,8 @@ use crate::integrity::{HashKeys, Hashing, LogCheck, LogCheckReport};
 use crate::interceptor::{Interceptor, Interceptors};
 use crate::live::LogSlice;
 use crate::process::{ProcessManager, ProcessSubscription, ProcessTask};
-use crate::projection::{Projection, RowProjection, Rows};
+use crate::projection::{Projection, ProjectionTransaction, RowAddress, RowProjection, Rows};
+use crate::read_model::{Owned, ReadModel};
 use crate::schema::SchemaIds;
 use crate::store::{RetryPolicy, Store, StoreId};
 use crate::subscription::{StartAt, Subscription};
@@ -175,6 +176,28 @@ impl InMemoryStore {
     /// As [`subscribe`](Self::subscribe).
     pub fn subscribe_rows(&self, projection: impl RowProjection) -> Result<()> {
         self.subscribe(Rows(projection))
+    }
+
+    /// Applies a page of events that are in no log: for tests of a projection by itself.
+    pub(crate) async fn apply(
+        &self,
+        subscription: &Subscription<InMemoryTransaction>,
+        page: &[Envelope<RawPayload>],
+    ) -> Result<()> {
+        let mut transaction = InMemoryTransaction::new(Arc::clone(&self.shared));
+        let mark = Position::START;
+        subscription.apply(page, mark, &mut transaction).await?;
+        transaction.apply(&mut self.shared.lock());
+        Ok(())
+    }
+
+    /// The rows of a read model at these addresses, as far as there are any.
+    pub(crate) async fn rows_at<R: ReadModel>(
+        &self,
+        addresses: &[RowAddress],
+    ) -> Result<Vec<Owned<R>>> {
+        let mut transaction = InMemoryTransaction::new(Arc::clone(&self.shared));
+        transaction.load(addresses).await
     }
 
     /// Adds a subscription: for several handlers with one checkpoint, for another beginning than

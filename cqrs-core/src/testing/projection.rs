@@ -1,19 +1,23 @@
 //! Given events, then rows.
 
-use std::collections::HashMap;
 use std::fmt::{self, Debug};
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use chrono::{DateTime, Utc};
 
 use super::diff::diff;
 use super::recorder::Recorder;
-use crate::context::TenantId;
-use crate::envelope::{Envelope, RawPayload};
-use crate::error::Result;
-use crate::event::{DomainEvent, EventSet};
-use crate::projection::{RowAddress, RowProjection};
-use crate::read_model::ReadModel;
-use crate::subscription::EventFilter;
+use crate::context::{RequestContext, TenantId};
+use crate::event::DomainEvent;
+use crate::memory::{InMemoryStore, InMemoryTransaction};
+use crate::projection::{Projection, RowAddress, RowProjection, Rows};
+use crate::read_model::{ReadModel, ReadModels};
+use crate::specification::Query;
+use crate::store::Store;
+use crate::subscription::Subscription;
 
 /// A projection that has seen nothing yet, at the beginning of 1970.
 ///
@@ -52,23 +56,72 @@ use crate::subscription::EventFilter;
 ///     .then_rows([Sum { number: "A1".to_owned(), cents: 5 }])
 ///     .then_no_row("A2".to_owned());
 /// ```
-pub fn projection<P: RowProjection>(projection: P) -> ProjectionScenario<P> {
-    ProjectionScenario {
-        projection,
-        recorder: Recorder::new(),
-        rows: HashMap::new(),
-    }
+pub fn projection<P: RowProjection>(projection: P) -> ProjectionScenario<Rows<P>> {
+    ProjectionScenario::new(Rows(projection))
 }
 
 /// A projection in a test. No store is needed. Its methods panic where something is not as expected,
 /// or the projection fails.
-pub struct ProjectionScenario<P: RowProjection> {
-    projection: P,
+///
+/// A [`RowProjection`] begins with [`projection`]. Any other, which may write several read models,
+/// begins with [`new`](Self::new), and its rows are looked for by their type:
+///
+/// ```
+/// use cqrs_core::testing::ProjectionScenario;
+/// # use cqrs_core::*;
+/// # #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, DomainEvent)]
+/// # #[event(aggregate = "account")]
+/// # enum AccountEvent { Deposited { cents: i64 } }
+/// # #[derive(Debug, Clone, PartialEq, ReadModel)]
+/// # #[read_model(table = "deposit")]
+/// # struct Deposit { #[read_model(key)] number: i64, cents: i64 }
+/// # #[derive(Debug, Clone, PartialEq, ReadModel)]
+/// # #[read_model(table = "large_deposit")]
+/// # struct LargeDeposit { #[read_model(key)] number: i64 }
+/// # struct Deposits;
+/// # impl<T: ProjectionTransaction> Projection<T> for Deposits {
+/// #     type Event = AccountEvent;
+/// #     fn name(&self) -> &str { "deposits" }
+/// #     async fn apply(&self, page: &[Envelope<AccountEvent>], transaction: &mut T) -> Result<()> {
+/// #         let (mut all, mut large) = (Vec::new(), Vec::new());
+/// #         for event in page {
+/// #             let number = event.position().0;
+/// #             let AccountEvent::Deposited { cents } = *event.payload();
+/// #             all.push(Owned { tenant: None, row: Deposit { number, cents } });
+/// #             if cents >= 100 {
+/// #                 large.push(Owned { tenant: None, row: LargeDeposit { number } });
+/// #             }
+/// #         }
+/// #         transaction.upsert(&all).await?;
+/// #         transaction.upsert(&large).await
+/// #     }
+/// # }
+/// let deposits = [AccountEvent::Deposited { cents: 2 }, AccountEvent::Deposited { cents: 300 }];
+/// ProjectionScenario::new(Deposits)
+///     .given("A1", deposits)
+///     .then_rows_of([Deposit { number: 1, cents: 2 }, Deposit { number: 2, cents: 300 }])
+///     .then_row_of::<LargeDeposit>(2, |_| {})
+///     .then_no_row_of::<LargeDeposit>(1);
+/// ```
+pub struct ProjectionScenario<P> {
+    subscription: Subscription<InMemoryTransaction>,
     recorder: Recorder,
-    rows: HashMap<RowAddress, Option<P::Row>>,
+    store: InMemoryStore,
+    projection: PhantomData<P>,
 }
 
-impl<P: RowProjection> ProjectionScenario<P> {
+impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
+    /// A projection that has seen nothing yet, at the beginning of 1970.
+    #[must_use]
+    pub fn new(projection: P) -> Self {
+        Self {
+            subscription: Subscription::new(projection),
+            recorder: Recorder::new(),
+            store: InMemoryStore::new(),
+            projection: PhantomData,
+        }
+    }
+
     /// What follows happens at this time.
     #[must_use]
     pub fn at(mut self, time: DateTime<Utc>) -> Self {
@@ -90,7 +143,7 @@ impl<P: RowProjection> ProjectionScenario<P> {
         self
     }
 
-    /// These events happen to an aggregate.
+    /// These events happen to an aggregate. They are one page.
     #[must_use]
     #[track_caller]
     pub fn given<E: DomainEvent>(
@@ -98,15 +151,76 @@ impl<P: RowProjection> ProjectionScenario<P> {
         aggregate_id: &str,
         events: impl IntoIterator<Item = E>,
     ) -> Self {
-        for event in events {
-            let event = self.recorder.event(aggregate_id, &event);
-            if let Err(error) = self.apply(&event) {
-                panic!("the projection failed: {error}");
-            }
+        let events = events.into_iter();
+        let page: Vec<_> = events
+            .map(|event| self.recorder.event(aggregate_id, &event))
+            .collect();
+        if let Err(error) = at_once(self.store.apply(&self.subscription, &page)) {
+            panic!("the projection failed: {error}");
         }
         self
     }
 
+    /// Expects these rows of one read model and no others, of all tenants, in whatever order.
+    ///
+    /// # Panics
+    ///
+    /// Where there are others, with what differs.
+    #[track_caller]
+    pub fn then_rows_of<R: ReadModel + PartialEq + Debug>(
+        self,
+        rows: impl IntoIterator<Item = R>,
+    ) -> Self {
+        let read_models = self.store.read_models(&RequestContext::system());
+        let found = at_once(read_models.query(Query::<R>::all()));
+        let found = sorted(found.unwrap_or_else(|error| panic!("rows cannot be read: {error}")));
+        let expected = sorted(rows.into_iter().collect());
+        assert!(
+            expected == found,
+            "the rows differ (- expected, + there):\n{}",
+            diff(&expected, &found)
+        );
+        self
+    }
+
+    /// Hands the row of a read model with a key to `check`.
+    ///
+    /// # Panics
+    ///
+    /// Where there is none; and where `check` does.
+    #[track_caller]
+    pub fn then_row_of<R: ReadModel>(self, key: R::Key, check: impl FnOnce(&R)) -> Self {
+        let (address, row) = self.find::<R>(&key);
+        match row {
+            Some(row) => check(&row),
+            None => panic!("there is no row at {address:?}"),
+        }
+        self
+    }
+
+    /// Expects that there is no row of a read model with a key.
+    ///
+    /// # Panics
+    ///
+    /// Where there is one.
+    #[track_caller]
+    pub fn then_no_row_of<R: ReadModel>(self, key: R::Key) -> Self {
+        let (address, row) = self.find::<R>(&key);
+        assert!(row.is_none(), "there is a row at {address:?}");
+        self
+    }
+
+    #[track_caller]
+    fn find<R: ReadModel>(&self, key: &R::Key) -> (RowAddress, Option<R>) {
+        let address = RowAddress::of::<R>(self.recorder.tenant.as_ref(), key)
+            .unwrap_or_else(|error| panic!("no row has such a key: {error}"));
+        let rows = at_once(self.store.rows_at::<R>(std::slice::from_ref(&address)));
+        let mut rows = rows.unwrap_or_else(|error| panic!("the row cannot be read: {error}"));
+        (address, rows.pop().map(|owned| owned.row))
+    }
+}
+
+impl<P: RowProjection> ProjectionScenario<Rows<P>> {
     /// Expects these rows and no others, of all tenants, in whatever order.
     ///
     /// # Panics
@@ -117,15 +231,7 @@ impl<P: RowProjection> ProjectionScenario<P> {
     where
         P::Row: PartialEq + Debug,
     {
-        let expected: Vec<P::Row> = rows.into_iter().collect();
-        let expected = sorted(expected.iter());
-        let found = sorted(self.rows.values().flatten());
-        assert!(
-            expected == found,
-            "the rows differ (- expected, + there):\n{}",
-            diff(&expected, &found)
-        );
-        self
+        self.then_rows_of(rows)
     }
 
     /// Hands the row with a key to `check`.
@@ -135,12 +241,7 @@ impl<P: RowProjection> ProjectionScenario<P> {
     /// Where there is none; and where `check` does.
     #[track_caller]
     pub fn then_row(self, key: <P::Row as ReadModel>::Key, check: impl FnOnce(&P::Row)) -> Self {
-        let address = self.address(&key);
-        match self.rows.get(&address) {
-            Some(Some(row)) => check(row),
-            _ => panic!("there is no row at {address:?}"),
-        }
-        self
+        self.then_row_of(key, check)
     }
 
     /// Expects that there is no row with a key.
@@ -150,49 +251,30 @@ impl<P: RowProjection> ProjectionScenario<P> {
     /// Where there is one.
     #[track_caller]
     pub fn then_no_row(self, key: <P::Row as ReadModel>::Key) -> Self {
-        let address = self.address(&key);
-        let row = self.rows.get(&address);
-        assert!(
-            row.is_none_or(Option::is_none),
-            "there is a row at {address:?}"
-        );
-        self
-    }
-
-    #[track_caller]
-    fn address(&self, key: &<P::Row as ReadModel>::Key) -> RowAddress {
-        RowAddress::of::<P::Row>(self.recorder.tenant.as_ref(), key)
-            .unwrap_or_else(|error| panic!("no row has such a key: {error}"))
-    }
-
-    fn apply(&mut self, raw: &Envelope<RawPayload>) -> Result<()> {
-        if !EventFilter::of_rows::<P>().wants(raw) {
-            return Ok(());
-        }
-        let Some(event) = P::Event::decode(raw)?.map(|event| raw.with_payload(event)) else {
-            return Ok(());
-        };
-        let Some(key) = self.projection.key(&event)? else {
-            return Ok(());
-        };
-        let address = RowAddress::of::<P::Row>(event.tenant(), &key)?;
-        let row = self.rows.entry(address).or_default();
-        self.projection.apply(row, &event)
+        self.then_no_row_of::<P::Row>(key)
     }
 }
 
-impl<P: RowProjection> Debug for ProjectionScenario<P> {
+impl<P> Debug for ProjectionScenario<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProjectionScenario")
-            .field("name", &P::NAME)
+            .field("name", &self.subscription.name())
             .field("recorder", &self.recorder)
             .finish_non_exhaustive()
     }
 }
 
+/// What a future comes to that waits for nothing: memory does not.
+#[track_caller]
+fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the projection waits for something besides its transaction"),
+    }
+}
+
 /// Rows in an order of their own: they have none in common.
-fn sorted<'r, R: Debug + 'r>(rows: impl Iterator<Item = &'r R>) -> Vec<&'r R> {
-    let mut rows: Vec<&R> = rows.collect();
+fn sorted<R: Debug>(mut rows: Vec<R>) -> Vec<R> {
     rows.sort_by_cached_key(|row| format!("{row:?}"));
     rows
 }
