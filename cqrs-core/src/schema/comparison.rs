@@ -5,14 +5,15 @@
 //! side: what is called accepted is, as far as the schemas say what serde reads; where a schema says
 //! what is not understood, it is accepted only by its equal.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::EventSchema;
-use super::derived::{reachable, refers_to_root};
-use super::node::{Array, Integer, Node, Number, Object, Others, Text, name_of, nodes, variant_of};
+use super::node::{
+    Array, Integer, Node, Number, Object, Others, Text, definition, nodes, variant_of,
+};
 
 /// Integers up to here are the same as a `f64`.
 const EXACT_DOUBLE: i128 = 1 << 53;
@@ -126,10 +127,10 @@ pub(crate) fn refused(writer: Pair<'_>, reader: Pair<'_>) -> Vec<Incompatibility
         return Vec::new();
     }
     let mut comparison = Comparison {
-        writer: writer.written,
-        reader: reader.read,
-        unchanged: unchanged(writer, reader),
-        patterns: [writer, reader].into_iter().flat_map(patterns).collect(),
+        writer,
+        reader,
+        written_by: Places::of(writer),
+        read_by: Places::of(reader),
         assumed: HashSet::new(),
         order: Vec::new(),
     };
@@ -138,68 +139,93 @@ pub(crate) fn refused(writer: Pair<'_>, reader: Pair<'_>) -> Vec<Incompatibility
     problems
 }
 
-/// The definitions that are the same on both sides, with all that they refer to: whatever a type
-/// like that writes, it reads.
-fn unchanged(one: Pair<'_>, other: Pair<'_>) -> BTreeSet<String> {
-    let (Some(written), Some(read)) = (definitions(one.written), definitions(one.read)) else {
-        return BTreeSet::new();
-    };
-    let is_same = |name: &str| {
-        let same = |one: &Value, other: &Value| {
-            let definition = |root: &Value| definitions(root)?.get(name).cloned();
-            definition(one).is_some_and(|own| Some(own) == definition(other))
-        };
-        same(one.written, other.written) && same(one.read, other.read)
-    };
-    let names = written.keys().filter(|name| is_same(name));
-    let is_closed = |name: &&String| {
-        [written, read].into_iter().all(|all| {
-            let definition = all.get(name.as_str());
-            definition.is_some_and(|one| {
-                let mut parts = reachable(one, all).into_iter().chain([name.to_string()]);
-                // The root is what differs.
-                parts.all(|part| is_same(&part) && !all.get(&part).is_some_and(refers_to_root))
-            })
-        })
-    };
-    names.filter(is_closed).cloned().collect()
+/// What belongs together in the two schemas of a type: what is written at a place is read there. A
+/// type reads what it writes, whatever the schemas say of it.
+#[derive(Debug, Default)]
+struct Places<'s> {
+    patterns: HashSet<(&'s str, &'s str)>,
+    /// References to types. Each schema has names of its own for them: of two with the same name, a
+    /// number is behind that of the second, and one may be in one of the schemas alone.
+    references: HashSet<(&'s str, &'s str)>,
 }
 
-/// The patterns of texts that are written under one and read under another. A type reads what it
-/// writes, so the other one has all that the one has.
-fn patterns(of: Pair<'_>) -> Vec<(&str, &str)> {
-    let mut found = Vec::new();
-    let mut open = vec![(of.written, of.read)];
-    while let Some((written, read)) = open.pop() {
-        let (Some(written), Some(read)) = (written.as_object(), read.as_object()) else {
-            continue;
-        };
-        for (keyword, written) in written {
-            match (keyword.as_str(), written, read.get(keyword)) {
-                ("const" | "enum" | "anyOf", ..) | (.., None) => {}
-                ("pattern", Value::String(written), Some(Value::String(read))) => {
-                    found.push((written.as_str(), read.as_str()));
+impl<'s> Places<'s> {
+    fn of(pair: Pair<'s>) -> Self {
+        let mut places = Self::default();
+        let mut open = vec![(pair.written, pair.read)];
+        while let Some((written, read)) = open.pop() {
+            let (Some(written), Some(read)) = (written.as_object(), read.as_object()) else {
+                continue;
+            };
+            for (keyword, written) in written {
+                match (keyword.as_str(), written, read.get(keyword)) {
+                    ("$defs" | "const" | "enum", ..) | (.., None) => {}
+                    ("pattern", Value::String(written), Some(Value::String(read))) => {
+                        places.patterns.insert((written, read));
+                    }
+                    ("$ref", Value::String(written), Some(Value::String(read))) => {
+                        if places.references.insert((written, read)) {
+                            let written = definition(written, pair.written);
+                            open.extend(written.zip(definition(read, pair.read)));
+                        }
+                    }
+                    ("oneOf", Value::Array(written), Some(Value::Array(read))) => {
+                        open.extend(written.iter().filter_map(|one| {
+                            let mut all = read.iter();
+                            Some((one, all.find(|other| variant_of(other) == variant_of(one))?))
+                        }));
+                    }
+                    (_, Value::Array(written), Some(Value::Array(read)))
+                        if written.len() == read.len() =>
+                    {
+                        open.extend(written.iter().zip(read));
+                    }
+                    (_, written, Some(read)) => open.push((written, read)),
                 }
-                ("oneOf", Value::Array(written), Some(Value::Array(read))) => {
-                    open.extend(written.iter().filter_map(|one| {
-                        let mut all = read.iter();
-                        Some((one, all.find(|other| variant_of(other) == variant_of(one))?))
-                    }));
-                }
-                (_, Value::Array(written), Some(Value::Array(read)))
-                    if written.len() == read.len() =>
-                {
-                    open.extend(written.iter().zip(read));
-                }
-                (_, written, Some(read)) => open.push((written, read)),
             }
         }
+        places
     }
-    found
 }
 
-fn definitions(root: &Value) -> Option<&Map<String, Value>> {
-    root.get("$defs")?.as_object()
+/// Whether two schemas, each with the document that it is in, say the same. Types that they refer to
+/// may have other names; a reference to the document itself is to what may differ.
+fn is_same<'s>(
+    (one, in_one): (&'s Value, &'s Value),
+    (other, in_other): (&'s Value, &'s Value),
+    assumed: &mut HashSet<(&'s str, &'s str)>,
+) -> bool {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one.iter().all(|(keyword, value)| {
+                    let Some(like) = other.get(keyword) else {
+                        return false;
+                    };
+                    let ("$ref", Value::String(own), Value::String(like)) =
+                        (keyword.as_str(), value, like)
+                    else {
+                        return is_same((value, in_one), (like, in_other), assumed);
+                    };
+                    own != "#"
+                        && like != "#"
+                        && (!assumed.insert((own, like))
+                            || definition(own, in_one)
+                                .zip(definition(like, in_other))
+                                .is_some_and(|(own, like)| {
+                                    is_same((own, in_one), (like, in_other), assumed)
+                                }))
+                })
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .zip(other)
+                    .all(|(own, like)| is_same((own, in_one), (like, in_other), assumed))
+        }
+        (one, other) => one == other,
+    }
 }
 
 /// Why a unit variant with a tag does not read what has more than the tag.
@@ -214,10 +240,10 @@ fn is_tag_alone(read: &Object) -> bool {
 }
 
 struct Comparison<'s> {
-    writer: &'s Value,
-    reader: &'s Value,
-    unchanged: BTreeSet<String>,
-    patterns: HashSet<(&'s str, &'s str)>,
+    writer: Pair<'s>,
+    reader: Pair<'s>,
+    written_by: Places<'s>,
+    read_by: Places<'s>,
     /// Pairs of schemas that are being compared, or were found to be accepted: a type that contains
     /// itself comes back to one.
     assumed: HashSet<(String, String)>,
@@ -243,9 +269,9 @@ impl Comparison<'_> {
         }
         let since = self.order.len();
         self.order.push(pair);
-        let readers = nodes(read, self.reader);
+        let readers = nodes(read, self.reader.read);
         let before = problems.len();
-        for node in nodes(written, self.writer) {
+        for node in nodes(written, self.writer.written) {
             self.accepts_one(&node, &readers, path, problems);
         }
         let accepted = problems.len() == before;
@@ -257,13 +283,36 @@ impl Comparison<'_> {
         accepted
     }
 
+    /// Whether both are references to a type that is the same on both sides, with all that it refers
+    /// to: whatever a type like that writes, it reads.
     fn is_unchanged(&self, written: &Value, read: &Value) -> bool {
-        let name = |schema: &Value| {
+        fn reference(schema: &Value) -> Option<&str> {
             let schema = schema.as_object().filter(|schema| schema.len() == 1)?;
-            name_of(schema.get("$ref")?.as_str()?)
+            schema.get("$ref")?.as_str()
+        }
+        let (writer, reader) = (self.writer, self.reader);
+        let is_same = |own: &str, own_root, like: &str, like_root| {
+            let types = definition(own, own_root).zip(definition(like, like_root));
+            types.is_some_and(|(own, like)| {
+                is_same((own, own_root), (like, like_root), &mut HashSet::new())
+            })
         };
-        let named = name(written);
-        named.is_some_and(|own| self.unchanged.contains(&own) && Some(own) == name(read))
+        let Some((written, read)) = reference(written).zip(reference(read)) else {
+            return false;
+        };
+        let before = self.written_by.references.iter();
+        let after = self.read_by.references.iter();
+        before
+            .filter(|(own, _)| *own == written)
+            .any(|(_, read_before)| {
+                after
+                    .clone()
+                    .filter(|(_, own)| *own == read)
+                    .any(|(written_after, _)| {
+                        is_same(written, writer.written, written_after, reader.written)
+                            && is_same(read_before, writer.read, read, reader.read)
+                    })
+            })
     }
 
     /// One alternative of what is written is accepted by one of those that are read.
@@ -301,7 +350,11 @@ impl Comparison<'_> {
     ) {
         let fits = match (written, read) {
             (_, Node::Anything) | (Node::Null, Node::Null) | (Node::Boolean, Node::Boolean) => true,
-            (Node::Opaque(one), Node::Opaque(other)) => self.is_equal(one, other),
+            (Node::Opaque(one), Node::Opaque(other)) => is_same(
+                (one, self.writer.written),
+                (other, self.reader.read),
+                &mut HashSet::new(),
+            ),
             (Node::Const(value), read) => fits_const(value, read),
             (Node::Text(written), Node::Text(read)) => self.fits_text(written, read),
             (Node::Integer(written), Node::Integer(read)) => fits_integer(written, read),
@@ -320,25 +373,15 @@ impl Comparison<'_> {
         }
     }
 
-    /// Whether two schemas that are not understood are the same, with all that they refer to.
-    fn is_equal(&self, written: &Value, read: &Value) -> bool {
-        let none = Map::new();
-        let (own, others) = (definitions(self.writer), definitions(self.reader));
-        let (own, others) = (own.unwrap_or(&none), others.unwrap_or(&none));
-        written == read
-            && !refers_to_root(written)
-            && reachable(written, own)
-                .into_iter()
-                .all(|name| own.contains_key(&name) && own.get(&name) == others.get(&name))
-    }
-
     fn fits_text(&self, written: &Text, read: &Text) -> bool {
         let keeps = |rule: &str, read: &Value| {
             let Some(written) = written.rules.get(rule) else {
                 return false;
             };
             let patterns = written.as_str().zip(read.as_str());
-            let is_wider = patterns.is_some_and(|pair| self.patterns.contains(&pair));
+            let mut places = [&self.written_by, &self.read_by].into_iter();
+            let is_wider =
+                patterns.is_some_and(|pair| places.any(|places| places.patterns.contains(&pair)));
             written == read || (rule == "pattern" && is_wider)
         };
         read.rules.iter().all(|(rule, read)| keeps(rule, read))

@@ -182,7 +182,7 @@ fn units(alternative: &Value) -> Option<&[Value]> {
 }
 
 /// The names of the definitions that a schema refers to, by itself or through others.
-pub(super) fn reachable(schema: &Value, definitions: &Map<String, Value>) -> BTreeSet<String> {
+fn reachable(schema: &Value, definitions: &Map<String, Value>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![schema];
     while let Some(value) = open.pop() {
@@ -205,7 +205,7 @@ pub(super) fn reachable(schema: &Value, definitions: &Map<String, Value>) -> BTr
 }
 
 /// Whether it contains a reference to the root of its document.
-pub(super) fn refers_to_root(schema: &Value) -> bool {
+fn refers_to_root(schema: &Value) -> bool {
     match schema {
         Value::Array(items) => items.iter().any(refers_to_root),
         Value::Object(entries) => {

@@ -191,6 +191,110 @@ fn decimal() -> Decimal {
     Decimal("12.50".to_owned())
 }
 
+/// Types with names that others have too, as those of other modules have: schemas number them in the
+/// order in which they come to them.
+macro_rules! named {
+    ($($type:ident($content:ty) is $name:literal;)*) => {$(
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(transparent)]
+        struct $type($content);
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn schema_id() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                <$content>::json_schema(generator)
+            }
+        }
+    )*};
+}
+
+named! {
+    Amount(Decimal) is "Amount";
+    Sum(Decimal) is "Sum";
+    Letters(Word) is "Amount";
+}
+
+/// Written in small letters, and read in any.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+struct Word(String);
+
+impl TryFrom<String> for Word {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.chars().all(|letter| letter.is_ascii_alphabetic()) {
+            true => Ok(Self(text.to_lowercase())),
+            false => Err(format!("{text} is no word")),
+        }
+    }
+}
+
+impl JsonSchema for Word {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Word".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        match generator.contract().is_serialize() {
+            true => json_schema!({"type": "string", "pattern": "^[a-z]*$"}),
+            false => json_schema!({"type": "string", "pattern": "^[A-Za-z]*$"}),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum LooseAmount {
+    Amount(Amount),
+    Shape(Shape),
+}
+
+/// What cannot be compared, and refers to a type by its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+struct Wrapping {
+    id: u8,
+    #[serde(flatten)]
+    content: Wrapped,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+enum Wrapped {
+    Nothing,
+    Item { item: Item },
+}
+
+/// The same under other names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+struct Packing {
+    id: u8,
+    #[serde(flatten)]
+    content: InPaper,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+enum InPaper {
+    Nothing,
+    Item { item: Article },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+struct Article {
+    article: String,
+    pieces: u32,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind")]
 enum Price {
@@ -368,6 +472,25 @@ releases! {
         ChargedAgain { x: MorePrice::Bargain { amount: decimal() } },
         ChargedAgain { x: MorePrice::Fixed { amount: decimal(), discount: Some(decimal()) } },
     ];
+    Amounted: { #[serde(default, skip_serializing)] gone: Option<Letters>, x: Amount }
+        = vec![Amounted { gone: None, x: Amount(decimal()) }];
+    AmountedAndMaybe: { #[serde(default, skip_serializing)] gone: Option<Letters>, x: Amount, #[serde(default)] y: Option<Amount> }
+        = vec![AmountedAndMaybe { gone: None, x: Amount(decimal()), y: Some(Amount(decimal())) }];
+    Summed: { x: Sum, #[serde(default)] y: Option<Sum> } = vec![Summed { x: Sum(decimal()), y: None }];
+    Lettered: { x: Letters } = vec![Lettered { x: Letters(Word("x".to_owned())) }];
+    UntaggedAmount: { x: LooseAmount }
+        = vec![UntaggedAmount { x: LooseAmount::Amount(Amount(decimal())) }];
+    Wrapper: { x: Wrapping } = vec![
+        Wrapper { x: Wrapping { id: 1, content: Wrapped::Nothing } },
+        Wrapper { x: Wrapping { id: 1, content: Wrapped::Item { item: item(1) } } },
+    ];
+    Packer: { x: Packing, #[serde(default)] y: Option<u8> } = vec![Packer {
+        x: Packing {
+            id: 1,
+            content: InPaper::Item { item: Article { article: "nut".to_owned(), pieces: 2 } },
+        },
+        y: None,
+    }];
     Coloured: { x: HashMap<Colour, u8> }
         = vec![Coloured { x: [(Colour::Red, 1), (Colour::Green, 2)].into() }];
     ColouredAgain: { x: HashMap<MoreColour, u16> }
@@ -477,6 +600,14 @@ fn what_is_called_compatible_is_read_by_serde() {
         ("Text", "UntaggedMap"),
         ("Spanned", "SpannedAgain"),
         ("SpannedAgain", "Spanned"),
+        // Types whose names others have, or did not have.
+        ("Amounted", "AmountedAndMaybe"),
+        ("AmountedAndMaybe", "Amounted"),
+        ("Amounted", "Summed"),
+        ("Summed", "AmountedAndMaybe"),
+        ("Amounted", "UntaggedAmount"),
+        ("Wrapper", "Packer"),
+        ("Packer", "Wrapper"),
         // What cannot be compared, and is the same.
         ("Flattened", "FlattenedAndMaybe"),
         ("FlattenedAndMaybe", "Flattened"),
@@ -525,6 +656,9 @@ fn what_is_called_compatible_is_read_by_serde() {
         ("UntaggedMap", "Named"),
         ("Three", "Spanned"),
         ("OptionalText", "Text"),
+        ("Amounted", "Lettered"),
+        ("Lettered", "Summed"),
+        ("UntaggedAmount", "Amounted"),
     ] {
         assert!(!readable.contains(&(old, new)), "{new} does not read {old}");
     }
