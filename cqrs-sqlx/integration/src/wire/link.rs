@@ -22,10 +22,8 @@ pub(super) struct Link {
     owed: usize,
     /// Nothing that the server answers arrives, and the client's end is closed with the answer.
     is_unanswered: bool,
-    /// Nothing that the client sends arrives.
-    is_silent: bool,
-    /// The client gets no answer any more.
-    is_muted: bool,
+    /// Nothing arrives any more that goes this way.
+    silent: Option<Direction>,
 }
 
 impl Link {
@@ -48,19 +46,18 @@ impl Link {
             names: Names::default(),
             owed: 0,
             is_unanswered: false,
-            is_silent: false,
-            is_muted: false,
+            silent: None,
         })
     }
 
     /// Runs the connection to its end, or to a cut and the answers due by then.
     pub(super) async fn run(mut self) -> io::Result<()> {
         let mut client_talks = true;
-        while client_talks || !self.is_muted {
+        while client_talks || !self.is_silent(Direction::FromServer) {
             tokio::select! {
                 more = self.client.fill(), if client_talks => {
                     client_talks = more?;
-                    if self.is_silent {
+                    if self.is_silent(Direction::FromClient) {
                         self.client.forget();
                     } else if !client_talks {
                         // The server may still have something to say to a client that listens.
@@ -75,7 +72,7 @@ impl Link {
                         return Ok(());
                     }
                 }
-                more = self.server.fill(), if !self.is_muted => {
+                more = self.server.fill(), if !self.is_silent(Direction::FromServer) => {
                     if !more? || self.forward_from_server().await? {
                         return Ok(());
                     }
@@ -91,17 +88,16 @@ impl Link {
     async fn forward_from_client(&mut self) -> io::Result<Option<Vec<Message>>> {
         let mut forward = Vec::new();
         while let Some(message) = self.client.next_message()? {
-            let (refused, unanswered, silenced) = {
+            let (refused, unanswered) = {
                 let state = self.shared.state();
-                (state.refused, state.unanswered, state.silenced)
+                (state.refused, state.unanswered)
             };
             self.is_unanswered |= message.is_bind() && self.means(&message, unanswered);
             if self.means(&message, refused) {
                 return Ok(Some(Vec::new()));
             }
-            if self.means(&message, silenced) {
-                self.is_silent = true;
-                self.shared.state().silent += 1;
+            self.fall_silent(&message);
+            if self.is_silent(Direction::FromClient) {
                 return Ok(None);
             }
             let cut = self.strikes(Direction::FromClient, &message);
@@ -187,18 +183,30 @@ impl Link {
             return None;
         }
         self.shared.state().strikes(direction, message)
+    fn is_silent(&self, direction: Direction) -> bool {
+        self.silent == Some(direction)
+    }
+
+    /// Falls silent where this is the message to do so at: before a statement is prepared, and for
+    /// the answer when it is executed.
+    fn fall_silent(&mut self, message: &Message) {
+        let mut state = self.shared.state();
+        let Some(silence) = state.to_silence.filter(|_| self.silent.is_none()) else {
+            return;
+        };
+        let is_in_time = silence.direction == Direction::FromClient || message.is_bind();
+        if is_in_time && self.means(message, Some(silence.sql)) {
+            self.silent = Some(silence.direction);
+            state.falls_silent();
+        }
+    }
+
     }
 
     fn count_from_client(&mut self, message: &Message) {
         let sql = self.names.executed(message);
         if message.is_execution() {
-            let mut state = self.shared.state();
-            let muted = state.muted.zip(sql.as_ref());
-            if muted.is_some_and(|(muted, sql)| sql.contains(muted)) {
-                state.muted = None;
-                self.is_muted = true;
-            }
-            state.count_statement(sql);
+            self.shared.state().count_statement(sql);
         }
     }
 }

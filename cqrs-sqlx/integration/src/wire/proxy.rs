@@ -6,10 +6,10 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::counts::Counts;
-use super::cut::Cut;
+use super::cut::{Cut, Direction};
 use super::link::Link;
 use super::peer::Upstream;
-use super::state::Shared;
+use super::state::{Shared, Silence};
 use crate::database::{options, url_through};
 
 /// A proxy in front of one Postgres server, on a port of its own of this machine.
@@ -113,13 +113,21 @@ impl WireProxy {
         self.shared.state().unanswered = Some(sql);
     }
 
-    /// From now on lets nothing arrive of what a connection sends from when it executes SQL with this
-    /// in it, and closes neither end: as a firewall that has forgotten it.
-    pub fn silence(&self, sql: &'static str) {
-        self.shared.state().silenced = Some(sql);
+    /// Lets nothing arrive any more that goes this way over the next so many connections that execute
+    /// SQL with this in it, in place of an earlier order. Both ends stay open.
+    ///
+    /// From the client: the server never sees the statement, as behind a firewall that has forgotten
+    /// the connection. From the server: it does its work, and the answer is lost, as where a host is
+    /// gone.
+    pub fn silence(&self, direction: Direction, connections: usize, sql: &'static str) {
+        self.shared.state().to_silence = Some(Silence {
+            direction,
+            connections,
+            sql,
+        });
     }
 
-    /// Returns how many connections have gone silent.
+    /// Returns how many connections have gone silent since the start.
     pub fn silent(&self) -> usize {
         self.shared.state().silent
     }
@@ -137,17 +145,6 @@ impl WireProxy {
     /// Returns how many connections there were at most at a time, with those without an answer.
     pub fn peak(&self) -> usize {
         self.shared.state().peak
-    }
-
-    /// Gives no answer any more to the next connection that executes SQL with this in it. Both ends stay
-    /// open, as where a host is gone.
-    pub fn mute(&self, sql: &'static str) {
-        self.shared.state().muted = Some(sql);
-    }
-
-    /// Whether the connection that is to be [muted](Self::mute) was found.
-    pub fn was_muted(&self) -> bool {
-        self.shared.state().muted.is_none()
     }
 
     /// Lets the server have what [`Cut::delayed`] holds back at this moment, and waits until it

@@ -43,17 +43,14 @@ pub(super) struct State {
     pub(super) refused: Option<&'static str>,
     /// A connection that executes SQL with this in it is closed in place of the answer.
     pub(super) unanswered: Option<&'static str>,
-    /// From a connection that executes SQL with this in it nothing arrives any more.
-    pub(super) silenced: Option<&'static str>,
-    /// How many connections that are.
+    pub(super) to_silence: Option<Silence>,
+    /// How many connections have gone silent.
     pub(super) silent: usize,
     /// Whether connections are taken and not opened.
     pub(super) is_full: bool,
     /// How many connections there are, and how many there were at most.
     pub(super) open: usize,
     pub(super) peak: usize,
-    /// The next connection that executes SQL with this in it gets no answer any more.
-    pub(super) muted: Option<&'static str>,
 }
 
 impl State {
@@ -78,6 +75,21 @@ impl State {
         match &mut self.swallowed {
             Some(swallowed) if message.is_notification() => {
                 *swallowed += 1;
+    /// Takes one of the connections that are to go silent.
+    pub(super) fn falls_silent(&mut self) {
+        self.silent += 1;
+        self.to_silence = self.to_silence.and_then(|silence| {
+            let connections = silence
+                .connections
+                .checked_sub(1)
+                .filter(|left| *left > 0)?;
+            Some(Silence {
+                connections,
+                ..silence
+            })
+        });
+    }
+
                 true
             }
             _ => false,
@@ -97,6 +109,14 @@ pub(super) struct Held {
     pub(super) messages: Vec<Message>,
     pub(super) server: Peer,
 }
+/// That so many connections are to go silent, each when it executes SQL with this in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Silence {
+    pub(super) direction: Direction,
+    pub(super) connections: usize,
+    pub(super) sql: &'static str,
+}
+
 
 impl Held {
     /// Lets the server have them, and waits until it has answered.
