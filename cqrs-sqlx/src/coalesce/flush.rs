@@ -40,6 +40,8 @@ pub(crate) struct Outlet<B: Backend> {
     /// How long who is in a flush waits for it.
     deadline: Duration,
     rests_until: Mutex<Option<Instant>>,
+    /// Held by each flush whose connection was not there in time, until it is.
+    late: Arc<()>,
 }
 
 impl<B: Backend> Outlet<B> {
@@ -57,6 +59,7 @@ impl<B: Backend> Outlet<B> {
             patience: patience(acquire_timeout),
             deadline: acquire_timeout.max(SHORTEST),
             rests_until: Mutex::default(),
+            late: Arc::default(),
         }
     }
 
@@ -64,8 +67,11 @@ impl<B: Backend> Outlet<B> {
         self.connections.close();
     }
 
-    /// Whether a connection could not be opened a moment ago.
+    /// Whether a connection could not be opened a moment ago, or takes its time.
     pub(super) fn rests(&self) -> bool {
+        if Arc::strong_count(&self.late) > 1 {
+            return true;
+        }
         let until = self.rests_until.lock();
         let until = *until.unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| Instant::now() < until)
@@ -181,10 +187,18 @@ impl<B: Backend> Flush<B> {
         let Self { outlet, mut turn } = self;
         while turn.goes_on() {
             // Given back after each flush, so that the lanes take turns on the connections.
-            let connection = match outlet.acquire().await {
-                Ok(connection) => connection,
-                Err(error) => {
+            let mut acquiring = pin!(outlet.acquire());
+            let connection = match timeout(outlet.patience, &mut acquiring).await {
+                Ok(Ok(connection)) => connection,
+                Ok(Err(error)) => {
                     tracing::debug!(%error, "commits are not sent together");
+                    return;
+                }
+                Err(_) => {
+                    // It is for those who come later.
+                    let _late = Arc::clone(&outlet.late);
+                    drop(turn);
+                    let _ = acquiring.await;
                     return;
                 }
             };

@@ -33,7 +33,7 @@ pub(crate) use self::flush::Outlet;
 /// How long those who wait for a flush are kept waiting by a connection that cannot be had, or by a
 /// server that does not answer, before they commit alone. They may have to wait for a connection of
 /// their own then, so it is a part of that time.
-pub(crate) fn patience(acquire_timeout: Duration) -> Duration {
+fn patience(acquire_timeout: Duration) -> Duration {
     (acquire_timeout / 4).min(Duration::from_secs(1))
 }
 

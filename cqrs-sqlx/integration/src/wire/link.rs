@@ -32,9 +32,14 @@ impl Link {
         let mut client = Peer::client(client)?;
         let startup = client.read_startup().await?;
         if shared.state().is_full {
-            // Until the client gives up.
-            while client.fill().await? {}
-            return Err(io::ErrorKind::ConnectionAborted.into());
+            let gives_up = async {
+                while client.fill().await? {}
+                Err(io::ErrorKind::ConnectionAborted.into())
+            };
+            tokio::select! {
+                () = shared.admitted.notified() => io::Result::Ok(()),
+                gone = gives_up => gone,
+            }?;
         }
         let mut server = shared.upstream.connect().await?;
         server.send(&startup).await?;
@@ -178,11 +183,6 @@ impl Link {
         })
     }
 
-    fn strikes(&self, direction: Direction, message: &Message) -> Option<When> {
-        if !self.opened {
-            return None;
-        }
-        self.shared.state().strikes(direction, message)
     fn is_silent(&self, direction: Direction) -> bool {
         self.silent == Some(direction)
     }
@@ -201,6 +201,11 @@ impl Link {
         }
     }
 
+    fn strikes(&self, direction: Direction, message: &Message) -> Option<When> {
+        if !self.opened {
+            return None;
+        }
+        self.shared.state().strikes(direction, message)
     }
 
     fn count_from_client(&mut self, message: &Message) {

@@ -137,6 +137,11 @@ impl WireProxy {
         self.shared.state().is_full = true;
     }
 
+    /// Opens the connections of those who wait for one, although it is full.
+    pub fn admit(&self) {
+        self.shared.admitted.notify_waiters();
+    }
+
     /// Returns how many connections there are, with those without an answer.
     pub fn open(&self) -> usize {
         self.shared.state().open

@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 use super::counts::Counts;
 use super::cut::{Cut, Direction, When};
 use super::peer::{Peer, Upstream};
@@ -10,6 +12,8 @@ use super::protocol::Message;
 
 pub(super) struct Shared {
     pub(super) upstream: Upstream,
+    /// Told when those who wait for a connection are let in.
+    pub(super) admitted: Notify,
     state: Mutex<State>,
 }
 
@@ -17,6 +21,7 @@ impl Shared {
     pub(super) fn new(upstream: Upstream) -> Self {
         Self {
             upstream,
+            admitted: Notify::new(),
             state: Mutex::default(),
         }
     }
@@ -70,11 +75,6 @@ impl State {
         Some(when)
     }
 
-    /// Whether a message of the server is a notification that its client does not get.
-    pub(super) fn swallows(&mut self, message: &Message) -> bool {
-        match &mut self.swallowed {
-            Some(swallowed) if message.is_notification() => {
-                *swallowed += 1;
     /// Takes one of the connections that are to go silent.
     pub(super) fn falls_silent(&mut self) {
         self.silent += 1;
@@ -90,6 +90,11 @@ impl State {
         });
     }
 
+    /// Whether a message of the server is a notification that its client does not get.
+    pub(super) fn swallows(&mut self, message: &Message) -> bool {
+        match &mut self.swallowed {
+            Some(swallowed) if message.is_notification() => {
+                *swallowed += 1;
                 true
             }
             _ => false,
@@ -104,11 +109,6 @@ impl State {
     }
 }
 
-/// Messages that a cut keeps from the server, and the way there.
-pub(super) struct Held {
-    pub(super) messages: Vec<Message>,
-    pub(super) server: Peer,
-}
 /// That so many connections are to go silent, each when it executes SQL with this in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Silence {
@@ -117,6 +117,11 @@ pub(super) struct Silence {
     pub(super) sql: &'static str,
 }
 
+/// Messages that a cut keeps from the server, and the way there.
+pub(super) struct Held {
+    pub(super) messages: Vec<Message>,
+    pub(super) server: Peer,
+}
 
 impl Held {
     /// Lets the server have them, and waits until it has answered.

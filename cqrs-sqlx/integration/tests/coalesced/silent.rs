@@ -195,3 +195,36 @@ async fn flushes_that_get_no_connection_hold_nobody_up() {
         fixture.register(20).await;
     }
 }
+
+/// Where it takes longer to open one than anybody is to wait, commits are sent together all the same
+/// when it is there.
+#[tokio::test]
+async fn a_connection_that_comes_late_is_used_for_flushes() {
+    let database = TestDatabase::create().await;
+    stores::postgres(database.url()).await.close();
+    let proxy = WireProxy::start(database.url()).await;
+    let options = StoreOptions::default()
+        .max_connections(1)
+        .coalesce(128)
+        .acquire_timeout(Duration::from_secs(60));
+    let store = stores::postgres_with(proxy.url(), options).await;
+    let fixture = Fixture {
+        _database: database,
+        proxy,
+        store,
+    };
+    // Whoever commits alone has a connection.
+    fixture.register(1).await;
+    let proxy = &fixture.proxy;
+    proxy.fill_up();
+    let before = proxy.counts();
+    let sent_together = async {
+        let is_flush = |sql: &String| sql.contains(FLUSH);
+        while !proxy.statements_since(&before).iter().any(is_flush) {
+            fixture.register(20).await;
+            proxy.admit();
+        }
+    };
+    let sent = timeout(AT_MOST, sent_together).await;
+    sent.expect("they go together at last");
+}

@@ -42,7 +42,6 @@ use crate::backend::{
     Advance, Backed, Backend, Committed, Dialect, Heard, Horizon, Mark, Message, Parameter,
     Process, Proof, Returned, RowVersion, RowWrites, Topic, Written, transaction, url,
 };
-use crate::coalesce::patience;
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::lent;
@@ -721,13 +720,9 @@ impl crate::SqlStore<Postgres> {
         let notifier = store
             .notifications
             .then(|| open(backend.clone(), 1, store.acquire_timeout));
-        let flushers = store.coalesce.map(|_| {
-            open(
-                backend.flushing(),
-                FLUSHERS,
-                patience(store.acquire_timeout),
-            )
-        });
+        let flushers = store
+            .coalesce
+            .map(|_| open(backend.flushing(), FLUSHERS, store.acquire_timeout));
         Ok(Self::from_parts(
             backend,
             connections.clone(),
