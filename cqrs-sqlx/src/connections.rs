@@ -23,6 +23,12 @@ pub(crate) trait Connect: Send + Sync + 'static {
     /// A connection.
     type Connection: Send + 'static;
 
+    /// Whether the database ends with its connection, as one in memory does: then it is repaired, and
+    /// never closed before the store is.
+    fn is_the_database(&self) -> bool {
+        false
+    }
+
     /// Opens one.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection>> + Send;
 
@@ -157,7 +163,9 @@ impl<C: Connect> Connections<C> {
     /// Closes the idle connections: after one was found broken, its neighbours probably are.
     pub(crate) fn close_idle(&self) {
         self.shared.breaks.fetch_add(1, Ordering::Relaxed);
-        self.shared.idle().clear();
+        if !self.shared.connect.is_the_database() {
+            self.shared.idle().clear();
+        }
     }
 
     /// How often one was found broken.
@@ -255,7 +263,10 @@ impl<C: Connect> Connection<C> {
 
     /// Closes the connection instead of giving it back.
     pub(crate) fn discard(mut self) {
-        self.connection = None;
+        self.clean = false;
+        if !self.shared.connect.is_the_database() {
+            self.connection = None;
+        }
     }
 }
 

@@ -82,6 +82,10 @@ impl Backend for Sqlite {
 impl Connect for Sqlite {
     type Connection = SqliteConnection;
 
+    fn is_the_database(&self) -> bool {
+        self.is_in_memory()
+    }
+
     async fn connect(&self) -> Result<SqliteConnection> {
         connection::open(&self.options).await
     }

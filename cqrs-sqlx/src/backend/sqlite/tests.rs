@@ -157,3 +157,30 @@ async fn a_dropped_read_is_repaired() {
     Sqlite::begin(&mut connection).await.unwrap();
     Sqlite::rollback(&mut connection).await.unwrap();
 }
+
+/// Where an answer is given up, or a connection was found broken, others are opened; a database in
+/// memory would end with it.
+#[tokio::test]
+async fn a_database_in_memory_lives_as_long_as_its_store() {
+    let store = crate::SqliteStore::connect("sqlite::memory:")
+        .await
+        .unwrap();
+    store.migrate().await.unwrap();
+    let connections = &store.shared().readers;
+    let read = sql("SELECT name FROM cqrs_subscription");
+    let is_there = async || {
+        let mut connection = connections.acquire().await.unwrap();
+        let rows = Sqlite::execute(connection.begin_work(), &read, &[]).await;
+        connection.end_work();
+        rows.is_ok()
+    };
+    assert!(is_there().await);
+    let _error = connections.no_answer_within(Duration::ZERO);
+    assert!(is_there().await, "an answer was given up");
+    let mut connection = connections.acquire().await.unwrap();
+    Sqlite::begin(connection.begin_work()).await.unwrap();
+    connection.discard();
+    assert!(is_there().await, "a connection was discarded");
+    drop(connections.acquire().await.unwrap().begin_work());
+    assert!(is_there().await, "a statement was dropped");
+}
