@@ -113,7 +113,7 @@ async fn rewrap<B: Backend>(store: &SqlStore<B>) -> Result<Rewrapped> {
 async fn what_the_page_shows_works() -> Result<(), Box<dyn std::error::Error>> {
     let (secret_of_now, former_secret) = ([1; 32], [2; 32]);
     let keys =
-        MasterKeys::new(MasterKey::new(2, secret_of_now)).and(MasterKey::new(1, former_secret));
+        MasterKeys::new(MasterKey::new(2, secret_of_now)).and(MasterKey::new(1, former_secret))?;
     let options = StoreOptions::default().master_keys(keys);
     let store = SqliteStore::connect_with("sqlite::memory:".parse()?, options).await?;
     store.migrate().await?;

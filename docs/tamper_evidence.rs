@@ -26,7 +26,7 @@ struct Contract {
 #[tokio::test]
 async fn what_the_page_shows_works() -> Result<(), Box<dyn std::error::Error>> {
     let (secret_of_now, former_secret) = ([1; 32], [2; 32]);
-    let keys = HashKeys::new(HashKey::new(2, secret_of_now)).and(HashKey::new(1, former_secret));
+    let keys = HashKeys::new(HashKey::new(2, secret_of_now)).and(HashKey::new(1, former_secret))?;
     let options = StoreOptions::default().verify_hashes().hash_keys(keys);
     let store = SqliteStore::connect_with("sqlite::memory:".parse()?, options).await?;
     store.migrate().await?;

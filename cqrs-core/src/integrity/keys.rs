@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::hash::ContentHash;
 use crate::envelope::{Envelope, Position, RawPayload};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::payload::PayloadError;
 
 /// A secret under which the hashes of events are made, so that who can write to the database alone
@@ -56,9 +57,10 @@ impl fmt::Debug for HashKey {
 ///
 /// let (new, old) = ([1; 32], [2; 32]);
 /// let keys = HashKeys::new(HashKey::new(2, new))
-///     .and(HashKey::new(1, old))
+///     .and(HashKey::new(1, old))?
 ///     .unkeyed_until(Position(12_000));
 /// assert_eq!(keys.current().id(), 2);
+/// # Ok::<(), cqrs_core::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct HashKeys {
@@ -79,10 +81,18 @@ impl HashKeys {
     }
 
     /// One more key, which only verifies.
-    #[must_use]
-    pub fn and(mut self, key: HashKey) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Usage`](StoreErrorKind::Usage) where there is one with its id: hashes say no more of
+    /// the key that they were made with.
+    pub fn and(mut self, key: HashKey) -> Result<Self> {
+        if self.find(key.id).is_some() {
+            let message = format!("there are two keys of hashes with the id {}", key.id);
+            return Err(Error::store(StoreErrorKind::Usage, message));
+        }
         self.others.push(Arc::new(key));
-        self
+        Ok(self)
     }
 
     /// Events up to this position may have plain hashes: those of a log that had no keys before.
@@ -219,7 +229,7 @@ mod tests {
         let check = |keys: &HashKeys, hash, position| {
             verify(Some(keys), "account.opened", "{}", hash, Position(position)).is_ok()
         };
-        let rotated = HashKeys::new(new.clone()).and(old);
+        let rotated = HashKeys::new(new.clone()).and(old).expect("another id");
         assert!(check(&rotated, made, 5));
         assert!(!check(&HashKeys::new(new), made, 5));
         let forged = HashKeys::new(HashKey::new(1, [3; 32]));
@@ -228,6 +238,19 @@ mod tests {
         assert!(!check(&rotated, plain, 5));
         let excusing = rotated.unkeyed_until(Position(5));
         assert!(check(&excusing, plain, 5) && !check(&excusing, plain, -5));
+    }
+
+    #[test]
+    fn an_id_is_of_one_key() {
+        let key = |id, secret| HashKey::new(id, [secret; 32]);
+        let both = HashKeys::new(key(1, 1)).and(key(2, 2));
+        for id in [1, 2] {
+            let refused = both.as_ref().expect("two ids").clone().and(key(id, 3));
+            assert_eq!(
+                refused.expect_err("it is in use").to_string(),
+                format!("there are two keys of hashes with the id {id}")
+            );
+        }
     }
 
     #[test]

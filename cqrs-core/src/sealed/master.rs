@@ -7,6 +7,7 @@ use super::error::SealedError;
 use super::key::SecretKey;
 use super::subject::Subject;
 use crate::context::TenantId;
+use crate::error::{Error, Result, StoreErrorKind};
 
 /// A secret under which the keys of subjects are kept, so that who can read the database alone opens
 /// nothing.
@@ -54,8 +55,9 @@ impl fmt::Debug for MasterKey {
 /// use cqrs_core::sealed::{MasterKey, MasterKeys};
 ///
 /// let (new, old) = ([1; 32], [2; 32]);
-/// let keys = MasterKeys::new(MasterKey::new(2, new)).and(MasterKey::new(1, old));
+/// let keys = MasterKeys::new(MasterKey::new(2, new)).and(MasterKey::new(1, old))?;
 /// assert_eq!(keys.current().id(), 2);
+/// # Ok::<(), cqrs_core::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct MasterKeys {
@@ -76,10 +78,17 @@ impl MasterKeys {
     }
 
     /// One more key, which only reads.
-    #[must_use]
-    pub fn and(mut self, key: MasterKey) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Usage`](StoreErrorKind::Usage) where there is one with its id.
+    pub fn and(mut self, key: MasterKey) -> Result<Self> {
+        if self.find(key.id).is_some() {
+            let message = format!("there are two master keys with the id {}", key.id);
+            return Err(Error::store(StoreErrorKind::Usage, message));
+        }
         self.former.push(key);
-        self
+        Ok(self)
     }
 
     /// Has keys read that were kept before the store had a master key. Only where there are some: who
@@ -205,6 +214,12 @@ mod tests {
         assert_eq!(read(Some(&old)), Ok(true));
         assert!(kept.starts_with(&old.prefix()));
         let rotated = MasterKeys::new(MasterKey::new(2, [2; 32])).and(MasterKey::new(1, [1; 32]));
+        let rotated = rotated.expect("another id");
+        let again = rotated.clone().and(MasterKey::new(1, [3; 32]));
+        assert_eq!(
+            again.expect_err("it is in use").to_string(),
+            "there are two master keys with the id 1"
+        );
         assert_eq!(read(Some(&rotated)), Ok(true));
         assert!(!kept.starts_with(&rotated.prefix()));
         let unknown = SealedError::NoMasterKey {

@@ -196,7 +196,8 @@ async fn keys_are_rotated<K: Kind>() {
     let first = HashKeys::new(one.clone()).unkeyed_until(until);
     let options = |keys| StoreOptions::default().verify_hashes().hash_keys(keys);
     work(&fresh.open(options(first)).await, &mut Random::new(5), 5).await;
-    let both = HashKeys::new(two.clone()).and(one).unkeyed_until(until);
+    let both = HashKeys::new(two.clone()).and(one).unwrap();
+    let both = both.unkeyed_until(until);
     let rotated = fresh.open(options(both)).await;
     work(&rotated, &mut Random::new(6), 5).await;
     let report = checked(&rotated, &check()).await;

@@ -100,7 +100,9 @@ async fn forgetting_beats_whoever_rewraps<K: Kind>() {
     let (fresh, store) = with::<K>(options(MasterKeys::new(master(0)))).await;
     let mut stores = vec![store];
     for round in 1..=10 {
-        let new = MasterKeys::new(master(round)).and(master(round - 1));
+        let new = MasterKeys::new(master(round))
+            .and(master(round - 1))
+            .unwrap();
         stores.push(fresh.open(options(new)).await);
         let [.., old, new] = stores.as_slice() else {
             unreachable!("there are two");
