@@ -18,6 +18,7 @@ mod row;
 mod row_security;
 mod rows;
 mod schema;
+mod session;
 mod shadow;
 mod waiting;
 mod write;
@@ -36,6 +37,7 @@ use tokio::sync::Semaphore;
 
 use self::error::error;
 use self::row::PgSource;
+pub(crate) use self::session::Session;
 use crate::backend::bind::query;
 use crate::backend::schema::migrations;
 use crate::backend::{
@@ -91,62 +93,6 @@ impl Postgres {
 
 impl Backend for Postgres {
     type Raw = PgConnection;
-}
-
-/// Reads which process of the server works for a connection. Who has taken another role by the options
-/// of the connection does not see when it began.
-///
-/// Has the server notice after half a minute that this host is gone, unless it is set to sooner: what
-/// the session holds is free then, as it is at once where only this process ends. By a statement, since
-/// there are poolers that refuse options. A server that does not know its defaults says -1.
-const OPENED: &str = "SELECT pid, coalesce(backend_start::text, ''), CASE WHEN $1 THEN (
-         SELECT count(set_config(name,
-             least(nullif(greatest(current_setting(name)::int, 0), 0), most)::text, false))
-         FROM (VALUES ('tcp_keepalives_idle', 15), ('tcp_keepalives_interval', 5),
-                      ('tcp_keepalives_count', 3), ('tcp_user_timeout', 30000))
-             AS limits (name, most)) END
-     FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-
-/// A connection, and the server process that works for it.
-#[derive(Debug)]
-pub(crate) struct Session {
-    connection: PgConnection,
-    process: Process,
-}
-
-impl Connect for Postgres {
-    type Connection = Session;
-
-    async fn connect(&self) -> Result<Session> {
-        let connect = async {
-            let mut connection = PgConnection::connect_with(&self.options).await?;
-            let settings = self.options.get_options().unwrap_or_default();
-            let row = sqlx::query(OPENED)
-                .bind(!settings.contains("tcp_"))
-                .fetch_one(&mut connection)
-                .await?;
-            let process = Process {
-                id: row.try_get(0)?,
-                started: row.try_get(1)?,
-            };
-            Ok(Session {
-                connection,
-                process,
-            })
-        };
-        connect
-            .await
-            .map_err(|cause| error(cause, "connecting to the database"))
-    }
-
-    fn is_idle(session: &Session) -> bool {
-        transaction::depth::<sqlx::Postgres>(&session.connection) == 0
-    }
-
-    /// The server rolls back and ends when the socket closes.
-    async fn repair(&self, _: Session) -> Option<Session> {
-        None
-    }
 }
 
 impl Backed for Postgres {
