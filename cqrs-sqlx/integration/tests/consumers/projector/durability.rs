@@ -106,11 +106,7 @@ async fn what_a_crash_takes_of_a_page_is_applied_again() {
     };
     cluster.crash();
     // Nothing is committed any more that might wake it, and it does not doubt by itself so soon.
-    let again = async {
-        while applied(&store).await.last() != Some(&last) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
+    let again = async { while applied(&store).await.last() != Some(&last) {} };
     tokio::time::timeout(Duration::from_secs(8), again)
         .await
         .expect("the projector applies again what was lost");

@@ -13,7 +13,7 @@ use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_sqlx::{SqlStore, SqlTransaction, StoreOptions};
 
 use super::domain::{Broken, Household, Welcome};
-use super::{FORMER, NAME, north, opened, registered, sealed, subject, with};
+use super::{FORMER, NAME, forget, north, opened, registered, sealed, subject, with};
 
 on_each!(forgetting_leaves_no_plain_text_in_any_table);
 
@@ -134,7 +134,7 @@ async fn forgetting_leaves_no_plain_text_in_any_table<K: Kind>() {
     };
     assert!(shown(&full));
 
-    assert!(keys.forget(&subject("ada")).await.unwrap());
+    forget(&keys, "ada").await;
     let after = dump(&fresh).await;
     assert_eq!(tables_with(&after, &PLAIN), Vec::<&str>::new());
     assert!(!shown(&after));
@@ -199,13 +199,7 @@ fn assert_not_in_files<K: Kind>(fresh: &Fresh<K>, texts: &[&str]) {
 async fn forgetting_leaves_no_plain_text_in_pg_dump() {
     let (fresh, store) = with::<cqrs_sqlx::Postgres>(StoreOptions::default()).await;
     scatter(&store).await;
-    assert!(
-        store
-            .subject_keys(&north())
-            .forget(&subject("ada"))
-            .await
-            .unwrap()
-    );
+    forget(&store.subject_keys(&north()), "ada").await;
     let programs = std::env::var_os("PG_BIN_DIR").map(PathBuf::from);
     // The driver's own parameters are behind it.
     let (url, _) = fresh.url.split_once('?').unwrap_or((&fresh.url, ""));

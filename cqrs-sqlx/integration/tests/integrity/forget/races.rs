@@ -11,7 +11,7 @@ use cqrs_sqlx::StoreOptions;
 use tokio::sync::{Barrier, Notify};
 
 use super::domain::Greeter;
-use super::{FORMER, NAME, north, opened, registered, sealed, subject, with};
+use super::{FORMER, NAME, forget, north, opened, registered, sealed, subject, with};
 
 on_each!(
     forgetting_beats_every_commit_that_seals,
@@ -62,7 +62,7 @@ async fn forgetting_beats_every_commit_that_seals<K: Kind>() {
             committed.notified().await;
         }
         let keys = second.subject_keys(&north());
-        assert!(keys.forget(&subject(&who)).await.unwrap());
+        forget(&keys, &who).await;
         let refused = sealed(&first.subject_keys(&north()), &who, NAME).await;
         assert!(refused.unwrap_err().domain::<Forgotten>().is_some());
         let mut written = 0;
@@ -149,7 +149,7 @@ async fn forgetting_while_a_projector_runs<K: Kind>() {
     }
     for number in 0..10 {
         let id = format!("before {number}");
-        assert!(keys.forget(&subject(&id)).await.unwrap());
+        forget(&keys, &id).await;
         registered(&store, &format!("after {number}"))
             .await
             .unwrap();
@@ -201,5 +201,5 @@ async fn forgetting_never_hangs_behind_the_own_unit_of_work<K: Kind>() {
         assert_eq!(kind(&error), &StoreErrorKind::PoolTimedOut);
     }
     drop(uow);
-    assert!(keys.forget(&subject("ada")).await.unwrap());
+    forget(&keys, "ada").await;
 }
