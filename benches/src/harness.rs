@@ -2,9 +2,10 @@
 //!
 //! Sides are compared in short slices that take turns, so that whatever else the machine does
 //! falls on all of them. A ratio is taken within each round, and the median of the rounds is
-//! reported.
+//! reported. Percentiles are those of all rounds together: what is rare is in few of them.
 
 use std::future::Future;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -26,14 +27,12 @@ pub(crate) struct Timing {
 }
 
 /// What was measured in one slice.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sample {
     /// Units of work per second.
     pub(crate) per_s: f64,
-    /// The median latency, in microseconds.
-    pub(crate) p50_us: f64,
-    /// The 99th percentile of the latency, in microseconds.
-    pub(crate) p99_us: f64,
+    /// How long each unit took.
+    pub(crate) latencies: Vec<Duration>,
 }
 
 /// Runs the workers side by side for one slice, and gives them back with what was measured.
@@ -43,37 +42,59 @@ pub(crate) struct Sample {
 /// The first error of a worker; and where nothing was done within the slice.
 pub(crate) async fn slice<W: Worker>(workers: Vec<W>, timing: Timing) -> Result<(Vec<W>, Sample)> {
     let from = Instant::now() + timing.ramp;
-    let until = from + timing.measured;
+    let counted = from..from + timing.measured;
     let mut tasks = JoinSet::new();
     for mut worker in workers {
+        let counted = counted.clone();
         tasks.spawn(async move {
-            let mut latencies = Vec::new();
+            let mut count = Count::default();
             loop {
                 let begun = Instant::now();
-                if begun >= until {
-                    return anyhow::Ok((worker, latencies));
+                if begun >= counted.end {
+                    return anyhow::Ok((worker, count));
                 }
                 worker.work().await?;
-                let ended = Instant::now();
-                if (from..until).contains(&ended) {
-                    latencies.push(ended - begun);
-                }
+                count.add(&counted, begun, Instant::now());
             }
         });
     }
     let mut workers = Vec::new();
-    let mut latencies = Vec::new();
+    let mut all = Count::default();
     while let Some(ended) = tasks.join_next().await {
-        let (worker, measured) = ended??;
+        let (worker, count) = ended??;
         workers.push(worker);
-        latencies.extend(measured);
+        all.done += count.done;
+        all.latencies.extend(count.latencies);
     }
     ensure!(
-        !latencies.is_empty(),
+        all.done > 0 && !all.latencies.is_empty(),
         "nothing was done within a slice of {:?}",
         timing.measured
     );
-    Ok((workers, Sample::of(latencies, timing.measured)))
+    let sample = Sample {
+        per_s: count(all.done) / timing.measured.as_secs_f64(),
+        latencies: all.latencies,
+    };
+    Ok((workers, sample))
+}
+
+/// What counts of a slice. A rate is of what ends within it. A latency is of what begins within it:
+/// what takes longest ends after it.
+#[derive(Debug, Default)]
+struct Count {
+    done: usize,
+    latencies: Vec<Duration>,
+}
+
+impl Count {
+    fn add(&mut self, counted: &Range<Instant>, begun: Instant, ended: Instant) {
+        if counted.contains(&ended) {
+            self.done += 1;
+        }
+        if counted.contains(&begun) {
+            self.latencies.push(ended - begun);
+        }
+    }
 }
 
 /// As [`slice()`], of a worker that stays where it is.
@@ -89,15 +110,31 @@ pub(crate) async fn run_slice<W: Worker>(worker: &mut Option<W>, timing: Timing)
 
 impl Sample {
     /// What these latencies, all within `measured`, amount to.
-    pub(crate) fn of(mut latencies: Vec<Duration>, measured: Duration) -> Self {
-        latencies.sort_unstable();
-        let us = |quantile| percentile(&latencies, quantile).as_secs_f64() * 1e6;
+    pub(crate) fn of(latencies: Vec<Duration>, measured: Duration) -> Self {
         Self {
             per_s: count(latencies.len()) / measured.as_secs_f64(),
-            p50_us: us(0.50),
-            p99_us: us(0.99),
+            latencies,
         }
     }
+
+    /// One piece of work that took so long, of so many units.
+    pub(crate) fn once(units: usize, elapsed: Duration) -> Self {
+        Self {
+            per_s: count(units) / elapsed.as_secs_f64(),
+            latencies: vec![elapsed],
+        }
+    }
+}
+
+/// The percentile of the latencies of these samples together, in microseconds; zero of none.
+pub(crate) fn percentile_us<'s>(
+    samples: impl IntoIterator<Item = &'s Sample>,
+    quantile: f64,
+) -> f64 {
+    let latencies = samples.into_iter().flat_map(|sample| &sample.latencies);
+    let mut sorted: Vec<Duration> = latencies.copied().collect();
+    sorted.sort_unstable();
+    percentile(&sorted, quantile).as_secs_f64() * 1e6
 }
 
 #[expect(
@@ -123,38 +160,27 @@ fn percentile(sorted: &[Duration], quantile: f64) -> Duration {
         .unwrap_or_default()
 }
 
-impl Sample {
-    /// One piece of work that took so long, of so many units.
-    pub(crate) fn once(units: usize, elapsed: Duration) -> Self {
-        let us = elapsed.as_secs_f64() * 1e6;
-        Self {
-            per_s: count(units) / elapsed.as_secs_f64(),
-            p50_us: us,
-            p99_us: us,
-        }
-    }
-}
-
-/// The median of several rounds, with their extremes.
+/// What is reported of several rounds, with their extremes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
     /// The lowest.
     pub(crate) min: f64,
-    /// The median: of an even number, the mean of the two in the middle.
-    pub(crate) median: f64,
+    /// What is reported.
+    pub(crate) value: f64,
     /// The highest.
     pub(crate) max: f64,
 }
 
 impl Spread {
-    /// The spread of these values; zeros of none.
+    /// The spread of these values; zeros of none. Reported is the median: of an even number, the
+    /// mean of the two in the middle.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_unstable_by(f64::total_cmp);
         let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
             return Self {
                 min: 0.0,
-                median: 0.0,
+                value: 0.0,
                 max: 0.0,
             };
         };
@@ -162,7 +188,7 @@ impl Spread {
         let lower = values[(values.len() - 1) / 2];
         Self {
             min,
-            median: f64::midpoint(lower, upper),
+            value: f64::midpoint(lower, upper),
             max,
         }
     }
@@ -176,6 +202,15 @@ impl Spread {
     ) -> Self {
         let rounds = ours.iter().zip(theirs);
         Self::of(rounds.map(|(ours, theirs)| value(ours) / value(theirs)))
+    }
+
+    /// With another value to be reported, which the extremes then include.
+    pub(crate) fn reporting(self, value: f64) -> Self {
+        Self {
+            min: self.min.min(value),
+            value,
+            max: self.max.max(value),
+        }
     }
 }
 
@@ -228,28 +263,52 @@ mod tests {
     }
 
     #[test]
+    fn a_percentile_is_one_of_all_rounds() {
+        let rounds = [millis([1, 1, 1]), millis([1, 1, 1]), millis([1, 1, 50])]
+            .map(|latencies| Sample::of(latencies, Duration::from_secs(1)));
+        assert!((percentile_us(&rounds[..2], 0.99) - 1_000.0).abs() < 1e-6);
+        assert!((percentile_us(&rounds, 0.99) - 50_000.0).abs() < 1e-6);
+        assert!((percentile_us(&rounds, 0.50) - 1_000.0).abs() < 1e-6);
+    }
+
+    #[test]
     fn a_sample_counts_per_second() {
         let sample = Sample::of(millis([3, 1, 2, 4]), Duration::from_millis(500));
         assert!((sample.per_s - 8.0).abs() < 1e-9);
-        assert!((sample.p50_us - 2_000.0).abs() < 1e-6);
-        assert!((sample.p99_us - 4_000.0).abs() < 1e-6);
+        let once = Sample::once(100, Duration::from_millis(500));
+        assert!((once.per_s - 200.0).abs() < 1e-9);
+        assert_eq!(once.latencies, millis([500]));
+    }
+
+    #[test]
+    fn what_lasts_beyond_the_slice_is_a_latency_and_no_rate() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let slice = at(10)..at(20);
+        let mut count = Count::default();
+        for (begun, ended) in [(0, 9), (9, 12), (12, 15), (15, 900)] {
+            count.add(&slice, at(begun), at(ended));
+        }
+        assert_eq!(count.done, 2);
+        assert_eq!(count.latencies, millis([3, 885]));
     }
 
     #[test]
     fn a_spread_is_the_median_with_its_extremes() {
         let odd = Spread::of([5.0, 1.0, 2.0]);
-        assert_eq!((odd.min, odd.median, odd.max), (1.0, 2.0, 5.0));
+        assert_eq!((odd.min, odd.value, odd.max), (1.0, 2.0, 5.0));
         let even = Spread::of([4.0, 1.0, 2.0, 3.0]);
-        assert_eq!((even.min, even.median, even.max), (1.0, 2.5, 4.0));
-        assert_eq!(Spread::of([]).median, 0.0);
+        assert_eq!((even.min, even.value, even.max), (1.0, 2.5, 4.0));
+        assert_eq!(Spread::of([]).value, 0.0);
+        let wider = even.reporting(5.0);
+        assert_eq!((wider.min, wider.value, wider.max), (1.0, 5.0, 5.0));
     }
 
     #[test]
     fn ratios_are_taken_within_a_round() {
         let sample = |per_s| Sample {
             per_s,
-            p50_us: 0.0,
-            p99_us: 0.0,
+            latencies: Vec::new(),
         };
         // The machine was slow in the second round; the ratio is the same.
         let ratios = Spread::of_ratios(
@@ -278,15 +337,16 @@ mod tests {
                 Ok(())
             }
         }
+        // Long enough for a machine that does much else.
         let timing = Timing {
             ramp: Duration::from_millis(5),
-            measured: Duration::from_millis(20),
+            measured: Duration::from_secs(1),
         };
         let (workers, sample) = slice(vec![Counter(0), Counter(0)], timing)
             .await
             .expect("no worker fails");
         assert!(workers.iter().all(|worker| worker.0 > 0));
-        assert!(sample.per_s > 0.0 && sample.p50_us >= 1_000.0);
+        assert!(sample.per_s > 0.0 && percentile_us([&sample], 0.5) >= 1_000.0);
     }
 
     #[tokio::test]

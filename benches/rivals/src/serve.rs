@@ -172,7 +172,7 @@ async fn append<R: Rival>(
     for writer in writers {
         done.add(writer.done);
     }
-    Ok(measured(sample, done))
+    measured(sample, done)
 }
 
 async fn load<R: Rival>(
@@ -191,13 +191,13 @@ async fn load<R: Rival>(
     let (loaders, sample) = slice(vec![loader], timing).await?;
     pool.close().await;
     let units = loaders.iter().map(|loader| loader.units).sum();
-    Ok(measured(
+    measured(
         sample,
         Done {
             units,
             ..Done::default()
         },
-    ))
+    )
 }
 
 async fn replay<R: Rival>(options: &PgConnectOptions, orders: &Orders) -> Result<Answer> {
@@ -207,13 +207,13 @@ async fn replay<R: Rival>(options: &PgConnectOptions, orders: &Orders) -> Result
     let units = u64::try_from(events)?;
     let sample = Sample::once(events, rival.replay(&pool, units).await?);
     pool.close().await;
-    Ok(measured(
+    measured(
         sample,
         Done {
             units,
             ..Done::default()
         },
-    ))
+    )
 }
 
 async fn check<R: Rival>(options: &PgConnectOptions) -> Result<Answer> {
@@ -230,13 +230,16 @@ async fn check<R: Rival>(options: &PgConnectOptions) -> Result<Answer> {
     }))
 }
 
-fn measured(sample: Sample, done: Done) -> Answer {
-    Answer::Measured(Measured {
+fn measured(sample: Sample, done: Done) -> Result<Answer> {
+    let nanos = sample
+        .latencies
+        .iter()
+        .map(|time| u64::try_from(time.as_nanos()));
+    Ok(Answer::Measured(Measured {
         per_s: sample.per_s,
-        p50_us: sample.p50_us,
-        p99_us: sample.p99_us,
+        latencies_ns: nanos.collect::<Result<_, _>>()?,
         done,
-    })
+    }))
 }
 
 /// Places or changes orders, and keeps count of them.

@@ -93,13 +93,13 @@ async fn measure(
             let ms = reported
                 .iter()
                 .map(|time: &Duration| time.as_secs_f64() * 1e3);
-            let Spread { min, median, max } = Spread::of(ms);
+            let Spread { min, value, max } = Spread::of(ms);
             samples.push(Sample::of(
                 reported,
                 Duration::from_secs(1) * report_every / options.rate,
             ));
             let second = begun.elapsed().as_secs();
-            println!("| {second} | {median:.2} ({min:.2}..{max:.2}) |");
+            println!("| {second} | {value:.2} ({min:.2}..{max:.2}) |");
         }
     }
     log.end = last;

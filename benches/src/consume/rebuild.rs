@@ -57,7 +57,7 @@ async fn measure(
         let rounds = if events > LONG { 1 } else { options.rounds };
         let turn = async |segments| rebuild(&mut log, events, segments).await;
         let samples = take_turns(&options.segments, rounds, turn).await?;
-        rates.push(Spread::of(samples[0].iter().map(|sample| By::Rate.of(sample))).median);
+        rates.push(Spread::of(samples[0].iter().map(|sample| By::Rate.of(sample))).value);
         let sides: Vec<String> = options
             .segments
             .iter()

@@ -245,8 +245,7 @@ mod tests {
         let samples = rates.map(|(children, per_s)| {
             let sample = Sample {
                 per_s,
-                p50_us: 1.0,
-                p99_us: 1.0,
+                latencies: Vec::new(),
             };
             vec![of_children(sample, children).expect("a small number")]
         });

@@ -62,7 +62,7 @@ pub(super) fn svg(part: &str, panels: &[Panel]) -> String {
 
 /// A bar with its name, its value, and a line from the lowest to the highest.
 fn draw(body: &mut String, y: f64, bar: &Bar, colour: &str, scale: f64) {
-    let Spread { min, median, max } = bar.value;
+    let Spread { min, value, max } = bar.value;
     let (top, middle) = (y - 13.0, y - 5.0);
     let at = |value: f64| LEFT + value * scale;
     text(body, LEFT - 8.0, y, "end", &escape(&bar.name));
@@ -70,7 +70,7 @@ fn draw(body: &mut String, y: f64, bar: &Bar, colour: &str, scale: f64) {
     let _ = writeln!(
         body,
         "<rect x=\"{LEFT}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"16\" fill=\"{colour}\"/>",
-        median * scale
+        value * scale
     );
     let _ = writeln!(
         body,
@@ -78,13 +78,13 @@ fn draw(body: &mut String, y: f64, bar: &Bar, colour: &str, scale: f64) {
         at(min),
         at(max)
     );
-    let decimals = usize::from(median < 100.0);
+    let decimals = usize::from(value < 100.0);
     text(
         body,
         at(max) + 8.0,
         y,
         "start",
-        &format!("{median:.decimals$}"),
+        &format!("{value:.decimals$}"),
     );
 }
 

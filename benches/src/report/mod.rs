@@ -6,7 +6,7 @@ mod goal;
 mod record;
 mod results;
 
-use crate::harness::{Sample, Spread};
+use crate::harness::{Sample, Spread, percentile_us};
 
 use chart::{Bar, Panel};
 use record::Record;
@@ -31,10 +31,17 @@ pub(crate) enum By {
 impl By {
     /// What it is of a sample.
     pub(crate) fn of(self, sample: &Sample) -> f64 {
+        match self.quantile() {
+            None => sample.per_s,
+            Some(quantile) => percentile_us([sample], quantile),
+        }
+    }
+
+    fn quantile(self) -> Option<f64> {
         match self {
-            Self::Rate => sample.per_s,
-            Self::P50 => sample.p50_us,
-            Self::P99 => sample.p99_us,
+            Self::Rate => None,
+            Self::P50 => Some(0.50),
+            Self::P99 => Some(0.99),
         }
     }
 
@@ -57,8 +64,13 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    /// The median of the rounds' rates; of latencies, the percentile of all rounds together.
     fn spread(&self, by: By) -> Spread {
-        Spread::of(self.samples.iter().map(|sample| by.of(sample)))
+        let rounds = Spread::of(self.samples.iter().map(|sample| by.of(sample)));
+        match by.quantile() {
+            None => rounds,
+            Some(quantile) => rounds.reporting(percentile_us(&self.samples, quantile)),
+        }
     }
 }
 
@@ -135,20 +147,23 @@ impl Case {
         title
     }
 
-    fn samples(&self, side: &str) -> Option<&[Sample]> {
-        let measured = self.sides.iter().find(|measured| measured.side == side);
-        measured.map(|measured| measured.samples.as_slice())
+    fn side(&self, side: &str) -> Option<&Measured> {
+        self.sides.iter().find(|measured| measured.side == side)
     }
 
-    /// One side by another, taken within each round.
+    /// One side by another, taken within each round; of latencies, that of all rounds together.
     pub(crate) fn ratio(&self, by: By, side: &str, other: &str) -> Option<Spread> {
-        let (side, other) = (self.samples(side)?, self.samples(other)?);
-        Some(Spread::of_ratios(side, other, |sample| by.of(sample)))
+        let (side, other) = (self.side(side)?, self.side(other)?);
+        let rounds = Spread::of_ratios(&side.samples, &other.samples, |sample| by.of(sample));
+        Some(match by {
+            By::Rate => rounds,
+            _ => rounds.reporting(side.spread(by).value / other.spread(by).value),
+        })
     }
 
     /// The goal for the ratio of two sides; none where one was not measured.
     pub(crate) fn goal(&self, by: By, side: &str, other: &str, bound: Bound) -> Option<Goal> {
-        let found = self.ratio(by, side, other)?.median;
+        let found = self.ratio(by, side, other)?.value;
         let unit = match by {
             By::Rate => "",
             By::P50 => " p50",
@@ -165,7 +180,7 @@ impl Case {
 
     /// The goal for a latency of a side, in milliseconds.
     pub(crate) fn goal_in_ms(&self, by: By, side: &str, bound: Bound) -> Option<Goal> {
-        let us = Spread::of(self.samples(side)?.iter().map(|sample| by.of(sample))).median;
+        let us = self.side(side)?.spread(by).value;
         let name = if by == By::P99 { "p99" } else { "p50" };
         Some(self.goal_of(format!("{side} {name} ms"), us / 1e3, bound))
     }
@@ -205,7 +220,7 @@ impl Case {
             let rate = measured.spread(By::Rate);
             let line = format!(
                 "  {side:<15}{:>27}{:>27}{:>27}{ratio:>24}  {before}",
-                cell(rate, usize::from(rate.median < 10.0)),
+                cell(rate, usize::from(rate.value < 10.0)),
                 cell(measured.spread(By::P50), 0),
                 cell(measured.spread(By::P99), 0),
             );
@@ -216,20 +231,20 @@ impl Case {
 
     fn records(&self) -> impl Iterator<Item = Record> {
         self.sides.iter().map(|measured| {
-            let median = |by| Some(measured.spread(by).median);
+            let reported = |by| Some(measured.spread(by).value);
             Record {
                 part: self.part.to_owned(),
                 case: self.case.clone(),
                 side: measured.side.clone(),
                 writers: self.writers,
                 delay_us: self.delay_us,
-                per_s: median(By::Rate),
-                p50_us: median(By::P50),
-                p99_us: median(By::P99),
+                per_s: reported(By::Rate),
+                p50_us: reported(By::P50),
+                p99_us: reported(By::P99),
                 ratio: self
                     .ratio(self.by, &self.subject, &measured.side)
                     .filter(|_| measured.side != self.subject)
-                    .map(|ratio| ratio.median),
+                    .map(|ratio| ratio.value),
                 arguments: String::new(),
                 amount: None,
                 unit: None,
@@ -339,19 +354,19 @@ impl Amounts {
     }
 }
 
-/// `median (min..max)`, or the only value.
+/// `value (min..max)`, or the only value.
 fn cell(spread: Spread, decimals: usize) -> String {
-    let Spread { min, median, max } = spread;
+    let Spread { min, value, max } = spread;
     if min == max {
-        return format!("{median:.decimals$}");
+        return format!("{value:.decimals$}");
     }
-    format!("{median:.decimals$} ({min:.decimals$}..{max:.decimals$})")
+    format!("{value:.decimals$} ({min:.decimals$}..{max:.decimals$})")
 }
 
 /// The ratio of the last run, and how far this one's is from it; marked where that is more than
 /// the rounds of this run differ.
 fn change(ratio: Spread, before: f64) -> String {
-    let percent = (ratio.median / before - 1.0) * 100.0;
+    let percent = (ratio.value / before - 1.0) * 100.0;
     let is_beyond = !(ratio.min..=ratio.max).contains(&before);
     // What is rounded to nothing is no change.
     let mark = if is_beyond && percent.abs() >= 0.5 {
@@ -364,13 +379,14 @@ fn change(ratio: Spread, before: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn measured(side: &str, rates: &[f64]) -> Measured {
         let sample = |&per_s| Sample {
             per_s,
-            p50_us: 100.0,
-            p99_us: 200.0,
+            latencies: [100, 200].map(Duration::from_micros).to_vec(),
         };
         Measured {
             side: side.to_owned(),

@@ -162,8 +162,7 @@ mod tests {
         let samples = [rate, 100.0].map(|per_s| {
             vec![Sample {
                 per_s,
-                p50_us: 1.0,
-                p99_us: 2.0,
+                latencies: Vec::new(),
             }]
         });
         Case::new("write", "create", [OURS, "single"], samples.to_vec())

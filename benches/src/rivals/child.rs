@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -55,8 +56,7 @@ impl Program {
     pub(super) fn measure(&mut self, rival: &str, url: &str, work: Work) -> Result<(Sample, Done)> {
         let Answer::Measured(Measured {
             per_s,
-            p50_us,
-            p99_us,
+            latencies_ns,
             done,
         }) = self.ask(rival, url, work)?
         else {
@@ -64,8 +64,7 @@ impl Program {
         };
         let sample = Sample {
             per_s,
-            p50_us,
-            p99_us,
+            latencies: latencies_ns.into_iter().map(Duration::from_nanos).collect(),
         };
         Ok((sample, done))
     }

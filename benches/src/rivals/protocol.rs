@@ -86,14 +86,12 @@ pub(crate) enum Answer {
 }
 
 /// What was measured.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Measured {
     /// Units of work per second.
     pub(crate) per_s: f64,
-    /// The median latency, in microseconds.
-    pub(crate) p50_us: f64,
-    /// The 99th percentile of the latency, in microseconds.
-    pub(crate) p99_us: f64,
+    /// How long each unit took, in nanoseconds.
+    pub(crate) latencies_ns: Vec<u64>,
     /// How much was done, together with what was done before the measurement began.
     pub(crate) done: Done,
 }
