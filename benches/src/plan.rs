@@ -7,9 +7,9 @@ use crate::{Arguments, Part};
 
 /// The whole run: about 20 minutes on two cores. The ten minutes of `bloat` are left out.
 pub(crate) const WHOLE: &[&str] = &[
-    "write --writers 1,8 --seconds 1 --rounds 3",
-    "write --writers 32 --seconds 1 --rounds 4 --sides ours,ours_coalesced,single,steps",
-    "write --writers 1 --seconds 1 --rounds 3 --delay-us 500",
+    "write --writers 1,8 --seconds 0.8 --rounds 4",
+    "write --writers 32 --seconds 0.8 --rounds 5 --sides ours,ours_coalesced,single,held,steps",
+    "write --writers 1 --seconds 0.8 --rounds 4 --delay-us 500",
     "load",
     "drain --rounds 3",
     "latency",
@@ -26,7 +26,7 @@ pub(crate) const WHOLE: &[&str] = &[
 /// The short run: about 3 minutes.
 pub(crate) const QUICK: &[&str] = &[
     "write --writers 1 --seconds 0.3 --rounds 1",
-    "write --writers 32 --seconds 0.3 --rounds 1 --sides ours,ours_coalesced,single,steps",
+    "write --writers 32 --seconds 0.3 --rounds 1 --sides ours,ours_coalesced,single,held,steps",
     "write --writers 1 --seconds 0.3 --rounds 1 --delay-us 500",
     "load --seconds 0.3 --rounds 2 --loads 5",
     "drain --events 20000 --rounds 1",

@@ -6,10 +6,10 @@
 //! - `ours`: `Store::execute`;
 //! - `single`: by hand, with one data-modifying statement in autocommit, after a SELECT for
 //!   `change`, on a pool of sqlx;
+//! - `held`: as `single`, but each writer keeps a connection to itself, so that there is neither a
+//!   pool nor its ping. Few services can work like this: it is the least that the work costs;
 //! - `steps`: by hand on the same kind of pool, in a transaction with a statement for each step;
-//! - `ours_coalesced`, where it is asked for: `Store::execute` of a store that coalesces commits;
-//! - `held`, where it is asked for: as `single`, but each writer keeps a connection to itself, so
-//!   that there is no pool. Few services can work like this; it shows what a pool costs.
+//! - `ours_coalesced`, where it is asked for: `Store::execute` of a store that coalesces commits.
 //!
 //! All have as many connections, and no two writers change the same order. With `--delay-us` they
 //! reach the server through a proxy that delivers late, as a network would.
@@ -46,7 +46,7 @@ pub(crate) struct Options {
     seconds: f64,
     /// How many slices each side gets; a multiple of the number of sides lets each go first
     /// equally often.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 8)]
     rounds: usize,
     /// Numbers of concurrent writers.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
@@ -58,7 +58,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 0)]
     spare_connections: usize,
     /// Who does it. One side alone is for a profiler.
-    #[arg(long, value_delimiter = ',', default_values = ["ours", "single", "steps"])]
+    #[arg(long, value_delimiter = ',', default_values = ["ours", "single", "held", "steps"])]
     sides: Vec<Side>,
     /// Print every side's statements with their plans.
     #[arg(long)]
