@@ -136,6 +136,17 @@ impl Tables {
         Ok(Self { connection, seeds })
     }
 
+    /// Has a unique key refuse a second order of a customer.
+    ///
+    /// # Errors
+    ///
+    /// Where the database fails.
+    pub(crate) async fn let_customers_have_one_order(&mut self) -> Result<()> {
+        let sql = "CREATE UNIQUE INDEX ON bench_order (customer)";
+        self.connection.execute(sql).await?;
+        Ok(())
+    }
+
     /// The ids of the orders that are there before each slice.
     pub(crate) fn seeds(&self) -> &[Uuid] {
         &self.seeds

@@ -11,6 +11,9 @@
 //! - `steps`: by hand on the same kind of pool, in a transaction with a statement for each step;
 //! - `ours_coalesced`, where it is asked for: `Store::execute` of a store that coalesces commits.
 //!
+//! With `--taken`, some orders are placed for a customer who has one, which a unique key refuses.
+//! Each such caller has to be told so, and nobody else.
+//!
 //! All have as many connections, and no two writers change the same order. With `--delay-us` they
 //! reach the server through a proxy that delivers late, as a network would.
 
@@ -33,7 +36,7 @@ use crate::proxy::Proxy;
 use crate::report::{Bound, By, Case, Goal, OURS, Results};
 
 use sides::{Side, Sides};
-use tasks::{Command, Tasks};
+use tasks::{Command, Tasks, Work};
 
 /// How many writers there are where coalesced commits are to be ahead.
 const CROWD: usize = 32;
@@ -60,6 +63,9 @@ pub(crate) struct Options {
     /// Who does it. One side alone is for a profiler.
     #[arg(long, value_delimiter = ',', default_values = ["ours", "single", "held", "steps"])]
     sides: Vec<Side>,
+    /// How many of a thousand creations violate a unique key.
+    #[arg(long, value_delimiter = ',', default_values_t = [0])]
+    taken: Vec<usize>,
     /// Print every side's statements with their plans.
     #[arg(long)]
     plans: bool,
@@ -92,28 +98,51 @@ async fn measure_all(
     store.close();
     let mut tables = Tables::prepare(database).await?;
     println!("{}", tables.server().await?);
+    if options.taken.iter().any(|taken| *taken > 0) {
+        tables.let_customers_have_one_order().await?;
+    }
 
     let network = match options.delay_us {
         0 => None,
         delay => Some(Proxy::start(database, Duration::from_micros(delay))?),
     };
     let reached = network.as_ref().map_or(database, Proxy::options);
-    for &command in &options.cases {
-        for &writers in &options.writers {
-            let connections = writers + options.spare_connections;
-            let mut sides = Sides::open(reached, connections, &options.sides).await?;
-            let case = measure(&mut tables, &mut sides, command, writers, options).await?;
-            results.add(&case)?;
-            results.expect(goals(&case, command, writers, options.delay_us > 0));
-            sides.close().await;
-        }
+    for work in all_work(options) {
+        let connections = work.writers + options.spare_connections;
+        let mut sides = Sides::open(reached, connections, &options.sides).await?;
+        let case = measure(&mut tables, &mut sides, work, options).await?;
+        results.add(&case)?;
+        results.expect(goals(&case, work, options.delay_us > 0));
+        sides.close().await;
     }
     Ok(())
 }
 
+/// What is done in each case.
+fn all_work(options: &Options) -> Vec<Work> {
+    let mut all = Vec::new();
+    for &command in &options.cases {
+        let taken: &[usize] = match command {
+            Command::Create => &options.taken,
+            Command::Change => &[0],
+        };
+        for &writers in &options.writers {
+            all.extend(taken.iter().map(|&taken| Work {
+                command,
+                writers,
+                taken,
+            }));
+        }
+    }
+    all
+}
+
 /// What is asked of ours.
-fn goals(case: &Case, command: Command, writers: usize, is_far: bool) -> Vec<Goal> {
-    let least = match (command, is_far) {
+fn goals(case: &Case, work: Work, is_far: bool) -> Vec<Goal> {
+    if work.taken > 0 {
+        return Vec::new();
+    }
+    let least = match (work.command, is_far) {
         (Command::Create, false) => 1.7,
         (Command::Change, false) => 1.5,
         (Command::Create, true) => 3.3,
@@ -128,7 +157,7 @@ fn goals(case: &Case, command: Command, writers: usize, is_far: bool) -> Vec<Goa
         case.goal(By::Rate, OURS, single, Bound::AtLeast(0.95)),
         case.goal(By::Rate, OURS, steps, Bound::AtLeast(least)),
     ];
-    if writers >= CROWD {
+    if work.writers >= CROWD {
         goals.push(case.goal(By::Rate, coalesced, single, Bound::AtLeast(2.5)));
         goals.push(case.goal(By::P99, coalesced, single, Bound::AtMost(1.0)));
     }
@@ -139,8 +168,7 @@ fn goals(case: &Case, command: Command, writers: usize, is_far: bool) -> Vec<Goa
 async fn measure(
     tables: &mut Tables,
     sides: &mut Sides,
-    command: Command,
-    writers: usize,
+    work: Work,
     options: &Options,
 ) -> Result<Case> {
     let measured = Duration::try_from_secs_f64(options.seconds)?;
@@ -156,7 +184,7 @@ async fn measure(
     let all = &options.sides;
     let mut shapes = None;
     for &side in all {
-        run_slice(tables, sides, side, command, writers, warm_up).await?;
+        run_slice(tables, sides, side, work, warm_up).await?;
         let shape = tables.shape().await?;
         let first = shapes.get_or_insert_with(|| shape.clone());
         ensure!(
@@ -174,12 +202,12 @@ async fn measure(
     }
 
     let samples = harness::take_turns(all, options.rounds, async |side| {
-        run_slice(tables, sides, side, command, writers, timing).await
+        run_slice(tables, sides, side, work, timing).await
     })
     .await?;
     let names = all.iter().map(|side| side.name());
-    Ok(Case::new("write", command.name(), names, samples)
-        .with_writers(writers)
+    Ok(Case::new("write", work.name(), names, samples)
+        .with_writers(work.writers)
         .with_delay(options.delay_us))
 }
 
@@ -188,12 +216,11 @@ async fn run_slice(
     tables: &mut Tables,
     sides: &mut Sides,
     side: Side,
-    command: Command,
-    writers: usize,
+    work: Work,
     timing: Timing,
 ) -> Result<Sample> {
     tables.reset().await?;
-    let tasks = Tasks::of_all_writers(command, tables.seeds(), writers);
+    let tasks = Tasks::of_all_writers(work, tables.seeds());
     let (tally, sample) = sides.run(side, tasks, timing).await?;
     tables
         .verify(&tally)

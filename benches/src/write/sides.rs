@@ -1,8 +1,8 @@
 //! The sides with their connections, and their writers.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
-use cqrs_core::{RequestContext, Store, TenantId, UnitOfWork};
+use cqrs_core::{RequestContext, Store, StoreErrorKind, TenantId, UnitOfWork};
 use cqrs_sqlx::{PgStore, StoreOptions};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{Connection as _, PgPool};
@@ -197,6 +197,17 @@ async fn inspect(connection: &mut PgConnection) -> Result<(String, Vec<Plan>)> {
     Ok((durability, plans(connection).await?))
 }
 
+/// Whether a constraint was violated, as the framework says it, or as sqlx does.
+fn is_refused(error: &anyhow::Error) -> bool {
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(cqrs_core::Error::Store(error)), _) => {
+            matches!(error.kind(), StoreErrorKind::Constraint { .. })
+        }
+        (_, Some(sqlx::Error::Database(error))) => error.is_unique_violation(),
+        _ => false,
+    }
+}
+
 /// Runs a writer for each list of tasks, and adds up what they committed.
 async fn run_writers<C: Commit>(
     tasks: Vec<Tasks>,
@@ -214,7 +225,7 @@ async fn run_writers<C: Commit>(
         })
         .collect::<Option<Vec<_>>>();
     let Some(writers) = writers else {
-        anyhow::bail!("there are fewer connections than writers");
+        bail!("there are fewer connections than writers");
     };
     let (writers, sample) = slice(writers, timing).await?;
     let mut tally = Tally::default();
@@ -240,6 +251,14 @@ impl<C: Commit> Worker for Writer<C> {
                 self.commit.place(&place).await?;
                 self.tally.placed += 1;
                 self.tally.quantity += place.quantity;
+            }
+            Task::Refused(place) => {
+                let Err(error) = self.commit.place(&place).await else {
+                    bail!("a key was taken twice");
+                };
+                if !is_refused(&error) {
+                    return Err(error);
+                }
             }
             Task::Change(change) => {
                 self.commit.change(&change).await?;
