@@ -1,4 +1,5 @@
-//! The drain on SQLite.
+//! The drain on SQLite: by a projection, and by hand with a statement for a page (`loop`) and with a
+//! statement for each event (`each`).
 
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use cqrs_core::{Entity as _, Maintain as _, RequestContext, TenantId};
 use cqrs_sqlx::{SqliteStore, StoreOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::types::Json;
-use sqlx::{Connection as _, Executor as _};
+use sqlx::{Connection as _, Executor as _, QueryBuilder};
 use uuid::Uuid;
 
 use super::by_hand::{Amount, SEEN_SQL};
@@ -18,7 +19,14 @@ use crate::domain::{Order, Place};
 use crate::harness::{Sample, take_turns};
 use crate::report::{Case, OURS};
 
-/// Drains a log of so many events, in turns with a loop by hand.
+/// The loop by hand with a statement for a page.
+const LOOP: &str = "loop";
+const SIDES: [&str; 3] = [OURS, LOOP, "each"];
+
+/// What a loop reads.
+type Row = (i64, String, String, Json<Amount>);
+
+/// Drains a log of so many events, in turns with loops by hand.
 ///
 /// # Errors
 ///
@@ -52,8 +60,7 @@ pub(crate) async fn drain(
              INSERT INTO bench_checkpoint VALUES (0)",
         )
         .await?;
-    let sides = [true, false];
-    let mut turn = async |ours: bool| {
+    let mut turn = async |side: &str| {
         connection
             .execute(
                 "DELETE FROM bench_seen; DELETE FROM cqrs_segment; DELETE FROM cqrs_subscription; \
@@ -61,34 +68,34 @@ pub(crate) async fn drain(
             )
             .await?;
         let begun = Instant::now();
-        let drained = if ours {
+        let drained = if side == OURS {
             let projector = store.projector().page_size(PAGE.into());
             let projector = projector.projection(Bulk::default());
             usize::try_from(projector.run_until_idle().await?)?
         } else {
-            drain_by_hand(&mut connection).await?
+            drain_by_hand(&mut connection, side == LOOP).await?
         };
         let sample = Sample::once(drained, begun.elapsed());
         ensure!(drained == events, "{drained} events");
         verify(&mut connection, events).await?;
         Ok(sample)
     };
-    for ours in sides {
-        turn(ours).await?;
+    for side in SIDES {
+        turn(side).await?;
     }
-    let samples = take_turns(&sides, rounds, turn).await?;
+    let samples = take_turns(&SIDES, rounds, turn).await?;
     store.close();
-    Ok(Case::new("sqlite", "drain", [OURS, "loop"], samples))
+    Ok(Case::new("sqlite", "drain", SIDES, samples))
 }
 
-async fn drain_by_hand(connection: &mut SqliteConnection) -> Result<usize> {
+async fn drain_by_hand(connection: &mut SqliteConnection, bulk: bool) -> Result<usize> {
     let mut drained = 0;
     loop {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let from: i64 = sqlx::query_scalar("SELECT position FROM bench_checkpoint")
             .fetch_one(&mut *transaction)
             .await?;
-        let rows: Vec<(i64, String, String, Json<Amount>)> = sqlx::query_as(
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT position, tenant_id, aggregate_id, payload FROM cqrs_event \
              WHERE position > $1 ORDER BY position LIMIT $2",
         )
@@ -98,14 +105,10 @@ async fn drain_by_hand(connection: &mut SqliteConnection) -> Result<usize> {
         .await?;
         let events = rows.len();
         let last = rows.last().map_or(from, |row| row.0);
-        for (position, tenant, id, Json(amount)) in rows {
-            sqlx::query(SEEN_SQL)
-                .bind(tenant)
-                .bind(Uuid::parse_str(&id)?)
-                .bind(position)
-                .bind(amount.quantity)
-                .execute(&mut *transaction)
-                .await?;
+        if bulk {
+            write_all(&mut transaction, &rows).await?;
+        } else {
+            write_each(&mut transaction, &rows).await?;
         }
         sqlx::query("UPDATE bench_checkpoint SET position = $1")
             .bind(last)
@@ -117,6 +120,39 @@ async fn drain_by_hand(connection: &mut SqliteConnection) -> Result<usize> {
             return Ok(drained);
         }
     }
+}
+
+/// One statement for all; of a full page it always has the same text, so it is prepared once.
+async fn write_all(connection: &mut SqliteConnection, rows: &[Row]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let ids = rows.iter().map(|row| Uuid::parse_str(&row.2));
+    let ids = ids.collect::<Result<Vec<_>, _>>()?;
+    let mut sql = QueryBuilder::new("INSERT INTO bench_seen (tenant_id, id, last, amount) ");
+    sql.push_values(rows.iter().zip(ids), |mut values, (row, id)| {
+        let (position, tenant, _, Json(amount)) = row;
+        values.push_bind(tenant).push_bind(id);
+        values.push_bind(position).push_bind(amount.quantity);
+    });
+    sql.push(
+        " ON CONFLICT (tenant_id, id) DO UPDATE SET last = excluded.last, amount = excluded.amount",
+    );
+    sql.build().execute(connection).await?;
+    Ok(())
+}
+
+async fn write_each(connection: &mut SqliteConnection, rows: &[Row]) -> Result<()> {
+    for (position, tenant, id, Json(amount)) in rows {
+        sqlx::query(SEEN_SQL)
+            .bind(tenant)
+            .bind(Uuid::parse_str(id)?)
+            .bind(position)
+            .bind(amount.quantity)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }
 
 async fn verify(connection: &mut SqliteConnection, events: usize) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use chrono::SecondsFormat;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
 use uuid::Uuid;
 
 use crate::database::{ACTOR, TENANT};
@@ -13,12 +13,43 @@ use crate::hand_written::Event;
 /// in between.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
+/// How many connections read: as many as those of the framework.
+const READERS: u32 = 10;
+
+/// One connection writes, for whoever opens more has writers wait for each other in a loop; others
+/// read beside it.
+#[derive(Clone)]
+pub(super) struct Pools {
+    pub(super) writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Pools {
+    pub(super) fn open(file: &SqliteConnectOptions) -> Self {
+        let pool = |most| {
+            SqlitePoolOptions::new()
+                .max_connections(most)
+                .test_before_acquire(false)
+                .connect_lazy_with(file.clone())
+        };
+        Self {
+            writer: pool(1),
+            readers: pool(READERS),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
 /// Places an order.
-pub(super) async fn place(pool: &SqlitePool, place: &Place) -> Result<()> {
+pub(super) async fn place(pools: &Pools, place: &Place) -> Result<()> {
     let id = Uuid::now_v7();
     let event = Event::placed(place)?;
     let at = text(&event);
-    let mut transaction = pool.begin_with(BEGIN).await?;
+    let mut transaction = pools.writer.begin_with(BEGIN).await?;
     sqlx::query(
         "INSERT INTO bench_order (id, version, tenant_id, created_at, created_by, updated_at, \
          updated_by, customer, note, quantity) VALUES ($1, 1, $2, $3, $4, $3, $4, $5, $6, $7)",
@@ -37,7 +68,7 @@ pub(super) async fn place(pool: &SqlitePool, place: &Place) -> Result<()> {
 }
 
 /// Loads an order, changes it and writes it under its version.
-pub(super) async fn change(pool: &SqlitePool, change: &Change) -> Result<()> {
+pub(super) async fn change(pools: &Pools, change: &Change) -> Result<()> {
     type Row = (
         Uuid,
         i64,
@@ -58,12 +89,12 @@ pub(super) async fn change(pool: &SqlitePool, change: &Change) -> Result<()> {
     )
     .bind(id)
     .bind(TENANT)
-    .fetch_optional(pool)
+    .fetch_optional(&pools.readers)
     .await?
     .context("the order is gone")?;
     let event = Event::changed(change)?;
     let at = text(&event);
-    let mut transaction = pool.begin_with(BEGIN).await?;
+    let mut transaction = pools.writer.begin_with(BEGIN).await?;
     let changed = sqlx::query(
         "UPDATE bench_order SET version = $3 + 1, updated_at = $4, updated_by = $5, \
          customer = $6, note = $7, quantity = $8 \

@@ -2,8 +2,8 @@
 //!
 //! Both sides work on files of their own on the same disk, with the same settings: a write-ahead
 //! log, and `synchronous = FULL`, so that a commit is on the disk. A file is as long as the other,
-//! for each slice begins with a new one. By hand there is one connection, since SQLite has one
-//! writer: whoever opens more of them has writers wait for each other in a loop.
+//! for each slice begins with a new one. By hand one connection writes, and others read, as in the
+//! framework.
 
 mod by_hand;
 
@@ -17,13 +17,15 @@ use cqrs_core::{
     UnitOfWork as _,
 };
 use cqrs_sqlx::{SqliteStore, StoreOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool};
 
 use crate::consume;
 use crate::database::{ACTOR, TENANT};
 use crate::domain::{Change, Order, Place};
 use crate::harness::{Sample, Timing, Worker, slice, take_turns};
 use crate::report::{self, Bound, Case, OURS, Results};
+
+use by_hand::Pools;
 
 /// How many orders there are before each slice.
 const SEEDS: usize = 1_000;
@@ -107,14 +109,11 @@ async fn commits(
     let seeds: Vec<Order> = (0..SEEDS).map(|_| Order::place(&place(0))).collect();
     let ids: Vec<_> = seeds.iter().map(|order| *order.id()).collect();
     store.maintenance::<Order>(&context).insert(seeds).await?;
-    let pool = SqlitePoolOptions::new()
-        .max_connections(1)
-        .test_before_acquire(false)
-        .connect_lazy_with(options.clone());
+    let pools = Pools::open(options);
     let writer = |number| Writer {
         side: match is_ours {
             true => Side::Ours(store.clone(), context.clone()),
-            false => Side::Steps(pool.clone()),
+            false => Side::Steps(pools.clone()),
         },
         own: match is_change {
             true => ids.iter().copied().skip(number).step_by(writers).collect(),
@@ -124,8 +123,8 @@ async fn commits(
     };
     let (done, sample) = slice((0..writers).map(writer).collect(), timing).await?;
     let done: i64 = done.iter().map(|writer| writer.done).sum();
-    verify(&pool, done, is_change).await?;
-    pool.close().await;
+    verify(&pools.writer, done, is_change).await?;
+    pools.close().await;
     store.close();
     Ok(sample)
 }
@@ -164,7 +163,7 @@ enum Side {
     /// The framework.
     Ours(SqliteStore, RequestContext),
     /// By hand.
-    Steps(SqlitePool),
+    Steps(Pools),
 }
 
 /// Places orders, or changes its own, each in turn.
@@ -201,7 +200,7 @@ impl Writer {
                     .execute(context, async |uow| uow.save(Order::place(place)))
                     .await?;
             }
-            Side::Steps(pool) => by_hand::place(pool, place).await?,
+            Side::Steps(pools) => by_hand::place(pools, place).await?,
         }
         Ok(())
     }
@@ -217,7 +216,7 @@ impl Writer {
                     })
                     .await?;
             }
-            Side::Steps(pool) => by_hand::change(pool, change).await?,
+            Side::Steps(pools) => by_hand::change(pools, change).await?,
         }
         Ok(())
     }
