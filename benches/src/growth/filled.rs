@@ -31,6 +31,8 @@ pub(super) struct Filled {
     /// The baskets, each with the sum of its pieces.
     pub(super) baskets: Arc<[Basket]>,
     pub(super) children: i64,
+    /// How often something was done with what is there.
+    pub(super) number: Arc<AtomicI64>,
 }
 
 /// The tenant of this number.
@@ -86,6 +88,7 @@ impl Filled {
             meters: 0,
             baskets: Arc::new([]),
             children: 0,
+            number: Arc::default(),
         })
     }
 

@@ -8,6 +8,9 @@
 //! The sizes are the sides of a case: each has a database of its own, and they take turns. Commits
 //! and loads are counted, and events applied; of children, each of them. So no size is to be slower
 //! than the smallest by more than measurements differ.
+//!
+//! What is loaded from a log was not loaded before, so that its pages are not in the server's memory
+//! where the log is larger than that; `load again` is of a thousand aggregates in turn.
 
 mod filled;
 mod workers;
@@ -146,7 +149,8 @@ async fn measure(
     let deeds: &[Deed] = match grows {
         Grows::Projections => &[],
         Grows::Children => &[Deed::GetBasket, Deed::FillBasket],
-        Grows::Events | Grows::Tenants => &[Deed::LoadMeter, Deed::PlaceOrder],
+        Grows::Events => &[Deed::LoadMeter, Deed::LoadAgain, Deed::PlaceOrder],
+        Grows::Tenants => &[Deed::LoadMeter, Deed::PlaceOrder],
     };
     for &deed in deeds {
         let turn = async |index: usize| {
@@ -163,6 +167,7 @@ async fn measure(
         };
         let what = match deed {
             Deed::GetBasket | Deed::LoadMeter => "load",
+            Deed::LoadAgain => "load again",
             Deed::FillBasket | Deed::PlaceOrder => "commit",
         };
         add(what, warm_and_measure(&all, options.rounds, turn).await?)?;

@@ -1,6 +1,7 @@
 //! Who loads and commits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::{Result, ensure};
 use cqrs_core::{AggregateRoot as _, RequestContext, Store as _, UnitOfWork as _};
@@ -11,11 +12,16 @@ use crate::domain::{Basket, Order, Place};
 use crate::harness::Worker;
 use crate::sourced::Meter;
 
+/// How many aggregates are loaded again and again.
+const WARM: i64 = 1_000;
+
 /// What is done.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Deed {
-    /// Loads an event-sourced aggregate of the log.
+    /// Loads an event-sourced aggregate of the log, another one each time.
     LoadMeter,
+    /// Loads one of a few again.
+    LoadAgain,
     /// Commits an aggregate that is stored by its state, and its event.
     PlaceOrder,
     /// Loads an aggregate with its children.
@@ -32,7 +38,8 @@ pub(super) struct Hand {
     meters: i64,
     baskets: Arc<[Basket]>,
     children: i64,
-    done: i64,
+    /// Goes on from slice to slice, so that what is loaded was not loaded before.
+    number: Arc<AtomicI64>,
     /// How many events it has committed.
     pub(super) committed: i64,
 }
@@ -46,29 +53,24 @@ impl Hand {
             meters: filled.meters,
             baskets: Arc::clone(&filled.baskets),
             children: filled.children,
-            done: 0,
+            number: Arc::clone(&filled.number),
             committed: 0,
         }
     }
 
     /// A number below `below`, far from the last one.
-    fn next(&mut self, below: i64) -> i64 {
+    fn next(&self, below: i64) -> i64 {
         /// A prime that divides no likely size.
         const STRIDE: i64 = 7_919;
-        self.done += 1;
-        self.done * STRIDE % below.max(1)
+        self.number.fetch_add(1, Ordering::Relaxed) * STRIDE % below.max(1)
     }
 }
 
 impl Worker for Hand {
     async fn work(&mut self) -> Result<()> {
         match self.deed {
-            Deed::LoadMeter => {
-                let id = self.next(self.meters);
-                let context = RequestContext::tenant(tenant(id % self.tenants)?);
-                let meter: Meter = self.store.unit_of_work(&context).get(id).await?;
-                ensure!(meter.sum == EVENTS_OF_A_METER, "another meter");
-            }
+            Deed::LoadMeter => self.load(self.next(self.meters)).await?,
+            Deed::LoadAgain => self.load(self.next(WARM.min(self.meters))).await?,
             Deed::PlaceOrder => {
                 let number = self.next(self.tenants);
                 let context = RequestContext::tenant(tenant(number)?);
@@ -90,8 +92,7 @@ impl Worker for Hand {
             }
             Deed::FillBasket => {
                 let context = RequestContext::tenant(tenant(0)?);
-                let basket = Basket::fill(self.done, self.children);
-                self.done += 1;
+                let basket = Basket::fill(self.next(i64::MAX), self.children);
                 self.commit(&context, basket).await?;
             }
         }
@@ -100,6 +101,13 @@ impl Worker for Hand {
 }
 
 impl Hand {
+    async fn load(&self, id: i64) -> Result<()> {
+        let context = RequestContext::tenant(tenant(id % self.tenants)?);
+        let meter: Meter = self.store.unit_of_work(&context).get(id).await?;
+        ensure!(meter.sum == EVENTS_OF_A_METER, "another meter");
+        Ok(())
+    }
+
     async fn commit<A>(&mut self, context: &RequestContext, aggregate: A) -> Result<()>
     where
         A: cqrs_core::AggregateRoot,
