@@ -126,18 +126,9 @@ fn main() -> Result<ExitCode> {
     }
     let is_whole = arguments.part.is_none();
     let mut results = Results::open()?;
-    let mut outcomes = Vec::new();
     let told = std::env::args().skip(1).collect();
-    for (line, part) in planned(arguments.part, arguments.quick, told)? {
-        println!("\n==> {line}");
-        let begun = Instant::now();
-        results.begin(&line);
-        let outcome = alone(LONGEST, part.run(&url, &mut results));
-        if let Err(error) = &outcome {
-            eprintln!("{line}: {error:#}");
-        }
-        outcomes.push((line, begun.elapsed(), outcome));
-    }
+    let parts = planned(arguments.part, arguments.quick, told)?;
+    let outcomes = run_all(parts, &url, &mut results);
     let (goals, are_met) = results.finish()?;
     println!("\n{goals}\n");
     let mut has_failed = false;
@@ -156,6 +147,25 @@ fn main() -> Result<ExitCode> {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
+}
+
+/// A part's line, how long it took, and what came of it.
+type Outcome = (String, Duration, Result<()>);
+
+/// Runs parts, one after the other.
+fn run_all(parts: Vec<(String, Part)>, url: &str, results: &mut Results) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for (line, part) in parts {
+        println!("\n==> {line}");
+        let begun = Instant::now();
+        results.begin(&line);
+        let outcome = alone(LONGEST, part.run(url, results));
+        if let Err(error) = &outcome {
+            eprintln!("{line}: {error:#}");
+        }
+        outcomes.push((line, begun.elapsed(), outcome));
+    }
+    outcomes
 }
 
 /// Runs a part in a runtime of its own, so that nothing of it is left when it ends. One that panics
@@ -206,6 +216,25 @@ mod tests {
         assert!(alone(limit, async { Err(anyhow!("no server")) }).is_err());
         assert!(alone(limit, async { panic!("a slice without work") }).is_err());
         assert!(alone(Duration::ZERO, std::future::pending()).is_err());
+    }
+
+    #[test]
+    fn parts_run_on_a_server_and_record_what_they_measured() {
+        // No slices of time, in which a busy machine might do nothing.
+        const LINES: [&str; 2] = [
+            "bulk --rows 100 --rounds 1",
+            "drain --events 2000 --rounds 1 --cases bulk,each",
+        ];
+        const SIDES: usize = 3 + 4 + 2;
+        let url = std::env::var("DATABASE_URL").expect("`cargo xtask test` sets it");
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut results = Results::open_in(directory.path()).expect("it is new");
+        let parts = plan::parts(&LINES, None).expect("they are parts");
+        for (line, _, outcome) in run_all(parts, &url, &mut results) {
+            outcome.unwrap_or_else(|error| panic!("{line}: {error:#}"));
+        }
+        let recorded = std::fs::read_to_string(directory.path().join("results.jsonl"));
+        assert_eq!(recorded.expect("it was written").lines().count(), SIDES);
     }
 
     #[test]

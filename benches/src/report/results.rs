@@ -51,7 +51,12 @@ impl Results {
         Self::open_in(&directory()?)
     }
 
-    fn open_in(directory: &Path) -> Result<Self> {
+    /// As [`open`](Self::open), in a directory.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read or written.
+    pub(crate) fn open_in(directory: &Path) -> Result<Self> {
         let path = directory.join("results.jsonl");
         let recorded = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
