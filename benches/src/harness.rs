@@ -204,6 +204,15 @@ impl Spread {
         Self::of(rounds.map(|(ours, theirs)| value(ours) / value(theirs)))
     }
 
+    /// In units of so many.
+    pub(crate) fn per(self, unit: f64) -> Self {
+        Self {
+            min: self.min / unit,
+            value: self.value / unit,
+            max: self.max / unit,
+        }
+    }
+
     /// With another value to be reported, which the extremes then include.
     pub(crate) fn reporting(self, value: f64) -> Self {
         Self {

@@ -65,7 +65,11 @@ fn draw(body: &mut String, y: f64, bar: &Bar, colour: &str, scale: f64) {
     let Spread { min, value, max } = bar.value;
     let (top, middle) = (y - 13.0, y - 5.0);
     let at = |value: f64| LEFT + value * scale;
-    text(body, LEFT - 8.0, y, "end", &escape(&bar.name));
+    let name = bar
+        .name
+        .parse()
+        .map_or_else(|_| bar.name.clone(), |number| grouped(number, 0));
+    text(body, LEFT - 8.0, y, "end", &escape(&name));
     // Writing to a string does not fail.
     let _ = writeln!(
         body,
@@ -79,13 +83,17 @@ fn draw(body: &mut String, y: f64, bar: &Bar, colour: &str, scale: f64) {
         at(max)
     );
     let decimals = usize::from(value < 100.0);
-    text(
-        body,
-        at(max) + 8.0,
-        y,
-        "start",
-        &format!("{value:.decimals$}"),
-    );
+    text(body, at(max) + 8.0, y, "start", &grouped(value, decimals));
+}
+
+/// A number with its thousands apart.
+fn grouped(number: f64, decimals: usize) -> String {
+    let mut text = format!("{number:.decimals$}");
+    let whole = text.find('.').unwrap_or(text.len());
+    for place in (1..whole).rev().filter(|place| (whole - place) % 3 == 0) {
+        text.insert(place, ',');
+    }
+    text
 }
 
 fn text(body: &mut String, x: f64, y: f64, anchor: &str, content: &str) {
@@ -126,6 +134,19 @@ mod tests {
         assert!(svg.contains("load &amp; save (per second)"));
         assert!(svg.contains("a&lt;b"));
         assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
+    }
+
+    #[test]
+    fn thousands_are_apart() {
+        let told = [
+            (0.0, 0),
+            (12.34, 1),
+            (999.0, 0),
+            (1000.5, 1),
+            (10_000_000.0, 0),
+        ];
+        let told = told.map(|(number, decimals)| grouped(number, decimals));
+        assert_eq!(told, ["0", "12.3", "999", "1,000.5", "10,000,000"]);
     }
 
     #[test]

@@ -197,14 +197,14 @@ impl Case {
 
     /// The table of the case; `before` knows the ratio of the last run to a side.
     fn table(&self, before: impl Fn(&str) -> Option<f64>) -> String {
+        let times = self.times();
+        let titles: String = times.iter().map(|time| format!("{:>27}", time.0)).collect();
         let mut lines = vec![
             format!("{}: {}", self.part, self.title()),
             format!(
-                "  {:<15}{:>27}{:>27}{:>27}{:>24}  last run",
+                "  {:<15}{:>27}{titles}{:>24}  last run",
                 "side",
                 "per second",
-                "p50 us",
-                "p99 us",
                 format!("{}/side", self.subject)
             ),
         ];
@@ -218,15 +218,28 @@ impl Case {
                 (cell(ratio, 2), before.unwrap_or_default())
             });
             let rate = measured.spread(By::Rate);
+            let times = times.iter().map(|&(_, by, us, decimals)| {
+                let time = cell(measured.spread(by).per(us), decimals);
+                format!("{time:>27}")
+            });
             let line = format!(
-                "  {side:<15}{:>27}{:>27}{:>27}{ratio:>24}  {before}",
+                "  {side:<15}{:>27}{}{ratio:>24}  {before}",
                 cell(rate, usize::from(rate.value < 10.0)),
-                cell(measured.spread(By::P50), 0),
-                cell(measured.spread(By::P99), 0),
+                times.collect::<String>(),
             );
             lines.push(line.trim_end().to_owned());
         }
         lines.join("\n")
+    }
+
+    /// The columns of times: title, what they show, in units of how many microseconds, and with how
+    /// many decimals. Where each round was one piece of work, that is how long it took.
+    fn times(&self) -> &'static [(&'static str, By, f64, usize)] {
+        let mut samples = self.sides.iter().flat_map(|measured| &measured.samples);
+        match samples.all(|sample| sample.latencies.len() == 1) {
+            true => &[("seconds", By::P50, 1e6, 3)],
+            false => &[("p50 us", By::P50, 1.0, 0), ("p99 us", By::P99, 1.0, 0)],
+        }
     }
 
     fn records(&self) -> impl Iterator<Item = Record> {
@@ -437,6 +450,17 @@ mod tests {
         assert!(table.contains("1000 (900..2000)"));
         assert!(table.contains("1.00 (0.90..1.25)"));
         assert!(table.ends_with("0.80 +25% !"), "{table}");
+    }
+
+    #[test]
+    fn a_round_that_is_one_piece_of_work_has_its_time() {
+        let once = [Sample::once(100, Duration::from_millis(1500))];
+        let table = Case::new("bulk", "insert", [OURS], vec![once.to_vec()]).table(|_| None);
+        assert!(
+            table.contains("seconds") && !table.contains("p99"),
+            "{table}"
+        );
+        assert!(table.ends_with("1.500"), "{table}");
     }
 
     #[test]
