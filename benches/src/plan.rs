@@ -8,7 +8,7 @@ use crate::{Arguments, Part};
 /// The whole run: about 20 minutes on two cores. The ten minutes of `bloat` are left out.
 pub(crate) const WHOLE: &[&str] = &[
     "write --writers 1,8 --seconds 0.8 --rounds 4",
-    "write --writers 32 --seconds 0.8 --rounds 5 --sides ours,ours_coalesced,single,held,steps",
+    "write --writers 32 --seconds 0.8 --rounds 5 --sides ours,single,held,steps,ours_coalesced",
     "write --writers 1 --seconds 0.8 --rounds 4 --delay-us 500",
     "load",
     "drain --rounds 3",
@@ -25,21 +25,21 @@ pub(crate) const WHOLE: &[&str] = &[
 
 /// The short run: about 3 minutes.
 pub(crate) const QUICK: &[&str] = &[
-    "write --writers 1 --seconds 0.3 --rounds 1",
-    "write --writers 32 --seconds 0.3 --rounds 1 --sides ours,ours_coalesced,single,held,steps",
-    "write --writers 1 --seconds 0.3 --rounds 1 --delay-us 500",
+    "write --writers 1 --seconds 0.2 --rounds 1",
+    "write --writers 32 --seconds 0.2 --rounds 1 --sides ours,single,held,steps,ours_coalesced",
+    "write --writers 1 --seconds 0.2 --rounds 1 --delay-us 500",
     "load --seconds 0.3 --rounds 2 --loads 5",
     "drain --events 20000 --rounds 1",
-    "latency --seconds 1 --rounds 1",
+    "latency --seconds 1 --rounds 1 --sides here,told",
     "rebuild --events 20000,200000 --rounds 1",
     "sourced --seconds 0.3 --rounds 2",
     "bulk --rows 20000 --rounds 1",
     "sqlite --seconds 0.3 --rounds 1 --events 10000",
     "query --seconds 0.2 --rounds 2",
     "mapping",
-    "compile --aggregates 1,10 --rounds 1",
-    "growth --events 100000,400000 --tenants 10,1000 --projections 1,4 --children 1,100 \
-     --seconds 0.2 --rounds 1",
+    "compile --aggregates 1,5 --rounds 1",
+    "growth --events 50000,200000 --length 50000 --tenants 10,1000 --projections 1,4 \
+     --children 1,100 --seconds 0.2 --rounds 1",
 ];
 
 /// The parts of a plan with their lines, or those of this name.

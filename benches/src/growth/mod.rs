@@ -5,9 +5,9 @@
 //! - `projections`: the end of such a log, drained by 1 to 16 projections;
 //! - `children`: aggregates with 1 to 1,000 children.
 //!
-//! The sizes are the sides of a case: each has a database of its own, and they take turns. Commits
-//! and loads are counted, and events applied; of children, each of them. So no size is to be slower
-//! than the smallest by more than measurements differ.
+//! The sizes are the sides of a case, and take turns; each has a database of its own, but for
+//! projections, which share one. Commits and loads are counted, and events applied; of children, each
+//! of them. So no size is to be slower than the smallest by more than measurements differ.
 //!
 //! What is loaded from a log was not loaded before, so that its pages are not in the server's memory
 //! where the log is larger than that; `load again` is of a thousand aggregates in turn.
@@ -30,8 +30,6 @@ use workers::{Deed, Hand};
 const MOST: f64 = 1.3;
 /// How many events from the end of a log are drained.
 const DRAINED: i64 = 20_000;
-/// The events of a log where these do not grow.
-const EVENTS: i64 = 400_000;
 
 /// How the part is run.
 #[derive(Debug, Args)]
@@ -52,6 +50,9 @@ pub(crate) struct Options {
     /// The lengths of logs. From ten million events on they take minutes to fill, and GBs of disk.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
     events: Vec<i64>,
+    /// The length of a log where something else grows.
+    #[arg(long, default_value_t = 400_000)]
+    length: i64,
     /// The numbers of tenants.
     #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 100_000])]
     tenants: Vec<i64>,
@@ -106,8 +107,10 @@ async fn fill_and_measure(
     for &size in sizes {
         filled.push(match grows {
             Grows::Events => Filled::log(url, size, 10).await?,
-            Grows::Tenants => Filled::log(url, EVENTS, size).await?,
-            Grows::Projections => Filled::log(url, EVENTS, 10).await?,
+            Grows::Tenants => Filled::log(url, options.length, size).await?,
+            // One log for all numbers of them.
+            Grows::Projections if !filled.is_empty() => break,
+            Grows::Projections => Filled::log(url, options.length, 10).await?,
             Grows::Children => Filled::baskets(url, size).await?,
         });
     }
@@ -132,12 +135,9 @@ async fn measure(
         anyhow::Ok(())
     };
     if grows != Grows::Children {
-        let turn = async |index: usize| {
-            let projections = match grows {
-                Grows::Projections => sizes[index],
-                _ => 1,
-            };
-            drain(&filled[index], projections).await
+        let turn = async |index: usize| match grows {
+            Grows::Projections => drain(&filled[0], sizes[index]).await,
+            _ => drain(&filled[index], 1).await,
         };
         add("drain", warm_and_measure(&all, options.rounds, turn).await?)?;
     }
@@ -240,7 +240,6 @@ async fn drain(filled: &Filled, projections: i64) -> Result<Sample> {
 
 #[cfg(test)]
 mod tests {
-    use super::filled::EVENTS_OF_A_METER;
     use super::*;
 
     #[test]
@@ -264,10 +263,5 @@ mod tests {
         };
         assert_eq!(found(Grows::Children), [(0.5, true), (2.0, false)]);
         assert_eq!(found(Grows::Events), [(0.5, true), (1.0, true)]);
-    }
-
-    #[test]
-    fn meters_have_whole_numbers_of_events() {
-        assert_eq!(EVENTS % EVENTS_OF_A_METER, 0);
     }
 }
