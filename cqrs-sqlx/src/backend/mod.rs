@@ -151,6 +151,8 @@ pub(crate) struct Dialect {
     /// Whether an aggregate, by its columns `aggregate_type` and `aggregate_id`, is of this segment
     /// of so many. The hash is the database's own, and of no meaning outside of it.
     pub(crate) in_segment: fn(segment: &str, segments: &str) -> String,
+    /// Before an operand that is not to be looked up in an index. Empty where the planner knows better.
+    pub(crate) unindexed: &'static str,
     /// The time now, of the database.
     pub(crate) now: &'static str,
     /// The type of a column.

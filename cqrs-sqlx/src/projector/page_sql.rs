@@ -85,6 +85,8 @@ pub(super) struct Places<'a> {
 }
 
 /// Reads columns of a page; the filters are bound from `first` on.
+///
+/// By positions: by the index of streams, each page would find all events of a type, and sort them.
 pub(super) fn page_sql(
     dialect: &Dialect,
     read: &str,
@@ -108,8 +110,11 @@ pub(super) fn page_sql(
         .flatten()
         .zip(first..)
         .map(|(column, number)| {
-            let list = format!("${number}");
-            let test = (dialect.in_list)(column, ColumnType::Text, &list);
+            let (column, list) = (
+                format!("{}{column}", dialect.unindexed),
+                format!("${number}"),
+            );
+            let test = (dialect.in_list)(&column, ColumnType::Text, &list);
             format!(" AND {test}")
         })
         .collect();
@@ -202,4 +207,74 @@ fn claim_and_events(dialect: &Dialect, filter: &EventFilter, claim: &[&str]) -> 
         "SELECT {no_event}, {claim} FROM claimed AS c UNION ALL \
          SELECT e.*, {no_claim} FROM claimed AS c CROSS JOIN LATERAL ({page}) AS e"
     )
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use cqrs_core::{
+        Envelope, EventSet, PayloadError, Projection, ProjectionTransaction, RawPayload, Result,
+        Subscription,
+    };
+    use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+
+    use super::*;
+    use crate::backend::Backed;
+    use crate::{SqlTransaction, Sqlite};
+
+    struct Orders;
+
+    impl EventSet for Orders {
+        fn aggregate_types() -> Option<&'static [&'static str]> {
+            Some(&["order"])
+        }
+
+        fn decode(_: &Envelope<RawPayload>) -> std::result::Result<Option<Self>, PayloadError> {
+            Ok(None)
+        }
+    }
+
+    struct Placed;
+
+    impl<T: ProjectionTransaction> Projection<T> for Placed {
+        type Event = Orders;
+
+        fn name(&self) -> &str {
+            "placed"
+        }
+
+        fn event_types(&self) -> Option<&'static [&'static str]> {
+            Some(&["order.placed"])
+        }
+
+        async fn apply(&self, _: &[Envelope<Orders>], _: &mut T) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_is_read_by_positions() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let log = include_str!("../../migrations/sqlite/0001_log.sql");
+        sqlx::raw_sql(log).execute(&mut connection).await.unwrap();
+        let subscription = Subscription::<SqlTransaction<Sqlite>>::new(Placed);
+        let places = Places {
+            from: "$1",
+            upto: "$2",
+            most: "$3",
+            segment: "$4",
+            segments: "$5",
+        };
+        let sql = page_sql(&Sqlite::DIALECT, "*", subscription.filter(), &places, 6);
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let by_position = "SEARCH cqrs_event USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)";
+        assert_eq!(plan[0].3, by_position, "{plan:?}");
+        assert!(
+            !plan.iter().any(|step| step.3.contains("TEMP B-TREE")),
+            "{plan:?}"
+        );
+    }
 }

@@ -125,6 +125,7 @@ impl Backed for Postgres {
              CASE current_setting('synchronous_commit') \
              WHEN 'remote_apply' THEN 'remote_apply' ELSE 'off' END, true)",
         in_segment: conditions::in_segment,
+        unindexed: "",
         now: "clock_timestamp()",
         type_name: schema::type_name,
         in_list: conditions::in_list,

@@ -125,6 +125,7 @@ impl Backed for Sqlite {
         row_version: "",
         without_flush: "",
         in_segment: conditions::in_segment,
+        unindexed: "+",
         // Of the same width as every other time.
         now: "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')",
         type_name: schema::type_name,
