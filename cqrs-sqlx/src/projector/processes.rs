@@ -79,31 +79,28 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
         stopping: &'r Stopping,
     ) -> BoxFuture<'r, Result<Ran>> {
         Box::pin(async move {
-            let (mut done, mut progress, mut passing) = (0, 0, None);
-            let mut behind = None;
+            let (mut done, mut before) = (0, 0);
+            let (mut behind, mut passing) = (None, None);
             loop {
                 let now = store.now();
                 let mut due = due(store, P::NAME, now, behind.as_ref(), BATCH).await?;
                 for task in &due {
                     if stopping.is_set() {
-                        done += progress;
                         return Ok(Ran { done, next: None });
                     }
                     match self.try_one(store, rules, task).await {
-                        Ok(is_done) => progress += u64::from(is_done),
+                        Ok(is_done) => done += u64::from(is_done),
                         // Other instances need other locks, or nothing of what is away.
                         Err(error) if is_transient(&error) => passing = Some(error),
                         Err(error) => return Err(error),
                     }
                 }
-                if due.len() >= BATCH as usize {
+                if passing.is_some() && due.len() >= BATCH as usize {
                     // What is still there holds up nothing behind it.
                     behind = due.pop();
                     continue;
                 }
-                behind = None;
-                done += progress;
-                if std::mem::take(&mut progress) == 0 {
+                if done == before {
                     if let Some(error) = passing {
                         return Err(error);
                     }
@@ -112,7 +109,7 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
                     let next = next.map(|task| (task.due_at, task.attempts > 0));
                     return Ok(Ran { done, next });
                 }
-                passing = None;
+                (before, behind, passing) = (done, None, None);
             }
         })
     }
