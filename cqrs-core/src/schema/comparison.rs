@@ -301,18 +301,17 @@ impl Comparison<'_> {
             return false;
         };
         let before = self.written_by.references.iter();
-        let after = self.read_by.references.iter();
-        before
-            .filter(|(own, _)| *own == written)
-            .any(|(_, read_before)| {
-                after
-                    .clone()
-                    .filter(|(_, own)| *own == read)
-                    .any(|(written_after, _)| {
-                        is_same(written, writer.written, written_after, reader.written)
-                            && is_same(read_before, writer.read, read, reader.read)
-                    })
-            })
+        for (_, read_before) in before.filter(|(own, _)| *own == written) {
+            let after = self.read_by.references.iter();
+            for (written_after, _) in after.filter(|(_, own)| *own == read) {
+                if is_same(written, writer.written, written_after, reader.written)
+                    && is_same(read_before, writer.read, read, reader.read)
+                {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// One alternative of what is written is accepted by one of those that are read.
