@@ -16,7 +16,7 @@ use cqrs_core::{
 use cqrs_integration::database::generic_plan;
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, SqlStore, StoreOptions};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::Barrier;
 
 use cqrs_integration::each::{Fresh, Kind, kind, on_each};

@@ -32,7 +32,7 @@ use cqrs_core::staging::StagedWrite;
 use cqrs_core::{AggregateRoot, Metadata, Owned, ReadModel, Result, RowAddress, TenantScope};
 use futures_util::TryStreamExt;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row, SqlStr};
+use sqlx::{AssertSqlSafe, Executor as _, Row, SqlStr};
 use tokio::sync::Semaphore;
 
 use self::error::error;
