@@ -221,11 +221,12 @@ mod tests {
     #[test]
     fn parts_run_on_a_server_and_record_what_they_measured() {
         // No slices of time, in which a busy machine might do nothing.
-        const LINES: [&str; 2] = [
+        const LINES: [&str; 3] = [
             "bulk --rows 100 --rounds 1",
             "drain --events 2000 --rounds 1 --cases bulk,each",
+            "growth --cases projections --length 20000 --projections 1,2 --rounds 1",
         ];
-        const SIDES: usize = 3 + 4 + 2;
+        const SIDES: usize = 3 + 4 + 2 + 2;
         let url = std::env::var("DATABASE_URL").expect("`cargo xtask test` sets it");
         let directory = tempfile::tempdir().expect("a directory");
         let mut results = Results::open_in(directory.path()).expect("it is new");

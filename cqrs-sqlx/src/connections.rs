@@ -24,7 +24,7 @@ pub(crate) trait Connect: Send + Sync + 'static {
     type Connection: Send + 'static;
 
     /// Whether the database ends with its connection, as one in memory does: then it is repaired, and
-    /// never closed before the store is.
+    /// not closed before the store is, unless that fails or is given up.
     fn is_the_database(&self) -> bool {
         false
     }
@@ -135,6 +135,11 @@ impl<C: Connect> Connections<C> {
             shared: Arc::clone(shared),
             permit: Some(permit),
         })
+    }
+
+    /// Whether one is there that nobody uses.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.shared.idle().iter().any(|idle| idle.clean)
     }
 
     /// Closes the idle connections and refuses new ones; those in use are closed when they are

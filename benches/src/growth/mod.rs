@@ -221,8 +221,12 @@ async fn drain(filled: &Filled, projections: i64) -> Result<Sample> {
             projector.subscribe(counting.subscription())
         })
     };
-    // Makes the checkpoints, which are then set back.
+    // Makes the checkpoints, which are then set back; and applies what a turn of fewer projections has
+    // set back and left, which does not count.
     build().run_until_idle().await?;
+    for counting in &all {
+        counting.take();
+    }
     filled.rewind(DRAINED).await?;
     let projector = build();
     let begun = Instant::now();

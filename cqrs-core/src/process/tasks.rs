@@ -11,7 +11,7 @@ use super::handler::Passed;
 use super::manager::ProcessManager;
 use super::rows::{ProcessTask, to_json};
 use crate::context::TenantId;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::integrity::ContentHash;
 use crate::mapping::{AsJson, Table, Value};
 use crate::payload::canonical_json;
@@ -159,8 +159,17 @@ impl<U: UnitOfWork, P: ProcessManager> Attempt<U> for TaskAttempt<'_, P> {
     /// The commands of others wait behind it. So what may pass is soon left to the manager, which
     /// comes back to it; a conflict is over.
     fn is_retried(&self, error: &Error, attempt: u32) -> bool {
-        error.is_retryable() && (error.is_conflict() || attempt < TRIES)
+        error.is_retryable() && (!may_pass(error) || attempt < TRIES)
     }
+}
+
+/// Whether an error says that something is away or in use.
+fn may_pass(error: &Error) -> bool {
+    let Error::Store(error) = error else {
+        return false;
+    };
+    let kinds = [StoreErrorKind::Unavailable, StoreErrorKind::Contention];
+    kinds.contains(error.kind())
 }
 
 /// The type of the event that a deadline has passed, in the log.

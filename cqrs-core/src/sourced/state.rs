@@ -80,7 +80,8 @@ pub trait Sourced: SourcedState {
     /// Whether the aggregate is removed with this event; no event says so unless told.
     ///
     /// A removal has a marker of its own in the log, so this is for aggregates that were rows before
-    /// and were removed [in bulk](crate::Maintain) with an event in its place.
+    /// and were removed [in bulk](crate::Maintain) with an event in its place, or with an event before
+    /// 0.1.0, behind which there was no marker.
     #[must_use]
     fn is_removal(_event: &Self::Event) -> bool {
         false

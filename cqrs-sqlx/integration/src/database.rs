@@ -193,15 +193,13 @@ pub struct TestFile {
 impl TestFile {
     /// Makes an empty directory for the file; the file itself is created by the first connection.
     ///
-    /// The file is alone in its directory, so its journals are removed with it. It is in memory where
-    /// there is room for it, as the servers of the tests: no test is about a machine that crashes.
+    /// The file is alone in its directory, so its journals are removed with it.
     ///
     /// # Panics
     ///
     /// If the system's directory for temporary files cannot be written.
     pub fn create() -> Self {
-        let directory = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new());
-        let directory = directory.expect("the directory for temporary files is writable");
+        let directory = TempDir::new().expect("the directory for temporary files is writable");
         let path = directory.path().join("test.db");
         Self {
             _directory: directory,

@@ -37,4 +37,5 @@ CREATE TABLE cqrs_process_task (
 );
 
 -- For what is due next.
-CREATE INDEX cqrs_process_task_due ON cqrs_process_task (process, due_at) WHERE parked_at IS NULL;
+CREATE INDEX cqrs_process_task_due ON cqrs_process_task (process, due_at, instance_id, number)
+    WHERE parked_at IS NULL;

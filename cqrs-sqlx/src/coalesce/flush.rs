@@ -2,11 +2,12 @@
 
 use std::pin::pin;
 use std::slice;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{Error, Metadata, Result, StoreErrorKind};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::lanes::Turn;
@@ -20,7 +21,7 @@ use crate::statements::Statements;
 /// How long at least the server may take to answer a flush.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// How long no connection is opened after one could not be.
+/// How long no connection is opened after one could not be, or took its time.
 const REST: Duration = Duration::from_secs(1);
 
 /// How many commits go out alone, each by itself, where one of them was refused.
@@ -40,8 +41,8 @@ pub(crate) struct Outlet<B: Backend> {
     /// How long who is in a flush waits for it.
     deadline: Duration,
     rests_until: Mutex<Option<Instant>>,
-    /// Held by each flush whose connection was not there in time, until it is.
-    late: Arc<()>,
+    /// Held while a connection is awaited that was not there in time: one, for those who come later.
+    late: Semaphore,
 }
 
 impl<B: Backend> Outlet<B> {
@@ -59,7 +60,7 @@ impl<B: Backend> Outlet<B> {
             patience: patience(acquire_timeout),
             deadline: acquire_timeout.max(SHORTEST),
             rests_until: Mutex::default(),
-            late: Arc::default(),
+            late: Semaphore::new(1),
         }
     }
 
@@ -67,21 +68,25 @@ impl<B: Backend> Outlet<B> {
         self.connections.close();
     }
 
-    /// Whether a connection could not be opened a moment ago, or takes its time.
+    /// Whether a connection would have to be opened, and could not be a moment ago.
     pub(super) fn rests(&self) -> bool {
-        if Arc::strong_count(&self.late) > 1 {
-            return true;
-        }
+        let until = *self.rests_until();
+        until.is_some_and(|until| Instant::now() < until) && !self.connections.has_idle()
+    }
+
+    fn rest(&self) {
+        *self.rests_until() = Some(Instant::now() + REST);
+    }
+
+    fn rests_until(&self) -> MutexGuard<'_, Option<Instant>> {
         let until = self.rests_until.lock();
-        let until = *until.unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+        until.unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn acquire(&self) -> Result<Connection<B>> {
         let acquired = self.connections.acquire().await;
         if acquired.as_ref().is_err_and(is_unavailable) {
-            let until = self.rests_until.lock();
-            *until.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
+            self.rest();
         }
         acquired
     }
@@ -195,10 +200,11 @@ impl<B: Backend> Flush<B> {
                     return;
                 }
                 Err(_) => {
-                    // It is for those who come later.
-                    let _late = Arc::clone(&outlet.late);
+                    outlet.rest();
                     drop(turn);
-                    let _ = acquiring.await;
+                    if let Ok(_late) = outlet.late.try_acquire() {
+                        let _ = acquiring.await;
+                    }
                     return;
                 }
             };

@@ -30,6 +30,10 @@ use super::page_sql::{
 use crate::backend::{Backend, Parameter, RowVersion};
 use crate::log::{EVENT_COLUMNS, read_verified};
 
+/// How far a page looks that is read under the lock of all writers. Where events are few among many, it
+/// ends without one, and the next page goes on behind it.
+const FURTHEST: i64 = 100_000;
+
 /// A thousand years: a delay for ever is one that every database and calendar can hold.
 const LONGEST_DELAY: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
@@ -205,9 +209,11 @@ impl ClaimSql {
             Ok(())
         })
         .await?;
-        let Some(claim) = claim else {
+        let Some(mut claim) = claim else {
             return Ok(None);
         };
+        let furthest = Position(claim.claim.from.0.saturating_add(FURTHEST));
+        claim.upto = claim.upto.min(furthest);
         let claim = self.read_page::<B>(connection, claim).await?;
         let moved = [
             Parameter::text(&*self.name),

@@ -109,7 +109,11 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
                     let next = next.map(|task| (task.due_at, task.attempts > 0));
                     return Ok(Ran { done, next });
                 }
-                (before, behind, passing) = (done, None, None);
+                if let Some(error) = passing.take() {
+                    let process = P::NAME;
+                    tracing::warn!(process, %error, "commands wait for what may pass");
+                }
+                (before, behind) = (done, None);
             }
         })
     }

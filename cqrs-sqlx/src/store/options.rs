@@ -232,8 +232,9 @@ impl StoreOptions {
     /// Flushes have up to four connections of their own, besides
     /// [`max_connections`](Self::max_connections). Who waits behind one that gets no connection, or no
     /// answer, goes out alone after a quarter of [`acquire_timeout`](Self::acquire_timeout), a second
-    /// at most; a connection that comes later is used from then on. One that has no answer after `acquire_timeout`, a second at least, is given up, and
-    /// its commits are looked for as those of a broken connection.
+    /// at most; a connection that comes later is used from then on. One that has no answer after
+    /// `acquire_timeout`, a second at least, is given up, and its commits are looked for as those of a
+    /// broken connection.
     ///
     /// What the database checks or does once a statement, it does once for all of a flush: two
     /// commits may exchange values of a `DEFERRABLE` key, or add rows that refer to each other, which

@@ -181,6 +181,6 @@ async fn a_database_in_memory_lives_as_long_as_its_store() {
     Sqlite::begin(connection.begin_work()).await.unwrap();
     connection.discard();
     assert!(is_there().await, "a connection was discarded");
-    drop(connections.acquire().await.unwrap().begin_work());
+    connections.acquire().await.unwrap().begin_work();
     assert!(is_there().await, "a statement was dropped");
 }

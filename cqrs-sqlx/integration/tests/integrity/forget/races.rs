@@ -59,7 +59,8 @@ async fn forgetting_beats_every_commit_that_seals<K: Kind>() {
         let writers: Vec<_> = writers.collect();
         barrier.wait().await;
         if round % 2 == 1 {
-            committed.notified().await;
+            let one = tokio::time::timeout(Duration::from_secs(60), committed.notified());
+            one.await.expect("a writer commits");
         }
         let keys = second.subject_keys(&north());
         forget(&keys, &who).await;
