@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cqrs_core::{CommitReceipt, Envelope, Position, UnitOfWork};
+use cqrs_core::{CommitReceipt, Envelope, Position, Store, UnitOfWork};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
 use cqrs_integration::wire::{Direction, WireProxy};
@@ -67,6 +67,19 @@ impl Fixture {
             let before = Position(receipt.position().unwrap().0 - 1);
             let log = self.store.events(&north(), before, 1).await.unwrap();
             assert_eq!(log[0].event_id(), receipt.events()[0]);
+        }
+    }
+
+    /// Opens as many connections as there may be for commits that go alone.
+    async fn open_all(&self) {
+        let mut open = Vec::new();
+        for _ in 0..10 {
+            let mut uow = self.store.unit_of_work(&north());
+            uow.connection().await.unwrap();
+            open.push(uow);
+        }
+        for uow in open {
+            uow.rollback().await;
         }
     }
 
@@ -187,9 +200,10 @@ async fn nobody_waits_behind_silent_flushes() {
 #[tokio::test]
 async fn flushes_that_get_no_connection_hold_nobody_up() {
     let fixture = Fixture::new(Duration::from_secs(60)).await;
-    // The connections of flushes are closed, and those of the others are not.
+    // The connections of flushes are closed, and with them those of the others.
     fixture.proxy.refuse(FLUSH);
     fixture.register(20).await;
+    fixture.open_all().await;
     fixture.proxy.fill_up();
     for _ in 0..3 {
         fixture.register(20).await;
