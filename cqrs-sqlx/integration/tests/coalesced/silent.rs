@@ -28,21 +28,23 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A store that has sent commits together, so that it has connections for it.
-    async fn new(acquire_timeout: Duration) -> Self {
+    /// A store that has committed nothing yet.
+    async fn with(options: StoreOptions) -> Self {
         let database = TestDatabase::create().await;
         stores::postgres(database.url()).await.close();
         let proxy = WireProxy::start(database.url()).await;
-        let options = StoreOptions::default()
-            .max_connections(10)
-            .coalesce(128)
-            .acquire_timeout(acquire_timeout);
         let store = stores::postgres_with(proxy.url(), options).await;
-        let fixture = Self {
+        Self {
             _database: database,
             proxy,
             store,
-        };
+        }
+    }
+
+    /// A store that has sent commits together, so that it has connections for it.
+    async fn new(acquire_timeout: Duration) -> Self {
+        let options = StoreOptions::default().max_connections(10).coalesce(128);
+        let fixture = Self::with(options.acquire_timeout(acquire_timeout)).await;
         fixture.register(20).await;
         fixture
     }
@@ -117,16 +119,7 @@ async fn a_flush_that_was_done_is_found_for_all_its_callers() {
 /// Commits alone that break are found out by few at a time, too.
 #[tokio::test]
 async fn broken_commits_are_found_out_on_few_connections() {
-    let database = TestDatabase::create().await;
-    stores::postgres(database.url()).await.close();
-    let proxy = WireProxy::start(database.url()).await;
-    let options = StoreOptions::default().max_connections(40);
-    let store = stores::postgres_with(proxy.url(), options).await;
-    let fixture = Fixture {
-        _database: database,
-        proxy,
-        store,
-    };
+    let fixture = Fixture::with(StoreOptions::default().max_connections(40)).await;
     fixture.register(40).await;
     fixture.proxy.keep_answers_to("INSERT INTO \"parcel\"");
     let question = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity";
@@ -199,10 +192,8 @@ async fn nobody_waits_behind_silent_flushes() {
 
 #[tokio::test]
 async fn flushes_that_get_no_connection_hold_nobody_up() {
-    let fixture = Fixture::new(Duration::from_secs(60)).await;
-    // The connections of flushes are closed, and with them those of the others.
-    fixture.proxy.refuse(FLUSH);
-    fixture.register(20).await;
+    let options = StoreOptions::default().max_connections(10).coalesce(128);
+    let fixture = Fixture::with(options.acquire_timeout(Duration::from_secs(60))).await;
     fixture.open_all().await;
     fixture.proxy.fill_up();
     for _ in 0..3 {
@@ -214,19 +205,8 @@ async fn flushes_that_get_no_connection_hold_nobody_up() {
 /// when it is there.
 #[tokio::test]
 async fn a_connection_that_comes_late_is_used_for_flushes() {
-    let database = TestDatabase::create().await;
-    stores::postgres(database.url()).await.close();
-    let proxy = WireProxy::start(database.url()).await;
-    let options = StoreOptions::default()
-        .max_connections(1)
-        .coalesce(128)
-        .acquire_timeout(Duration::from_secs(60));
-    let store = stores::postgres_with(proxy.url(), options).await;
-    let fixture = Fixture {
-        _database: database,
-        proxy,
-        store,
-    };
+    let options = StoreOptions::default().max_connections(1).coalesce(128);
+    let fixture = Fixture::with(options.acquire_timeout(Duration::from_secs(60))).await;
     // Whoever commits alone has a connection.
     fixture.register(1).await;
     let proxy = &fixture.proxy;
