@@ -81,15 +81,7 @@ pub(super) enum Others {
 
 /// The alternatives of a schema; none where nothing is accepted.
 pub(super) fn nodes(schema: &Value, root: &Value) -> Vec<Node> {
-    parse(schema, root, 0).unwrap_or_else(|| {
-        let mut schema = schema.clone();
-        // What it needs of the definitions it refers to, by names that may differ.
-        if let Value::Object(keywords) = &mut schema {
-            keywords.remove("$schema");
-            keywords.remove("$defs");
-        }
-        vec![Node::Opaque(schema)]
-    })
+    parse(schema, root, 0).unwrap_or_else(|| vec![Node::Opaque(schema.clone())])
 }
 
 /// The definition that a reference names.

@@ -18,6 +18,9 @@ use crate::backend::rows::{address_columns, equals, on_conflict, read_owned, wri
 use crate::statements::{Statements, list, names, qualified, quoted};
 use crate::tenancy::TenantSite;
 
+// Parameters have no numbers: SQLite takes `$1` for a name, and sqlx asks it for the name of each, which
+// is looked for among all of the statement.
+
 /// How many rows a statement has, the most first, and its shapes. Few of each are enough: the texts
 /// are built, and prepared, once.
 const CHUNKS: [Chunk; 4] = [
@@ -146,22 +149,18 @@ fn bind_address(
 }
 
 /// `"plan"."tenant_id" = $1 AND "plan"."id" = $2`, with parameters from `first` on.
-fn same_address(site: TenantSite, table: &Table, first: usize) -> String {
+fn same_address(site: TenantSite, table: &Table) -> String {
     address_columns(table)
-        .zip(first..)
-        .map(|(column, number)| {
+        .map(|column| {
             let name = qualified(table, column.name());
-            equals(site, column, &name, &format!("${number}"))
+            equals(site, column, &name, "?")
         })
         .collect::<Vec<_>>()
         .join(" AND ")
 }
 
 fn load_sql(table: &Table, rows: usize) -> String {
-    let width = address_columns(table).count();
-    let addresses: Vec<String> = (0..rows)
-        .map(|row| same_address(TenantSite::LoadRows, table, row * width + 1))
-        .collect();
+    let addresses = vec![same_address(TenantSite::LoadRows, table); rows];
     format!(
         "SELECT {} FROM {} WHERE {}",
         list(
@@ -179,22 +178,18 @@ fn delete_sql(table: &Table) -> String {
     format!(
         "DELETE FROM {} WHERE {}",
         quoted(table.name()),
-        same_address(TenantSite::DeleteRows, table, 1),
+        same_address(TenantSite::DeleteRows, table),
     )
 }
 
 fn upsert_sql(table: &Table, rows: usize) -> String {
     let columns = written_columns(table).map(|(_, column)| column);
-    let width = columns.clone().count();
-    let values = (0..rows).map(|row| {
-        let values = (1..=width).map(|number| format!("${}", row * width + number));
-        format!("({})", list(values))
-    });
+    let row = format!("({})", list(columns.clone().map(|_| "?")));
     format!(
         "INSERT INTO {} ({}) VALUES {} {}",
         quoted(table.name()),
         names(columns),
-        list(values),
+        list(std::iter::repeat_n(row.as_str(), rows)),
         on_conflict(table),
     )
 }
@@ -214,19 +209,19 @@ mod tests {
             load_sql(&table, 2),
             "SELECT \"plan_list\".\"tenant_id\", \"plan_list\".\"id\", \"plan_list\".\"stops\" \
              FROM \"plan_list\" \
-             WHERE \"plan_list\".\"tenant_id\" = $1 AND \"plan_list\".\"id\" = $2 \
-             OR \"plan_list\".\"tenant_id\" = $3 AND \"plan_list\".\"id\" = $4"
+             WHERE \"plan_list\".\"tenant_id\" = ? AND \"plan_list\".\"id\" = ? \
+             OR \"plan_list\".\"tenant_id\" = ? AND \"plan_list\".\"id\" = ?"
         );
         assert_eq!(
             upsert_sql(&table, 2),
             "INSERT INTO \"plan_list\" (\"tenant_id\", \"id\", \"stops\") \
-             VALUES ($1, $2, $3), ($4, $5, $6) \
+             VALUES (?, ?, ?), (?, ?, ?) \
              ON CONFLICT (\"tenant_id\", \"id\") DO UPDATE SET \"stops\" = excluded.\"stops\""
         );
         assert_eq!(
             delete_sql(&table),
             "DELETE FROM \"plan_list\" \
-             WHERE \"plan_list\".\"tenant_id\" = $1 AND \"plan_list\".\"id\" = $2"
+             WHERE \"plan_list\".\"tenant_id\" = ? AND \"plan_list\".\"id\" = ?"
         );
     }
 
