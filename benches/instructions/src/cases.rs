@@ -1,14 +1,15 @@
 //! What is counted: each piece of work by the framework, and the same by hand.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use cqrs_core::mapping::{Entity as _, RowCursor, Value, ValueRow};
 use cqrs_core::staging::{NewEvent, StagedWrite};
 use cqrs_core::{
-    ContentHash, Envelope, EventHeader, EventSet as _, Position, RawPayload, RequestContext,
-    Specification, TenantId,
+    ContentHash, Envelope, EventHeader, EventSet as _, Metadata, Position, RawPayload,
+    RequestContext, Specification, TenantId,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -32,6 +33,10 @@ pub(crate) enum Case {
     CacheKey,
     /// Events of the log become typed ones.
     Decode,
+    /// Payloads are hashed.
+    Hash,
+    /// Events get their envelopes.
+    Envelope,
 }
 
 /// Who does it.
@@ -78,7 +83,11 @@ pub(crate) fn work(case: Case, side: Side, times: u32) -> Result<u64> {
         .iter()
         .map(|write| ValueRow::new(write.row.clone()))
         .collect();
-    let events: Vec<Envelope<RawPayload>> = staged.iter().flat_map(envelopes).collect();
+    let metadata = context.metadata();
+    let events: Vec<Envelope<RawPayload>> = staged
+        .iter()
+        .flat_map(|write| envelopes(write, metadata))
+        .collect();
     let mut sum = 0;
     for _ in 0..times {
         sum += match (case, side) {
@@ -92,6 +101,10 @@ pub(crate) fn work(case: Case, side: Side, times: u32) -> Result<u64> {
             (Case::CacheKey, Side::Hand) => cache_keys_by_hand(),
             (Case::Decode, Side::Ours) => decode(&events)?,
             (Case::Decode, Side::Hand) => decode_by_hand(&events)?,
+            (Case::Hash, Side::Ours) => hash(&events),
+            (Case::Hash, Side::Hand) => hash_by_hand(&events),
+            (Case::Envelope, Side::Ours) => envelop(&staged, metadata)?,
+            (Case::Envelope, Side::Hand) => envelop_by_hand(&staged, metadata)?,
         };
     }
     Ok(sum)
@@ -266,7 +279,57 @@ fn cache_keys_by_hand() -> u64 {
         .sum()
 }
 
-fn envelopes(write: &StagedWrite) -> Vec<Envelope<RawPayload>> {
+fn hash(events: &[Envelope<RawPayload>]) -> u64 {
+    let payloads = events.iter().map(|event| event.payload().as_str());
+    payloads
+        .map(|payload| u64::from(black_box(ContentHash::of(payload)).content()[0]))
+        .sum()
+}
+
+fn hash_by_hand(events: &[Envelope<RawPayload>]) -> u64 {
+    let payloads = events.iter().map(|event| event.payload().as_str());
+    payloads
+        .map(|payload| u64::from(black_box(Sha256::digest(payload.as_bytes()))[0]))
+        .sum()
+}
+
+/// As a consumer gets them: the id is read, and the payload replaced by what was made of it.
+fn envelop(staged: &[StagedWrite], metadata: &Metadata) -> Result<u64> {
+    let mut sum = 0;
+    for write in staged {
+        for event in envelopes(write, metadata) {
+            let event = black_box(event.with_payload(1_u64));
+            let id: Uuid = event.aggregate_id()?;
+            sum += event.payload() * u64::from(id.as_bytes()[15]);
+        }
+    }
+    Ok(sum)
+}
+
+/// A value with the same fields, which are copied into it as they are.
+fn envelop_by_hand(staged: &[StagedWrite], metadata: &Metadata) -> Result<u64> {
+    let mut sum = 0;
+    for write in staged {
+        for event in &write.events {
+            let stream = (
+                write.tenant.clone(),
+                write.aggregate_type.to_owned(),
+                write.aggregate_id.clone(),
+                event.aggregate_version,
+            );
+            let kind = (event.event_type.to_owned(), event.schema_version);
+            let times = [event.occurred_at; 2];
+            let rest = (event.content_hash, metadata.clone(), times);
+            let payload: Arc<str> = event.payload.as_str().into();
+            let event = black_box((event.event_id, stream, kind, rest, payload));
+            let id = Uuid::parse_str(&event.1.2)?;
+            sum += u64::from(id.as_bytes()[15]);
+        }
+    }
+    Ok(sum)
+}
+
+fn envelopes(write: &StagedWrite, metadata: &Metadata) -> Vec<Envelope<RawPayload>> {
     let envelope = |event: &NewEvent| {
         let header = EventHeader {
             position: Position(1),
@@ -278,7 +341,7 @@ fn envelopes(write: &StagedWrite) -> Vec<Envelope<RawPayload>> {
             event_type: event.event_type.to_owned(),
             schema_version: event.schema_version,
             schema_id: None,
-            metadata: RequestContext::system().metadata().clone(),
+            metadata: metadata.clone(),
             content_hash: event.content_hash,
             occurred_at: event.occurred_at,
             recorded_at: event.occurred_at,

@@ -30,8 +30,6 @@ use crate::report::{Bound, Case, OURS, Results};
 pub(super) const PAGE: u16 = 1_000;
 /// The page of the usual outbox.
 const STATUS_PAGE: i64 = 500;
-/// A part of the events that the usual outbox is given.
-const STATUS_SHARE: usize = 10;
 /// A part of the events that are handled one by one.
 const EACH_SHARE: usize = 5;
 
@@ -48,6 +46,9 @@ pub(crate) struct Options {
     /// How many writers there are where there are any.
     #[arg(long, default_value_t = 8)]
     writers: usize,
+    /// The usual outbox, which is slow, is given this part of the events: the first of so many.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    share: u16,
     /// What is measured.
     #[arg(long, value_delimiter = ',', default_values = ["bulk", "writers", "each"])]
     cases: Vec<Which>,
@@ -130,7 +131,7 @@ async fn measure(
 async fn bulk(log: &mut Log, options: &Options) -> Result<Case> {
     const SIDES: [Side; 4] = [Side::Ours, Side::Fold, Side::Loop, Side::Status];
     log.fill(i64::try_from(options.events)?).await?;
-    let turn = async |side| bulk_turn(log, side, options.events).await;
+    let turn = async |side| bulk_turn(log, side, options).await;
     let samples = warm_and_measure(&SIDES, options.rounds, turn).await?;
     Ok(Case::new("drain", "bulk", SIDES.map(Side::name), samples))
 }
@@ -147,7 +148,8 @@ async fn warm_and_measure<S: Copy + PartialEq>(
     take_turns(sides, rounds, turn).await
 }
 
-async fn bulk_turn(log: &mut Log, side: Side, events: usize) -> Result<Sample> {
+async fn bulk_turn(log: &mut Log, side: Side, options: &Options) -> Result<Sample> {
+    let events = options.events;
     if side == Side::Status {
         log.fill_outbox().await?;
     }
@@ -169,7 +171,7 @@ async fn bulk_turn(log: &mut Log, side: Side, events: usize) -> Result<Sample> {
         Side::Loop => drained += drain_by_hand(&mut log.consumer().await?, true).await?,
         Side::Status => {
             let mut connection = log.consumer().await?;
-            while drained < events / STATUS_SHARE {
+            while drained < events / usize::from(options.share) {
                 drained += by_hand::status_page(&mut connection, STATUS_PAGE).await?;
             }
         }

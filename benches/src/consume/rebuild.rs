@@ -93,7 +93,7 @@ fn name(segments: u32) -> String {
 
 async fn rebuild(log: &mut Log, events: usize, segments: u32) -> Result<Sample> {
     log.rewind().await?;
-    let store = log.store().await?;
+    let store = log.quick_store().await?;
     let reached = Reached::default();
     let subscription = Subscription::new(Bulk(reached.clone())).segments(segments);
     let projector = store

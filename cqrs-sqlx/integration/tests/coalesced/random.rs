@@ -36,17 +36,32 @@ fn cases() -> u64 {
 /// How many cases run at a time.
 const TOGETHER: u64 = 16;
 
+/// How many commits the two stores send together.
+const MOST: [Option<usize>; 2] = [Some(64), Some(3)];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_caller_gets_what_separate_commits_would_give() {
+    let world = as_the_model_says(MOST, cases()).await;
+    assert!(world.flushes() > 0, "nothing was sent together");
+}
+
+/// So the model is that of separate commits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn separate_commits_give_what_the_model_says() {
+    let world = as_the_model_says([None, None], cases() / 4).await;
+    assert_eq!(world.flushes(), 0);
+}
+
+async fn as_the_model_says(most: [Option<usize>; 2], cases: u64) -> Arc<World> {
     let seed = seed();
-    let world = Arc::new(World::create().await);
+    let world = Arc::new(World::create(most).await);
     let mut met = BTreeSet::new();
     let mut running = JoinSet::new();
     for first in 0..TOGETHER {
         let world = Arc::clone(&world);
         running.spawn(async move {
             let mut met = BTreeSet::new();
-            for number in (first..cases()).step_by(TOGETHER as usize) {
+            for number in (first..cases).step_by(TOGETHER as usize) {
                 let mut random = Random::new(seed.wrapping_add(number));
                 let case = Case::random(&world, number, &mut random).await;
                 met.extend(case.run(&world, &mut random).await);
@@ -58,7 +73,7 @@ async fn each_caller_gets_what_separate_commits_would_give() {
         met.extend(some.unwrap());
     }
     assert_eq!(met.len(), 6, "not every outcome was met: {met:?}");
-    assert!(world.flushes() > 0, "nothing was sent together");
+    world
 }
 
 /// The same while callers give up: their work may have happened, wholly, or not.
@@ -66,7 +81,7 @@ async fn each_caller_gets_what_separate_commits_would_give() {
 async fn callers_that_give_up_harm_nobody() {
     let seed = seed();
     for round in 0..5 {
-        let mut world = World::create().await;
+        let mut world = World::create(MOST).await;
         let mut cases = Vec::new();
         for number in 0..40 {
             let mut random = Random::new(seed.wrapping_add(round * 1000 + number));

@@ -68,7 +68,7 @@ impl Case {
     fn staged(&self, world: &World, random: &mut Random) -> Vec<PgUnitOfWork> {
         let commands = self.commands.iter();
         let staged = commands.map(|(command, loaded)| {
-            let store = &world.coalescing[random.below(5) as usize / 4];
+            let store = &world.committing[random.below(5) as usize / 4];
             let mut uow = store.unit_of_work(&context(command.tenant));
             loaded.stage(command, &mut uow).unwrap();
             uow

@@ -110,18 +110,19 @@ impl Loaded {
     }
 }
 
-/// A database, and two stores that send commits together, as two processes would.
+/// A database, and two stores that commit, as two processes would.
 pub(super) struct World {
     database: TestDatabase,
     /// What looks at the database past the framework.
     looking: PgPool,
     proxy: WireProxy,
     pub(super) plain: PgStore,
-    pub(super) coalescing: [PgStore; 2],
+    pub(super) committing: [PgStore; 2],
 }
 
 impl World {
-    pub(super) async fn create() -> Self {
+    /// The two stores send up to so many commits together, or none.
+    pub(super) async fn create(most: [Option<usize>; 2]) -> Self {
         let database = TestDatabase::create().await;
         let proxy = WireProxy::start(database.url()).await;
         let plain = stores::postgres_with(database.url(), StoreOptions::default()).await;
@@ -137,10 +138,13 @@ impl World {
             let script = sqlx::raw_sql(AssertSqlSafe(keys));
             script.execute(&mut connection).await.unwrap();
         }
-        let options = || StoreOptions::default().max_connections(6);
-        let coalescing = [
-            stores::postgres_with(proxy.url(), options().coalesce(64)).await,
-            stores::postgres_with(database.url(), options().coalesce(3)).await,
+        let [first, second] = most.map(|most| {
+            let options = StoreOptions::default().max_connections(6);
+            most.map_or(options.clone(), |most| options.coalesce(most))
+        });
+        let committing = [
+            stores::postgres_with(proxy.url(), first).await,
+            stores::postgres_with(database.url(), second).await,
         ];
         let looking = PgPool::connect_lazy(database.url()).unwrap();
         Self {
@@ -148,7 +152,7 @@ impl World {
             looking,
             proxy,
             plain,
-            coalescing,
+            committing,
         }
     }
 
@@ -163,7 +167,7 @@ impl World {
     /// Waits until nothing is under way any more.
     pub(super) async fn end(&mut self) {
         self.looking.close().await;
-        for store in &self.coalescing {
+        for store in &self.committing {
             store.close();
         }
         self.plain.close();

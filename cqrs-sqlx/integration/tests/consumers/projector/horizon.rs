@@ -7,13 +7,52 @@ use cqrs_core::{Error, StartAt, Store, StoreErrorKind, Subscription};
 use cqrs_integration::cluster::Cluster;
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
+use cqrs_integration::wire::WireProxy;
 use cqrs_sqlx::{HealthLimits, PgStore, Problem, ProjectorHandle, StoreOptions};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::warnings;
 
 use super::support::{self, INSERT, Recorder, applied, commit, receipt};
+
+/// The proof of the horizon asks for what is visible first, and then for who writes: both are one
+/// statement, whose plan has no choice.
+#[tokio::test]
+async fn a_look_reads_the_log_before_the_locks() {
+    let database = TestDatabase::create().await;
+    let proxy = WireProxy::start(database.url()).await;
+    let store = support::with_tables(stores::postgres(proxy.url()).await).await;
+    receipt(&store, 0).await;
+    let before = proxy.counts();
+    let projector = store.projector().projection(Recorder::new("recorder"));
+    assert_eq!(projector.run_until_idle().await.unwrap(), 1);
+    let sent = proxy.statements_since(&before);
+    let look = sent.into_iter().find(|sql| sql.contains("pg_locks"));
+    let explain = format!("EXPLAIN {}", look.expect("it looks for writers"));
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    for setting in [
+        "RESET ALL",
+        "SET enable_nestloop = off",
+        "SET enable_seqscan = off",
+        "SET enable_sort = off",
+        "ANALYZE",
+    ] {
+        connection.execute(setting).await.unwrap();
+        let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain.clone()))
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let plan = plan.join("\n");
+        let place = |node: &str| plan.find(node).unwrap_or_else(|| panic!("{node}: {plan}"));
+        assert!(
+            plan.starts_with("Nested Loop Left Join"),
+            "{setting}: {plan}"
+        );
+        let [log, locks] = ["CTE Scan on log", "Function Scan on pg_lock_status"].map(place);
+        assert!(log < locks, "{setting}: {plan}");
+    }
+}
 
 /// A running projector that has delivered the first event of the log.
 struct Fixture {
