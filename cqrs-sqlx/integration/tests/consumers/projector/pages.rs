@@ -6,8 +6,9 @@ use cqrs_core::{Error, RequestContext, StoreErrorKind};
 use cqrs_core::{Query, ReadModels, Store};
 use cqrs_integration::database::{TestDatabase, TestFile};
 use cqrs_integration::domain::{ParcelView, ParcelViews};
+use cqrs_integration::each::Fresh;
 use cqrs_integration::stores;
-use cqrs_sqlx::{Backend, SqlStore};
+use cqrs_sqlx::{Backend, SqlStore, Sqlite};
 use sqlx::{Connection as _, PgConnection};
 
 use super::support::{
@@ -39,6 +40,28 @@ async fn every_page_size_delivers_everything_once<B: Backend>(store: SqlStore<B>
     }
     let thrice: Vec<i64> = (1..=last).flat_map(|position| [position; 3]).collect();
     assert_eq!(applied(&store).await, thrice);
+}
+
+/// On SQLite a page is read under the lock of all writers: one that finds nothing in a part of the log
+/// ends there, and the next goes on behind it.
+#[tokio::test]
+async fn a_page_looks_through_a_part_of_the_log() {
+    let (fresh, store) = Fresh::<Sqlite>::with_store().await;
+    let store = with_tables(store).await;
+    assert_eq!(commit(&store, 0).await.0, 1);
+    fresh
+        .run("UPDATE cqrs_event SET position = 250000; UPDATE sqlite_sequence SET seq = 250000")
+        .await;
+    let failing = Recorder::new("failing").with_fault(|_| Err(Error::other("always")));
+    let projector = store.projector().projection(failing).retry_delays([]);
+    projector.run_until_idle().await.unwrap_err();
+    // Two parts were passed and committed before the one that has the event.
+    let status = &store.subscriptions().await.unwrap()[0];
+    assert_eq!(status.position.0, 200_000);
+
+    let projector = store.projector().projection(Recorder::new("recorder"));
+    assert_eq!(projector.run_until_idle().await.unwrap(), 1);
+    assert_eq!(applied(&store).await, [250_000]);
 }
 
 async fn events_of_other_aggregates_are_passed_over<B: Backend>(store: SqlStore<B>) {
