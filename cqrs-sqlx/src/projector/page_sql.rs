@@ -110,10 +110,8 @@ pub(super) fn page_sql(
         .flatten()
         .zip(first..)
         .map(|(column, number)| {
-            let (column, list) = (
-                format!("{}{column}", dialect.unindexed),
-                format!("${number}"),
-            );
+            let column = format!("{}{column}", dialect.unindexed);
+            let list = format!("${number}");
             let test = (dialect.in_list)(&column, ColumnType::Text, &list);
             format!(" AND {test}")
         })
