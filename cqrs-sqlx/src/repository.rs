@@ -85,7 +85,7 @@ impl<B: Backend, A: AggregateRoot> Repository<A> for SqlRepository<'_, B, A> {
         }
         let unit = &self.unit_of_work;
         let select = select::by_key::<A>(unit.statements(), &id, unit.scope(), &B::DIALECT)?;
-        Ok(self.unit_of_work.entities(&select).await?.pop())
+        self.unit_of_work.entity(&select).await
     }
 
     async fn query(&mut self, query: Query<A>) -> Result<Vec<A>> {

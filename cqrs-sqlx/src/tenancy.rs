@@ -33,6 +33,8 @@ macro_rules! sites {
 sites! {
     /// The row with a key.
     ByKey,
+    /// The rows with keys that several callers ask for.
+    ByKeys,
     /// The rows that a query selects.
     Rows,
     /// The keys of rows that have children, and are locked by a query.

@@ -61,6 +61,25 @@ impl Parameter {
     pub(crate) fn int(value: i64) -> Self {
         Self::new(ColumnType::Int64, Value::Int(value))
     }
+
+    /// The values of rows of parameters, all of one form, as a list for each column.
+    pub(crate) fn columns(rows: &[&[Self]]) -> Vec<Self> {
+        let width = rows.first().map_or(0, |row| row.len());
+        let column = |at: usize| {
+            let values = rows.iter().filter_map(|row| match row.get(at)? {
+                Self::One(_, value) | Self::Typed(_, value) => Some(value.clone()),
+                Self::List(..) => None,
+            });
+            Self::List(rows[0][at].column_type(), values.collect())
+        };
+        (0..width).map(column).collect()
+    }
+
+    fn column_type(&self) -> ColumnType {
+        match self {
+            Self::One(of, _) | Self::Typed(of, _) | Self::List(of, _) => *of,
+        }
+    }
 }
 
 /// The parameters of a statement, in the order of their numbers.
@@ -284,7 +303,7 @@ pub trait Backend: Backed {
 /// None of them retries. Errors are classified ([`cqrs_core::StoreErrorKind`]).
 pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     /// A row of a result.
-    type Row: RowSource;
+    type Row: RowSource + 'static;
     /// What the horizon remembers from one look to the next.
     type Horizon: Default + Send;
     /// What hears of the commits of other processes.
@@ -405,6 +424,24 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     ) -> impl Future<Output = Committed<Vec<Option<Written>>>> + Send {
         std::future::ready(Committed::Refused(Error::other(
             "commits are not coalesced in this database",
+        )))
+    }
+
+    /// Reads rows of a table by their keys, for callers who see the living rows of all tenants, or each
+    /// of its own: the lists are of the tenants, where there are any, and of the keys. `each` gets the
+    /// rows that are there as they arrive, with the place of what they were asked by.
+    fn read_together<F>(
+        _: &mut Self::Connection,
+        _: &Statements,
+        _: &'static Table,
+        _: &[Parameter],
+        _: F,
+    ) -> impl Future<Output = Result<()>> + Send
+    where
+        F: FnMut(usize, &Self::Row) + Send,
+    {
+        std::future::ready(Err(Error::other(
+            "loads are not coalesced in this database",
         )))
     }
 

@@ -1,51 +1,69 @@
-//! Where commits wait.
+//! Where work waits for others of its kind.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cqrs_core::staging::{Operation, StagedWrite};
 use tokio::sync::oneshot;
 
-use super::{Answer, Commit, Waiting, size};
+use super::Work;
 
 /// How many flushes of a lane are under way at most: while the server works on one, the next is made
 /// ready.
 const FLUSHES: usize = 2;
 
-/// How many bytes of texts, documents and payloads go out in one flush: small commits are not to wait
+/// How many bytes of texts, documents and payloads go out in one flush: what is small is not to wait
 /// for megabytes of others.
 const LARGEST: usize = 1024 * 1024;
 
-/// The lanes of a store.
-#[derive(Debug)]
-pub(super) struct Lanes {
-    lanes: Mutex<HashMap<LaneId, Lane>>,
-    /// How many commits a flush takes.
+/// Work, and who waits for it.
+pub(super) struct Waiting<W: Work> {
+    pub(super) work: W,
+    pub(super) caller: oneshot::Sender<W::Answer>,
+}
+
+impl<W: Work> Waiting<W> {
+    /// Answers; nobody may be there to hear it.
+    pub(super) fn answer(self, answer: impl FnOnce(W) -> W::Answer) {
+        let _ = self.caller.send(answer(self.work));
+    }
+}
+
+/// The lanes of a store for one kind of work.
+pub(super) struct Lanes<W: Work> {
+    lanes: Mutex<HashMap<W::Lane, Lane<W>>>,
+    /// How much a flush takes.
     most: usize,
 }
 
-/// A table, by its address, and an operation.
-type LaneId = (usize, Operation);
-
-#[derive(Debug, Default)]
-struct Lane {
-    waiting: VecDeque<Waiting>,
+struct Lane<W: Work> {
+    waiting: VecDeque<Waiting<W>>,
     flushes: usize,
-    /// Whether a commit that found it empty is under way.
-    first: bool,
+    /// How much is under way alone.
+    alone: usize,
 }
 
-/// What a commit found.
-pub(super) enum Entered {
-    /// Nobody.
-    Empty(Box<Commit>, First),
+impl<W: Work> Default for Lane<W> {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            flushes: 0,
+            alone: 0,
+        }
+    }
+}
+
+/// What work found in its lane.
+pub(super) enum Entered<W: Work> {
+    /// Nobody whom it would have to wait for.
+    Empty(W, First<W::Lane>),
     /// A flush that will take it.
-    Behind(oneshot::Receiver<Answer>),
+    Behind(oneshot::Receiver<W::Answer>),
     /// It is the next to flush.
-    ToFlush(Turn, oneshot::Receiver<Answer>),
+    ToFlush(Turn<W>, oneshot::Receiver<W::Answer>),
 }
 
-impl Lanes {
+impl<W: Work> Lanes<W> {
     pub(super) fn new(most: usize) -> Self {
         Self {
             lanes: Mutex::default(),
@@ -53,24 +71,22 @@ impl Lanes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<LaneId, Lane>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<W::Lane, Lane<W>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enter(self: &Arc<Self>, commit: Box<Commit>) -> Entered {
-        let id = lane_of(&commit.write);
+    pub(super) fn enter(self: &Arc<Self>, work: W) -> Entered<W> {
+        let id = work.lane();
         let mut lanes = self.lock();
         let lane = lanes.entry(id).or_default();
-        if lane.flushes == 0 && !lane.first {
-            lane.first = true;
-            let first = First {
-                lanes: Arc::clone(self),
-                id,
-            };
-            return Entered::Empty(commit, first);
+        if lane.flushes == 0 && lane.alone < W::ALONE {
+            lane.alone += 1;
+            let lanes = Arc::clone(self) as Arc<dyn Leave<W::Lane>>;
+            let first = First { lanes, id };
+            return Entered::Empty(work, first);
         }
         let (caller, answer) = oneshot::channel();
-        lane.waiting.push_back(Waiting { commit, caller });
+        lane.waiting.push_back(Waiting { work, caller });
         if lane.flushes == FLUSHES {
             return Entered::Behind(answer);
         }
@@ -84,33 +100,45 @@ impl Lanes {
     }
 }
 
-fn lane_of(write: &StagedWrite) -> LaneId {
-    (std::ptr::from_ref(write.table) as usize, write.operation)
+/// The place of work that goes out alone.
+pub(crate) struct First<L: Copy> {
+    lanes: Arc<dyn Leave<L>>,
+    id: L,
 }
 
-/// The place of a commit that found its lane empty.
-#[derive(Debug)]
-pub(crate) struct First {
-    lanes: Arc<Lanes>,
-    id: LaneId,
+/// Lanes, whatever waits in them: answers carry a [`First`], and lanes the answers.
+trait Leave<L>: Send + Sync {
+    fn leave(&self, id: L);
 }
 
-impl Drop for First {
-    fn drop(&mut self) {
-        if let Some(lane) = self.lanes.lock().get_mut(&self.id) {
-            lane.first = false;
+impl<W: Work> Leave<W::Lane> for Lanes<W> {
+    fn leave(&self, id: W::Lane) {
+        if let Some(lane) = self.lock().get_mut(&id) {
+            lane.alone -= 1;
         }
     }
 }
 
+impl<L: Copy> fmt::Debug for First<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("First").finish_non_exhaustive()
+    }
+}
+
+impl<L: Copy> Drop for First<L> {
+    fn drop(&mut self) {
+        self.lanes.leave(self.id);
+    }
+}
+
 /// The right to flush a lane.
-pub(super) struct Turn {
-    lanes: Arc<Lanes>,
-    id: LaneId,
+pub(super) struct Turn<W: Work> {
+    lanes: Arc<Lanes<W>>,
+    id: W::Lane,
     over: bool,
 }
 
-impl Turn {
+impl<W: Work> Turn<W> {
     /// Whether somebody waits; else the turn is over.
     pub(super) fn goes_on(&mut self) -> bool {
         let mut lanes = self.lanes.lock();
@@ -125,13 +153,13 @@ impl Turn {
     }
 
     /// Those who wait, in the order in which they came, as far as they go out together.
-    pub(super) fn take(&mut self) -> Vec<Waiting> {
+    pub(super) fn take(&mut self) -> Vec<Waiting<W>> {
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(self.id).or_default();
         let mut bytes = 0;
         let taken = lane.waiting.iter().take(self.lanes.most);
         let taken = taken.take_while(|waiting| {
-            bytes += size(&waiting.commit.write);
+            bytes += waiting.work.size();
             bytes <= LARGEST
         });
         let taken = taken.count();
@@ -139,9 +167,9 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl<W: Work> Drop for Turn<W> {
     /// Where it is not over, nothing may come of it soon, or its task was dropped, with its runtime
-    /// say: who waits commits alone.
+    /// say: who waits goes out alone.
     fn drop(&mut self) {
         if self.over {
             return;
@@ -154,7 +182,7 @@ impl Drop for Turn {
         let left = std::mem::take(&mut lane.waiting);
         drop(lanes);
         for waiting in left {
-            waiting.answer(|commit| Answer::Alone(commit, None));
+            waiting.answer(|work| work.alone(None));
         }
     }
 }

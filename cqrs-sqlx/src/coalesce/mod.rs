@@ -1,113 +1,87 @@
-//! Coalesced commits: independent commits that are under way at the same moment go out as one
-//! statement, and each caller gets an answer of its own.
+//! Coalesced work: commits, and loads, that are under way at the same moment go out as one statement,
+//! and each caller gets an answer of its own.
 //!
-//! Commits meet in lanes, one for each table and operation. One that finds its lane empty goes out
+//! They meet in lanes, one for each table and operation. Work that finds its lane empty goes out
 //! alone, at once, as it would without all this. Any other waits for a flush: a task that takes what
 //! waits in the lane, sends it, answers, and begins again until nothing waits. So nobody waits for
 //! others to come, and only while a flush is under way does a next one gather.
-//!
-//! A flush decides nothing against a commit. What it could not write, because a version was stale, a
-//! row locked or a constraint violated, goes back to its caller, who commits it alone and hears what
-//! there is to hear.
 
+mod commits;
 mod flush;
 mod lanes;
+mod loads;
 #[cfg(test)]
 mod tests;
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cqrs_core::mapping::Value;
-use cqrs_core::staging::StagedWrite;
-use cqrs_core::{Changing, Error, Metadata};
+use cqrs_core::{Entity, Result};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use self::flush::Flush;
-use self::lanes::{Entered, First, Lanes};
-use crate::backend::{Backend, Process, Written};
+use self::lanes::{Entered, First, Lanes, Waiting};
+use self::loads::Load;
+use crate::backend::Backend;
+use crate::connections::Connection;
+use crate::select::Select;
 
+pub(crate) use self::commits::{Answer, Commit, size};
 pub(crate) use self::flush::Outlet;
+pub(crate) use self::loads::Loaded;
 
 /// How long those who wait for a flush are kept waiting by a connection that cannot be had, or by a
-/// server that does not answer, before they commit alone. They may have to wait for a connection of
+/// server that does not answer, before they go out alone. They may have to wait for a connection of
 /// their own then, so it is a part of that time.
 fn patience(acquire_timeout: Duration) -> Duration {
     (acquire_timeout / 4).min(Duration::from_secs(1))
 }
 
-/// How many bytes of texts, documents and payloads there are in a write.
-pub(crate) fn size(write: &StagedWrite) -> usize {
-    let payloads = write.events.iter().map(|event| event.payload.len());
-    let values = write.row.iter().map(|value| match value {
-        Value::Text(text) | Value::Json(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
-        _ => 0,
-    });
-    payloads.chain(values).sum()
+/// What may go out together with others of its kind.
+pub(crate) trait Work: Sized + Send + 'static {
+    /// What it has in common with those that it goes out with.
+    type Lane: Copy + Eq + Hash + Send + 'static;
+    /// What its caller is told.
+    type Answer: Send;
+
+    /// How much of a lane is under way alone before others gather.
+    const ALONE: usize;
+
+    fn lane(&self) -> Self::Lane;
+
+    /// How many bytes it has, as far as they count.
+    fn size(&self) -> usize;
+
+    /// The answer that it is to go out alone. While the second value lives, others gather behind it.
+    fn alone(self, first: Option<First<Self::Lane>>) -> Self::Answer;
 }
 
-/// A commit of one aggregate.
-#[derive(Debug)]
-pub(crate) struct Commit {
-    pub(crate) write: StagedWrite,
-    pub(crate) metadata: Metadata,
-    /// Held for its drop: the tables count as changed when the commit is over, also where nobody
-    /// waits for it any more.
-    _changing: Changing,
+/// How work goes out.
+trait Outgoing<B: Backend>: Work {
+    /// Sends all of it, and answers each. One that is dropped before its end answers all the same.
+    fn send(
+        outlet: &Outlet<B>,
+        connection: Connection<B>,
+        waiting: Vec<Waiting<Self>>,
+    ) -> impl Future<Output = ()> + Send;
 }
 
-impl Commit {
-    pub(crate) fn new(write: StagedWrite, metadata: Metadata, changing: Changing) -> Self {
-        Self {
-            write,
-            metadata,
-            _changing: changing,
-        }
-    }
-}
-
-/// What became of a commit.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// It is durable.
-    Done(Written),
-    /// It was not sent, or not written, and is to be committed alone. While the second value lives,
-    /// others gather behind it.
-    Alone(Box<Commit>, Option<First>),
-    /// The connection broke before the answer came, and nobody could be asked what became of it.
-    Unknown(Arc<Error>),
-    /// It was sent to this process, and who waited for the answer was dropped.
-    Lost(Box<Commit>, Process),
-}
-
-/// A commit, and who waits for it.
-#[derive(Debug)]
-struct Waiting {
-    commit: Box<Commit>,
-    caller: oneshot::Sender<Answer>,
-}
-
-impl Waiting {
-    /// Answers; nobody may be there to hear it.
-    fn answer(self, answer: impl FnOnce(Box<Commit>) -> Answer) {
-        let _ = self.caller.send(answer(self.commit));
-    }
-}
-
-/// Where commits become flushes.
+/// Where work becomes flushes.
 pub(crate) struct Coalescer<B: Backend> {
     outlet: Arc<Outlet<B>>,
-    lanes: Arc<Lanes>,
+    commits: Arc<Lanes<Box<Commit>>>,
+    loads: Arc<Lanes<Load<B>>>,
 }
 
 impl<B: Backend> Coalescer<B> {
-    /// One that sends up to so many commits at once.
+    /// One that sends up to so much at once.
     pub(crate) fn new(outlet: Outlet<B>, most: usize) -> Self {
         Self {
             outlet: Arc::new(outlet),
-            lanes: Arc::new(Lanes::new(most)),
+            commits: Arc::new(Lanes::new(most)),
+            loads: Arc::new(Lanes::new(most)),
         }
     }
 
@@ -118,25 +92,43 @@ impl<B: Backend> Coalescer<B> {
     /// Where the future is dropped before a flush takes the commit, it does not happen; after that,
     /// it may.
     pub(crate) async fn commit(&self, commit: Box<Commit>) -> Answer {
+        match self.join(&self.commits, commit) {
+            Ok(answer) => answer
+                .await
+                .expect("every commit that waits is answered, also when its flush is dropped"),
+            Err(alone) => alone,
+        }
+    }
+
+    /// Has a load of one entity by its key go out with others, where there are any.
+    pub(crate) async fn load<T: Entity>(&self, select: &Select) -> Loaded<T> {
+        match self.join(&self.loads, Load::of::<T>(select)) {
+            // One that was not answered was dropped with its flush.
+            Ok(answer) => answer.await.map_or(Loaded::Alone(None), Loaded::typed),
+            Err(alone) => alone.typed(),
+        }
+    }
+
+    /// What becomes of work in its lane: an answer that will come, or that it goes out alone.
+    fn join<W: Outgoing<B>>(
+        &self,
+        lanes: &Arc<Lanes<W>>,
+        work: W,
+    ) -> Result<oneshot::Receiver<W::Answer>, W::Answer> {
         let Ok(runtime) = Handle::try_current() else {
-            return Answer::Alone(commit, None);
+            return Err(work.alone(None));
         };
-        let answer = match self.lanes.enter(commit) {
-            Entered::Empty(commit, first) => return Answer::Alone(commit, Some(first)),
-            Entered::Behind(answer) => answer,
-            Entered::ToFlush(turn, answer) if self.outlet.rests() => {
-                drop(turn);
-                answer
-            }
+        match lanes.enter(work) {
+            Entered::Empty(work, first) => Err(work.alone(Some(first))),
+            Entered::Behind(answer) => Ok(answer),
             Entered::ToFlush(turn, answer) => {
-                let flush = Flush::new(Arc::clone(&self.outlet), turn);
-                runtime.spawn(flush.run());
-                answer
+                if !self.outlet.rests() {
+                    let flush = Flush::new(Arc::clone(&self.outlet), turn);
+                    runtime.spawn(flush.run());
+                }
+                Ok(answer)
             }
-        };
-        answer
-            .await
-            .expect("every commit that waits is answered, also when its flush is dropped")
+        }
     }
 
     /// Sends nothing together any more.

@@ -7,10 +7,13 @@ use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{Error, RequestContext, StoreErrorKind, TableChanges};
 use tokio::sync::oneshot::Receiver;
 
-use super::flush::Batch;
-use super::lanes::{Entered, Lanes, Turn};
-use super::{Answer, Commit};
+use super::commits::{Answer, Batch, Commit};
+use super::lanes;
+use super::lanes::Entered;
 use crate::backend::{Process, Written};
+
+type Lanes = lanes::Lanes<Box<Commit>>;
+type Turn = lanes::Turn<Box<Commit>>;
 
 static TABLE: LazyLock<Table> =
     LazyLock::new(|| Table::builder("a").version().key::<i64>("id").build());
@@ -35,7 +38,7 @@ fn commit(operation: Operation, id: &str) -> Box<Commit> {
     Box::new(Commit::new(write, metadata, changing))
 }
 
-fn enter(lanes: &Arc<Lanes>, id: &str) -> Entered {
+fn enter(lanes: &Arc<Lanes>, id: &str) -> Entered<Box<Commit>> {
     lanes.enter(commit(Operation::Insert, id))
 }
 

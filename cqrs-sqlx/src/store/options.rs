@@ -229,6 +229,11 @@ impl StoreOptions {
     /// constraint was violated is sent again in halves, until four or fewer go out alone with the one
     /// that violates it. Where many commits fail it does not pay.
     ///
+    /// Loads of one aggregate by its id, outside of a transaction, are sent together too, where more
+    /// than a few of one table are under way: those of aggregates that are stored as a row, have no
+    /// children, and are under no policies. Each sees what was committed before it was asked for, and
+    /// gets what a load alone gives; where the statement fails, each is loaded alone.
+    ///
     /// Flushes have up to four connections of their own, besides
     /// [`max_connections`](Self::max_connections). Who waits behind one that gets no connection, or no
     /// answer, goes out alone after a quarter of [`acquire_timeout`](Self::acquire_timeout), a second

@@ -1,13 +1,15 @@
-//! Commits that may go out with those of others.
+//! Commits, and loads, that may go out with those of others.
 
 use std::slice;
 
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{Changing, Metadata, Result};
+use cqrs_core::{Changing, Entity, Metadata, Result};
 
 use super::lost;
 use crate::backend::{Backend, Proof, Written};
-use crate::coalesce::{Answer, Commit, size};
+use crate::coalesce::{Answer, Coalescer, Commit, Loaded, size};
+use crate::reads::{self, Place};
+use crate::select::Select;
 use crate::store::Shared;
 
 /// How many bytes of texts, documents and payloads a commit may have to go out with others, who would
@@ -54,4 +56,28 @@ fn may_join(write: &StagedWrite) -> bool {
         && write.children.is_empty()
         && !write.table.keeps_history()
         && size(write) <= LARGEST
+}
+
+/// Loads an entity by its key, with others where it may.
+pub(super) async fn load<B: Backend, T: Entity>(
+    place: Place<'_, B>,
+    select: &Select,
+) -> Result<Option<T>> {
+    let _first = match loads_of::<B, T>(&place) {
+        None => None,
+        Some(coalescer) => match coalescer.load(select).await {
+            Loaded::Read(found) => return found,
+            Loaded::Alone(first) => first,
+        },
+    };
+    Ok(reads::entities(place, select).await?.pop())
+}
+
+/// Where loads of an entity go out together: outside of transactions, of a row without children.
+fn loads_of<'p, B: Backend, T: Entity>(place: &Place<'p, B>) -> Option<&'p Coalescer<B>> {
+    let (Place::Alone(shared) | Place::Confined(shared, _)) = place else {
+        return None;
+    };
+    let may_join = !shared.row_level_security && T::table().children().is_empty();
+    shared.coalescer.as_ref().filter(|_| may_join)
 }

@@ -181,6 +181,16 @@ impl<B: Backend> SqlUnitOfWork<B> {
         read.instrument(span).await
     }
 
+    /// The entity that a select by its key finds.
+    pub(crate) async fn entity<T: Entity>(&mut self, select: &Select) -> Result<Option<T>> {
+        let span = self.span.clone();
+        let read = async {
+            let found = coalesced::load(self.place().await?, select).await;
+            self.after_read(found).await
+        };
+        read.instrument(span).await
+    }
+
     /// An event-sourced aggregate.
     pub(crate) async fn sourced<A: AggregateRoot>(
         &mut self,

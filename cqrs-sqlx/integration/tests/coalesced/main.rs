@@ -1,4 +1,4 @@
-//! Commits that are sent together: each caller gets what a commit alone would have given it.
+//! Commits, and loads, that are sent together: each caller gets what it would have got alone.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,6 +7,7 @@
 
 mod cancelled;
 mod facts;
+mod loads;
 mod lost;
 mod random;
 mod silent;

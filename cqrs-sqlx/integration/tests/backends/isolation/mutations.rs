@@ -20,6 +20,7 @@ use cqrs_sqlx::{
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection};
+use tokio::task::JoinSet;
 
 use super::{loaded, parcel_of};
 use cqrs_integration::each::{Fresh, Kind};
@@ -459,6 +460,7 @@ async fn leaks<K: Locking>(site: Option<TenantSite>) -> (Leaks, bool) {
     let own = parcel_of(&store, "north", "n").await;
     let foreign = parcel_of(&store, "south", "s").await;
     check_reads(&store, foreign, &mut leaks).await;
+    K::check_loads_together(&fresh, foreign, &mut leaks).await;
     check_maintenance(&store, &mut leaks).await;
     check_writes(&fresh, &store, own, &mut leaks).await;
     check_children(&fresh, &store, &mut leaks).await;
@@ -481,6 +483,9 @@ trait Locking: Kind {
 
     async fn lock(url: &str, select: &str) -> Option<PgConnection>;
 
+    /// Loads of many callers at the same moment.
+    async fn check_loads_together(fresh: &Fresh<Self>, foreign: ParcelId, leaks: &mut Leaks);
+
     /// What a role sees that policies hold for.
     async fn check_policies(url: &str, leaks: &mut Leaks);
 }
@@ -494,6 +499,24 @@ impl Locking for Postgres {
         let lock = format!("BEGIN; {select}");
         Self::run_on(&mut connection, lock).await.unwrap();
         Some(connection)
+    }
+
+    async fn check_loads_together(fresh: &Fresh<Self>, foreign: ParcelId, leaks: &mut Leaks) {
+        let store = fresh.open(StoreOptions::default().coalesce(128)).await;
+        let mut loads = JoinSet::new();
+        for _ in 0..40 {
+            let store = store.clone();
+            loads.spawn(async move {
+                let mut uow = store.unit_of_work(&stores::tenant("north"));
+                uow.repository::<Parcel>()
+                    .find(foreign)
+                    .await
+                    .map(|found| found.is_some())
+            });
+        }
+        for found in loads.join_all().await {
+            check!(leaks, found, Ok(false));
+        }
     }
 
     async fn check_policies(url: &str, leaks: &mut Leaks) {
@@ -522,6 +545,7 @@ impl Locking for Sqlite {
     const IMPATIENT: &str = "";
     /// It has one statement for each row, and one writer.
     const WITHOUT: &[TenantSite] = &[
+        TenantSite::ByKeys,
         TenantSite::GuardMany,
         TenantSite::GuardLock,
         TenantSite::LockedRows,
@@ -532,6 +556,8 @@ impl Locking for Sqlite {
     async fn lock(_: &str, _: &str) -> Option<PgConnection> {
         None
     }
+
+    async fn check_loads_together(_: &Fresh<Self>, _: ParcelId, _: &mut Leaks) {}
 
     async fn check_policies(_: &str, _: &mut Leaks) {}
 }

@@ -1,0 +1,289 @@
+//! Loads that are sent together: each caller gets what a load alone would have given it.
+
+use cqrs_core::conformance::fixtures::{Tour, Trip};
+use cqrs_core::{Entity as _, Id, Repository, RequestContext, Store, UnitOfWork};
+use cqrs_integration::database::{SecuredDatabase, TestDatabase};
+use cqrs_integration::domain::{self, Parcel, ParcelId};
+use cqrs_integration::each::kind;
+use cqrs_integration::random::Random;
+use cqrs_integration::stores;
+use cqrs_integration::wire::{Cut, Direction, WireProxy};
+use cqrs_sqlx::{PgStore, StoreOptions};
+use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinSet;
+
+use super::{coalescing, north, registered, weighed};
+
+/// What only a statement has that loads for several callers.
+const LOADS: &str = "AS wanted(";
+
+/// A database with all tables, a proxy before it, and a store behind the proxy.
+async fn counted() -> (TestDatabase, WireProxy, PgStore) {
+    let database = TestDatabase::create().await;
+    stores::postgres(database.url()).await.close();
+    let proxy = WireProxy::start(database.url()).await;
+    let store = coalescing(proxy.url()).await;
+    (database, proxy, store)
+}
+
+/// What each load found: the label and the version, nothing, or the error.
+type Outcome = Result<Option<(String, u64)>, String>;
+
+async fn load(store: &PgStore, context: &RequestContext, id: ParcelId) -> Outcome {
+    let mut uow = store.unit_of_work(context);
+    let found = uow.repository::<Parcel>().find(id).await;
+    let found = found.map_err(|error| error.to_string())?;
+    Ok(found.map(|parcel| (parcel.label().to_owned(), domain::version(&parcel))))
+}
+
+/// Loads all of them at the same moment; the outcomes in their order. On one thread they go out when
+/// all have asked.
+async fn load_all(store: &PgStore, wanted: &[(RequestContext, ParcelId)]) -> Vec<Outcome> {
+    let mut loads = JoinSet::new();
+    for (number, (context, id)) in wanted.iter().enumerate() {
+        let (store, context, id) = (store.clone(), context.clone(), *id);
+        loads.spawn(async move { (number, load(&store, &context, id).await) });
+    }
+    let mut outcomes = loads.join_all().await;
+    outcomes.sort_by_key(|(number, _)| *number);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn in_north(ids: &[ParcelId]) -> Vec<(RequestContext, ParcelId)> {
+    ids.iter().map(|id| (north(), *id)).collect()
+}
+
+#[tokio::test]
+async fn many_loads_of_one_moment_are_few_statements() {
+    let (_database, proxy, store) = counted().await;
+    let ids = registered(&store, 100).await;
+    for warm in [false, true] {
+        let before = proxy.counts();
+        let outcomes = load_all(&store, &in_north(&ids)).await;
+        let sent = proxy.statements_since(&before);
+        let (together, alone): (Vec<_>, Vec<_>) = sent.iter().partition(|sql| sql.contains(LOADS));
+        assert_eq!(outcomes, vec![Ok(Some(("known".to_owned(), 1))); 100]);
+        if warm {
+            assert!(alone.len() <= 10 && together.len() <= 2, "{sent:#?}");
+            assert!(!together.is_empty(), "{sent:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_few_loads_go_out_alone() {
+    let (_database, proxy, store) = counted().await;
+    let ids = registered(&store, 4).await;
+    let before = proxy.counts();
+    let _ = load_all(&store, &in_north(&ids)).await;
+    let sent = proxy.statements_since(&before);
+    assert!(!sent.iter().any(|sql| sql.contains(LOADS)), "{sent:#?}");
+}
+
+/// Rows that are there, removed, of another tenant or of none, that cannot be read, and that never
+/// were, of tenants and of the system.
+#[tokio::test]
+async fn each_gets_what_a_load_alone_gives() {
+    let (database, proxy, store) = counted().await;
+    let alone = stores::postgres_with(database.url(), StoreOptions::default()).await;
+    let mut ids = registered(&store, 30).await;
+    for id in &ids[..10] {
+        let mut uow = store.unit_of_work(&north());
+        let parcel: Parcel = uow.get(*id).await.unwrap();
+        uow.remove(parcel).unwrap();
+        let _ = uow.commit().await.unwrap();
+    }
+    for id in &ids[10..20] {
+        let _ = weighed(&store, *id).await.commit().await.unwrap();
+    }
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    for (tenant, rows) in [("south", &ids[15..22]), ("", &ids[22..25])] {
+        let rows: Vec<_> = rows.iter().map(|id| id.uuid()).collect();
+        sqlx::query("UPDATE parcel SET tenant_id = $1 WHERE id = ANY($2)")
+            .bind(tenant)
+            .bind(rows)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    ids.extend((0..5).map(|_| Id::new()));
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let contexts = [north(), stores::tenant("south"), RequestContext::system()];
+    let before = proxy.counts();
+    for _ in 0..20 {
+        let mut wanted = Vec::new();
+        for _ in 0..100 {
+            let context = &contexts[random.below(3) as usize];
+            wanted.push((
+                context.clone(),
+                ids[random.below(ids.len() as u64) as usize],
+            ));
+        }
+        let found = load_all(&store, &wanted).await;
+        for ((context, id), found) in wanted.iter().zip(found) {
+            assert_eq!(found, load(&alone, context, *id).await);
+        }
+    }
+    let sent = proxy.statements_since(&before);
+    let together = sent.iter().filter(|sql| sql.contains(LOADS)).count();
+    assert!(together >= 20, "{together} statements for several callers");
+}
+
+/// Who has committed, or was told of a commit, loads what was committed, or what came after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_sees_what_was_committed_before_it() {
+    let (_database, proxy, store) = counted().await;
+    let ids = registered(&store, 4).await;
+    let before = proxy.counts();
+    let mut writers = JoinSet::new();
+    for number in 0..32 {
+        let (store, id) = (store.clone(), ids[number % 4]);
+        writers.spawn(async move {
+            for _ in 0..20 {
+                let mut uow = store.unit_of_work(&north());
+                let mut parcel: Parcel = uow.get(id).await.unwrap();
+                let version = domain::version(&parcel);
+                parcel.weigh(1);
+                uow.save(parcel).unwrap();
+                let is_ours = uow.commit().await.is_ok();
+                let seen = load(&store, &north(), id).await.unwrap().unwrap().1;
+                assert!(seen > version, "{seen} after {version}, ours: {is_ours}");
+            }
+        });
+    }
+    while let Some(ended) = writers.join_next().await {
+        ended.unwrap();
+    }
+    let sent = proxy.statements_since(&before);
+    assert!(sent.iter().any(|sql| sql.contains(LOADS)));
+}
+
+/// In a transaction, under policies, and with children.
+#[tokio::test]
+async fn what_needs_more_is_loaded_alone() {
+    let (_database, proxy, store) = counted().await;
+    let ids = registered(&store, 40).await;
+    let tables = [Tour::table(), Trip::table()];
+    store.create_tables(&tables).await.unwrap();
+    let before = proxy.counts();
+    let mut loads = JoinSet::new();
+    for id in ids {
+        let store = store.clone();
+        loads.spawn(async move {
+            let mut uow = store.unit_of_work(&north());
+            uow.connection().await.unwrap();
+            uow.get::<Parcel>(id).await.unwrap();
+            let tour = uow.repository::<Tour>().find(Id::new()).await.unwrap();
+            assert!(tour.is_none());
+        });
+    }
+    let _ = loads.join_all().await;
+    let mut loads = JoinSet::new();
+    for _ in 0..40 {
+        let store = store.clone();
+        loads.spawn(async move {
+            let mut uow = store.unit_of_work(&north());
+            uow.repository::<Tour>()
+                .find(Id::new())
+                .await
+                .unwrap()
+                .is_none()
+        });
+    }
+    assert!(loads.join_all().await.into_iter().all(|none| none));
+    let sent = proxy.statements_since(&before);
+    assert!(!sent.iter().any(|sql| sql.contains(LOADS)), "{sent:#?}");
+}
+
+#[tokio::test]
+async fn policies_see_each_tenant_alone() {
+    let database = SecuredDatabase::create(&domain::tables()).await;
+    let proxy = WireProxy::start(database.url()).await;
+    let options = StoreOptions::default().coalesce(128).row_level_security();
+    let store = stores::postgres_with(proxy.url(), options).await;
+    let ids = registered(&store, 40).await;
+    let before = proxy.counts();
+    let outcomes = load_all(&store, &in_north(&ids)).await;
+    assert_eq!(outcomes, vec![Ok(Some(("known".to_owned(), 1))); 40]);
+    let sent = proxy.statements_since(&before);
+    assert!(!sent.iter().any(|sql| sql.contains(LOADS)), "{sent:#?}");
+}
+
+/// Callers that give up while their loads wait, or are under way.
+#[tokio::test]
+async fn callers_that_give_up_harm_nobody() {
+    let (_database, _proxy, store) = counted().await;
+    let ids = registered(&store, 60).await;
+    for polls in 0..6 {
+        let wanted = in_north(&ids);
+        let kept = load_all(&store, &wanted);
+        let mut dropped = JoinSet::new();
+        for id in ids.clone() {
+            let store = store.clone();
+            dropped.spawn(async move {
+                let context = north();
+                let load = load(&store, &context, id);
+                let _ = cqrs_integration::each::poll_up_to(polls, load).await;
+            });
+        }
+        let kept = kept.await;
+        assert_eq!(kept, vec![Ok(Some(("known".to_owned(), 1))); 60]);
+        let _ = dropped.join_all().await;
+    }
+}
+
+/// A connection that breaks at any message: nobody is told anything but what there is.
+#[tokio::test]
+async fn a_broken_connection_costs_a_second_statement() {
+    for direction in [Direction::FromClient, Direction::FromServer] {
+        let (_database, proxy, store) = counted().await;
+        let ids = registered(&store, 60).await;
+        let _ = load_all(&store, &in_north(&ids)).await;
+        let mut cuts = 0;
+        for message in 0..40 {
+            proxy.arm(Cut::before(direction, message));
+            let outcomes = load_all(&store, &in_north(&ids)).await;
+            assert_eq!(outcomes, vec![Ok(Some(("known".to_owned(), 1))); 60]);
+            cuts += usize::from(proxy.was_cut());
+            proxy.disarm();
+        }
+        assert!(cuts > 10, "{cuts} cuts");
+    }
+}
+
+/// A table that is not there is each caller's own error.
+#[tokio::test]
+async fn a_statement_that_fails_is_the_error_of_a_load_alone() {
+    let (database, _proxy, store) = counted().await;
+    let ids = registered(&store, 30).await;
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    sqlx::query("ALTER TABLE parcel RENAME TO gone")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let alone = stores::postgres_with(database.url(), StoreOptions::default()).await;
+    let expected = load(&alone, &north(), ids[0]).await;
+    assert!(expected.is_err());
+    let outcomes = load_all(&store, &in_north(&ids)).await;
+    assert_eq!(outcomes, vec![expected; 30]);
+}
+
+#[tokio::test]
+async fn a_closed_store_refuses_all() {
+    let (_database, _proxy, store) = counted().await;
+    let ids = registered(&store, 30).await;
+    store.close();
+    let mut loads = JoinSet::new();
+    for id in ids {
+        let store = store.clone();
+        loads.spawn(async move {
+            let mut uow = store.unit_of_work(&north());
+            uow.get::<Parcel>(id).await.unwrap_err()
+        });
+    }
+    for error in loads.join_all().await {
+        assert_eq!(*kind(&error), cqrs_core::StoreErrorKind::Usage);
+    }
+}
