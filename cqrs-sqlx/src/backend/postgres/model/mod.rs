@@ -253,7 +253,7 @@ fn a_page_read_ahead_up_to_what_is_visible_is_refuted() {
 }
 
 #[test]
-fn rows_loaded_and_written_in_two_sessions_are_refuted() {
-    let system = Workers::new(Unlocked::SessionsApart).quiet();
+fn rows_loaded_without_a_look_at_the_checkpoint_are_refuted() {
+    let system = Workers::new(Unlocked::LoadedUnseen).quiet();
     refute(system.server_crashes(1), TWICE);
 }

@@ -1,8 +1,9 @@
 //! Pages that are applied without a lock, and crashes of the server that take committed pages.
 //!
 //! One step of a worker reads the row of the checkpoint and the page behind it, on one snapshot;
-//! one loads the rows; one writes them and moves the checkpoint, if its row is still of the version
-//! that was read. In between the next page may be read.
+//! one loads the rows, if the row of the checkpoint is still of the version that was read; one
+//! writes them and moves the checkpoint, if it still is. In between the next page may be read. Each
+//! step may be in another session, as behind a pooler, so a worker need not notice a crash.
 //!
 //! What a page commits is not flushed. A crash of the server leaves what was flushed, in the order
 //! of the commits; the numbers of the transactions that it took may be given again.
@@ -27,7 +28,7 @@ pub(super) enum Unlocked {
     /// What the crate does: by the transaction that wrote the row, and the time of that. A page
     /// that was read ahead counts if the row is of the version that the page before it left.
     Versions,
-    /// By the position.
+    /// By the position, when the rows are written.
     PositionAlone,
     /// By the number of the transaction.
     NumberAlone,
@@ -39,9 +40,9 @@ pub(super) enum Unlocked {
     AheadWhoeverCommitted,
     /// Reads ahead everything that is visible.
     AheadOfTheHorizon,
-    /// Loads the rows in one session and writes them in another, so that a crash of the server in
-    /// between goes unnoticed.
-    SessionsApart,
+    /// Loads the rows whatever the row of the checkpoint says, since it is looked at again when they
+    /// are written.
+    LoadedUnseen,
 }
 
 /// The version of the checkpoint's row. The clock stands still, and strikes when the server crashes:
@@ -222,7 +223,7 @@ impl Workers {
             Unlocked::TimeAlone => seen.time == now.time,
             Unlocked::AheadWhoeverCommitted
             | Unlocked::AheadOfTheHorizon
-            | Unlocked::SessionsApart
+            | Unlocked::LoadedUnseen
             | Unlocked::TwoTransactions
             | Unlocked::Versions => (seen.number, seen.time) == (now.number, now.time),
         }
@@ -288,23 +289,23 @@ impl Workers {
         if self.design == Unlocked::AheadWhoeverCommitted {
             seen = now;
         }
+        let unseen = [Unlocked::LoadedUnseen, Unlocked::PositionAlone];
+        if !unseen.contains(&self.design) && !self.is_same(seen, now) {
+            worker.ahead = None;
+            return;
+        }
         worker.stage = Stage::Loaded(page, seen, state.kept.applied.clone());
     }
 
-    /// Sessions end. Workers live on, with what they have read.
-    fn crash_server(&self, state: &mut State, next: u8) {
+    /// Transactions end. Workers live on, with what they have read.
+    fn crash_server(state: &mut State, next: u8) {
         state.server_crashes -= 1;
         state.kept = state.flushed.clone();
         state.next = next;
         state.claimed = None;
         state.log.restart(true);
         for worker in &mut state.workers {
-            let ends = match worker.stage {
-                Stage::Claimed(_) => true,
-                Stage::Loaded(..) => self.design != Unlocked::SessionsApart,
-                Stage::Idle | Stage::Read(..) | Stage::Written(..) => false,
-            };
-            if ends {
+            if matches!(worker.stage, Stage::Claimed(_)) {
                 *worker = Worker::default();
             }
         }
@@ -463,7 +464,7 @@ impl Model for Workers {
                 state.workers[number] = Worker::default();
                 state.claimed = state.claimed.filter(|claimed| *claimed != number);
             }
-            Action::CrashServer(next) => self.crash_server(&mut state, next),
+            Action::CrashServer(next) => Self::crash_server(&mut state, next),
         }
         (state != *last).then_some(state)
     }
