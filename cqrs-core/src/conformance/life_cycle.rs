@@ -236,6 +236,21 @@ pub async fn a_reset_keeps_the_record_of_what_was_not_published<H: Harness>(h: &
     h.run_subscription(store, &make).await;
     assert_eq!(published.positions(), log[1..]);
     assert_eq!(h.dead_letters(store, name).await, log[..1]);
+
+    // Where another handler is given these events again, they may fail again.
+    let failing = Failing(Arc::new(Mutex::new(true)));
+    let make = || {
+        Subscription::named("conformance_failing")
+            .each(failing.clone())
+            .relay(published.clone())
+            .on_failure(FailurePolicy::Skip)
+    };
+    h.run_subscription(store, &make).await;
+    let skipped = h.dead_letters(store, "conformance_failing").await;
+    assert!(!skipped.is_empty());
+    ok(h.reset_subscription(store, &make, StartAt::Beginning).await);
+    h.run_subscription(store, &make).await;
+    assert_eq!(h.dead_letters(store, "conformance_failing").await, skipped);
 }
 
 /// Fails as long as it is told to.

@@ -40,6 +40,37 @@ impl Story {
     }
 }
 
+/// What an operator does.
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    ReplayAll,
+    SetSegments(u32),
+    Pause,
+    Resume,
+    Reset,
+    Rebuild,
+    CancelRebuild,
+    Snapshot,
+    Restore,
+}
+
+impl Operation {
+    /// Those from 8 to 23; from 8 to 10 it may be something else that happens.
+    fn of(action: u64, random: &mut Random) -> Self {
+        match action {
+            8 | 11 => Self::ReplayAll,
+            12 | 13 => Self::SetSegments(1 + random.below(4) as u32),
+            14 => Self::Pause,
+            9 | 10 | 15 => Self::Resume,
+            16 | 17 => Self::Reset,
+            18 | 19 => Self::Rebuild,
+            20 => Self::CancelRebuild,
+            21 | 22 => Self::Snapshot,
+            _ => Self::Restore,
+        }
+    }
+}
+
 pub(super) struct Scene<K: Place> {
     url: String,
     server: Server,
@@ -107,7 +138,7 @@ impl<K: Place> Scene<K> {
     async fn act(&mut self, store: &SqlStore<K>) {
         let action = self.random.below(24);
         match (action, &self.server) {
-            (0 | 1, Server::Crashes(cluster)) => {
+            (0 | 1 | 4, Server::Crashes(cluster)) => {
                 self.story.tell("the server crashes".to_owned());
                 let cluster = Arc::clone(cluster);
                 tokio::task::spawn_blocking(move || cluster.crash())
@@ -167,34 +198,21 @@ impl<K: Place> Scene<K> {
             1 => (PUBLISHED, self.consumers.relay()),
             _ => (VIEWS, views),
         };
-        let what = match action {
-            8 | 11 => "replay all",
-            12 | 13 => "change the segments",
-            14 => "pause",
-            9 | 10 | 15 => "resume",
-            16 | 17 => "reset",
-            18 | 19 => "rebuild",
-            20 => "cancel the rebuild",
-            21 | 22 => "take a snapshot",
-            _ => "restore",
-        };
-        self.story.tell(format!("{what} of {name}"));
-        match action {
-            8 | 11 => operations.replay_all(name).await.map(drop),
-            12 | 13 => {
-                let segments = 1 + self.random.below(4) as u32;
-                operations.set_segments(name, segments).await
-            }
-            14 => operations.pause(name).await,
-            9 | 10 | 15 => operations.resume(name).await,
-            16 | 17 => operations.reset(&subscription, StartAt::Beginning).await,
-            18 | 19 => {
+        let operation = Operation::of(action, &mut self.random);
+        self.story.tell(format!("{operation:?}, {name}"));
+        match operation {
+            Operation::ReplayAll => operations.replay_all(name).await.map(drop),
+            Operation::SetSegments(segments) => operations.set_segments(name, segments).await,
+            Operation::Pause => operations.pause(name).await,
+            Operation::Resume => operations.resume(name).await,
+            Operation::Reset => operations.reset(&subscription, StartAt::Beginning).await,
+            Operation::Rebuild => {
                 let switch = SwitchOver::WhenReady;
                 operations.rebuild(&subscription, switch).await.map(drop)
             }
-            20 => operations.cancel_rebuild(name).await.map(drop),
-            21 | 22 => operations.snapshot(&subscription).await.map(drop),
-            _ => operations.restore(&subscription).await.map(drop),
+            Operation::CancelRebuild => operations.cancel_rebuild(name).await.map(drop),
+            Operation::Snapshot => operations.snapshot(&subscription).await.map(drop),
+            Operation::Restore => operations.restore(&subscription).await.map(drop),
         }
     }
 

@@ -520,6 +520,10 @@ impl<T: ProjectionTransaction> Projection<T> for Picky {
         Projection::<T>::tables(&Rows(ParcelViews))
     }
 
+    async fn clear(&self, transaction: &mut T) -> Result<()> {
+        Rows(ParcelViews).clear(transaction).await
+    }
+
     async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {
         let is_second = |event: &Envelope<_>| event.aggregate_version() == 2;
         if self.0 && page.iter().any(is_second) {
