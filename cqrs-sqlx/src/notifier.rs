@@ -1,7 +1,7 @@
 //! Telling other processes, soon and not too often, on a connection of its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cqrs_core::Result;
@@ -17,6 +17,8 @@ const GAP_UNDER_LOAD: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How much news within the shorter gap is a load; in the longer one it is one a millisecond.
 const LOAD: u64 = 2;
+/// How many messages are kept that could not be told. Who waits for one asks the database too.
+const MOST_KEPT: usize = 100;
 
 /// What there is to tell.
 pub(crate) trait News: Send + Sync + 'static {
@@ -33,6 +35,8 @@ pub(crate) trait News: Send + Sync + 'static {
 pub(crate) struct Notifier<B: Backend, N> {
     connection: Connections<B>,
     news: N,
+    /// What could not be told, and is told with the next news.
+    kept: Kept,
     /// Whether the task runs.
     running: AtomicBool,
     /// The process of the server behind the connection; 0 while there is none.
@@ -45,6 +49,7 @@ impl<B: Backend, N: News> Notifier<B, N> {
         Self {
             connection,
             news,
+            kept: Kept::default(),
             running: AtomicBool::new(false),
             teller: AtomicI32::new(0),
         }
@@ -91,15 +96,19 @@ impl<B: Backend, N: News> Notifier<B, N> {
 
     /// Tells the others; a connection that died unnoticed is replaced once.
     async fn tell(&self) -> Result<()> {
-        let messages = self.news.take();
+        let telling = self.kept.and(self.news.take());
+        let messages = &telling.messages;
         if messages.is_empty() {
             return Ok(());
         }
-        let first = self.try_to_tell(&messages).await;
-        match first {
-            Err(error) if crate::reads::is_unavailable(&error) => self.try_to_tell(&messages).await,
-            told => told,
+        match self.try_to_tell(messages).await {
+            Err(error) if crate::reads::is_unavailable(&error) => {
+                self.try_to_tell(messages).await?;
+            }
+            told => told?,
         }
+        telling.told();
+        Ok(())
     }
 
     async fn try_to_tell(&self, messages: &[Message]) -> Result<()> {
@@ -116,6 +125,51 @@ impl<B: Backend, N: News> Notifier<B, N> {
                 Err(error)
             }
         }
+    }
+}
+
+/// Messages that could not be told.
+#[derive(Default)]
+struct Kept(Mutex<Vec<Message>>);
+
+impl Kept {
+    /// What was kept, and new messages.
+    fn and(&self, news: Vec<Message>) -> Telling<'_> {
+        let mut messages = std::mem::take(&mut *self.lock());
+        for message in news {
+            if !messages.contains(&message) {
+                messages.push(message);
+            }
+        }
+        Telling {
+            messages,
+            kept: self,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Message>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Messages that are being told. They are kept where this is dropped before they are.
+struct Telling<'k> {
+    messages: Vec<Message>,
+    kept: &'k Kept,
+}
+
+impl Telling<'_> {
+    fn told(mut self) {
+        self.messages.clear();
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.kept.lock();
+        kept.append(&mut self.messages);
+        let oldest = kept.len().saturating_sub(MOST_KEPT);
+        kept.drain(..oldest);
     }
 }
 
@@ -178,6 +232,33 @@ impl<B: Backend, N: News> Drop for Running<B, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Topic;
+
+    fn message(number: usize) -> Message {
+        Message {
+            topic: Topic::Arrived,
+            content: number.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_with_the_next_news() {
+        let kept = Kept::default();
+        drop(kept.and(vec![message(1), message(2)]));
+        let next = kept.and(vec![message(2), message(3)]);
+        assert_eq!(next.messages, [1, 2, 3].map(message));
+        next.told();
+        assert_eq!(kept.and(Vec::new()).messages, []);
+    }
+
+    #[test]
+    fn not_everything_is_kept() {
+        let kept = Kept::default();
+        drop(kept.and((0..MOST_KEPT + 2).map(message).collect()));
+        let messages = &kept.and(Vec::new()).messages;
+        assert_eq!(messages.len(), MOST_KEPT);
+        assert_eq!(messages[0], message(2));
+    }
 
     #[test]
     fn the_gap_follows_the_load() {

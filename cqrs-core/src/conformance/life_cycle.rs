@@ -216,6 +216,43 @@ pub async fn a_reset_loses_no_parked_event<H: Harness>(h: &H) {
     fixture.assert_up_to_date().await;
 }
 
+/// What was skipped is not published after a reset either, and the record that says so stays.
+pub async fn a_reset_keeps_the_record_of_what_was_not_published<H: Harness>(h: &H) {
+    let fixture = Fixture::new(h).await;
+    let store = &fixture.bench.store;
+    let (name, published) = ("conformance_skipping", Published::default());
+    let log = fixture.log().await;
+    published.refuse(&log[..1]);
+    let make = || {
+        Subscription::named(name)
+            .relay(published.clone())
+            .on_failure(FailurePolicy::Skip)
+    };
+    h.run_subscription(store, &make).await;
+    assert_eq!(h.dead_letters(store, name).await, log[..1]);
+
+    published.refuse(&[]);
+    ok(h.reset_subscription(store, &make, StartAt::Beginning).await);
+    h.run_subscription(store, &make).await;
+    assert_eq!(published.positions(), log[1..]);
+    assert_eq!(h.dead_letters(store, name).await, log[..1]);
+
+    // Where another handler is given these events again, they may fail again.
+    let failing = Failing(Arc::new(Mutex::new(true)));
+    let make = || {
+        Subscription::named("conformance_failing")
+            .each(failing.clone())
+            .relay(published.clone())
+            .on_failure(FailurePolicy::Skip)
+    };
+    h.run_subscription(store, &make).await;
+    let skipped = h.dead_letters(store, "conformance_failing").await;
+    assert!(!skipped.is_empty());
+    ok(h.reset_subscription(store, &make, StartAt::Beginning).await);
+    h.run_subscription(store, &make).await;
+    assert_eq!(h.dead_letters(store, "conformance_failing").await, skipped);
+}
+
 /// Fails as long as it is told to.
 #[derive(Debug, Clone)]
 struct Failing(Arc<Mutex<bool>>);

@@ -369,6 +369,7 @@ macro_rules! __conformance_rules {
                 a_second_reset_keeps_the_mark
                 a_reset_leaves_nothing_out
                 a_reset_loses_no_parked_event
+                a_reset_keeps_the_record_of_what_was_not_published
                 what_cannot_be_cleared_is_not_reset
                 only_what_is_registered_is_reset
             }

@@ -274,7 +274,10 @@ pub(super) async fn reset(shared: &Arc<Shared>, name: &str, to: StartAt) -> Resu
     found.mark = found.mark.max(found.position);
     found.position = found.position.min(start);
     found.halted = None;
-    found.letters = DeadLetters::default();
+    // What was skipped does not come again for handlers with side effects, and its record says so.
+    if !subscription.has_side_effects() {
+        found.letters = DeadLetters::default();
+    }
     transaction.apply(&mut state);
     Ok(())
 }

@@ -214,6 +214,9 @@ pub(crate) struct Advance {
     /// The statement: subscription, segment, position and version are bound in this order, and it
     /// returns the new version.
     pub(crate) sql: Arc<str>,
+    /// A query that finds a row while the checkpoint is of the version that was seen: subscription,
+    /// segment and version are bound.
+    pub(crate) is_seen: Arc<str>,
     pub(crate) subscription: Arc<str>,
     pub(crate) segment: i64,
     pub(crate) position: Position,
@@ -542,12 +545,16 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
 
     /// Loads read rows from a table with the columns of theirs. See
     /// [`cqrs_core::ProjectionTransaction::load`].
+    ///
+    /// Where they are for a page without a lock, as they are while its checkpoint is as it was seen:
+    /// `None` where it is not.
     fn load_rows<R: ReadModel>(
         connection: &mut Self::Connection,
         statements: &Statements,
         table: &'static Table,
         addresses: &[RowAddress],
-    ) -> impl Future<Output = Result<Vec<Owned<R>>>> + Send;
+        page: Option<&Advance>,
+    ) -> impl Future<Output = Result<Option<Vec<Owned<R>>>>> + Send;
 
     /// Writes read rows. See [`cqrs_core::ProjectionTransaction::upsert`].
     fn upsert_rows(

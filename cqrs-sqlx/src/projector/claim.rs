@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::checkpoint::{read, some};
 use super::page_sql::{
     CLAIM_WIDTH, EVENT_WIDTH, Hold, Places, advance_seen_sql, advanced, checkpoint_sql,
-    filter_parameters, look_sql, page_sql, whole_sql,
+    filter_parameters, is_seen_sql, look_sql, page_sql, whole_sql,
 };
 use crate::backend::{Backend, Parameter, RowVersion};
 use crate::log::{EVENT_COLUMNS, read_verified};
@@ -150,6 +150,8 @@ pub(super) struct ClaimSql {
     advance: Arc<str>,
     /// Moves a checkpoint whose row is still of the version that was seen.
     pub(super) advance_seen: Arc<str>,
+    /// Finds one whose row is.
+    pub(super) is_seen: Arc<str>,
     filters: Vec<Parameter>,
     /// How events are compared with their hashes.
     hashing: Hashing,
@@ -186,6 +188,7 @@ impl ClaimSql {
             )
             .into(),
             advance_seen: advance_seen_sql(dialect).into(),
+            is_seen: is_seen_sql(dialect).into(),
             filters: filter_parameters(filter),
             hashing: hashing.clone(),
         }

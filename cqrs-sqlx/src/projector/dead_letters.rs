@@ -5,7 +5,6 @@
 //! still parked, or behind nothing.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::{ColumnType, RowSource, Value};
@@ -15,9 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{self, read, some};
 use super::claim::Segment;
 use crate::backend::{Backend, Parameter};
+use crate::statements::{list, quoted};
+use crate::verify::LiveColumn;
 
 /// An aggregate: its type and its id.
 pub(super) type Aggregate = (String, String);
+
+/// Where they are.
+pub(super) const TABLE: &str = "cqrs_dead_letter";
 
 /// How many failures of an event are remembered.
 pub(super) const HISTORY: usize = 20;
@@ -116,7 +120,13 @@ pub(super) async fn put<B: Backend>(
         checkpoint::time(replay_at),
         Parameter::int(position.0),
     ];
-    let sql = insert::<B>("position = $7");
+    // After a reset there may be a record that it was skipped before.
+    let sql = format!(
+        "{} ON CONFLICT (subscription, position) DO UPDATE SET status = excluded.status, \
+         attempts = excluded.attempts, error = excluded.error, history = excluded.history, \
+         replay_at = excluded.replay_at, replay_set_at = excluded.replay_set_at",
+        insert::<B>("position = $7")
+    );
     B::execute(connection, &sql.into(), &parameters).await
 }
 
@@ -171,30 +181,41 @@ pub(super) async fn remove_all<B: Backend>(
     B::execute(connection, &sql.into(), &[Parameter::text(name)]).await
 }
 
-/// Removes those of events that come again where the segments go back to these positions, and the
-/// parked ones.
-pub(super) async fn remove_behind<B: Backend>(
+/// Whether there are records of skipped events.
+pub(super) async fn has_skipped<B: Backend>(
     connection: &mut B::Connection,
     name: &str,
-    positions: &[Position],
-) -> Result<()> {
-    let in_segment = in_segment::<B>("$3", "$4");
-    let sql: Arc<str> = format!(
-        "DELETE FROM cqrs_dead_letter WHERE subscription = $1 \
-         AND (status = 'parked' OR position > $2) AND {in_segment}"
+) -> Result<bool> {
+    let sql = "SELECT 1 FROM cqrs_dead_letter \
+               WHERE subscription = $1 AND status = 'skipped' LIMIT 1";
+    let mut found = false;
+    B::fetch(
+        connection,
+        &sql.into(),
+        &[Parameter::text(name)],
+        None,
+        |_| {
+            found = true;
+            Ok(())
+        },
     )
-    .into();
-    let count = positions.len() as i64;
-    for (number, position) in (0..).zip(positions) {
-        let parameters = [
-            Parameter::text(name),
-            Parameter::int(position.0),
-            Parameter::int(number),
-            Parameter::int(count),
-        ];
-        B::execute(connection, &sql, &parameters).await?;
-    }
-    Ok(())
+    .await?;
+    Ok(found)
+}
+
+/// Brings records back from a copy of them, beside those that are there.
+pub(super) async fn bring_back<B: Backend>(
+    connection: &mut B::Connection,
+    copy: &str,
+    columns: &[LiveColumn],
+) -> Result<()> {
+    let columns = list(columns.iter().map(|column| quoted(&column.name)));
+    let sql = format!(
+        "INSERT INTO {TABLE} ({columns}) SELECT {columns} FROM {} WHERE 1 = 1 \
+         ON CONFLICT (subscription, position) DO NOTHING",
+        quoted(copy)
+    );
+    B::execute(connection, &sql.into(), &[]).await.map(drop)
 }
 
 /// The first parked event of an aggregate, which is to be replayed now.

@@ -163,6 +163,14 @@ pub(super) fn advance_seen_sql(dialect: &Dialect) -> String {
     )
 }
 
+/// Finds a checkpoint while its row is of the version that was seen.
+pub(super) fn is_seen_sql(dialect: &Dialect) -> String {
+    format!(
+        "SELECT FROM cqrs_segment AS s WHERE s.subscription = $1 AND s.segment = $2 AND {} = $3",
+        version_of("s", dialect)
+    )
+}
+
 /// Claims, moves the checkpoint and reads the page: a row with what is claimed, then one for each
 /// event.
 pub(super) fn whole_sql(dialect: &Dialect, version: Option<u32>, filter: &EventFilter) -> String {

@@ -13,7 +13,8 @@ use crate::backend::Backend;
 impl<B: Backend> Operations<B> {
     /// [Resets](Subscription#resets) a subscription in all processes: removes what its handlers
     /// have written, and its dead letters, and brings it back in the log, never forward. A halted
-    /// segment goes on; one that is paused stays so.
+    /// segment goes on; one that is paused stays so. Where a handler has side effects, it is not given
+    /// again what was skipped, so the records of that stay.
     ///
     /// The subscription is that of the [projector](crate::SqlStore::projector), with its handlers,
     /// which know what to remove. Readers find nothing until it has caught up.
@@ -73,7 +74,8 @@ impl<B: Backend> Operations<B> {
         Ok(checkpoints)
     }
 
-    /// Removes what a subscription has written, and brings it back in the log.
+    /// Removes what a subscription has written, and brings it back in the log. Where it has side
+    /// effects, nothing is parked.
     pub(super) async fn go_back(
         &self,
         transaction: &mut SqlTransaction<B>,
@@ -85,7 +87,10 @@ impl<B: Backend> Operations<B> {
         self.refuse_gaps(connection, subscription, start).await?;
         subscription.clear(transaction).await?;
         let connection = transaction.connection_below().await?;
-        dead_letters::remove_all::<B>(connection, name).await?;
+        // What was skipped does not come again for handlers with side effects, and its record says so.
+        if !subscription.has_side_effects() {
+            dead_letters::remove_all::<B>(connection, name).await?;
+        }
         checkpoint::set_back::<B>(connection, name, start).await?;
         if let Some(version) = register::version(subscription) {
             // Rows of another version are gone.

@@ -190,7 +190,15 @@ impl<B: Backend> Operations<B> {
             );
             B::execute_script(connection, insert).await?;
         }
-        dead_letters::remove_behind::<B>(connection, name, &snapshot.checkpoints).await?;
+        // As in a reset.
+        if !subscription.has_side_effects() {
+            dead_letters::remove_all::<B>(connection, name).await?;
+        }
+        let records = snapshots::records_of(snapshot.id);
+        let columns = B::live_columns(connection, &records).await?;
+        if !columns.is_empty() {
+            dead_letters::bring_back::<B>(connection, &records, &columns).await?;
+        }
         let segments = NewSegments {
             positions: snapshot.checkpoints.clone(),
             marks: marks(checkpoints, snapshot.checkpoints.len()),

@@ -69,8 +69,8 @@ impl SnapshotTable {
 }
 
 impl<B: Backend> Operations<B> {
-    /// Takes a snapshot of the tables that a subscription keeps, with its checkpoints of the same
-    /// moment, for [`restore`](Self::restore). The copies are tables beside the others, named
+    /// Takes a snapshot of the tables that a subscription keeps, with its checkpoints and its records
+    /// of skipped events of the same moment, for [`restore`](Self::restore). The copies are tables beside the others, named
     /// `cqrs_copy_*`, as large as they are without indexes.
     ///
     /// On Postgres nobody waits for it: the projectors go on. On SQLite writers wait.
@@ -124,6 +124,7 @@ impl<B: Backend> Operations<B> {
             let copy = format!("cqrs_copy_{}_{number}", id.simple());
             copies.push(copy_table::<B>(connection, table, copy).await?);
         }
+        copy_records::<B>(connection, name, &records_of(id)).await?;
         let positions: Vec<i64> = checkpoints.iter().map(|one| one.position.0).collect();
         self.insert_snapshot(connection, id, name, &positions, &copies)
             .await?;
@@ -186,8 +187,10 @@ impl<B: Backend> Operations<B> {
             let Some(snapshot) = found.into_iter().find(|snapshot| snapshot.id == id) else {
                 return Ok(false);
             };
-            for table in &snapshot.tables {
-                let drop = format!("DROP TABLE IF EXISTS {}", quoted(&table.copy));
+            let records = records_of(id);
+            let copies = snapshot.tables.iter().map(|table| &table.copy);
+            for copy in copies.chain([&records]) {
+                let drop = format!("DROP TABLE IF EXISTS {}", quoted(copy));
                 B::execute_script(connection, drop).await?;
             }
             let sql = "DELETE FROM cqrs_projection_snapshot WHERE id = $1";
@@ -263,6 +266,32 @@ async fn copy_table<B: Backend>(
     B::guard_copy(connection, table, &copied.copy).await?;
     copied.rows = count::<B>(connection, &copied.copy).await?;
     Ok(copied)
+}
+
+/// The table with the records of what was skipped, which the rows of a snapshot lack. There is none
+/// where nothing was.
+pub(super) fn records_of(id: Uuid) -> String {
+    format!("cqrs_copy_{}_skipped", id.simple())
+}
+
+async fn copy_records<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+    copy: &str,
+) -> Result<()> {
+    if !dead_letters::has_skipped::<B>(connection, name).await? {
+        return Ok(());
+    }
+    let (letters, into) = (dead_letters::TABLE, quoted(copy));
+    let create = format!("CREATE TABLE {into} AS SELECT * FROM {letters} WHERE 1 = 0");
+    B::execute_script(connection, create).await?;
+    B::guard_copy(connection, letters, copy).await?;
+    let insert = format!(
+        "INSERT INTO {into} SELECT * FROM {letters} WHERE subscription = $1 AND status = 'skipped'"
+    );
+    B::execute(connection, &insert.into(), &[Parameter::text(name)])
+        .await
+        .map(drop)
 }
 
 /// How many rows a table has.

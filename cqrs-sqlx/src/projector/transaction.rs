@@ -355,9 +355,13 @@ impl<B: Backend> ProjectionTransaction for SqlTransaction<B> {
             self.open().await?;
         }
         let table = self.table::<R>();
+        let page = self.deferred.as_ref().map(|kept| kept.advance.clone());
         let (connection, statements) = self.seen().await?;
-        let loaded = B::load_rows(connection, statements, table, addresses).await;
-        self.after(loaded)
+        let loaded = B::load_rows(connection, statements, table, addresses, page.as_ref()).await;
+        self.after(loaded)?.ok_or_else(|| {
+            self.is_lost = true;
+            lost()
+        })
     }
 
     async fn upsert<R: ReadModel>(&mut self, rows: &[Owned<R>]) -> Result<()> {

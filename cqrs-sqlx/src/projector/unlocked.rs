@@ -5,6 +5,9 @@
 //! still of the version that was read. So a page costs two statements, three where the handler
 //! loads rows first, and while it is applied the next page is read, on another connection.
 //!
+//! Rows are loaded while the row of the checkpoint is of that version, on one snapshot: a crash of
+//! the server may bring a version back, and a pooler may hide the crash.
+//!
 //! Whatever changes a checkpoint gives its row another version: another worker that was faster, a
 //! reset, a pause, a change of the segments. Then nothing is written, and the page was applied in
 //! vain. That is why a worker that has lost waits as one that finds a segment locked, and why
@@ -94,6 +97,7 @@ impl<B: Backend> Worker<B> {
         let ahead = claim.is_full.then(|| self.read_ahead(&claim, horizon));
         let advance = Advance {
             sql: Arc::clone(&self.claims.advance_seen),
+            is_seen: Arc::clone(&self.claims.is_seen),
             subscription: self.name_shared(),
             segment: claim.segment.number,
             position: claim.to,

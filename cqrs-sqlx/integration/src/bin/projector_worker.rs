@@ -1,13 +1,13 @@
 //! A projector in a process of its own, for tests that kill it.
 //!
-//! `projector_worker <postgres url> [version]` keeps the parcel views of a version until it is
+//! `projector_worker <url> [version]`, on either database, keeps the parcel views of a version until it is
 //! killed, also those that are built anew, and prints the position of each page before it applies
 //! it.
 
 use cqrs_core::{Entity, Envelope, Projection, ProjectionTransaction, Rebuilds, Result, Rows};
 use cqrs_integration::domain::{ParcelEvent, ParcelView, ParcelViews};
-use cqrs_integration::stores;
-use cqrs_sqlx::StoreOptions;
+use cqrs_integration::each::Kind;
+use cqrs_sqlx::{Postgres, Sqlite, StoreOptions};
 
 struct Announced {
     version: u32,
@@ -42,7 +42,16 @@ async fn main() {
     let version = arguments.next().map_or(1, |version| {
         version.parse().expect("the version is a number")
     });
-    let store = stores::postgres_with(&url, StoreOptions::default()).await;
+    if url.starts_with("sqlite:") {
+        run::<Sqlite>(&url, version).await;
+    } else {
+        run::<Postgres>(&url, version).await;
+    }
+}
+
+async fn run<K: Kind>(url: &str, version: u32) {
+    let options = StoreOptions::default().notifications(false);
+    let store = K::open(url, options).await.expect("the database is there");
     let _running = store
         .projector()
         .page_size(20)

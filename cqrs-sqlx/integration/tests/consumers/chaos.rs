@@ -1,10 +1,15 @@
 //! Seeded chaos: writers that abort and hold, replicas that come and go, sessions that are killed,
-//! events that fail, segments that change, operators who pause, reset, rebuild and restore, a server
-//! that crashes; and then the read model is the fold of the log.
+//! handlers that fail, panic and hang, events that a first release cannot decode, a relay, old
+//! events that leave the log, segments that change, operators who pause, resume, reset, rebuild and
+//! restore, a server that crashes; and then everything is what the log says.
 //!
-//! A failure names its seed. `CQRS_CHAOS_SEED=7 CQRS_CHAOS_RUNS=1` runs that seed alone,
-//! `CQRS_CHAOS_RUNS=5000` as many as you have time for.
+//! A failure says how to repeat its seed. What happens is drawn from the seed; how it interleaves is not.
+//! `CQRS_CHAOS_RUNS=5000` runs as many seeds as you have time for.
 
+mod consumers;
+mod outcome;
+mod place;
+mod plan;
 mod poison;
 mod replica;
 mod scene;
@@ -12,10 +17,12 @@ mod scene;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cqrs_integration::cluster::Cluster;
-use cqrs_integration::database::TestDatabase;
+use cqrs_integration::database::{TestDatabase, TestFile};
 use cqrs_integration::stores;
+use cqrs_sqlx::{Postgres, Sqlite};
 
-use self::scene::{Scene, Server};
+use self::place::{Place, Server};
+use self::scene::{Scene, Story};
 
 /// How many seeds run at the same time, each on a database of its own.
 const LANES: u64 = 3;
@@ -43,17 +50,24 @@ fn seeds(runs: u64) -> (u64, u64) {
     (first, runs)
 }
 
-/// Plays one scene after the other, and names the seed of one that fails.
-async fn play(url: &str, server: Server, seeds: impl Iterator<Item = u64>) {
-    for seed in seeds {
-        let scene = Scene::new(seed, url.to_owned(), server.clone());
-        match tokio::time::timeout(LONGEST, tokio::spawn(scene.play())).await {
-            Ok(Ok(())) => {}
-            Ok(Err(failed)) => {
-                println!("CQRS_CHAOS_SEED={seed}");
-                std::panic::resume_unwind(failed.into_panic());
-            }
-            Err(_) => panic!("CQRS_CHAOS_SEED={seed} hangs"),
+/// Plays a scene, and says how to repeat one that fails.
+async fn play<K: Place>(test: &str, seed: u64, url: String, server: Server) {
+    let story = Story::default();
+    let scene = Scene::<K>::new(seed, url, server, story.clone());
+    let again = format!(
+        "CQRS_CHAOS_SEED={seed} CQRS_CHAOS_RUNS=1 \
+         cargo xtask test -p cqrs-integration --test consumers chaos::{test}"
+    );
+    match tokio::time::timeout(LONGEST, tokio::spawn(scene.play())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(failed)) => {
+            story.print();
+            println!("to repeat it: {again}");
+            std::panic::resume_unwind(failed.into_panic());
+        }
+        Err(_) => {
+            story.print();
+            panic!("it hangs; to repeat it: {again}");
         }
     }
 }
@@ -65,9 +79,13 @@ async fn sessions_replicas_and_events_fail() {
         .map(|lane| {
             tokio::spawn(async move {
                 let database = TestDatabase::create().await;
-                stores::postgres(database.url()).await.close();
-                let seeds = (first + lane..first + runs).step_by(LANES as usize);
-                play(database.url(), Server::Stays, seeds).await;
+                let (url, test) = (database.url(), "sessions_replicas_and_events_fail");
+                consumers::with_tables(stores::postgres(url).await)
+                    .await
+                    .close();
+                for seed in (first + lane..first + runs).step_by(LANES as usize) {
+                    play::<Postgres>(test, seed, url.to_owned(), Server::Stays).await;
+                }
             })
         })
         .collect();
@@ -80,7 +98,25 @@ async fn sessions_replicas_and_events_fail() {
 async fn the_server_crashes() {
     let (first, runs) = seeds(200);
     let cluster = std::sync::Arc::new(Cluster::start().await);
-    stores::postgres(&cluster.url()).await.close();
-    let seeds = (first..first + runs).step_by(25);
-    play(&cluster.url(), Server::Crashes(cluster.clone()), seeds).await;
+    let url = cluster.url();
+    consumers::with_tables(stores::postgres(&url).await)
+        .await
+        .close();
+    for seed in (first..first + runs).step_by(10) {
+        let server = Server::Crashes(cluster.clone());
+        play::<Postgres>("the_server_crashes", seed, url.clone(), server).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_and_events_fail_on_sqlite() {
+    let (first, runs) = seeds(200);
+    for seed in (first..first + runs).step_by(5) {
+        let file = TestFile::create();
+        let (url, test) = (file.url(), "replicas_and_events_fail_on_sqlite");
+        consumers::with_tables(stores::sqlite(&url).await)
+            .await
+            .close();
+        play::<Sqlite>(test, seed, url, Server::Stays).await;
+    }
 }

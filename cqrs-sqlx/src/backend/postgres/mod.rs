@@ -467,8 +467,15 @@ impl Backed for Postgres {
         statements: &Statements,
         table: &'static Table,
         addresses: &[RowAddress],
-    ) -> Result<Vec<Owned<R>>> {
-        rows::load(&mut session.connection, statements, table, addresses).await
+        page: Option<&Advance>,
+    ) -> Result<Option<Vec<Owned<R>>>> {
+        let connection = &mut session.connection;
+        match page {
+            Some(page) => rows::load_for(connection, statements, table, addresses, page).await,
+            None => rows::load(connection, statements, table, addresses)
+                .await
+                .map(Some),
+        }
     }
 
     async fn upsert_rows(

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use cqrs_core::mapping::{Column, ColumnRole, Table, Value};
 use cqrs_core::{Owned, ReadModel, Result, RowAddress};
 use futures_util::TryStreamExt;
-use sqlx::PgConnection;
 use sqlx::postgres::PgArguments;
+use sqlx::{PgConnection, Row, ValueRef};
 
 use super::row::{PgSource, check_columns};
 use super::{bind, error};
-use crate::backend::bind::query;
+use crate::backend::Advance;
+use crate::backend::bind::{bind as bind_one, query};
 use crate::backend::rows::{address_columns, equals, on_conflict, read_owned, written_columns};
 use crate::statements::{Statements, list, names, quoted};
 use crate::tenancy::TenantSite;
@@ -39,6 +40,57 @@ pub(super) async fn load<R: ReadModel>(
         rows.push(read_owned(&PgSource(row))?);
     }
     Ok(rows)
+}
+
+/// How many parameters find the checkpoint of a page.
+const OF_PAGE: usize = 3;
+
+/// Loads the rows with these addresses while the checkpoint of their page is as it was seen; `None`
+/// where it is not.
+///
+/// Whoever writes the page compares the checkpoint again. That alone is not enough behind a pooler: a
+/// crash of the server, which it may hide, takes rows and checkpoint back to what was seen, after rows
+/// were loaded that are of pages behind it.
+pub(super) async fn load_for<R: ReadModel>(
+    connection: &mut PgConnection,
+    statements: &Statements,
+    table: &'static Table,
+    addresses: &[RowAddress],
+    page: &Advance,
+) -> Result<Option<Vec<Owned<R>>>> {
+    let shape = "load rows of a page";
+    let sql = statements.get(table, shape, || load_for_sql(table, &page.is_seen));
+    let mut arguments = PgArguments::default();
+    bind_one(&mut arguments, &*page.subscription)?;
+    bind_one(&mut arguments, page.segment)?;
+    bind_one(&mut arguments, page.seen.0.as_str())?;
+    bind_addresses(&mut arguments, table, addresses)?;
+    let doing = || format!("loading rows of {}", table.name());
+    let mut found = query(&sql, arguments).fetch(connection);
+    let (mut is_seen, mut rows) = (false, Vec::with_capacity(addresses.len()));
+    let key = table.index_of(ColumnRole::Key);
+    while let Some(row) = found
+        .try_next()
+        .await
+        .map_err(|cause| error(cause, &doing()))?
+    {
+        is_seen = true;
+        let is_none = match key {
+            Some(key) => row
+                .try_get_raw(key)
+                .map_err(|cause| error(cause, &doing()))?
+                .is_null(),
+            None => false,
+        };
+        if is_none {
+            break;
+        }
+        if rows.is_empty() {
+            check_columns(&row, table)?;
+        }
+        rows.push(read_owned(&PgSource(row))?);
+    }
+    Ok(is_seen.then_some(rows))
 }
 
 /// Inserts these rows, or replaces them.
@@ -157,15 +209,28 @@ fn address_arrays(table: &Table, first: usize) -> String {
 }
 
 fn load_sql(table: &Table) -> String {
+    format!("SELECT {} FROM {}", columns_of_rows(table), found(table, 1))
+}
+
+/// No row where the checkpoint is not as it was seen; one without values where it is, and there are
+/// no rows.
+fn load_for_sql(table: &Table, is_seen: &str) -> String {
     format!(
-        "SELECT {} FROM {} JOIN {} AS t ON {}",
-        list(
-            table
-                .columns()
-                .iter()
-                .map(|column| format!("t.{}", quoted(column.name())))
-        ),
-        address_arrays(table, 1),
+        "SELECT {} FROM ({is_seen}) AS seen LEFT JOIN ({}) ON TRUE",
+        columns_of_rows(table),
+        found(table, OF_PAGE + 1)
+    )
+}
+
+fn columns_of_rows(table: &Table) -> String {
+    let columns = table.columns().iter();
+    list(columns.map(|column| format!("t.{}", quoted(column.name()))))
+}
+
+fn found(table: &Table, first: usize) -> String {
+    format!(
+        "{} JOIN {} AS t ON {}",
+        address_arrays(table, first),
         quoted(table.name()),
         same_address(TenantSite::LoadRows, table),
     )

@@ -385,8 +385,11 @@ impl Backed for Sqlite {
         statements: &Statements,
         table: &'static Table,
         addresses: &[RowAddress],
-    ) -> Result<Vec<Owned<R>>> {
-        rows::load(connection, statements, table, addresses).await
+        _: Option<&Advance>,
+    ) -> Result<Option<Vec<Owned<R>>>> {
+        rows::load(connection, statements, table, addresses)
+            .await
+            .map(Some)
     }
 
     async fn upsert_rows(

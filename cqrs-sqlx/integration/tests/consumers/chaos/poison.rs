@@ -1,28 +1,29 @@
-//! A projection that fails on some events.
+//! Events that cannot be applied or published, by the seed, and for how long.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cqrs_core::{
-    Envelope, Error, Projection, ProjectionTransaction, Rebuilds, Result, RowProjection, Rows,
-};
-use cqrs_integration::domain::{ParcelEvent, ParcelViews};
+use cqrs_core::{Error, Result};
 use cqrs_integration::random::Random;
 use uuid::Uuid;
 
-/// Which events fail, by the seed, and for how long.
+/// How often an event is tried in vain that fails again and again. More than a policy waits for.
+const MOST_TRIES: u32 = 6;
+
 #[derive(Clone)]
 pub(super) struct Poison {
     seed: u64,
+    hangs: bool,
     healed: Arc<AtomicBool>,
-    tried: Arc<Mutex<HashSet<Uuid>>>,
+    tried: Arc<Mutex<HashMap<Uuid, u32>>>,
 }
 
 impl Poison {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, hangs: bool) -> Self {
         Self {
             seed,
+            hangs,
             healed: Arc::default(),
             tried: Arc::default(),
         }
@@ -33,66 +34,31 @@ impl Poison {
         self.healed.store(true, Ordering::SeqCst);
     }
 
-    fn check(&self, event: &Envelope<ParcelEvent>) -> Result<()> {
+    /// Fails, panics or hangs where it is the event's turn.
+    pub(super) async fn taste(&self, event: Uuid) -> Result<()> {
         if self.healed.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let id = event.event_id();
-        let fold = (id.as_u128() >> 64) as u64 ^ id.as_u128() as u64;
-        match Random::new(self.seed ^ fold).below(40) {
-            0 => Err(Error::other("poison")),
-            1 if self.is_new(id) => Err(Error::other("poison, the first time")),
-            2 if self.is_new(id) => panic!("poison, the first time"),
+        let fold = (event.as_u128() >> 64) as u64 ^ event.as_u128() as u64;
+        match Random::new(self.seed ^ fold).below(80) {
+            0 | 1 if self.tries(event) <= MOST_TRIES => Err(Error::other("poison")),
+            2 if self.tries(event) <= MOST_TRIES => panics(),
+            3 | 4 if self.tries(event) == 1 => Err(Error::other("poison, the first time")),
+            5 if self.tries(event) == 1 => panics(),
+            6 if self.hangs && self.tries(event) <= 2 => std::future::pending().await,
             _ => Ok(()),
         }
     }
 
-    fn is_new(&self, id: Uuid) -> bool {
-        let mut tried = self
-            .tried
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        tried.insert(id)
+    fn tries(&self, event: Uuid) -> u32 {
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let tries = tried.entry(event).or_default();
+        *tries += 1;
+        *tries
     }
 }
 
-/// Keeps the parcel views, as far as the poison lets it.
-pub(super) struct Poisoned(pub(super) Poison);
-
-impl<T: ProjectionTransaction> Projection<T> for Poisoned {
-    type Event = ParcelEvent;
-
-    fn name(&self) -> &str {
-        ParcelViews::NAME
-    }
-
-    /// So half of the scenes try pages without a lock.
-    fn writes_rows_alone(&self) -> bool {
-        self.0.seed.is_multiple_of(2)
-    }
-
-    fn is_splittable(&self) -> bool {
-        true
-    }
-
-    fn rebuilds(&self) -> Option<Rebuilds> {
-        Projection::<T>::rebuilds(&Rows(ParcelViews))
-    }
-
-    async fn clear(&self, transaction: &mut T) -> Result<()> {
-        Rows(ParcelViews).clear(transaction).await
-    }
-
-    async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {
-        // What comes before the event that fails is written, and has to be undone.
-        let good = page.iter().position(|event| self.0.check(event).is_err());
-        let before = &page[..good.unwrap_or(page.len())];
-        if !before.is_empty() {
-            Rows(ParcelViews).apply(before, transaction).await?;
-        }
-        match good {
-            Some(_) => Err(Error::other("poison")),
-            None => Ok(()),
-        }
-    }
+/// As `panic!`, without the message and the backtrace on the terminal.
+fn panics() -> ! {
+    std::panic::resume_unwind(Box::new("poison"))
 }

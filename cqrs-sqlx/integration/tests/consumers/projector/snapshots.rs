@@ -33,6 +33,7 @@ on_each!(
     a_table_of_two_handlers_is_copied_once,
     what_a_segment_published_is_not_published_again,
     what_was_skipped_before_it_stays_skipped,
+    records_of_skipped_events_come_and_go_with_the_rows,
     what_cannot_be_taken_is_refused,
     it_is_removed_with_its_copies,
     it_is_dropped_at_each_await,
@@ -463,6 +464,44 @@ async fn what_was_skipped_before_it_stays_skipped<K: Kind>() {
     assert!(report.is_consistent(), "{report}");
 }
 
+/// Rows that lack an event are restored with the record of that, and others without one.
+async fn records_of_skipped_events_come_and_go_with_the_rows<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    commit(&store, 3).await;
+    let operations = operations(&store);
+    let mut taken = Vec::new();
+    for fails in [true, false] {
+        let picky =
+            || Subscription::<SqlTransaction<K>>::new(Picky(fails)).on_failure(FailurePolicy::Skip);
+        let projector = store.projector().subscribe(picky()).retry_delays([]);
+        projector.run_until_idle().await.unwrap();
+        taken.push(operations.snapshot(&picky()).await.unwrap().id);
+        operations
+            .reset(&picky(), StartAt::Beginning)
+            .await
+            .unwrap();
+    }
+    for (id, skipped) in [(taken[0], 1), (taken[1], 0), (taken[0], 1)] {
+        let picky = Subscription::new(Picky(false));
+        operations.restore_from(&picky, id).await.unwrap();
+        let letters = operations.dead_letters(NAME, Position::START, 100).await;
+        assert_eq!(letters.unwrap().len(), skipped);
+        let check = ConsistencyCheck::of(&ParcelViews);
+        let report = check.run(&store, &RequestContext::system()).await.unwrap();
+        assert!(report.is_consistent(), "{report}");
+    }
+    operations.remove_snapshot(NAME, taken[0]).await.unwrap();
+    let tables = K::texts(
+        &fresh.url,
+        K::either(
+            "SELECT relname::text FROM pg_class WHERE relname LIKE '%skipped'",
+            "SELECT name FROM sqlite_master WHERE name LIKE '%skipped'",
+        )
+        .to_owned(),
+    );
+    assert_eq!(tables.await, [""; 0]);
+}
+
 /// Fails on the second event of each parcel, where it is told to.
 struct Picky(bool);
 
@@ -479,6 +518,10 @@ impl<T: ProjectionTransaction> Projection<T> for Picky {
 
     fn tables(&self) -> Option<Vec<Rebuilds>> {
         Projection::<T>::tables(&Rows(ParcelViews))
+    }
+
+    async fn clear(&self, transaction: &mut T) -> Result<()> {
+        Rows(ParcelViews).clear(transaction).await
     }
 
     async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {

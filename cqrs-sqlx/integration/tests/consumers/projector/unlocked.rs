@@ -1,7 +1,7 @@
 //! Projections that write rows alone: their pages are not locked, and count once all the same.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cqrs_core::{
     Envelope, Error, FailurePolicy, Owned, Parking, Projection, ProjectionTransaction, Query,
@@ -10,6 +10,7 @@ use cqrs_core::{
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
 use cqrs_sqlx::{Backend, PgStore, Postgres, SqlStore, SqlTransaction, StoreOptions};
+use tokio::sync::Semaphore;
 
 use super::support::{
     Applied, Gate, Recorder, applied, commit, on_each_database, receipt, state, with_tables,
@@ -277,6 +278,65 @@ async fn replicas_that_race_apply_each_event_once() {
     two.wait_for(&last, "recorder").await.unwrap();
     drop(handles);
     assert_eq!(applied(&one).await, positions(last.position().unwrap().0));
+}
+
+/// Loads a row when it may, and remembers whether it could.
+#[derive(Clone)]
+struct Late {
+    gate: Arc<Gate>,
+    loaded: Arc<Mutex<Vec<bool>>>,
+}
+
+impl<T: ProjectionTransaction> Projection<T> for Late {
+    type Event = RawPayload;
+
+    fn name(&self) -> &'static str {
+        "late"
+    }
+
+    fn writes_rows_alone(&self) -> bool {
+        true
+    }
+
+    async fn apply(&self, _: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {
+        self.gate.arrived.add_permits(1);
+        self.gate.open.acquire().await.unwrap().forget();
+        let address = RowAddress::of::<Applied>(None, &("late".to_owned(), 1_i64))?;
+        let loaded = transaction.load::<Applied>(&[address]).await;
+        self.loaded.lock().unwrap().push(loaded.is_ok());
+        loaded.map(drop)
+    }
+}
+
+/// A look at the checkpoint when the page is written would be too late: behind a pooler, which hides
+/// it, a crash of the server may bring back the checkpoint that was seen after newer rows were loaded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rows_are_loaded_while_the_checkpoint_is_as_it_was_seen() {
+    let (_database, one, two) = two_stores().await;
+    commit(&one, 0).await;
+    let late = Late {
+        gate: Arc::new(Gate {
+            arrived: Semaphore::new(0),
+            open: Semaphore::new(0),
+        }),
+        loaded: Arc::default(),
+    };
+    let projector = one.projector().projection(late.clone());
+    let operations = two.operations(&RequestContext::system()).unwrap();
+    let pause = async {
+        late.gate.arrived.acquire().await.unwrap().forget();
+        operations.pause("late").await.unwrap();
+        late.gate.open.add_permits(1);
+    };
+    let (paused, ()) = tokio::join!(projector.run_until_idle(), pause);
+    let paused = paused.unwrap_err().to_string();
+    assert!(paused.contains("is paused"), "{paused}");
+    assert_eq!(*late.loaded.lock().unwrap(), [false]);
+
+    operations.resume("late").await.unwrap();
+    late.gate.open.add_permits(1);
+    assert_eq!(projector.run_until_idle().await.unwrap(), 1);
+    assert_eq!(*late.loaded.lock().unwrap(), [false, true]);
 }
 
 /// Says that it writes rows alone, and asks for the connection.

@@ -90,6 +90,16 @@ impl Log {
         }
     }
 
+    /// The log after its first writers have committed, one after the other.
+    pub(super) fn with_committed(mut self, writers: usize) -> Self {
+        for number in 0..writers {
+            for step in [Step::Lock, Step::Draw, Step::Show, Step::Release] {
+                self.take(number, step);
+            }
+        }
+        self
+    }
+
     /// The writer 1 changes another aggregate than the others, if there is another.
     fn aggregate_of(&self, writer: usize) -> u8 {
         u8::from(self.aggregates > 1 && writer == 1)

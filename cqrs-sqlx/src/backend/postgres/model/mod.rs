@@ -10,19 +10,26 @@
 //! - [`readers`] has processes, each with a horizon task and a worker of one subscription: look,
 //!   claim, read, apply and advance; parking; a replay of what was parked.
 //! - [`system`] puts them together, and says what must hold.
+//! - [`unlocked`] has pages that are applied without a lock, with the page that is read ahead, and
+//!   crashes of the server that take what was committed.
 //!
-//! [`Design`] also names designs that are known to be wrong. The checker has to refute each of
-//! them: a model in which they hold proves nothing.
+//! [`Design`] also names designs that are known to be wrong, and [`Unlocked`] those without a lock.
+//! The checker has to refute each of them: a model in which they hold proves nothing.
 
 mod log;
 mod readers;
 mod system;
+mod unlocked;
 
 use std::collections::BTreeSet;
+
+use std::fmt::Debug;
+use std::hash::Hash;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
 use self::system::System;
+use self::unlocked::{Unlocked, Workers};
 
 /// How readers find out what to read, and what they keep of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +63,11 @@ const ORDER: &str = "the events of each aggregate are applied in their order";
 const SETTLES: &str = "when the writers have ended, everything is applied";
 
 /// Checks every reachable state, and says how many there are.
-fn check(system: System) -> usize {
+fn check<M: Model + Debug + Send + Sync + 'static>(system: M) -> usize
+where
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq + Send + Sync,
+{
     let checker = system.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
     let states = checker.unique_state_count();
@@ -66,8 +77,12 @@ fn check(system: System) -> usize {
 
 /// Finds a way in which a design breaks a property.
 #[track_caller]
-fn refute(system: System, broken: &'static str) {
-    let design = system.design();
+fn refute<M: Model + Debug + Send + Sync + 'static>(system: M, broken: &'static str)
+where
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq + Send + Sync,
+{
+    let design = format!("{system:?}");
     let checker = system
         .checker()
         .finish_when(HasDiscoveries::AllOf(BTreeSet::from([broken])))
@@ -76,8 +91,8 @@ fn refute(system: System, broken: &'static str) {
         .join();
     let path = checker
         .discovery(broken)
-        .unwrap_or_else(|| panic!("{design:?} was not refuted: {broken}"));
-    println!("{design:?} breaks {broken:?}:\n{path}");
+        .unwrap_or_else(|| panic!("it was not refuted: {broken}, {design}"));
+    println!("{design} breaks {broken:?}:\n{path}");
 }
 
 #[test]
@@ -179,4 +194,66 @@ fn a_checkpoint_moved_afterwards_is_refuted() {
 fn a_checkpoint_moved_before_is_refuted() {
     let system = System::new(Design::CheckpointBefore).writers(1).replicas(1);
     refute(system, SKIPPED);
+}
+
+#[test]
+fn versions_hold_for_pages_without_a_lock() {
+    let states = check(Workers::new(Unlocked::Versions).resets(1).crashes(1));
+    assert!(states > 1_000, "{states}");
+}
+
+#[test]
+fn versions_hold_beside_a_worker_that_claims() {
+    let states = check(Workers::new(Unlocked::Versions).one_claims().resets(1));
+    assert!(states > 1_000, "{states}");
+}
+
+#[test]
+fn versions_hold_where_a_crash_takes_pages() {
+    let states = check(Workers::new(Unlocked::Versions).server_crashes(1));
+    assert!(states > 1_000, "{states}");
+}
+
+#[test]
+fn versions_hold_where_a_crash_takes_pages_and_a_reset_brings_them_back() {
+    let system = Workers::new(Unlocked::Versions).quiet().resets(1);
+    let states = check(system.server_crashes(2).one_claims());
+    assert!(states > 1_000, "{states}");
+}
+
+#[test]
+fn a_checkpoint_known_by_its_position_is_refuted() {
+    refute(Workers::new(Unlocked::PositionAlone).resets(1), TWICE);
+}
+
+#[test]
+fn a_checkpoint_known_by_its_transaction_is_refuted() {
+    let system = Workers::new(Unlocked::NumberAlone);
+    refute(system.server_crashes(1), SKIPPED);
+}
+
+#[test]
+fn a_checkpoint_known_by_its_time_is_refuted() {
+    refute(Workers::new(Unlocked::TimeAlone), TWICE);
+}
+
+#[test]
+fn rows_and_checkpoint_in_two_transactions_are_refuted() {
+    refute(Workers::new(Unlocked::TwoTransactions), TWICE);
+}
+
+#[test]
+fn a_page_read_ahead_that_is_taken_whoever_committed_is_refuted() {
+    refute(Workers::new(Unlocked::AheadWhoeverCommitted), TWICE);
+}
+
+#[test]
+fn a_page_read_ahead_up_to_what_is_visible_is_refuted() {
+    refute(Workers::new(Unlocked::AheadOfTheHorizon), SKIPPED);
+}
+
+#[test]
+fn rows_loaded_without_a_look_at_the_checkpoint_are_refuted() {
+    let system = Workers::new(Unlocked::LoadedUnseen).quiet();
+    refute(system.server_crashes(1), TWICE);
 }

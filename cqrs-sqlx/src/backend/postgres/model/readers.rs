@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::log::{Event, Log};
+use super::log::{Event, Fate, Log};
 use crate::backend::postgres::horizon::{PgHorizon, Seen};
 
 /// The events of one page at most, so that pages end before the horizon does.
@@ -85,6 +85,36 @@ impl Subscription {
         self.apply(log, &parked);
     }
 
+    pub(super) fn nothing_is_skipped(&self, log: &Log) -> bool {
+        let upto = usize::try_from(self.position).unwrap_or(0);
+        (1..=upto.min(log.events.len())).all(|position| {
+            let event = log.event(position);
+            let taken = self.applied.contains(&(event.aggregate, event.version))
+                || self.parked.contains(&position);
+            match event.fate {
+                Fate::Committed => taken,
+                // It may still appear.
+                Fate::InFlight => false,
+                Fate::Aborted => true,
+            }
+        })
+    }
+
+    pub(super) fn nothing_is_applied_twice(&self) -> bool {
+        let applied = &self.applied;
+        (1..applied.len()).all(|index| !applied[..index].contains(&applied[index]))
+    }
+
+    pub(super) fn aggregates_are_in_order(&self) -> bool {
+        (0..2).all(|aggregate| {
+            let versions = self.applied.iter();
+            versions
+                .filter(|(of, _)| *of == aggregate)
+                .zip(1..)
+                .all(|((_, version), expected)| *version == expected)
+        })
+    }
+
     fn is_poison(&self, event: Event) -> bool {
         self.poisoned && event.aggregate == 0 && event.version == 1
     }
@@ -97,14 +127,19 @@ impl Subscription {
 
 /// The page between two positions, of what a snapshot sees, and where it brings the checkpoint.
 pub(super) fn page(visible: &[usize], from: i64, upto: i64) -> (Vec<usize>, i64) {
+    page_of(PAGE_SIZE, visible, from, upto)
+}
+
+/// As [`page`], of so many events at most.
+pub(super) fn page_of(most: usize, visible: &[usize], from: i64, upto: i64) -> (Vec<usize>, i64) {
     let page: Vec<usize> = visible
         .iter()
         .copied()
         .filter(|position| (from + 1..=upto).contains(&(*position as i64)))
-        .take(PAGE_SIZE)
+        .take(most)
         .collect();
     let to = match page.last() {
-        Some(last) if page.len() == PAGE_SIZE => *last as i64,
+        Some(last) if page.len() == most => *last as i64,
         _ => upto,
     };
     (page, to)

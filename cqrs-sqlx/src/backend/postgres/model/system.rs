@@ -76,10 +76,6 @@ impl System {
         }
     }
 
-    pub(super) fn design(&self) -> Design {
-        self.design
-    }
-
     pub(super) fn writers(self, writers: usize) -> Self {
         Self { writers, ..self }
     }
@@ -348,39 +344,6 @@ impl State {
             self.subscription.claimed = None;
         }
     }
-
-    fn nothing_is_skipped(&self) -> bool {
-        let upto = usize::try_from(self.subscription.position).unwrap_or(0);
-        (1..=upto.min(self.log.events.len())).all(|position| {
-            let event = self.log.event(position);
-            let taken = self
-                .subscription
-                .applied
-                .contains(&(event.aggregate, event.version))
-                || self.subscription.parked.contains(&position);
-            match event.fate {
-                Fate::Committed => taken,
-                // It may still appear.
-                Fate::InFlight => false,
-                Fate::Aborted => true,
-            }
-        })
-    }
-
-    fn nothing_is_applied_twice(&self) -> bool {
-        let applied = &self.subscription.applied;
-        (1..applied.len()).all(|index| !applied[..index].contains(&applied[index]))
-    }
-
-    fn aggregates_are_in_order(&self) -> bool {
-        (0..2).all(|aggregate| {
-            let versions = self.subscription.applied.iter();
-            versions
-                .filter(|(of, _)| *of == aggregate)
-                .zip(1..)
-                .all(|((_, version), expected)| *version == expected)
-        })
-    }
 }
 
 impl Model for System {
@@ -473,8 +436,12 @@ impl Model for System {
         let has_positions =
             |system: &Self| !matches!(system.design, Design::TransactionId | Design::StatusColumn);
         let mut properties = vec![
-            Property::always(TWICE, |_, state: &State| state.nothing_is_applied_twice()),
-            Property::always(ORDER, |_, state: &State| state.aggregates_are_in_order()),
+            Property::always(TWICE, |_, state: &State| {
+                state.subscription.nothing_is_applied_twice()
+            }),
+            Property::always(ORDER, |_, state: &State| {
+                state.subscription.aggregates_are_in_order()
+            }),
             Property::sometimes("everything is applied", |system: &Self, state: &State| {
                 state.subscription.applied.len() == system.writers
             }),
@@ -493,7 +460,7 @@ impl Model for System {
         }
         if has_positions(self) {
             properties.push(Property::always(SKIPPED, |_, state: &State| {
-                state.nothing_is_skipped()
+                state.subscription.nothing_is_skipped(&state.log)
             }));
         }
         if matches!(self.design, Design::Horizon | Design::TwoStatements) {
