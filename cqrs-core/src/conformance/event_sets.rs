@@ -214,6 +214,53 @@ impl<T: ProjectionTransaction> Projection<T> for Picky {
     }
 }
 
+/// [`Statements`], which says of itself what is wrong: that each row is of one aggregate.
+struct Mistaken;
+
+impl RowProjection for Mistaken {
+    type Event = BankEvent;
+    type Row = Statement;
+
+    const NAME: &'static str = Statements::NAME;
+    const ROW_PER_AGGREGATE: bool = true;
+
+    fn key(&self, event: &Envelope<BankEvent>) -> Result<Option<String>> {
+        Statements.key(event)
+    }
+
+    fn apply(&self, row: &mut Option<Statement>, event: &Envelope<BankEvent>) -> Result<()> {
+        Statements.apply(row, event)
+    }
+}
+
+/// A projection that says that each row is of one aggregate, and has one of two, is halted, whatever
+/// its policy: it is not applied event by event, which would hide it.
+pub async fn a_row_of_several_aggregates_is_not_said_to_be_of_one<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    let mut uow = bench.unit_of_work(&north());
+    let mut account = Account::unopened("A1");
+    account.open("ann");
+    ok(uow.save(account));
+    let mut ledger = Ledger::unopened(&Dunning::ledger("A1"));
+    ledger.open("ann");
+    ok(uow.save(ledger));
+    let _ = ok(uow.commit().await);
+    let make = || {
+        let policy = FailurePolicy::Park(Parking::at_most(10));
+        Subscription::new(Rows(Mistaken)).on_failure(policy)
+    };
+    h.run_subscription(&bench.store, &make).await;
+    let first = bench.log().await.first().map(Envelope::position);
+    assert_eq!(h.halted_at(&bench.store, Mistaken::NAME).await, first);
+    assert!(
+        h.dead_letters(&bench.store, Mistaken::NAME)
+            .await
+            .is_empty()
+    );
+    let rows: Vec<Statement> = all(&bench, &system()).await;
+    assert!(rows.is_empty(), "{rows:?}");
+}
+
 /// A process goes over several aggregates: events of each reach its instance in the order of the log,
 /// also those that its own commands lead to.
 pub async fn a_process_goes_over_several_aggregates<H: Harness>(h: &H) {
