@@ -77,8 +77,8 @@ pub fn process<P: ProcessManager>(manager: P) -> ProcessScenario<P> {
 /// where something is not as expected, or the manager fails and that is not
 /// [expected](Self::then_error_if).
 ///
-/// Events may be of any aggregate: a manager of [several](crate::EventSet) is given those of each by
-/// their own type.
+/// Events may be of any aggregate: a manager of [several](trait@crate::EventSet) is given those of
+/// each by their own type.
 pub struct ProcessScenario<P: ProcessManager> {
     instances: Instances<P>,
     recorder: Recorder,
@@ -207,7 +207,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
     }
 
     /// Expects that the manager failed in the last step, with an error of which `check` asserts what it
-    /// likes. The step has changed nothing then, as in a store.
+    /// likes. The event, or the deadline, has changed nothing then, as in a store.
     ///
     /// # Panics
     ///

@@ -65,8 +65,8 @@ pub fn projection<P: RowProjection>(projection: P) -> ProjectionScenario<Rows<P>
 /// A projection in a test. No store is needed. Its methods panic where something is not as expected,
 /// or the projection fails and that is not [expected](Self::then_error_if).
 ///
-/// Events may be of any aggregate: a projection of [several](crate::EventSet) is given those of each by
-/// their own type.
+/// Events may be of any aggregate: a projection of [several](trait@crate::EventSet) is given those of
+/// each by their own type.
 ///
 /// A [`RowProjection`] begins with [`projection`]. Any other, which may write several read models,
 /// begins with [`new`](Self::new), and its rows are looked for by their type:
