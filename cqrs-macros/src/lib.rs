@@ -254,7 +254,7 @@ pub fn derive_domain_event(input: TokenStream) -> TokenStream {
 /// # Example
 ///
 /// ```
-/// use cqrs_core::{DomainEvent, Envelope, EventSet, Result};
+/// use cqrs_core::{DomainEvent, Envelope, EventSet};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
