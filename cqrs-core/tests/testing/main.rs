@@ -69,7 +69,7 @@ fn events_may_be_looked_at() {
     ledger()
         .when(|ledger| ledger.transfer(3))
         .then_events(|events| {
-            assert!(matches!(events, [LedgerEvent::Moved { cents }] if *cents > 0))
+            assert!(matches!(events, [LedgerEvent::Moved { cents }] if *cents > 0));
         })
         .then_state(|ledger| assert_eq!(ledger.cents, 3));
     ledger()
