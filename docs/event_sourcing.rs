@@ -31,6 +31,7 @@ pub(crate) struct Account {
     cents: i64,
 }
 
+#[deny(clippy::wildcard_enum_match_arm)]
 impl Sourced for Account {
     fn apply(&mut self, event: &AccountEvent) {
         match event {

@@ -4,6 +4,7 @@
 mod api_map;
 mod audit;
 mod consistency;
+mod event_sets;
 mod event_sourcing;
 mod finders;
 mod guide_snippets;
@@ -169,6 +170,7 @@ const SOURCES: &[&str] = &[
     include_str!("tenancy.rs"),
     include_str!("tuning.rs"),
     include_str!("units_of_work.rs"),
+    include_str!("event_sets.rs"),
     include_str!("event_sourcing.rs"),
 ];
 const GUIDE: &str = include_str!("guide.md");

@@ -4,8 +4,8 @@ use chrono::{DateTime, TimeDelta};
 use cqrs_core::process::{Instance, Next, ProcessManager, ProcessSubscription};
 use cqrs_core::testing::process;
 use cqrs_core::{
-    Aggregate, DomainEvent, Envelope, FailurePolicy, ManualClock, Parking, RequestContext, Result,
-    Root, Sourced, SourcedState, Store, TenantId, UnitOfWork,
+    Aggregate, DomainEvent, Envelope, EventSet, FailurePolicy, Id, ManualClock, Parking,
+    RequestContext, Result, Root, Sourced, SourcedState, Store, TenantId, UnitOfWork,
 };
 use cqrs_sqlx::{ProjectorHandle, SqliteStore, StoreOptions};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,11 @@ struct Purchase {
 
 impl Sourced for Purchase {
     fn apply(&mut self, event: &PurchaseEvent) {
-        self.is_open = matches!(event, PurchaseEvent::Placed | PurchaseEvent::Reminded);
+        match event {
+            PurchaseEvent::Placed => self.is_open = true,
+            PurchaseEvent::Reminded => {}
+            PurchaseEvent::Paid | PurchaseEvent::Cancelled => self.is_open = false,
+        }
     }
 }
 
@@ -73,7 +77,8 @@ impl ProcessManager for Payment {
     ) -> Result<()> {
         match event.payload() {
             PurchaseEvent::Placed => next.deadline_in("payment", TimeDelta::days(7)),
-            _ => next.complete(),
+            PurchaseEvent::Reminded => {}
+            PurchaseEvent::Paid | PurchaseEvent::Cancelled => next.complete(),
         }
         Ok(())
     }
@@ -106,6 +111,125 @@ impl ProcessManager for Payment {
         }
         uow.save(purchase)
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "shipment")]
+enum ShipmentEvent {
+    Sent { purchase: String },
+    Delivered { purchase: String },
+    Lost { purchase: String },
+}
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(sourced, event = ShipmentEvent, tenant)]
+struct Shipment {
+    #[aggregate(id)]
+    id: Id<Shipment>,
+    #[aggregate(root)]
+    root: Root<ShipmentEvent>,
+}
+
+impl Sourced for Shipment {
+    fn apply(&mut self, event: &ShipmentEvent) {
+        match event {
+            ShipmentEvent::Sent { .. }
+            | ShipmentEvent::Delivered { .. }
+            | ShipmentEvent::Lost { .. } => {}
+        }
+    }
+}
+
+#[derive(Debug, EventSet)]
+enum FulfilmentEvent {
+    Purchase(PurchaseEvent),
+    Shipment(ShipmentEvent),
+}
+
+/// Sends what is paid, and once more what is lost.
+struct Fulfilment;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Ship(String);
+
+impl ProcessManager for Fulfilment {
+    type Event = FulfilmentEvent;
+    type State = ();
+    type Command = Ship;
+
+    const NAME: &'static str = "fulfilment";
+
+    fn instance(&self, event: &Envelope<FulfilmentEvent>) -> Option<Instance> {
+        match event.payload() {
+            FulfilmentEvent::Purchase(PurchaseEvent::Paid) => {
+                Some(Instance::starting(event.aggregate_id_str()))
+            }
+            FulfilmentEvent::Purchase(
+                PurchaseEvent::Placed | PurchaseEvent::Reminded | PurchaseEvent::Cancelled,
+            ) => None,
+            FulfilmentEvent::Shipment(
+                ShipmentEvent::Sent { purchase }
+                | ShipmentEvent::Delivered { purchase }
+                | ShipmentEvent::Lost { purchase },
+            ) => Some(Instance::running(purchase)),
+        }
+    }
+
+    fn on_event(
+        &self,
+        _: &mut (),
+        event: &Envelope<FulfilmentEvent>,
+        next: &mut Next<'_, Ship>,
+    ) -> Result<()> {
+        match event.payload() {
+            FulfilmentEvent::Purchase(PurchaseEvent::Paid)
+            | FulfilmentEvent::Shipment(ShipmentEvent::Lost { .. }) => {
+                next.command(Ship(next.instance().to_owned()));
+            }
+            FulfilmentEvent::Purchase(
+                PurchaseEvent::Placed | PurchaseEvent::Reminded | PurchaseEvent::Cancelled,
+            )
+            | FulfilmentEvent::Shipment(ShipmentEvent::Sent { .. }) => {}
+            FulfilmentEvent::Shipment(ShipmentEvent::Delivered { .. }) => next.complete(),
+        }
+        Ok(())
+    }
+
+    async fn execute<U: UnitOfWork>(&self, Ship(purchase): Ship, uow: &mut U) -> Result<()> {
+        let mut shipment = Shipment::blank(Id::new());
+        shipment.raise(ShipmentEvent::Sent { purchase });
+        uow.save(shipment)
+    }
+}
+
+#[test]
+fn what_is_lost_is_sent_again() {
+    let purchase = || "P1".to_owned();
+    process(Fulfilment)
+        .given("P1", [PurchaseEvent::Placed])
+        .when("P1", PurchaseEvent::Paid)
+        .then([Ship(purchase())])
+        .given(
+            "S1",
+            [ShipmentEvent::Sent {
+                purchase: purchase(),
+            }],
+        )
+        .when(
+            "S1",
+            ShipmentEvent::Lost {
+                purchase: purchase(),
+            },
+        )
+        .then([Ship(purchase())])
+        .when(
+            "S2",
+            ShipmentEvent::Delivered {
+                purchase: purchase(),
+            },
+        )
+        .then_nothing()
+        .then_complete("P1");
 }
 
 async fn run(store: &SqliteStore) -> Result<ProjectorHandle> {

@@ -161,6 +161,8 @@ pub struct StoreError {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     /// Whether it stands for an earlier error that is worth a retry.
     repeats: bool,
+    /// Whether it is a page that cannot be applied, and not one of its events.
+    of_page: bool,
 }
 
 /// What kind of failure a [`StoreError`] is.
@@ -202,6 +204,7 @@ impl StoreError {
             message: message.into(),
             source: None,
             repeats: false,
+            of_page: false,
         }
     }
 
@@ -219,6 +222,12 @@ impl StoreError {
     pub(crate) fn caused_by(mut self, cause: &Arc<Error>) -> Self {
         self.repeats = cause.is_retryable();
         self.source = Some(Arc::clone(cause) as Arc<dyn std::error::Error + Send + Sync>);
+        self
+    }
+
+    /// Says that it is a page that cannot be applied, and not one of its events.
+    pub(crate) fn of_page(mut self) -> Self {
+        self.of_page = true;
         self
     }
 
@@ -309,6 +318,14 @@ impl Error {
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::AlreadyExists { .. })
+    }
+
+    /// Whether it is a page that a projection cannot apply, and not one of its events: what the
+    /// projection says of itself is wrong, and smaller pages would only hide that. A store halts the
+    /// subscription at once, whatever its policy. For authors of backends.
+    #[must_use]
+    pub fn is_of_page(&self) -> bool {
+        matches!(self, Self::Store(error) if error.of_page)
     }
 
     /// Whether the aggregate does not exist in the tenant scope.

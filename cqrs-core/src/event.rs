@@ -53,7 +53,53 @@ pub struct EventType {
 
 /// What a consumer reads: the events of one aggregate type, a set of several, or raw ones.
 ///
-/// Every [`DomainEvent`] is the set of itself, and [`RawPayload`] is the set of all events.
+/// Every [`DomainEvent`] is the set of itself, and [`RawPayload`] is the set of all events. For those
+/// of several aggregates derive it ([`#[derive(EventSet)]`](derive@crate::EventSet)) on an enum with a
+/// variant for each.
+///
+/// # Example
+///
+/// In a set the type of the event says which aggregate an id is of:
+///
+/// ```
+/// # use cqrs_core::{AggregateIdError, DomainEvent, Envelope, EventSet};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+/// # #[event(aggregate = "order")]
+/// # enum OrderEvent { Placed }
+/// # #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+/// # #[event(aggregate = "payment")]
+/// # enum PaymentEvent { Received { order: u64 } }
+/// #[derive(Debug, EventSet)]
+/// enum Checkout {
+///     Order(OrderEvent),
+///     Payment(PaymentEvent),
+/// }
+///
+/// fn order_of(event: &Envelope<Checkout>) -> Result<u64, AggregateIdError> {
+///     match event.payload() {
+///         Checkout::Order(_) => event.aggregate_id(),
+///         Checkout::Payment(PaymentEvent::Received { order }) => Ok(*order),
+///     }
+/// }
+///
+/// /// What is written for the events of one aggregate takes those of a set too.
+/// fn on_payment(event: &Envelope<&PaymentEvent>) -> String {
+///     format!("payment {}: {:?}", event.aggregate_id_str(), event.payload())
+/// }
+///
+/// fn log(event: &Envelope<Checkout>) -> Option<String> {
+///     match event.payload() {
+///         Checkout::Order(_) => None,
+///         Checkout::Payment(payment) => Some(on_payment(&event.with_payload(payment))),
+///     }
+/// }
+/// # let _ = (order_of, log);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no set of events that a consumer could read",
+    note = "read a type that derives `DomainEvent`; those of several aggregates through an enum with `#[derive(EventSet)]`; all through `RawPayload`"
+)]
 pub trait EventSet: Sized + Send + Sync + 'static {
     /// The aggregate types whose events belong to the set; `None` for every type.
     fn aggregate_types() -> Option<&'static [&'static str]>;

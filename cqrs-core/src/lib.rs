@@ -13,6 +13,7 @@
 //! | find aggregates | [`repository`](macro@repository), [`Repository`], [`Specification`], [`Query`] |
 //! | run commands | [`Store::execute`], [`UnitOfWork`], [`RequestContext`], [`CommandHandler`], [`IdempotencyKey`] |
 //! | keep and read read models | [`ReadModel`](derive@ReadModel), [`RowProjection`], [`Projection`], [`ReadModels`], [`QueryHandler`] |
+//! | follow several aggregates at once | [`EventSet`](derive@EventSet) |
 //! | keep them in the commit, or fold them on read | [`Store::inline`], [`Store::live`] |
 //! | cache reads | `cache` (a feature) |
 //! | seal personal data, and forget it | `sealed` (a feature) |
@@ -216,5 +217,5 @@ pub use upcast::{Upcast, check_readable};
 
 #[cfg(feature = "derive")]
 pub use cqrs_macros::{
-    Aggregate, Child, DomainEvent, ReadModel, Record, SqlRow, ValueObject, repository,
+    Aggregate, Child, DomainEvent, EventSet, ReadModel, Record, SqlRow, ValueObject, repository,
 };

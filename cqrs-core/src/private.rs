@@ -17,10 +17,13 @@ pub const fn sourcing<A: crate::Sourced>() -> Sourcing<A> {
 }
 
 use crate::aggregate::{AggregateRoot, Root};
+use crate::envelope::{Envelope, RawPayload};
+use crate::event::{DomainEvent, EventSet};
 use crate::mapping::{
     Child, Column, ColumnError, ColumnValue, Columns, MappingError, RowCursor, RowMapper,
     RowSource, RowWriter, Table, Value,
 };
+use crate::payload::PayloadError;
 use crate::specification::Field;
 pub use crate::upcast::lift;
 
@@ -194,7 +197,7 @@ pub fn snapshot_get<T: serde::de::DeserializeOwned>(
 /// The shape of an aggregate with fields that have this hash.
 #[must_use]
 pub const fn snapshot_shape<A: AggregateRoot>(fields: u64) -> u64 {
-    crate::sourced::shape(fields, <A::Event as crate::event::DomainEvent>::EVENT_TYPES)
+    crate::sourced::shape(fields, <A::Event as DomainEvent>::EVENT_TYPES)
 }
 
 /// The error of reading a row as an event-sourced aggregate, which has none.
@@ -202,4 +205,64 @@ pub fn no_rows<R: RowSource + ?Sized>(row: &RowCursor<'_, R>) -> MappingError {
     row.error(ColumnError::invalid(
         "an event-sourced aggregate has no rows",
     ))
+}
+
+/// What a variant of an event set holds.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no member of an event set",
+    label = "not the events of one aggregate",
+    note = "a variant holds a type that derives `DomainEvent`, itself: no box and no other set, whose members go here"
+)]
+pub trait SetMember: Sized {
+    /// The type of its aggregate.
+    const AGGREGATE: &'static str;
+
+    /// Whether there is such an event type.
+    fn has(event_type: &str) -> bool;
+
+    /// The other names of an event type.
+    fn names(event_type: &str) -> Vec<&'static str>;
+
+    /// An event, as one of the set.
+    fn read<S>(
+        raw: &Envelope<RawPayload>,
+        of_set: impl FnOnce(Self) -> S,
+    ) -> Result<Option<S>, PayloadError>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: DomainEvent> SetMember for E {
+    const AGGREGATE: &'static str = E::AGGREGATE_TYPE;
+
+    fn has(event_type: &str) -> bool {
+        E::may_hold(event_type)
+    }
+
+    fn names(event_type: &str) -> Vec<&'static str> {
+        E::other_names(event_type)
+    }
+
+    fn read<S>(
+        raw: &Envelope<RawPayload>,
+        of_set: impl FnOnce(Self) -> S,
+    ) -> Result<Option<S>, PayloadError> {
+        E::decode(raw).map(|event| event.map(of_set))
+    }
+}
+
+/// Whether these are the types of two aggregates. Events that did not compile have none.
+#[must_use]
+pub const fn are_two_aggregates(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    if one.len() != other.len() || one.is_empty() {
+        return true;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return true;
+        }
+        at += 1;
+    }
+    false
 }

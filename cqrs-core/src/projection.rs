@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::context::TenantId;
 use crate::envelope::Envelope;
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::event::EventSet;
 use crate::mapping::{Entity, Table, Value};
 use crate::read_model::{Owned, ReadModel, RowKey};
@@ -144,7 +144,7 @@ pub trait RowProjection: Send + Sync + 'static {
 
     /// Whether each row is made of the events of one aggregate, so that its subscription may have
     /// several [segments](crate::Subscription::segments). `false`, unless told; a page that proves
-    /// it wrong fails.
+    /// it wrong halts the subscription.
     const ROW_PER_AGGREGATE: bool = false;
 
     /// The version of what it makes of events; 1, unless told. Rows that are there are kept by
@@ -488,17 +488,16 @@ fn check_owners<P: RowProjection>(
         let is_same = owner.aggregate_id_str() == event.aggregate_id_str()
             && owner.aggregate_type() == event.aggregate_type();
         if !is_same {
-            return Err(Error::store(
-                StoreErrorKind::Usage,
-                format!(
-                    "projection {:?} says that each row is of one aggregate, and has a row for {} {} and {} {}",
-                    P::NAME,
-                    owner.aggregate_type(),
-                    owner.aggregate_id_str(),
-                    event.aggregate_type(),
-                    event.aggregate_id_str(),
-                ),
-            ));
+            let message = format!(
+                "projection {:?} says that each row is of one aggregate, and has a row for {} {} and {} {}",
+                P::NAME,
+                owner.aggregate_type(),
+                owner.aggregate_id_str(),
+                event.aggregate_type(),
+                event.aggregate_id_str(),
+            );
+            let error = StoreError::new(StoreErrorKind::Usage, message);
+            return Err(Error::Store(error.of_page()));
         }
     }
     Ok(())

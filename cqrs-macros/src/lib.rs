@@ -40,6 +40,7 @@ mod child;
 mod domain_event;
 mod entity;
 mod errors;
+mod event_set;
 mod input;
 mod mapper;
 mod naming;
@@ -235,6 +236,59 @@ pub fn derive_child(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(DomainEvent, attributes(event, serde))]
 pub fn derive_domain_event(input: TokenStream) -> TokenStream {
     domain_event::expand(&parse_macro_input!(input as DeriveInput)).into()
+}
+
+/// Makes an enum the events of several aggregates, for consumers that follow more than one: a variant
+/// for each aggregate, which holds its events.
+///
+/// Emits `EventSet`. A consumer of it reads the events of these aggregates alone, in the order of the
+/// log; each is decoded as its own type is, with its upcasters and former names.
+///
+/// What a variant holds is a type with [`DomainEvent`](macro@DomainEvent), each of another aggregate;
+/// sets do not nest.
+///
+/// | on the enum | meaning |
+/// |---|---|
+/// | `#[event_set(crate = "...")]` | another path to `cqrs_core` |
+///
+/// # Example
+///
+/// ```
+/// use cqrs_core::{DomainEvent, Envelope, EventSet};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+/// #[event(aggregate = "order")]
+/// enum OrderEvent {
+///     Placed { cents: i64 },
+/// }
+///
+/// #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+/// #[event(aggregate = "payment")]
+/// enum PaymentEvent {
+///     Received { order: String, cents: i64 },
+/// }
+///
+/// #[derive(Debug, EventSet)]
+/// enum Checkout {
+///     Order(OrderEvent),
+///     Payment(PaymentEvent),
+/// }
+///
+/// /// To which order an event belongs: the id of the aggregate, or what a payment says.
+/// fn order_of(event: &Envelope<Checkout>) -> &str {
+///     match event.payload() {
+///         Checkout::Order(_) => event.aggregate_id_str(),
+///         Checkout::Payment(PaymentEvent::Received { order, .. }) => order,
+///     }
+/// }
+///
+/// assert_eq!(Checkout::aggregate_types(), Some(&["order", "payment"][..]));
+/// assert!(Checkout::may_hold("payment.received"));
+/// ```
+#[proc_macro_derive(EventSet, attributes(event_set, event))]
+pub fn derive_event_set(input: TokenStream) -> TokenStream {
+    event_set::expand(&parse_macro_input!(input as DeriveInput)).into()
 }
 
 /// Makes a struct with named fields the row of a read table.

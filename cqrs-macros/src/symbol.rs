@@ -3,6 +3,7 @@
 pub(crate) const AGGREGATE: &str = "aggregate";
 pub(crate) const CHILD: &str = "child";
 pub(crate) const EVENT: &str = "event";
+pub(crate) const EVENT_SET: &str = "event_set";
 pub(crate) const FIND: &str = "find";
 pub(crate) const MAPPER: &str = "mapper";
 pub(crate) const READ_MODEL: &str = "read_model";

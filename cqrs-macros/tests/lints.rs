@@ -25,8 +25,8 @@
 #![allow(clippy::redundant_pub_crate)]
 
 use cqrs_core::{
-    Aggregate, DomainEvent, Id, ReadModel, Record, Repository, Result, Root, Specification,
-    ValueObject, mapping::RowMapper, repository,
+    Aggregate, DomainEvent, EventSet, Id, ReadModel, Record, Repository, Result, Root,
+    Specification, ValueObject, mapping::RowMapper, repository,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,27 @@ pub enum PlanEvent {
     /// It was used once.
     #[deprecated(note = "a test")]
     Used,
+}
+
+/// What happens to a truck.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "truck")]
+pub enum TruckEvent {
+    /// It left.
+    Left {
+        /// With whom.
+        driver: String,
+    },
+}
+
+/// What happens on a day.
+#[derive(Debug, Clone, PartialEq, Eq, EventSet)]
+pub enum DayEvent {
+    /// To a plan.
+    Plan(PlanEvent),
+    /// To a truck.
+    #[deprecated(note = "a test")]
+    Truck(TruckEvent),
 }
 
 /// The state of a plan.

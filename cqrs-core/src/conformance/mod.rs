@@ -127,6 +127,7 @@ pub mod conflicts;
 pub mod consistency;
 pub mod decisions;
 pub mod differential;
+pub mod event_sets;
 pub mod execute;
 pub mod exports;
 pub mod finders;

@@ -92,6 +92,14 @@ macro_rules! __conformance_rules {
                 a_failing_command_holds_up_its_instance_alone
                 an_event_that_fails_changes_nothing
             }
+            event_sets {
+                a_row_of_several_aggregates_is_the_fold_of_the_log
+                a_row_of_several_aggregates_is_kept_inline
+                an_aggregate_of_several_is_parked_alone
+                a_row_of_several_aggregates_is_not_said_to_be_of_one
+                a_process_goes_over_several_aggregates
+                a_set_reads_each_aggregate_as_it_is_read_alone
+            }
             consistency {
                 a_check_finds_nothing_where_rows_are_right
                 a_check_names_the_rows_that_differ

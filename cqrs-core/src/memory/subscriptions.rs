@@ -322,6 +322,10 @@ pub(super) async fn run(shared: &Arc<Shared>, name: &str) -> Result<()> {
         });
         match applied.await {
             Ok(()) => {}
+            Err(error) if error.is_of_page() => {
+                let position = free.first().map_or(end, Envelope::position);
+                return Err(halt(shared, name, position, error));
+            }
             // One by one, so that all before the bad event is applied and it alone is named.
             Err(_) if !single => limit = 1,
             Err(error) => match free.into_iter().next() {

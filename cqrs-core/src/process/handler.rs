@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -118,6 +119,11 @@ impl<P: ProcessManager> Handling<P> {
         write::<P, T>(open, &cancelled, transaction).await
     }
 
+    /// The instances that a page is about.
+    pub(super) fn keys(&self, page: &[Envelope<RawPayload>]) -> Result<Vec<Key>> {
+        Ok(self.steps(page)?.iter().map(Step::key).collect())
+    }
+
     /// Applies a page to instances that are there.
     pub(super) fn handle(
         &self,
@@ -186,6 +192,19 @@ impl<S: Default> Open<S> {
             new_tasks: Vec::new(),
             is_changed: true,
         }
+    }
+}
+
+impl<S: Serialize + DeserializeOwned> Open<S> {
+    /// The same, by way of what would be stored.
+    pub(super) fn copy<P: ProcessManager>(&self) -> Result<Self> {
+        let state = to_json(P::NAME, &self.state)?;
+        Ok(Self {
+            row: self.row.clone(),
+            state: rows::read_state(P::NAME, &self.row.instance, state)?,
+            new_tasks: self.new_tasks.clone(),
+            is_changed: self.is_changed,
+        })
     }
 }
 

@@ -36,12 +36,28 @@ impl<P: ProcessManager> Instances<P> {
         }
     }
 
-    /// Handles an event; the commands that follow from it, as they come back from their JSON.
+    /// Handles an event; the commands that follow from it, as they come back from their JSON. An
+    /// event that fails changes nothing.
     pub(crate) fn handle(&mut self, event: &Envelope<RawPayload>) -> Result<Vec<P::Command>> {
+        let page = std::slice::from_ref(event);
+        let keys = self.handling.keys(page)?;
+        let mut before = Vec::new();
+        for key in keys {
+            let open = self.open.get(&key).map(Open::copy::<P>).transpose()?;
+            before.push((key, open));
+        }
         // There are no rows whose tasks would have to go.
         let mut cancelled = Vec::new();
-        self.handling
-            .handle(std::slice::from_ref(event), &mut self.open, &mut cancelled)?;
+        let handled = self.handling.handle(page, &mut self.open, &mut cancelled);
+        if let Err(error) = handled {
+            for (key, open) in before {
+                match open {
+                    Some(open) => self.open.insert(key, open),
+                    None => self.open.remove(&key),
+                };
+            }
+            return Err(error);
+        }
         let mut commands = Vec::new();
         for instance in self.open.values_mut() {
             let issued = instance

@@ -75,6 +75,8 @@ pub trait Sourced: SourcedState {
     /// the load.
     ///
     /// Match on the event without a `_` arm: then a variant that is not handled does not compile.
+    /// `#[deny(clippy::wildcard_enum_match_arm)]` on the `impl` has clippy refuse such an arm. Nothing
+    /// else does: an event that changes nothing may be meant to.
     fn apply(&mut self, event: &Self::Event);
 
     /// Whether the aggregate is removed with this event; no event says so unless told.

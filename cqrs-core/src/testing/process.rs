@@ -1,6 +1,6 @@
 //! Given events, when something happens or time passes, then commands.
 
-use std::fmt::{self, Debug};
+use std::fmt::{self, Debug, Display};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -8,6 +8,7 @@ use super::diff::diff;
 use super::recorder::Recorder;
 use crate::context::TenantId;
 use crate::envelope::{Envelope, RawPayload};
+use crate::error::Error;
 use crate::event::DomainEvent;
 use crate::process::{DEADLINE_PASSED, Instances, ProcessManager};
 
@@ -68,16 +69,23 @@ pub fn process<P: ProcessManager>(manager: P) -> ProcessScenario<P> {
         instances: Instances::new(manager),
         recorder: Recorder::new(),
         issued: Vec::new(),
+        failure: None,
     }
 }
 
 /// A process manager in a test. No store is needed, and no command is executed. Its methods panic
-/// where something is not as expected, or the manager fails.
+/// where something is not as expected, or the manager fails and that is not
+/// [expected](Self::then_error_if).
+///
+/// Events may be of any aggregate: a manager of [several](trait@crate::EventSet) is given those of
+/// each by their own type.
 pub struct ProcessScenario<P: ProcessManager> {
     instances: Instances<P>,
     recorder: Recorder,
     /// What was issued in the last step.
     issued: Vec<P::Command>,
+    /// Why the last step failed, until it is expected.
+    failure: Option<Error>,
 }
 
 impl<P: ProcessManager> ProcessScenario<P> {
@@ -107,35 +115,40 @@ impl<P: ProcessManager> ProcessScenario<P> {
     #[track_caller]
     pub fn given<E: DomainEvent>(
         mut self,
-        aggregate_id: &str,
+        aggregate_id: impl Display,
         events: impl IntoIterator<Item = E>,
     ) -> Self {
+        let id = aggregate_id.to_string();
         for event in events {
-            let event = self.recorder.event(aggregate_id, &event);
+            self.begin_step();
+            let event = self.recorder.event(&id, &event);
             self.handle(&event);
         }
-        self.issued.clear();
+        self.begin_step();
         self
     }
 
     /// An event happens to an aggregate.
     #[must_use]
     #[track_caller]
-    pub fn when<E: DomainEvent>(mut self, aggregate_id: &str, event: E) -> Self {
-        self.issued.clear();
-        let event = self.recorder.event(aggregate_id, &event);
+    pub fn when<E: DomainEvent>(mut self, aggregate_id: impl Display, event: E) -> Self {
+        self.begin_step();
+        let event = self.recorder.event(&aggregate_id.to_string(), &event);
         self.handle(&event);
         self
     }
 
-    /// So much time passes, and with it deadlines, each at its time.
+    /// So much time passes, and with it deadlines, each at its time. One that the manager fails at ends
+    /// the step.
     #[must_use]
     #[track_caller]
     pub fn when_time_passes(mut self, time: TimeDelta) -> Self {
-        self.issued.clear();
+        self.begin_step();
         let until = self.recorder.now + time;
         let tenant = self.recorder.tenant.clone();
-        while let Some(passed) = self.instances.pass(until) {
+        while self.failure.is_none()
+            && let Some(passed) = self.instances.pass(until)
+        {
             self.recorder.now = self.recorder.now.max(passed.at);
             self.recorder.tenant = passed.tenant;
             let event_type = (DEADLINE_PASSED, 1);
@@ -158,6 +171,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
     where
         P::Command: PartialEq + Debug,
     {
+        self.check_success();
         let expected: Vec<P::Command> = commands.into_iter().collect();
         assert!(
             self.issued == expected,
@@ -180,15 +194,49 @@ impl<P: ProcessManager> ProcessScenario<P> {
         self.then([])
     }
 
+    /// Hands the commands of the last step to `check`: for those that cannot be written down.
+    ///
+    /// # Panics
+    ///
+    /// Where `check` does.
+    #[track_caller]
+    pub fn then_commands(self, check: impl FnOnce(&[P::Command])) -> Self {
+        self.check_success();
+        check(&self.issued);
+        self
+    }
+
+    /// Expects that the manager failed in the last step, with an error of which `check` asserts what it
+    /// likes. The event, or the deadline, has changed nothing then, as in a store.
+    ///
+    /// # Panics
+    ///
+    /// Where it did not fail, and where `check` does.
+    #[track_caller]
+    pub fn then_error_if(mut self, check: impl FnOnce(&Error)) -> Self
+    where
+        P::Command: Debug,
+    {
+        match self.failure.take() {
+            Some(error) => check(&error),
+            None => panic!(
+                "expected that the manager fails, but it issued {:#?}",
+                self.issued
+            ),
+        }
+        self
+    }
+
     /// Hands the state of an instance to `check`.
     ///
     /// # Panics
     ///
     /// Where there is no such instance; and where `check` does.
     #[track_caller]
-    pub fn then_state(self, instance: &str, check: impl FnOnce(&P::State)) -> Self {
+    pub fn then_state(self, instance: impl Display, check: impl FnOnce(&P::State)) -> Self {
+        self.check_success();
         let tenant = self.recorder.tenant.as_ref();
-        match self.instances.state(tenant, instance) {
+        match self.instances.state(tenant, &instance.to_string()) {
             Some((state, _)) => check(state),
             None => panic!("there is no instance {instance}"),
         }
@@ -201,20 +249,36 @@ impl<P: ProcessManager> ProcessScenario<P> {
     ///
     /// Where it runs, or there is none.
     #[track_caller]
-    pub fn then_complete(self, instance: &str) -> Self {
+    pub fn then_complete(self, instance: impl Display) -> Self {
+        self.check_success();
         let tenant = self.recorder.tenant.as_ref();
-        match self.instances.state(tenant, instance) {
+        match self.instances.state(tenant, &instance.to_string()) {
             Some((_, is_complete)) => assert!(is_complete, "instance {instance} runs"),
             None => panic!("there is no instance {instance}"),
         }
         self
     }
 
-    #[track_caller]
     fn handle(&mut self, event: &Envelope<RawPayload>) {
         match self.instances.handle(event) {
             Ok(commands) => self.issued.extend(commands),
-            Err(error) => panic!("the manager failed: {error}"),
+            Err(error) => {
+                self.issued.clear();
+                self.failure = Some(error);
+            }
+        }
+    }
+
+    #[track_caller]
+    fn begin_step(&mut self) {
+        self.check_success();
+        self.issued.clear();
+    }
+
+    #[track_caller]
+    fn check_success(&self) {
+        if let Some(error) = &self.failure {
+            panic!("the manager failed: {error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Given events, then rows.
 
-use std::fmt::{self, Debug};
+use std::fmt::{self, Debug, Display};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::pin;
@@ -11,6 +11,8 @@ use chrono::{DateTime, Utc};
 use super::diff::diff;
 use super::recorder::Recorder;
 use crate::context::{RequestContext, TenantId};
+use crate::envelope::{Envelope, RawPayload};
+use crate::error::Error;
 use crate::event::DomainEvent;
 use crate::memory::{InMemoryStore, InMemoryTransaction};
 use crate::projection::{Projection, RowAddress, RowProjection, Rows};
@@ -61,7 +63,10 @@ pub fn projection<P: RowProjection>(projection: P) -> ProjectionScenario<Rows<P>
 }
 
 /// A projection in a test. No store is needed. Its methods panic where something is not as expected,
-/// or the projection fails.
+/// or the projection fails and that is not [expected](Self::then_error_if).
+///
+/// Events may be of any aggregate: a projection of [several](trait@crate::EventSet) is given those of
+/// each by their own type.
 ///
 /// A [`RowProjection`] begins with [`projection`]. Any other, which may write several read models,
 /// begins with [`new`](Self::new), and its rows are looked for by their type:
@@ -107,6 +112,8 @@ pub struct ProjectionScenario<P> {
     subscription: Subscription<InMemoryTransaction>,
     recorder: Recorder,
     store: InMemoryStore,
+    /// Why the last event failed, until it is expected.
+    failure: Option<Error>,
     projection: PhantomData<P>,
 }
 
@@ -118,6 +125,7 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
             subscription: Subscription::new(projection),
             recorder: Recorder::new(),
             store: InMemoryStore::new(),
+            failure: None,
             projection: PhantomData,
         }
     }
@@ -148,15 +156,55 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
     #[track_caller]
     pub fn given<E: DomainEvent>(
         mut self,
-        aggregate_id: &str,
+        aggregate_id: impl Display,
         events: impl IntoIterator<Item = E>,
     ) -> Self {
+        let id = aggregate_id.to_string();
         let events = events.into_iter();
         let page: Vec<_> = events
-            .map(|event| self.recorder.event(aggregate_id, &event))
+            .map(|event| self.recorder.event(&id, &event))
             .collect();
-        if let Err(error) = at_once(self.store.apply(&self.subscription, &page)) {
+        self.apply(&page);
+        self.check_success();
+        self
+    }
+
+    /// An event happens to an aggregate, which the projection may [refuse](Self::then_error_if).
+    #[must_use]
+    #[track_caller]
+    pub fn when<E: DomainEvent>(mut self, aggregate_id: impl Display, event: E) -> Self {
+        let event = self.recorder.event(&aggregate_id.to_string(), &event);
+        self.apply(std::slice::from_ref(&event));
+        self
+    }
+
+    #[track_caller]
+    fn apply(&mut self, page: &[Envelope<RawPayload>]) {
+        self.check_success();
+        self.failure = at_once(self.store.apply(&self.subscription, page)).err();
+    }
+
+    #[track_caller]
+    fn check_success(&self) {
+        if let Some(error) = &self.failure {
             panic!("the projection failed: {error}");
+        }
+    }
+
+    /// Expects that the projection failed at the last event, with an error of which `check` asserts
+    /// what it likes. The event has changed nothing then, as in a store.
+    ///
+    /// # Panics
+    ///
+    /// Where it did not fail, and where `check` does.
+    #[track_caller]
+    pub fn then_error_if(mut self, check: impl FnOnce(&Error)) -> Self {
+        match self.failure.take() {
+            Some(error) => check(&error),
+            None => panic!(
+                "expected that {:?} fails, but it did not",
+                self.subscription.name()
+            ),
         }
         self
     }
@@ -171,6 +219,7 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
         self,
         rows: impl IntoIterator<Item = R>,
     ) -> Self {
+        self.check_success();
         let read_models = self.store.read_models(&RequestContext::system());
         let found = at_once(read_models.query(Query::<R>::all()));
         let found = sorted(found.unwrap_or_else(|error| panic!("rows cannot be read: {error}")));
@@ -212,6 +261,7 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
 
     #[track_caller]
     fn find<R: ReadModel>(&self, key: &R::Key) -> (RowAddress, Option<R>) {
+        self.check_success();
         let address = RowAddress::of::<R>(self.recorder.tenant.as_ref(), key)
             .unwrap_or_else(|error| panic!("no row has such a key: {error}"));
         let rows = at_once(self.store.rows_at::<R>(std::slice::from_ref(&address)));

@@ -114,6 +114,7 @@ impl<A: AggregateRoot> Given<A> {
     }
 
     /// Runs a command: a method of the aggregate that returns nothing, or a `Result`.
+    #[must_use = "say what is expected: `then`"]
     pub fn when<R: CommandResult>(
         mut self,
         command: impl FnOnce(&mut A) -> R,
@@ -127,6 +128,7 @@ impl<A: AggregateRoot> Given<A> {
     }
 
     /// Has the aggregate [decide](Decide) a command.
+    #[must_use = "say what is expected: `then`"]
     pub fn when_decides<C>(mut self, command: C) -> Outcome<A, A::Error>
     where
         A: Decide<C>,
@@ -210,6 +212,58 @@ impl<A: AggregateRoot + Debug, E> Outcome<A, E> {
             "the events differ (- expected, + raised):\n{}",
             diff(&expected, found)
         );
+        self.check_state();
+        self
+    }
+
+    /// Expects no error, and hands the events to `check`: for those that cannot be written down, as
+    /// with ids and times that are made in the command. Of an event-sourced aggregate it expects what
+    /// [`then`](Self::then) does.
+    ///
+    /// # Panics
+    ///
+    /// Where the command was refused, and where `check` does; where the state is another than what
+    /// `apply` makes of the events.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use cqrs_core::testing::given;
+    /// # use cqrs_core::*;
+    /// # struct Ticket;
+    /// # #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, DomainEvent)]
+    /// # #[event(aggregate = "desk")]
+    /// # enum DeskEvent { TicketOpened { id: Id<Ticket>, by: String } }
+    /// # #[derive(Debug, Clone, Aggregate)]
+    /// # #[aggregate(sourced, event = DeskEvent)]
+    /// # struct Desk {
+    /// #     #[aggregate(id)] number: i64,
+    /// #     #[aggregate(root)] root: Root<DeskEvent>,
+    /// # }
+    /// # impl Sourced for Desk {
+    /// #     fn apply(&mut self, event: &DeskEvent) { match event { DeskEvent::TicketOpened { .. } => {} } }
+    /// # }
+    /// # impl Desk {
+    /// #     fn open_ticket(&mut self, by: &str) {
+    /// #         self.raise(DeskEvent::TicketOpened { id: Id::new(), by: by.to_owned() });
+    /// #     }
+    /// # }
+    /// given::<Desk>(1, [])
+    ///     .when(|desk| desk.open_ticket("ann"))
+    ///     .then_events(|events| match events {
+    ///         [DeskEvent::TicketOpened { id: _, by }] => assert_eq!(by, "ann"),
+    ///         others => panic!("expected a ticket, got {others:#?}"),
+    ///     });
+    /// ```
+    #[track_caller]
+    pub fn then_events(mut self, check: impl FnOnce(&[A::Event])) -> Self
+    where
+        E: Debug,
+    {
+        if let Err(error) = &self.result {
+            panic!("expected events, but the command was refused: {error:?}");
+        }
+        check(self.aggregate.root().raised());
         self.check_state();
         self
     }

@@ -3,6 +3,7 @@
 mod aggregate;
 mod child;
 mod domain_event;
+mod event_set;
 mod finders;
 mod names;
 mod read_model;

@@ -7,7 +7,7 @@ mod framework {
 }
 
 mod shadowed {
-    use cqrs_core::{Aggregate, DomainEvent, ReadModel, Record, ValueObject};
+    use cqrs_core::{Aggregate, DomainEvent, EventSet, ReadModel, Record, ValueObject};
 
     struct Option;
     struct Vec;
@@ -32,6 +32,18 @@ mod shadowed {
     #[derive(::core::clone::Clone, serde::Serialize, serde::Deserialize, DomainEvent)]
     #[event(aggregate = "thing")]
     enum Event {
+        Made,
+    }
+
+    #[derive(EventSet)]
+    enum Set {
+        Some(Event),
+        Ok(Other),
+    }
+
+    #[derive(::core::clone::Clone, serde::Serialize, serde::Deserialize, DomainEvent)]
+    #[event(aggregate = "other")]
+    enum Other {
         Made,
     }
 
@@ -105,13 +117,19 @@ mod shadowed {
 
 mod another_path {
     use super::framework::{
-        Aggregate, DomainEvent, Id, ReadModel, Record, Root, ValueObject, repository,
+        Aggregate, DomainEvent, EventSet, Id, ReadModel, Record, Root, ValueObject, repository,
     };
 
     #[derive(Clone, serde::Serialize, serde::Deserialize, DomainEvent)]
     #[event(aggregate = "thing", crate = "super::framework")]
     enum Event {
         Made,
+    }
+
+    #[derive(EventSet)]
+    #[event_set(crate = "super::framework")]
+    enum Set {
+        Thing(Event),
     }
 
     #[derive(ValueObject)]

@@ -17,6 +17,9 @@ impl<B: Backend> Worker<B> {
     /// failed, and leaves it to the policy when it has failed often enough.
     pub(super) async fn fail(&mut self, claim: &Claim, failure: Failure) -> Result<Pass> {
         let (segment, from) = (claim.segment, claim.from);
+        if failure.error.is_of_page() {
+            return self.halt_page(claim, &describe(&failure.error)).await;
+        }
         if claim.rows > 1 {
             let place = match (&failure.error, &claim.unreadable) {
                 (_, Some(_)) => Some(claim.page.len()),
@@ -76,13 +79,19 @@ impl<B: Backend> Worker<B> {
             return Ok(Pass::Narrowed);
         }
         let message = format!("{}: a later event of a parked aggregate", full(self.room()));
+        self.halt_page(claim, &message).await
+    }
+
+    /// Halts at the first event of a page, without another try.
+    async fn halt_page(&mut self, claim: &Claim, error: &str) -> Result<Pass> {
+        self.narrow = None;
         self.halt(&Failed {
             name: self.name(),
             segment: claim.segment,
             from: claim.from,
             attempts: claim.attempts,
             position: claim.first,
-            error: &message,
+            error,
             at: later(claim.now, claim.age())?,
         })
         .await

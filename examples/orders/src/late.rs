@@ -30,7 +30,12 @@ impl ProcessManager for LateOrders {
             OrderEvent::Delivered { .. } | OrderEvent::Cancelled { .. } => {
                 Some(Instance::running(order))
             }
-            _ => None,
+            OrderEvent::Approved
+            | OrderEvent::Invoiced
+            | OrderEvent::PutIntoWork
+            | OrderEvent::FoundUnavailable
+            | OrderEvent::Shipped
+            | OrderEvent::FlaggedLate { .. } => None,
         }
     }
 
@@ -42,7 +47,13 @@ impl ProcessManager for LateOrders {
     ) -> Result<()> {
         match event.payload() {
             OrderEvent::Placed { promised, .. } => next.deadline("promised", late_from(*promised)),
-            _ => next.complete(),
+            OrderEvent::Delivered { .. } | OrderEvent::Cancelled { .. } => next.complete(),
+            OrderEvent::Approved
+            | OrderEvent::Invoiced
+            | OrderEvent::PutIntoWork
+            | OrderEvent::FoundUnavailable
+            | OrderEvent::Shipped
+            | OrderEvent::FlaggedLate { .. } => {}
         }
         Ok(())
     }

@@ -93,7 +93,11 @@ impl RowProjection for CustomerSummary {
             | OrderEvent::Delivered { customer, .. }
             | OrderEvent::Cancelled { customer }
             | OrderEvent::FlaggedLate { customer } => Some(customer.clone()),
-            _ => None,
+            OrderEvent::Approved
+            | OrderEvent::Invoiced
+            | OrderEvent::PutIntoWork
+            | OrderEvent::FoundUnavailable
+            | OrderEvent::Shipped => None,
         })
     }
 
@@ -113,7 +117,11 @@ impl RowProjection for CustomerSummary {
             OrderEvent::Delivered { .. } => row.delivered += 1,
             OrderEvent::Cancelled { .. } => row.cancelled += 1,
             OrderEvent::FlaggedLate { .. } => row.late += 1,
-            _ => {}
+            OrderEvent::Approved
+            | OrderEvent::Invoiced
+            | OrderEvent::PutIntoWork
+            | OrderEvent::FoundUnavailable
+            | OrderEvent::Shipped => {}
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 mod backfill;
 mod chaos;
 mod consistency;
+mod event_sets;
 mod inbox;
 mod metrics;
 mod oracle;

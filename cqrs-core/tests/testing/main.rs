@@ -5,20 +5,18 @@
     reason = "in a test, what cannot be unwrapped is a failure"
 )]
 
+mod consumers;
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use chrono::{DateTime, TimeDelta};
+use chrono::DateTime;
 use cqrs_core::conformance::fixtures::{
-    Account, AccountEvent, AccountForm, BookCents, Dunning, Ledger, LedgerEvent, LetterEvent,
+    Account, AccountEvent, AccountForm, Ledger, LedgerEvent, LetterEvent,
 };
-use cqrs_core::testing::{Golden, ProjectionScenario, given, given_stored, process, projection};
-use cqrs_core::{
-    AuditStamps, Decide, Envelope, Error, Owned, Projection, ProjectionTransaction, ReadModel,
-    Result, RowAddress, RowProjection, Sourced, TenantId,
-};
-use uuid::Uuid;
+use cqrs_core::testing::{Golden, given, given_stored};
+use cqrs_core::{AuditStamps, Decide, Result, Sourced, TenantId};
 
 fn owner() -> String {
     "ann".to_owned()
@@ -62,6 +60,35 @@ fn a_command_leads_to_events() {
     given::<Ledger>("L1".to_owned(), [])
         .when(|ledger| ledger.open("ann"))
         .then([opened()]);
+}
+
+/// Events may have parts that a test does not know before.
+#[test]
+fn events_may_be_looked_at() {
+    let ledger = || given::<Ledger>("L1".to_owned(), [opened()]);
+    ledger()
+        .when(|ledger| ledger.transfer(3))
+        .then_events(|events| {
+            assert!(matches!(events, [LedgerEvent::Moved { cents }] if *cents > 0));
+        })
+        .then_state(|ledger| assert_eq!(ledger.cents, 3));
+    ledger()
+        .when(|_| ())
+        .then_events(|events| assert!(events.is_empty()));
+    let text = complaint(|| {
+        ledger()
+            .when(|ledger| withdraw(ledger, 9))
+            .then_events(|_| {});
+    });
+    assert!(text.contains("refused: \"overdrawn\""), "{text}");
+    let text = complaint(|| {
+        let outcome = ledger().when(|ledger| {
+            ledger.transfer(3);
+            ledger.closed = true;
+        });
+        outcome.then_events(|events| assert_eq!(events.len(), 1));
+    });
+    assert!(text.contains("otherwise than by `apply`"), "{text}");
 }
 
 struct Close;
@@ -329,221 +356,4 @@ fn an_event_type_may_have_several_samples() {
         text.starts_with("letter.written.v1.2.json: the code writes another payload"),
         "{text}"
     );
-}
-
-fn book(cents: i64) -> BookCents {
-    let account = "A1".to_owned();
-    BookCents { account, cents }
-}
-
-#[test]
-fn events_and_time_lead_to_commands() {
-    let opened = || AccountEvent::Opened { owner: owner() };
-    let tenant = |name| TenantId::new(name).unwrap();
-    process(Dunning)
-        .of_tenant(tenant("north"))
-        .given("A1", [opened()])
-        .of_tenant(tenant("south"))
-        .given("A2", [opened()])
-        .of_tenant(tenant("north"))
-        .when("A1", AccountEvent::Moved { cents: 3 })
-        .then([book(3)])
-        .then_state("A1", |state| assert_eq!(state.moves, 1))
-        .when_time_passes(TimeDelta::seconds(59))
-        .then_nothing()
-        .when_time_passes(TimeDelta::seconds(1))
-        .then_state("A1", |state| assert_eq!(state.moves, 1))
-        .when("A1", AccountEvent::Closed)
-        .then_nothing()
-        .then_complete("A1")
-        .when_time_passes(TimeDelta::days(1))
-        .then_nothing();
-    let message = complaint(|| {
-        let _ = process(Dunning)
-            .given("A1", [opened()])
-            .when_time_passes(TimeDelta::seconds(60))
-            .then([book(0)]);
-    });
-    assert!(message.starts_with("the commands differ"), "{message}");
-}
-
-/// A row for each event, with what the envelope says of it.
-#[derive(Debug, Clone, PartialEq, ReadModel)]
-#[read_model(table = "entry")]
-struct Entry {
-    #[read_model(key)]
-    event: Uuid,
-    request: Uuid,
-    actor: Option<String>,
-}
-
-struct Journal;
-
-impl RowProjection for Journal {
-    type Event = AccountEvent;
-    type Row = Entry;
-    const NAME: &'static str = "journal";
-
-    fn key(&self, event: &Envelope<AccountEvent>) -> Result<Option<Uuid>> {
-        Ok(Some(event.event_id()))
-    }
-
-    fn apply(&self, row: &mut Option<Entry>, event: &Envelope<AccountEvent>) -> Result<()> {
-        *row = Some(Entry {
-            event: event.event_id(),
-            request: event.metadata().correlation_id,
-            actor: event.metadata().actor.clone(),
-        });
-        Ok(())
-    }
-}
-
-#[test]
-fn rows_are_compared_with_fixed_ids() {
-    let entry = |event: u128, actor: Option<&str>| Entry {
-        event: Uuid::from_u128(event),
-        request: Uuid::nil(),
-        actor: actor.map(str::to_owned),
-    };
-    let journal = || {
-        projection(Journal)
-            .given("A1", [AccountEvent::Opened { owner: owner() }])
-            .by("ann")
-            .given("A2", [AccountEvent::Moved { cents: 3 }])
-    };
-    journal()
-        .then_rows([entry(2, Some("ann")), entry(1, None)])
-        .then_no_row(Uuid::from_u128(3));
-    let text = complaint(|| {
-        let _ = journal().then_rows([entry(1, None)]);
-    });
-    assert!(text.contains("+         \"ann\",\n"), "{text}");
-    let text = complaint(|| {
-        let _ = journal().then_row(Uuid::from_u128(3), |_| {});
-    });
-    assert!(text.contains("00000003"), "{text}");
-}
-
-/// A row for each account, in one table or the other.
-#[derive(Debug, Clone, PartialEq, ReadModel)]
-#[read_model(table = "open_account", tenant)]
-struct OpenAccount {
-    #[read_model(key)]
-    number: String,
-    moves: i64,
-}
-
-#[derive(Debug, Clone, PartialEq, ReadModel)]
-#[read_model(table = "closed_account", tenant)]
-struct ClosedAccount {
-    #[read_model(key)]
-    number: String,
-}
-
-struct Accounts;
-
-impl<T: ProjectionTransaction> Projection<T> for Accounts {
-    type Event = AccountEvent;
-
-    fn name(&self) -> &str {
-        "accounts"
-    }
-
-    async fn apply(&self, page: &[Envelope<AccountEvent>], transaction: &mut T) -> Result<()> {
-        for event in page {
-            let tenant = event.tenant().cloned();
-            let number = event.aggregate_id_str().to_owned();
-            let address = RowAddress::of::<OpenAccount>(tenant.as_ref(), &number)?;
-            let addresses = std::slice::from_ref(&address);
-            let found = transaction.load::<OpenAccount>(addresses).await?.pop();
-            let moves = found.map_or(0, |found| found.row.moves);
-            if let AccountEvent::Closed = event.payload() {
-                if moves == 0 {
-                    return Err(Error::other("nothing has moved"));
-                }
-                transaction.delete::<OpenAccount>(addresses).await?;
-                let row = ClosedAccount { number };
-                transaction.upsert(&[Owned { tenant, row }]).await?;
-            } else {
-                let moves =
-                    moves + i64::from(matches!(event.payload(), AccountEvent::Moved { .. }));
-                let row = OpenAccount { number, moves };
-                transaction.upsert(&[Owned { tenant, row }]).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-#[test]
-fn rows_of_several_read_models_are_compared() {
-    let opened = || AccountEvent::Opened { owner: owner() };
-    let moved = || AccountEvent::Moved { cents: 3 };
-    let open = |number: &str, moves| OpenAccount {
-        number: number.to_owned(),
-        moves,
-    };
-    let tenant = |name| TenantId::new(name).unwrap();
-    let accounts = || {
-        ProjectionScenario::new(Accounts)
-            .of_tenant(tenant("south"))
-            .given("A1", [opened(), moved(), moved()])
-            .of_tenant(tenant("north"))
-            .given("A1", [opened()])
-            .given("A2", [opened(), moved(), AccountEvent::Closed])
-    };
-    accounts()
-        .then_rows_of([open("A1", 2), open("A1", 0)])
-        .then_row_of::<ClosedAccount>("A2".to_owned(), |row| assert_eq!(row.number, "A2"))
-        .then_no_row_of::<OpenAccount>("A2".to_owned())
-        .of_tenant(tenant("south"))
-        .then_row_of::<OpenAccount>("A1".to_owned(), |row| assert_eq!(row.moves, 2))
-        .then_no_row_of::<ClosedAccount>("A2".to_owned());
-    for (wrong, expected) in [
-        (
-            complaint(|| {
-                let _ = accounts().then_rows_of::<ClosedAccount>([]);
-            }),
-            "the rows differ (- expected, + there):\n",
-        ),
-        (
-            complaint(|| {
-                let _ = accounts().given("A3", [opened(), AccountEvent::Closed]);
-            }),
-            "the projection failed: nothing has moved",
-        ),
-    ] {
-        assert!(wrong.starts_with(expected), "{wrong}");
-    }
-}
-
-/// It makes rows with another key than it says.
-struct Misplaced;
-
-impl RowProjection for Misplaced {
-    type Event = AccountEvent;
-    type Row = Entry;
-    const NAME: &'static str = "misplaced";
-
-    fn key(&self, _: &Envelope<AccountEvent>) -> Result<Option<Uuid>> {
-        Ok(Some(Uuid::nil()))
-    }
-
-    fn apply(&self, row: &mut Option<Entry>, event: &Envelope<AccountEvent>) -> Result<()> {
-        *row = Some(Entry {
-            event: event.event_id(),
-            request: Uuid::nil(),
-            actor: None,
-        });
-        Ok(())
-    }
-}
-
-/// What a store refuses, so that a test does not pass that no store would.
-#[test]
-fn a_row_under_another_key_is_refused() {
-    let text = complaint(|| {
-        let _ = projection(Misplaced).given("A1", [AccountEvent::Closed]);
-    });
-    assert!(text.contains("made one with another key"), "{text}");
 }

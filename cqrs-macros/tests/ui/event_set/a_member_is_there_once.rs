@@ -1,0 +1,16 @@
+use cqrs_core::{DomainEvent, EventSet};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "order")]
+enum OrderEvent {
+    Placed,
+}
+
+#[derive(EventSet)]
+enum Checkout {
+    Order(OrderEvent),
+    Again(OrderEvent),
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use cqrs_core::EventSet;
+
+#[derive(EventSet)]
+enum Checkout {}
+
+fn main() {}
