@@ -108,7 +108,7 @@ impl Stream {
             let shape = parameters.len();
             Select {
                 sql: statements.get(table, short, || {
-                    short_sql(in_tenant, table.is_chained(), shape, last.as_deref())
+                    short_sql(in_tenant, table.is_chained(), shape, last.as_ref())
                 }),
                 parameters,
             }
@@ -119,6 +119,7 @@ impl Stream {
         };
         let whole = Select {
             sql: statements.get(table, whole, || {
+                let last = last.as_ref().map(Last::in_place);
                 let until = up_to("e.aggregate_version", last.as_deref());
                 stream_sql(site, COLUMNS, &until, in_tenant)
             }),
@@ -160,15 +161,45 @@ impl Until {
     }
 
     /// The last version, where the parameter with this number says which.
-    fn last(self, parameter: usize) -> Option<String> {
+    fn last(self, parameter: usize) -> Option<Last> {
         match self {
             Self::Now => None,
-            Self::Version => Some(format!("${parameter}")),
+            Self::Version => Some(Last::Given(format!("${parameter}"))),
             // Clocks may go backwards, versions do not.
-            Self::Time => Some(format!(
-                "(SELECT max(l.aggregate_version) FROM cqrs_event AS l WHERE l.aggregate_type = $1 \
-                 AND l.aggregate_id = $2 AND l.occurred_at <= ${parameter})"
-            )),
+            Self::Time => Some(Last::Sought(format!(
+                "SELECT max(l.aggregate_version) AS version FROM cqrs_event AS l \
+                 WHERE l.aggregate_type = $1 AND l.aggregate_id = $2 \
+                 AND l.occurred_at <= ${parameter}"
+            ))),
+        }
+    }
+}
+
+/// The last version that is read.
+enum Last {
+    Given(String),
+    /// By a query that may look at many events.
+    Sought(String),
+}
+
+impl Last {
+    /// For a statement that needs it in one place.
+    fn in_place(&self) -> String {
+        match self {
+            Self::Given(version) => version.clone(),
+            Self::Sought(query) => format!("({query})"),
+        }
+    }
+
+    /// For one that needs it in several: what to begin `WITH` with, so that it is sought once, and the
+    /// version.
+    fn shared(&self) -> (String, String) {
+        match self {
+            Self::Given(version) => (String::new(), version.clone()),
+            Self::Sought(query) => (
+                format!("reached AS MATERIALIZED ({query}), "),
+                "(SELECT r.version FROM reached AS r)".to_owned(),
+            ),
         }
     }
 }
@@ -184,17 +215,10 @@ pub(crate) fn events<A: AggregateRoot>(
     scope: &TenantScope,
     id: &A::Id,
 ) -> Select {
-    let (in_tenant, parameters) = identity(scope, A::table(), A::TYPE, id);
-    let text = match in_tenant {
-        true => "whole events in a tenant",
-        false => "whole events",
-    };
-    Select {
-        sql: statements.get(A::table(), text, || {
-            stream_sql(TenantSite::StreamEvents, EVENT_COLUMNS, "", in_tenant)
-        }),
-        parameters,
-    }
+    let names = ["whole events", "whole events in a tenant"];
+    of_stream::<A, _>(statements, scope, id, names, [], |in_tenant, _| {
+        stream_sql(TenantSite::StreamEvents, EVENT_COLUMNS, "", in_tenant)
+    })
 }
 
 /// A page of them, from the youngest on.
@@ -204,27 +228,21 @@ pub(crate) fn events_page<A: AggregateRoot>(
     id: &A::Id,
     paging: &VersionPaging,
 ) -> Select {
-    let (in_tenant, mut parameters) = identity(scope, A::table(), A::TYPE, id);
-    let before = parameters.len() + 1;
-    let numbers = [
-        paging.before().unwrap_or(u64::MAX),
-        paging.limit(),
-        paging.skip(),
-    ];
-    let integer = |number: u64| Parameter::int(i64::try_from(number).unwrap_or(i64::MAX));
-    parameters.extend(numbers.map(integer));
-    let text = match in_tenant {
-        true => "page of events in a tenant",
-        false => "page of events",
-    };
-    Select {
-        sql: statements.get(A::table(), text, || {
+    let names = ["page of events", "page of events in a tenant"];
+    let before = paging.before().unwrap_or(u64::MAX);
+    let numbers = [before, paging.limit(), paging.skip()];
+    of_stream::<A, _>(
+        statements,
+        scope,
+        id,
+        names,
+        numbers,
+        |in_tenant, [before, limit, skip]| {
             let until = format!(" AND e.aggregate_version < ${before}");
             let stream = stream_sql(TenantSite::StreamEvents, EVENT_COLUMNS, &until, in_tenant);
-            format!("{stream} DESC LIMIT ${} OFFSET ${}", before + 1, before + 2)
-        }),
-        parameters,
-    }
+            format!("{stream} DESC LIMIT ${limit} OFFSET ${skip}")
+        },
+    )
 }
 
 /// How many there are.
@@ -233,18 +251,34 @@ pub(crate) fn event_count<A: AggregateRoot>(
     scope: &TenantScope,
     id: &A::Id,
 ) -> Select {
-    let (in_tenant, parameters) = identity(scope, A::table(), A::TYPE, id);
-    let text = match in_tenant {
-        true => "count of events in a tenant",
-        false => "count of events",
-    };
+    let names = ["count of events", "count of events in a tenant"];
+    of_stream::<A, _>(statements, scope, id, names, [], |in_tenant, _| {
+        let tenant = confined(TenantSite::StreamEvents, "e.tenant_id", in_tenant);
+        format!(
+            "SELECT count(*) FROM cqrs_event AS e WHERE e.aggregate_type = $1 \
+             AND e.aggregate_id = $2{tenant}"
+        )
+    })
+}
+
+/// A statement on the events of one aggregate, with its names outside of a tenant and in one. Its text
+/// is written once, and is given the parameters that the numbers are.
+fn of_stream<A: AggregateRoot, const N: usize>(
+    statements: &Statements,
+    scope: &TenantScope,
+    id: &A::Id,
+    names: [&'static str; 2],
+    numbers: [u64; N],
+    write: impl FnOnce(bool, [usize; N]) -> String,
+) -> Select {
+    let (in_tenant, mut parameters) = identity(scope, A::table(), A::TYPE, id);
+    let first = parameters.len() + 1;
+    let places = std::array::from_fn(|index| first + index);
+    let integer = |number: u64| Parameter::int(i64::try_from(number).unwrap_or(i64::MAX));
+    parameters.extend(numbers.map(integer));
     Select {
-        sql: statements.get(A::table(), text, || {
-            let tenant = confined(TenantSite::StreamEvents, "e.tenant_id", in_tenant);
-            format!(
-                "SELECT count(*) FROM cqrs_event AS e WHERE e.aggregate_type = $1 \
-                 AND e.aggregate_id = $2{tenant}"
-            )
+        sql: statements.get(A::table(), names[usize::from(in_tenant)], || {
+            write(in_tenant, places)
         }),
         parameters,
     }
@@ -282,9 +316,11 @@ fn stream_sql(site: TenantSite, columns: &str, until: &str, in_tenant: bool) -> 
     )
 }
 
-fn short_sql(in_tenant: bool, is_chained: bool, shape: usize, last: Option<&str>) -> String {
-    let before = up_to("s.version", last);
-    let until = up_to("e.aggregate_version", last);
+fn short_sql(in_tenant: bool, is_chained: bool, shape: usize, last: Option<&Last>) -> String {
+    let (reached, last) = last.map(Last::shared).unzip();
+    let reached = reached.unwrap_or_default();
+    let before = up_to("s.version", last.as_deref());
+    let until = up_to("e.aggregate_version", last.as_deref());
     let snapshot = confined(TenantSite::Snapshot, "s.tenant_id", in_tenant);
     let events = confined(TenantSite::StreamAfterSnapshot, "e.tenant_id", in_tenant);
     // The next event covers the last that the snapshot stands for.
@@ -296,7 +332,7 @@ fn short_sql(in_tenant: bool, is_chained: bool, shape: usize, last: Option<&str>
         false => "NULL",
     };
     format!(
-        "WITH last AS (SELECT s.version, s.state, s.tenant_id FROM cqrs_snapshot AS s \
+        "WITH {reached}last AS (SELECT s.version, s.state, s.tenant_id FROM cqrs_snapshot AS s \
          WHERE s.aggregate_type = $1 AND s.aggregate_id = $2 AND s.shape = ${shape}{snapshot}{before} \
          AND {IN_LOG} IS NOT NULL) \
          SELECT CAST(0 AS bigint), last.version, CAST(NULL AS text), CAST(NULL AS integer), \

@@ -8,9 +8,9 @@ use super::random::Random;
 use super::support::{Bench, begin, north, south, system, time};
 use crate::context::RequestContext;
 use crate::error::{Error, Result};
-use crate::repository::Repository;
+use crate::repository::{EventHistory, Repository};
 use crate::store::Store;
-use crate::unit_of_work::{CommitReceipt, UnitOfWork};
+use crate::unit_of_work::UnitOfWork;
 
 const ROUNDS: usize = 4;
 const STEPS: i64 = 60;
@@ -36,6 +36,14 @@ enum Command {
     Twice(usize, i64),
     /// Changes one within a savepoint that fails, and another outside.
     Undone(usize, usize, i64),
+    /// Changes one, if another that is only read is as it was loaded.
+    Guard(usize, usize, i64),
+    /// The same, where that was loaded a while before.
+    GuardStale(usize, usize, i64),
+    /// Changes some by batches of two, one after the other.
+    Batches(Vec<usize>, i64),
+    /// Its events.
+    Events(usize),
 }
 
 fn command(random: &mut Random) -> Command {
@@ -43,7 +51,7 @@ fn command(random: &mut Random) -> Command {
     let other = random.below(SLOTS);
     let cents = i64::try_from(random.below(100)).unwrap_or(0) - 50;
     let change = (!random.once_in(3)).then_some(cents);
-    match random.below(12) {
+    match random.below(18) {
         0 => Command::Open(slot),
         1 => Command::OpenNext(slot),
         2 | 3 => {
@@ -57,7 +65,14 @@ fn command(random: &mut Random) -> Command {
         7 if random.once_in(3) => Command::RemoveStale(slot, change),
         8 | 9 => Command::Pair(slot, other, cents),
         10 => Command::Twice(slot, cents),
-        _ => Command::Undone(slot, other, cents),
+        11 => Command::Undone(slot, other, cents),
+        12 | 13 => Command::Guard(slot, other, cents),
+        14 => Command::GuardStale(slot, other, cents),
+        15 | 16 => {
+            let slots = (0..2 + random.below(4)).map(|_| random.below(SLOTS));
+            Command::Batches(slots.collect(), cents)
+        }
+        _ => Command::Events(slot),
     }
 }
 
@@ -84,19 +99,13 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
 
     /// What can be seen of a command: what it read, its error, what it wrote.
     async fn run(&mut self, context: &RequestContext, command: &Command) -> String {
-        let mut uow = self.bench.unit_of_work(context);
         let mut seen = Vec::new();
-        let staged = self.stage(&mut uow, command, &mut seen).await;
-        let done: Result<CommitReceipt> = match staged {
-            Ok(()) => uow.commit().await,
-            Err(error) => {
-                uow.rollback().await;
-                Err(error)
-            }
-        };
-        let done = match done {
-            Ok(receipt) => format!("{} events", receipt.events().len()),
-            Err(error) => describe_error(&error),
+        let done = match command {
+            Command::Batches(slots, cents) => self.in_batches(context, slots, *cents).await,
+            _ => self
+                .in_one(context, command, &mut seen)
+                .await
+                .unwrap_or_else(|error| describe_error(&error)),
         };
         for slot in 0..SLOTS {
             // Kept a while, so that it may become stale.
@@ -107,6 +116,46 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
         format!("{seen:?} {done}")
     }
 
+    /// In one unit of work.
+    async fn in_one(
+        &mut self,
+        context: &RequestContext,
+        command: &Command,
+        seen: &mut Vec<String>,
+    ) -> Result<String> {
+        let mut uow = self.bench.unit_of_work(context);
+        if let Err(error) = self.stage(&mut uow, command, seen).await {
+            uow.rollback().await;
+            return Err(error);
+        }
+        let receipt = uow.commit().await?;
+        Ok(format!("{} events", receipt.events().len()))
+    }
+
+    /// Changes those that are there and saves new ones, with a commit after each two.
+    async fn in_batches(
+        &mut self,
+        context: &RequestContext,
+        slots: &[usize],
+        cents: i64,
+    ) -> String {
+        let items = slots.iter().map(|slot| (self.number(*slot), cents));
+        let items: Vec<(String, i64)> = items.collect();
+        let store = &self.bench.store;
+        let batches = store.execute_in_batches(context, 2, items, async |uow, (number, cents)| {
+            let found = uow.repository::<A>().find(number.clone()).await?;
+            let mut account = found.unwrap_or_else(|| A::unopened(&number));
+            account.transfer(cents);
+            uow.save(account)
+        });
+        let done = batches.await;
+        let (committed, error) = match &done {
+            Ok(committed) => (committed, String::new()),
+            Err(error) => (error.committed(), describe_error(error.cause())),
+        };
+        format!("{} by {}, {error}", committed.items(), committed.commits())
+    }
+
     async fn stage(
         &mut self,
         uow: &mut <H::Store as Store>::UnitOfWork,
@@ -114,6 +163,26 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
         seen: &mut Vec<String>,
     ) -> Result<()> {
         match command {
+            Command::Batches(..) => Ok(()),
+            Command::Guard(read, written, cents) | Command::GuardStale(read, written, cents) => {
+                let read = match command {
+                    Command::GuardStale(..) => self.kept[*read].take(),
+                    _ => uow.repository::<A>().find(self.number(*read)).await?,
+                };
+                if let Some(read) = &read {
+                    uow.guard(read)?;
+                }
+                self.transfer(uow, *written, *cents).await
+            }
+            Command::Events(slot) => {
+                let events = uow.repository::<A>().events(self.number(*slot)).await?;
+                seen.extend(events.iter().map(|event| {
+                    let (version, name) = (event.aggregate_version(), event.event_type());
+                    let (_, name) = name.split_once('.').unwrap_or_default();
+                    format!("{version} {name} {:?}", event.occurred_at())
+                }));
+                Ok(())
+            }
             Command::Open(slot) | Command::OpenNext(slot) => {
                 if matches!(command, Command::OpenNext(_)) {
                     self.past[*slot] += 1;
@@ -192,6 +261,13 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
                 uow.save(account)
             }
         }
+    }
+
+    /// Loads one, changes it, and saves it.
+    async fn transfer<U: UnitOfWork>(&self, uow: &mut U, slot: usize, cents: i64) -> Result<()> {
+        let mut account = uow.get::<A>(self.number(slot)).await?;
+        account.transfer(cents);
+        uow.save(account)
     }
 
     /// Everything that there is at the end, in each scope, and the log.

@@ -117,14 +117,10 @@ impl<A: AggregateRoot> EventHistory<A> for InMemoryRepository<'_, A> {
         request: PageRequest,
     ) -> Result<Page<Envelope<Option<A::Event>>>> {
         let paging = VersionPaging::new(request)?;
-        let all = self.unit_of_work.view(|view| Ok(view.events::<A>(&id)))?;
-        let total = paging.wants_total().then_some(all.len() as u64);
-        let before = paging.before().unwrap_or(u64::MAX);
-        let skip = usize::try_from(paging.skip()).unwrap_or(usize::MAX);
-        let limit = usize::try_from(paging.limit()).unwrap_or(usize::MAX);
-        let older = all.into_iter().rev();
-        let older = older.skip_while(|event| event.aggregate_version() >= before);
-        let found = older.skip(skip).take(limit).collect();
+        let page = self
+            .unit_of_work
+            .view(|view| Ok(view.events_page::<A>(&id, &paging)));
+        let (found, total) = page?;
         sourced::page_of_events::<A>(&paging, found, total)
     }
 }

@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::context::RequestContext;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::Result;
+use crate::history::VersionPaging;
 use crate::maintenance::{BulkScope, Lifecycle};
 use crate::mapping::{ColumnValue, Key};
 use crate::sourced::{AsOf, DueSnapshot, Fold, RecordedEvent, Replay, Sourcing};
@@ -174,23 +175,51 @@ impl View<'_> {
     /// The events of an aggregate within the scope, also of one that was removed.
     pub(super) fn events<A: AggregateRoot>(&self, id: &A::Id) -> Vec<Envelope<RawPayload>> {
         let id = id.to_string();
+        let (last, appended) = self.stream::<A>(&id);
+        let committed = self.log.events_until(A::TYPE, &id, last);
+        let events = committed.cloned().chain(appended);
+        events.filter(|event| self.is_within::<A>(event)).collect()
+    }
+
+    /// A page of them from the youngest on, and how many there are where that is asked for. Copies what
+    /// is on the page, and does not look at what is behind it.
+    pub(super) fn events_page<A: AggregateRoot>(
+        &self,
+        id: &A::Id,
+        paging: &VersionPaging,
+    ) -> (Vec<Envelope<RawPayload>>, Option<u64>) {
+        let id = id.to_string();
+        let (last, appended) = self.stream::<A>(&id);
+        let until = |last: u64| {
+            let committed = self.log.events_until(A::TYPE, &id, last).rev();
+            let all = appended.iter().rev().chain(committed);
+            all.filter(|event| self.is_within::<A>(event))
+        };
+        let total = paging.wants_total().then(|| until(last).count() as u64);
+        let before = paging.before().unwrap_or(u64::MAX);
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let page = until(last.min(before.saturating_sub(1)))
+            .skip_while(|event| event.aggregate_version() >= before)
+            .skip(number(paging.skip()))
+            .take(number(paging.limit()));
+        (page.cloned().collect(), total)
+    }
+
+    /// Up to which version the events of an aggregate are in the log, and those that this unit of work
+    /// has flushed after that.
+    fn stream<A: AggregateRoot>(&self, id: &str) -> (u64, Vec<Envelope<RawPayload>>) {
         let is_own =
             |write: &&StagedWrite| write.aggregate_type == A::TYPE && write.aggregate_id == id;
         let own: Vec<StagedWrite> = self.flushed.iter().filter(is_own).cloned().collect();
-        let seen = self.rows.last_version(A::TYPE, &id);
-        let seen = own.first().map_or(seen, |write| write.expected_version);
-        let scope = self.context.scope();
-        let committed = self.log.log().iter().filter(|event| {
-            event.aggregate_type() == A::TYPE
-                && event.aggregate_id_str() == id
-                && event.aggregate_version() <= seen
-        });
+        let seen = self.rows.last_version(A::TYPE, id);
+        let last = own.first().map_or(seen, |write| write.expected_version);
         let appended = self
             .log
             .next_events(&own, self.context.metadata(), self.clock);
-        let events = committed.cloned().chain(appended);
-        events
-            .filter(|event| !A::table().is_tenant() || scope.admits(event.tenant()))
-            .collect()
+        (last, appended)
+    }
+
+    fn is_within<A: AggregateRoot>(&self, event: &Envelope<RawPayload>) -> bool {
+        !A::table().is_tenant() || self.context.scope().admits(event.tenant())
     }
 }

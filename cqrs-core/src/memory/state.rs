@@ -1,6 +1,6 @@
 //! What the store holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::history::Revisions;
@@ -73,9 +73,11 @@ pub(super) struct State {
     pub(super) schemas: HashMap<&'static str, &'static Table>,
     pub(super) read_tables: HashMap<&'static str, ReadTable>,
     log: Vec<Envelope<RawPayload>>,
-    /// The events of event-sourced aggregates, by aggregate type and id, as places in the log.
-    sourced: HashMap<&'static str, HashMap<String, Vec<usize>>>,
-    /// The last snapshots of those, in the same way.
+    /// The events of aggregates, by aggregate type and id, as places in the log.
+    places: HashMap<&'static str, HashMap<String, Vec<usize>>>,
+    /// The types of event-sourced aggregates.
+    sourced: HashSet<&'static str>,
+    /// The last snapshots of those, by aggregate type and id.
     snapshots: HashMap<&'static str, HashMap<String, Snapshot>>,
     /// The last version in the log, by aggregate type and id.
     streams: HashMap<&'static str, HashMap<String, u64>>,
@@ -177,19 +179,34 @@ impl State {
         aggregate_id: &str,
         after: u64,
     ) -> impl Iterator<Item = &Envelope<RawPayload>> {
-        let streams = self.sourced.get(aggregate_type);
-        let places = streams.and_then(|streams| streams.get(aggregate_id));
+        let places = self.places_of(aggregate_type, aggregate_id);
+        // Each version has an event.
         let after = usize::try_from(after).unwrap_or(usize::MAX);
-        let places = places.and_then(|places| places.get(after..));
-        places
-            .unwrap_or_default()
-            .iter()
-            .map(|place| &self.log[*place])
+        let places = places.get(after..).unwrap_or_default();
+        places.iter().map(|place| &self.log[*place])
+    }
+
+    /// The events of an aggregate up to a version, in order.
+    pub(super) fn events_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        last: u64,
+    ) -> impl DoubleEndedIterator<Item = &Envelope<RawPayload>> + Clone {
+        let places = self.places_of(aggregate_type, aggregate_id);
+        let end = places.partition_point(|place| self.log[*place].aggregate_version() <= last);
+        places[..end].iter().map(|place| &self.log[*place])
+    }
+
+    fn places_of(&self, aggregate_type: &str, aggregate_id: &str) -> &[usize] {
+        let streams = self.places.get(aggregate_type);
+        let places = streams.and_then(|streams| streams.get(aggregate_id));
+        places.map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Whether the aggregates of this type are event-sourced.
     pub(super) fn is_sourced(&self, aggregate_type: &str) -> bool {
-        self.sourced.contains_key(aggregate_type)
+        self.sourced.contains(aggregate_type)
     }
 
     /// The last snapshot of an event-sourced aggregate.
@@ -219,10 +236,11 @@ impl State {
         for write in writes {
             let end = place + write.events.len();
             if write.is_sourced() {
-                let streams = self.sourced.entry(write.aggregate_type).or_default();
-                let stream = streams.entry(write.aggregate_id.clone()).or_default();
-                stream.extend(place..end);
+                self.sourced.insert(write.aggregate_type);
             }
+            let streams = self.places.entry(write.aggregate_type).or_default();
+            let stream = streams.entry(write.aggregate_id.clone()).or_default();
+            stream.extend(place..end);
             place = end;
             for table in write.table.with_children() {
                 self.schemas.insert(table.name(), table);

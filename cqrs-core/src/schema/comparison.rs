@@ -175,6 +175,9 @@ impl<'s> Places<'s> {
                             Some((one, all.find(|other| variant_of(other) == variant_of(one))?))
                         }));
                     }
+                    ("anyOf", Value::Array(written), Some(Value::Array(read))) => {
+                        open.extend(kin(written, read));
+                    }
                     (_, Value::Array(written), Some(Value::Array(read)))
                         if written.len() == read.len() =>
                     {
@@ -186,6 +189,30 @@ impl<'s> Places<'s> {
         }
         places
     }
+}
+
+/// The alternatives without a tag that belong together: types of the same name, a number behind it
+/// aside, and objects with the same fields. Their order tells nothing, since each side leaves out the
+/// variants that it skips; what has no name and no fields is of no known variant.
+fn kin<'s>(written: &'s [Value], read: &'s [Value]) -> Vec<(&'s Value, &'s Value)> {
+    fn sign(one: &Value) -> Option<Vec<&str>> {
+        if let Some(reference) = one.get("$ref").and_then(Value::as_str) {
+            return Some(vec![
+                reference.trim_end_matches(|end: char| end.is_ascii_digit()),
+            ]);
+        }
+        let fields = one.get("properties")?.as_object()?;
+        Some(fields.keys().map(String::as_str).collect())
+    }
+    fn only<'s>(all: &'s [Value], like: &Value) -> Option<&'s Value> {
+        let sign_of_like = sign(like)?;
+        let mut found = all
+            .iter()
+            .filter(|one| sign(one).as_ref() == Some(&sign_of_like));
+        found.next().filter(|_| found.next().is_none())
+    }
+    let pair = |one: &'s Value| only(written, one).zip(only(read, one));
+    written.iter().filter_map(pair).collect()
 }
 
 /// Whether two schemas, each with the document that it is in, say the same. Types that they refer to

@@ -9,6 +9,7 @@ mod compared;
 mod derived;
 mod named;
 mod recorded;
+mod releases;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -5,7 +5,7 @@ use cqrs_core::{DomainEvent, Error};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::compared::{DefaultText, Text, TextAndMore};
+use crate::releases::{DefaultText, Text, TextAndMore};
 use crate::{only, schemas};
 
 #[tokio::test]

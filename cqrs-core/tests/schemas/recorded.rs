@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::compared::{Empty, OptionalText, Small, Text, TextAndMaybe, TextAndMore};
 use crate::derived::Dug;
+use crate::releases::{Empty, OptionalText, Small, Text, TextAndMaybe, TextAndMore};
 use crate::{complaint, only, schemas};
 
 /// A folder that goes when the test ends.

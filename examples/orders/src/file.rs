@@ -1,58 +1,109 @@
 //! The file of orders: a line for each, with the times of its life cycle.
 
-use std::fs::File;
-use std::io::Read;
+use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail, ensure};
 use chrono::{DateTime, NaiveDateTime, Utc};
-use serde::{Deserialize, Deserializer};
 
 use crate::order::{Status, Step, StepKind};
 
+/// The columns that are read; others may stand beside them.
+const COLUMNS: [&str; 8] = [
+    "order_id",
+    "customer_id",
+    "order_status",
+    "order_purchase_timestamp",
+    "order_approved_at",
+    "order_delivered_carrier_date",
+    "order_delivered_customer_date",
+    "order_estimated_delivery_date",
+];
+
 /// A line of the file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Record {
-    #[serde(rename = "order_id")]
     pub(crate) order: String,
-    #[serde(rename = "customer_id")]
-    pub(crate) customer: String,
-    #[serde(rename = "order_status")]
-    pub(crate) status: Status,
-    #[serde(rename = "order_purchase_timestamp", deserialize_with = "time")]
+    customer: String,
+    status: Status,
     purchased: DateTime<Utc>,
-    #[serde(rename = "order_approved_at", deserialize_with = "optional_time")]
     approved: Option<DateTime<Utc>>,
-    #[serde(
-        rename = "order_delivered_carrier_date",
-        deserialize_with = "optional_time"
-    )]
     shipped: Option<DateTime<Utc>>,
-    #[serde(
-        rename = "order_delivered_customer_date",
-        deserialize_with = "optional_time"
-    )]
     delivered: Option<DateTime<Utc>>,
-    #[serde(rename = "order_estimated_delivery_date", deserialize_with = "time")]
     pub(crate) promised: DateTime<Utc>,
 }
 
-/// Reads a file of orders.
-pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    parse(file).with_context(|| format!("reading {}", path.display()))
+/// The content of a file of orders.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("opening {}", path.display()))
 }
 
 /// Reads orders.
-pub(crate) fn parse(from: impl Read) -> anyhow::Result<Vec<Record>> {
-    let mut reader = csv::Reader::from_reader(from);
-    let records = reader.deserialize().collect::<Result<Vec<Record>, _>>()?;
+///
+/// # Errors
+///
+/// With the number of the line, where one has other fields than the header, a status or time that is
+/// none, no id, or the id of a line before it.
+pub(crate) fn parse(text: &[u8]) -> anyhow::Result<Vec<Record>> {
+    let mut reader = csv::Reader::from_reader(text);
+    let header = reader.headers().map_err(refusal)?.clone();
+    let mut columns = [0; COLUMNS.len()];
+    for (at, column) in columns.iter_mut().zip(COLUMNS) {
+        let found = header.iter().position(|name| name == column);
+        *at = found.with_context(|| format!("line 1: the header has no column {column}"))?;
+    }
+    let mut lines = HashMap::new();
+    let mut records = Vec::new();
+    for row in reader.records() {
+        let row = row.map_err(refusal)?;
+        let line = row.position().map_or(0, csv::Position::line);
+        let record = Record::of(columns.map(|at| row.get(at).unwrap_or_default()))
+            .with_context(|| format!("line {line}"))?;
+        if let Some(first) = lines.insert(record.order.clone(), line) {
+            bail!("line {line}: order {} is on line {first} too", record.order);
+        }
+        records.push(record);
+    }
+    ensure!(!records.is_empty(), "it has no orders");
     Ok(records)
 }
 
+/// What is wrong with which line.
+fn refusal(error: csv::Error) -> anyhow::Error {
+    let line = error.position().map_or(1, csv::Position::line);
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => anyhow!("line {line}: {len} fields, where the header has {expected_len}"),
+        csv::ErrorKind::Utf8 { err, .. } => anyhow!("line {line}: {err}"),
+        _ => error.into(),
+    }
+}
+
 impl Record {
-    /// The steps of the life cycle, none before the one that it follows. A step that must have been
-    /// taken and that the file has no time for is taken when the one before it was.
+    fn of(fields: [&str; COLUMNS.len()]) -> anyhow::Result<Self> {
+        let [order, customer, status, ..] = fields;
+        ensure!(!order.is_empty(), "order_id is empty");
+        let time = |at: usize| time(fields[at]).with_context(|| COLUMNS[at]);
+        let optional = |at: usize| match fields[at] {
+            "" => Ok(None),
+            _ => time(at).map(Some),
+        };
+        let status = status.parse().map_err(anyhow::Error::msg);
+        Ok(Self {
+            order: order.to_owned(),
+            customer: customer.to_owned(),
+            status: status.context("order_status")?,
+            purchased: time(3)?,
+            approved: optional(4)?,
+            shipped: optional(5)?,
+            delivered: optional(6)?,
+            promised: time(7)?,
+        })
+    }
+
+    /// The steps of the life cycle, none known before the one that it follows. A step that must have
+    /// been taken and that the file has no time for is known with the one before it.
     pub(crate) fn steps(&self) -> Vec<Step> {
         let place = StepKind::Place {
             customer: self.customer.clone(),
@@ -65,7 +116,8 @@ impl Record {
         ];
         let mut steps = vec![Step {
             kind: place,
-            at: self.purchased,
+            known_at: self.purchased,
+            at: Some(self.purchased),
         }];
         let reached = match self.status {
             Status::Created | Status::Canceled => 0,
@@ -76,7 +128,7 @@ impl Record {
         let timed = known.iter().rposition(|(_, at)| at.is_some());
         let taken = timed.map_or(reached, |last| reached.max(last + 1));
         for (kind, at) in known.into_iter().take(taken) {
-            push(&mut steps, kind, at.unwrap_or(self.purchased));
+            push(&mut steps, kind, at);
         }
         let last = match self.status {
             Status::Created | Status::Approved | Status::Shipped | Status::Delivered => None,
@@ -86,48 +138,20 @@ impl Record {
             Status::Canceled => Some(StepKind::Cancel),
         };
         if let Some(kind) = last {
-            push(&mut steps, kind, self.purchased);
+            push(&mut steps, kind, None);
         }
         steps
     }
-
-    /// Whether it arrived, also where it was cancelled after that.
-    pub(crate) fn is_delivered(&self) -> bool {
-        let delivers = |step: &Step| step.kind == StepKind::Deliver;
-        self.steps().iter().any(delivers)
-    }
-
-    /// When it was delivered or cancelled.
-    pub(crate) fn closed_at(&self) -> Option<DateTime<Utc>> {
-        let closes = |step: &&Step| matches!(step.kind, StepKind::Deliver | StepKind::Cancel);
-        self.steps().iter().find(closes).map(|step| step.at)
-    }
 }
 
-fn push(steps: &mut Vec<Step>, kind: StepKind, at: DateTime<Utc>) {
-    let at = steps.last().map_or(at, |before| before.at.max(at));
-    steps.push(Step { kind, at });
+fn push(steps: &mut Vec<Step>, kind: StepKind, at: Option<DateTime<Utc>>) {
+    let before = steps.last().map(|before| before.known_at);
+    let known_at = before.max(at).unwrap_or_default();
+    steps.push(Step { kind, known_at, at });
 }
 
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_time(&text).map_err(serde::de::Error::custom)
-}
-
-fn optional_time<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<DateTime<Utc>>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    parse_time(&text)
-        .map(Some)
-        .map_err(serde::de::Error::custom)
-}
-
-fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
-    NaiveDateTime::parse_from_str(text, "%m/%d/%Y %H:%M")
-        .map(|time| time.and_utc())
-        .map_err(|cause| format!("{text:?} is no time like 7/24/2018 20:41: {cause}"))
+fn time(text: &str) -> anyhow::Result<DateTime<Utc>> {
+    let time = NaiveDateTime::parse_from_str(text, "%m/%d/%Y %H:%M");
+    let time = time.with_context(|| format!("{text:?} is no time like 7/24/2018 20:41"))?;
+    Ok(time.and_utc())
 }

@@ -32,7 +32,7 @@ pub(crate) async fn run<B: Backend>(
         return Ok(0);
     };
     let count = commands.len();
-    let mut day = midnight(first.step.at);
+    let mut day = midnight(first.step.known_at);
     // Taken from the end.
     commands.reverse();
     while day <= last {
@@ -42,13 +42,13 @@ pub(crate) async fn run<B: Backend>(
         let mut of_day = Vec::new();
         while commands
             .last()
-            .is_some_and(|command| command.step.at < next)
+            .is_some_and(|command| command.step.known_at < next)
         {
             of_day.extend(commands.pop());
         }
         store
             .execute_in_batches(context, 500, of_day, async |uow, command| {
-                clock.set(command.step.at);
+                clock.set(command.step.known_at);
                 handle(uow, command).await
             })
             .await
@@ -72,14 +72,14 @@ fn commands(records: &[Record]) -> Vec<Command> {
             })
         })
         .collect();
-    commands.sort_by_key(|command| command.step.at);
+    commands.sort_by_key(|command| command.step.known_at);
     commands
 }
 
 /// By when everything has happened to an order that will.
 fn ends_at(record: &Record) -> DateTime<Utc> {
     let steps = record.steps();
-    let last = steps.last().map_or(record.promised, |step| step.at);
+    let last = steps.last().map_or(record.promised, |step| step.known_at);
     last.max(record.promised) + TimeDelta::days(1)
 }
 

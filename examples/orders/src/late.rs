@@ -65,8 +65,11 @@ impl ProcessManager for LateOrders {
     }
 
     async fn execute<U: UnitOfWork>(&self, command: FlagLate, uow: &mut U) -> Result<()> {
-        let (kind, at) = (StepKind::FlagLate, command.at);
-        uow.decide::<Order, _>(command.order, Step { kind, at })
-            .await
+        let step = Step {
+            kind: StepKind::FlagLate,
+            known_at: command.at,
+            at: None,
+        };
+        uow.decide::<Order, _>(command.order, step).await
     }
 }

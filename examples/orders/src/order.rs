@@ -5,6 +5,10 @@ use cqrs_core::{Aggregate, Decide, DomainError, DomainEvent, Root, Sourced};
 use serde::{Deserialize, Serialize};
 
 /// What happens to an order.
+///
+/// An event occurs when the shop learns of it, which is never before the one that it follows. When it
+/// took place by the records of others, as far as they say, is its `at`: a carrier may have taken a
+/// parcel before its payment was approved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DomainEvent)]
 #[event(aggregate = "order")]
 pub(crate) enum OrderEvent {
@@ -13,16 +17,19 @@ pub(crate) enum OrderEvent {
         /// The last day on which it may arrive.
         promised: DateTime<Utc>,
     },
-    Approved,
+    Approved {
+        at: Option<DateTime<Utc>>,
+    },
     Invoiced,
     PutIntoWork,
     FoundUnavailable,
-    Shipped,
+    Shipped {
+        at: Option<DateTime<Utc>>,
+    },
     Delivered {
         customer: String,
-        /// After how many days.
-        days: i64,
-        is_late: bool,
+        /// Where it is known when it arrived.
+        arrival: Option<Arrival>,
     },
     Cancelled {
         customer: String,
@@ -30,6 +37,16 @@ pub(crate) enum OrderEvent {
     FlaggedLate {
         customer: String,
     },
+}
+
+/// When an order arrived, and how long that took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Arrival {
+    pub(crate) at: DateTime<Utc>,
+    /// Since it was placed.
+    pub(crate) minutes: i64,
+    /// The days after the one that it was promised for; 0 if it was not late.
+    pub(crate) days_late: i64,
 }
 
 /// Where an order is, in the words of the file.
@@ -94,6 +111,9 @@ pub(crate) struct Order {
     pub(crate) customer: String,
     pub(crate) status: Status,
     pub(crate) promised: Option<DateTime<Utc>>,
+    pub(crate) approved_at: Option<DateTime<Utc>>,
+    pub(crate) shipped_at: Option<DateTime<Utc>>,
+    pub(crate) delivered_at: Option<DateTime<Utc>>,
     pub(crate) is_late: bool,
 }
 
@@ -104,23 +124,35 @@ impl Sourced for Order {
                 self.customer.clone_from(customer);
                 self.promised = Some(*promised);
             }
-            OrderEvent::Approved => self.status = Status::Approved,
+            OrderEvent::Approved { at } => {
+                self.status = Status::Approved;
+                self.approved_at = *at;
+            }
             OrderEvent::Invoiced => self.status = Status::Invoiced,
             OrderEvent::PutIntoWork => self.status = Status::Processing,
             OrderEvent::FoundUnavailable => self.status = Status::Unavailable,
-            OrderEvent::Shipped => self.status = Status::Shipped,
-            OrderEvent::Delivered { .. } => self.status = Status::Delivered,
+            OrderEvent::Shipped { at } => {
+                self.status = Status::Shipped;
+                self.shipped_at = *at;
+            }
+            OrderEvent::Delivered { arrival, .. } => {
+                self.status = Status::Delivered;
+                self.delivered_at = arrival.as_ref().map(|arrival| arrival.at);
+            }
             OrderEvent::Cancelled { .. } => self.status = Status::Canceled,
             OrderEvent::FlaggedLate { .. } => self.is_late = true,
         }
     }
 }
 
-/// What is to happen to an order, and when it did.
+/// What is to happen to an order.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Step {
     pub(crate) kind: StepKind,
-    pub(crate) at: DateTime<Utc>,
+    /// When the shop learns of it.
+    pub(crate) known_at: DateTime<Utc>,
+    /// When it took place, where that is on record.
+    pub(crate) at: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -162,11 +194,13 @@ impl Decide<Step> for Order {
             StepKind::Place { customer, promised } if is_new => {
                 OrderEvent::Placed { customer, promised }
             }
-            StepKind::Approve if status == Created && !is_new => OrderEvent::Approved,
+            StepKind::Approve if status == Created && !is_new => {
+                OrderEvent::Approved { at: step.at }
+            }
             StepKind::Invoice if is_paid => OrderEvent::Invoiced,
             StepKind::PutIntoWork if is_paid => OrderEvent::PutIntoWork,
             StepKind::FindUnavailable if is_paid => OrderEvent::FoundUnavailable,
-            StepKind::Ship if is_paid => OrderEvent::Shipped,
+            StepKind::Ship if is_paid => OrderEvent::Shipped { at: step.at },
             StepKind::Deliver if status == Shipped => self.delivered(step.at),
             StepKind::Cancel if status != Canceled && !is_new => OrderEvent::Cancelled { customer },
             // What was delivered or cancelled meanwhile is not late any more.
@@ -188,12 +222,20 @@ impl Decide<Step> for Order {
 }
 
 impl Order {
-    fn delivered(&self, at: DateTime<Utc>) -> OrderEvent {
-        let placed = self.root.stamps().created_at.unwrap_or(at);
+    fn delivered(&self, at: Option<DateTime<Utc>>) -> OrderEvent {
+        let arrival = at.map(|at| {
+            let placed = self.root.stamps().created_at.unwrap_or(at);
+            let after = |day: DateTime<Utc>| at.date_naive() - day.date_naive();
+            let days_late = self.promised.map_or(0, |day| after(day).num_days().max(0));
+            Arrival {
+                at,
+                minutes: (at - placed).num_minutes(),
+                days_late,
+            }
+        });
         OrderEvent::Delivered {
             customer: self.customer.clone(),
-            days: (at - placed).num_days(),
-            is_late: self.promised.is_some_and(|day| at >= late_from(day)),
+            arrival,
         }
     }
 }
@@ -210,43 +252,58 @@ mod tests {
 
     use super::*;
 
+    fn deliver(at: Option<DateTime<Utc>>) -> Step {
+        Step {
+            kind: StepKind::Deliver,
+            known_at: at.unwrap_or_default(),
+            at,
+        }
+    }
+
+    fn shipped(promised: DateTime<Utc>) -> [OrderEvent; 3] {
+        let customer = "ann".to_owned();
+        [
+            OrderEvent::Placed { customer, promised },
+            OrderEvent::Approved { at: None },
+            OrderEvent::Shipped { at: None },
+        ]
+    }
+
     #[test]
-    fn a_delivery_tells_its_days_and_whether_it_is_late() {
+    fn a_delivery_tells_how_long_it_took_and_how_late_it_is() {
         let placed = DateTime::UNIX_EPOCH;
-        let customer = || "ann".to_owned();
         let promised = placed + TimeDelta::days(7);
-        for (hours, days, is_late) in [(24, 1, false), (8 * 24 - 1, 7, false), (8 * 24, 8, true)] {
-            let before = [
-                OrderEvent::Placed {
-                    customer: customer(),
-                    promised,
-                },
-                OrderEvent::Approved,
-                OrderEvent::Shipped,
-            ];
-            let deliver = Step {
-                kind: StepKind::Deliver,
-                at: placed + TimeDelta::hours(hours),
+        for (hours, days_late) in [(24, 0), (8 * 24 - 1, 0), (8 * 24, 1), (10 * 24 - 1, 2)] {
+            let at = placed + TimeDelta::hours(hours);
+            let arrival = Arrival {
+                at,
+                minutes: 60 * hours,
+                days_late,
             };
-            given::<Order>("a".to_owned(), before)
+            given::<Order>("a".to_owned(), shipped(promised))
                 .at(placed)
-                .when_decides(deliver)
+                .when_decides(deliver(Some(at)))
                 .then([OrderEvent::Delivered {
-                    customer: customer(),
-                    days,
-                    is_late,
+                    customer: "ann".to_owned(),
+                    arrival: Some(arrival),
                 }]);
         }
     }
 
     #[test]
+    fn a_delivery_without_a_time_has_no_delay() {
+        given::<Order>("a".to_owned(), shipped(DateTime::UNIX_EPOCH))
+            .when_decides(deliver(None))
+            .then([OrderEvent::Delivered {
+                customer: "ann".to_owned(),
+                arrival: None,
+            }]);
+    }
+
+    #[test]
     fn what_was_not_shipped_is_not_delivered() {
-        let deliver = Step {
-            kind: StepKind::Deliver,
-            at: DateTime::UNIX_EPOCH,
-        };
-        given::<Order>("a".to_owned(), [OrderEvent::Approved])
-            .when_decides(deliver)
+        given::<Order>("a".to_owned(), [OrderEvent::Approved { at: None }])
+            .when_decides(deliver(None))
             .then_error_if(|refused| assert_eq!(refused.step, StepKind::Deliver));
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use cqrs_core::{Envelope, ReadModel, Result, RowProjection};
 
-use crate::order::{OrderEvent, Status};
+use crate::order::{Arrival, OrderEvent, Status};
 
 /// An order in the list.
 #[derive(Debug, Clone, PartialEq, ReadModel)]
@@ -16,7 +16,12 @@ pub(crate) struct OrderRow {
     pub(crate) status: Status,
     pub(crate) placed_at: DateTime<Utc>,
     pub(crate) promised: DateTime<Utc>,
+    /// When that took place, where it did and is on record; so with the next two.
+    pub(crate) approved_at: Option<DateTime<Utc>>,
+    pub(crate) shipped_at: Option<DateTime<Utc>>,
+    pub(crate) delivered_at: Option<DateTime<Utc>>,
     pub(crate) is_late: bool,
+    /// When the shop last learned something of it.
     pub(crate) changed_at: DateTime<Utc>,
 }
 
@@ -42,6 +47,9 @@ impl RowProjection for OrderList {
                 status: Status::Created,
                 placed_at: event.occurred_at(),
                 promised: *promised,
+                approved_at: None,
+                shipped_at: None,
+                delivered_at: None,
                 is_late: false,
                 changed_at: event.occurred_at(),
             });
@@ -50,12 +58,21 @@ impl RowProjection for OrderList {
         row.changed_at = event.occurred_at();
         row.status = match event.payload() {
             OrderEvent::Placed { .. } => Status::Created,
-            OrderEvent::Approved => Status::Approved,
+            OrderEvent::Approved { at } => {
+                row.approved_at = *at;
+                Status::Approved
+            }
             OrderEvent::Invoiced => Status::Invoiced,
             OrderEvent::PutIntoWork => Status::Processing,
             OrderEvent::FoundUnavailable => Status::Unavailable,
-            OrderEvent::Shipped => Status::Shipped,
-            OrderEvent::Delivered { .. } => Status::Delivered,
+            OrderEvent::Shipped { at } => {
+                row.shipped_at = *at;
+                Status::Shipped
+            }
+            OrderEvent::Delivered { arrival, .. } => {
+                row.delivered_at = arrival.as_ref().map(|arrival| arrival.at);
+                Status::Delivered
+            }
             OrderEvent::Cancelled { .. } => Status::Canceled,
             OrderEvent::FlaggedLate { .. } => {
                 row.is_late = true;
@@ -75,7 +92,10 @@ pub(crate) struct CustomerRow {
     pub(crate) placed: i64,
     pub(crate) delivered: i64,
     pub(crate) cancelled: i64,
-    pub(crate) late: i64,
+    /// Orders that were flagged as late.
+    pub(crate) flagged: i64,
+    /// By how many days deliveries were late, together.
+    pub(crate) days_late: i64,
 }
 
 /// Keeps [`CustomerRow`]s.
@@ -110,24 +130,31 @@ impl RowProjection for CustomerSummary {
             placed: 0,
             delivered: 0,
             cancelled: 0,
-            late: 0,
+            flagged: 0,
+            days_late: 0,
         });
         match event.payload() {
             OrderEvent::Placed { .. } => row.placed += 1,
-            OrderEvent::Delivered { .. } => row.delivered += 1,
+            OrderEvent::Delivered { arrival, .. } => {
+                row.delivered += 1;
+                row.days_late += arrival.as_ref().map_or(0, |arrival| arrival.days_late);
+            }
             OrderEvent::Cancelled { .. } => row.cancelled += 1,
-            OrderEvent::FlaggedLate { .. } => row.late += 1,
-            OrderEvent::Approved
+            OrderEvent::FlaggedLate { .. } => row.flagged += 1,
+            OrderEvent::Approved { .. }
             | OrderEvent::Invoiced
             | OrderEvent::PutIntoWork
             | OrderEvent::FoundUnavailable
-            | OrderEvent::Shipped => {}
+            | OrderEvent::Shipped { .. } => {}
         }
         Ok(())
     }
 }
 
-/// The deliveries of a month.
+/// What arrived in a month, as far as it is known when.
+///
+/// Sums and a maximum, which one more delivery changes without a look at those before it. Means are
+/// made of them where they are shown; a percentile would need every delivery of the month.
 #[derive(Debug, Clone, PartialEq, ReadModel)]
 #[read_model(table = "delivery_month", tenant)]
 pub(crate) struct MonthRow {
@@ -135,13 +162,27 @@ pub(crate) struct MonthRow {
     #[read_model(key)]
     pub(crate) month: String,
     pub(crate) deliveries: i64,
+    /// How long all of them took together, from when they were placed.
+    pub(crate) minutes: i64,
+    /// How many arrived after the day that they were promised for.
     pub(crate) late: i64,
-    /// How long all of them took together.
-    pub(crate) days: i64,
+    /// By how many days these were late, together.
+    pub(crate) days_late: i64,
+    /// By how many days the latest of them was.
+    pub(crate) most_days_late: i64,
 }
 
 /// Keeps [`MonthRow`]s.
 pub(crate) struct DeliveryMonths;
+
+impl DeliveryMonths {
+    fn arrival(event: &OrderEvent) -> Option<&Arrival> {
+        match event {
+            OrderEvent::Delivered { arrival, .. } => arrival.as_ref(),
+            _ => None,
+        }
+    }
+}
 
 impl RowProjection for DeliveryMonths {
     type Event = OrderEvent;
@@ -151,22 +192,28 @@ impl RowProjection for DeliveryMonths {
     const EVENT_TYPES: Option<&'static [&'static str]> = Some(&["order.delivered"]);
 
     fn key(&self, event: &Envelope<OrderEvent>) -> Result<Option<String>> {
-        Ok(Some(event.occurred_at().format("%Y-%m").to_string()))
+        let arrival = Self::arrival(event.payload());
+        Ok(arrival.map(|arrival| arrival.at.format("%Y-%m").to_string()))
     }
 
     fn apply(&self, row: &mut Option<MonthRow>, event: &Envelope<OrderEvent>) -> Result<()> {
-        let OrderEvent::Delivered { days, is_late, .. } = event.payload() else {
+        let (Some(month), Some(arrival)) = (self.key(event)?, Self::arrival(event.payload()))
+        else {
             return Ok(());
         };
         let row = row.get_or_insert(MonthRow {
-            month: event.occurred_at().format("%Y-%m").to_string(),
+            month,
             deliveries: 0,
+            minutes: 0,
             late: 0,
-            days: 0,
+            days_late: 0,
+            most_days_late: 0,
         });
         row.deliveries += 1;
-        row.late += i64::from(*is_late);
-        row.days += days;
+        row.minutes += arrival.minutes;
+        row.late += i64::from(arrival.days_late > 0);
+        row.days_late += arrival.days_late;
+        row.most_days_late = row.most_days_late.max(arrival.days_late);
         Ok(())
     }
 }

@@ -26,28 +26,30 @@ pub(crate) async fn print<S: Store>(store: &S, context: &RequestContext) -> anyh
     }
 
     let by_month = Query::all().order_by(MonthRow::fields().month.asc());
+    let months = read_models.query::<MonthRow>(by_month).await?;
     println!(
-        "\n{:<12} {:>10} {:>7} {:>9}",
-        "month", "deliveries", "late", "mean days"
+        "\n{:<12} {:>10} {:>9} {:>6} {:>7} {:>14} {:>9}",
+        "month", "deliveries", "mean days", "late", "% late", "mean days late", "most late"
     );
-    for row in read_models.query::<MonthRow>(by_month).await? {
-        let mean = row.days as f64 / row.deliveries as f64;
-        let (month, deliveries, late) = (row.month, row.deliveries, row.late);
-        println!("{month:<12} {deliveries:>10} {late:>7} {mean:>9.1}");
+    for row in &months {
+        print_month(row);
     }
 
     let fields = CustomerRow::fields();
-    let late = Query::filter(fields.late.gt(0))
-        .order_by(fields.late.desc())
+    let late = Query::filter(fields.flagged.gt(0))
+        .order_by(fields.days_late.desc())
         .order_by(fields.customer.asc())
         .limit(CUSTOMERS);
     println!(
-        "\n{:<34} {:>6} {:>9} {:>6}",
-        "customer", "orders", "delivered", "late"
+        "\n{:<34} {:>6} {:>9} {:>9} {:>7} {:>9}",
+        "customer", "orders", "delivered", "cancelled", "flagged", "days late"
     );
     for row in read_models.query::<CustomerRow>(late).await? {
-        let (placed, delivered, late) = (row.placed, row.delivered, row.late);
-        println!("{:<34} {placed:>6} {delivered:>9} {late:>6}", row.customer);
+        let (placed, delivered, cancelled) = (row.placed, row.delivered, row.cancelled);
+        println!(
+            "{:<34} {placed:>6} {delivered:>9} {cancelled:>9} {:>7} {:>9}",
+            row.customer, row.flagged, row.days_late
+        );
     }
 
     let mut late: Vec<&OrderRow> = orders.iter().filter(|order| order.is_late).collect();
@@ -57,6 +59,20 @@ pub(crate) async fn print<S: Store>(store: &S, context: &RequestContext) -> anyh
         history(store, context, &order.id).await?;
     }
     Ok(())
+}
+
+fn print_month(row: &MonthRow) {
+    let deliveries = row.deliveries as f64;
+    let mean = row.minutes as f64 / (24 * 60) as f64 / deliveries;
+    let percent = 100.0 * row.late as f64 / deliveries;
+    let mean_late = match row.late {
+        0 => "-".to_owned(),
+        late => format!("{:.1}", row.days_late as f64 / late as f64),
+    };
+    println!(
+        "{:<12} {:>10} {mean:>9.1} {:>6} {percent:>7.1} {mean_late:>14} {:>9}",
+        row.month, row.deliveries, row.late, row.most_days_late
+    );
 }
 
 /// What happened to an order, by whom, and what it was on the day it was promised for.

@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Parcel,
     Counter,
     Locker,
+    /// Event-sourced.
+    Ledger,
 }
 
 /// What is loaded is kept for later commands, now and then.
@@ -66,7 +68,9 @@ pub(super) enum Action {
     SaveRefused,
     /// Loads.
     Find,
+    /// Finds rows; of an event-sourced aggregate, a page of its events.
     Query,
+    /// Counts rows; an event-sourced aggregate is loaded as it was.
     Count,
 }
 
@@ -81,7 +85,7 @@ pub(super) const NEIGHBOURS: usize = 4;
 pub fn random_commands(seed: u64, n: usize) -> Vec<Command> {
     let mut generator = Generator {
         random: Random::new(seed),
-        created: [const { Vec::new() }; 3],
+        created: [const { Vec::new() }; 4],
     };
     (0..n).map(|_| generator.command()).collect()
 }
@@ -89,7 +93,7 @@ pub fn random_commands(seed: u64, n: usize) -> Vec<Command> {
 struct Generator {
     random: Random,
     /// Who created each slot, by kind; as far as its commit succeeded.
-    created: [Vec<Caller>; 3],
+    created: [Vec<Caller>; 4],
 }
 
 impl Generator {
@@ -152,9 +156,14 @@ impl Generator {
     }
 
     fn step(&mut self, action: Action, caller: Caller) -> Step {
-        let kind = *self
-            .random
-            .pick(&[Kind::Parcel, Kind::Parcel, Kind::Counter, Kind::Locker]);
+        let kind = *self.random.pick(&[
+            Kind::Parcel,
+            Kind::Parcel,
+            Kind::Counter,
+            Kind::Locker,
+            Kind::Ledger,
+            Kind::Ledger,
+        ]);
         let slot = match action {
             Action::Create => {
                 let created = &mut self.created[kind as usize];

@@ -6,18 +6,19 @@ use uuid::Uuid;
 
 use super::super::Harness;
 use super::super::fixtures::{
-    Counter, CounterTotal, LabelUse, Locker, LockerEntry, Parcel, ParcelEntry,
+    Counter, CounterTotal, LabelUse, Ledger, Locker, LockerEntry, Parcel, ParcelEntry,
 };
-use super::super::support::{Bench, begin_at, north, ok, south, system};
+use super::super::support::{Bench, begin_at, north, ok, south, system, time};
 use super::command::{Action, Caller, Command, End, Kind, NEIGHBOURS, Step};
 use super::describe;
-use super::subject::{Kept, Subject};
+use super::subject::{Kept, Queried, Subject};
 use crate::clock::ManualClock;
 use crate::context::RequestContext;
 use crate::error::{Error, Result};
 use crate::read_model::{ReadModel, ReadModels};
-use crate::repository::Repository;
-use crate::specification::Query;
+use crate::repository::{EventHistory, Repository};
+use crate::sourced::AsOf;
+use crate::specification::{PageRequest, Query};
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
 
@@ -25,6 +26,8 @@ use crate::unit_of_work::UnitOfWork;
 pub(super) struct Run<'h, H: Harness> {
     bench: Bench<'h, H>,
     kept: Kept,
+    /// How many slots of ledgers were used: no query finds them.
+    ledgers: usize,
     correlation_id: Uuid,
 }
 
@@ -33,6 +36,7 @@ impl<'h, H: Harness> Run<'h, H> {
         Self {
             bench: begin_at(harness, clock).await,
             kept: Kept::default(),
+            ledgers: 0,
             correlation_id: Uuid::from_u64_pair(1, seed),
         }
     }
@@ -49,6 +53,9 @@ impl<'h, H: Harness> Run<'h, H> {
         let mut seen = Vec::new();
         let several = command.steps.len() > 1;
         for step in &command.steps {
+            if matches!(step.kind, Kind::Ledger) {
+                self.ledgers = self.ledgers.max(step.slot + 1);
+            }
             match run_step(&mut uow, &mut self.kept, *step).await {
                 Ok(text) => seen.push(text),
                 Err(error) if several && is_refusal(&error) => {
@@ -84,14 +91,15 @@ impl<'h, H: Harness> Run<'h, H> {
         seen
     }
 
-    /// All rows, the whole log, all read models.
-    pub(super) async fn everything(&self) -> [Vec<String>; 8] {
+    /// All aggregates, the whole log, all read models.
+    pub(super) async fn everything(&self) -> [Vec<String>; 9] {
         self.bench.project().await;
         let log = self.bench.log().await;
         [
             self.aggregates::<Parcel>().await,
             self.aggregates::<Counter>().await,
             self.aggregates::<Locker>().await,
+            self.ledgers().await,
             log.iter().map(describe::event).collect(),
             self.rows::<ParcelEntry>().await,
             self.rows::<LabelUse>().await,
@@ -100,7 +108,18 @@ impl<'h, H: Harness> Run<'h, H> {
         ]
     }
 
-    async fn aggregates<A: Subject>(&self) -> Vec<String> {
+    async fn ledgers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for context in [north(), south(), system()] {
+            for slot in 0..self.ledgers {
+                let ledger: Option<Ledger> = self.bench.find(&context, Ledger::id_of(slot)).await;
+                found.push(ledger.map_or_else(|| NOT_THERE.to_owned(), |ledger| ledger.describe()));
+            }
+        }
+        found
+    }
+
+    async fn aggregates<A: Queried>(&self) -> Vec<String> {
         let mut uow = self.bench.unit_of_work(&system());
         let found = ok(uow.repository::<A>().query(Query::all()).await);
         found.iter().map(A::describe).collect()
@@ -122,6 +141,8 @@ impl<'h, H: Harness> Run<'h, H> {
     }
 }
 
+const NOT_THERE: &str = "not there";
+
 /// What is seen of a refusal where several writes may be to blame: which of them the error names
 /// is not defined.
 const REFUSED: &str = "refused";
@@ -137,11 +158,65 @@ fn is_from_writing(error: &Error) -> bool {
 }
 
 async fn run_step<U: UnitOfWork>(uow: &mut U, kept: &mut Kept, step: Step) -> Result<String> {
+    let is_look = matches!(step.action, Action::Query | Action::Count);
     match step.kind {
+        Kind::Parcel if is_look => look::<Parcel, U>(uow, step).await,
+        Kind::Counter if is_look => look::<Counter, U>(uow, step).await,
+        Kind::Locker if is_look => look::<Locker, U>(uow, step).await,
+        Kind::Ledger if is_look => look_back(uow, step).await,
         Kind::Parcel => run_on::<Parcel, U>(uow, kept, step).await,
         Kind::Counter => run_on::<Counter, U>(uow, kept, step).await,
         Kind::Locker => run_on::<Locker, U>(uow, kept, step).await,
+        Kind::Ledger => run_on::<Ledger, U>(uow, kept, step).await,
     }
+}
+
+/// Finds or counts rows.
+async fn look<A: Queried, U: UnitOfWork>(
+    uow: &mut U,
+    Step { action, how, .. }: Step,
+) -> Result<String> {
+    let mut repository = uow.repository::<A>();
+    if matches!(action, Action::Query) {
+        let found = repository.query(A::query(how)).await?;
+        let found: Vec<String> = found.iter().map(A::describe).collect();
+        return Ok(found.join("\n"));
+    }
+    let specification = A::specification(how);
+    let count = repository.count(specification.clone()).await?;
+    let any = repository.exists(specification).await?;
+    Ok(format!("{count}, any: {any}"))
+}
+
+/// Looks at the events of an event-sourced aggregate, and at what it was.
+async fn look_back<U: UnitOfWork>(
+    uow: &mut U,
+    Step {
+        action, slot, how, ..
+    }: Step,
+) -> Result<String> {
+    let mut repository = uow.repository::<Ledger>();
+    let (id, few) = (Ledger::id_of(slot), how % 7);
+    if matches!(action, Action::Query) {
+        let request = match how % 3 {
+            0 => PageRequest::first(1 + few as u32),
+            _ => PageRequest::skip(few, 3).with_total(),
+        };
+        let page = repository.events_page(id, request).await?;
+        let events = page.items.iter().map(|event| {
+            let (version, kind) = (event.aggregate_version(), event.event_type());
+            format!("{version} {kind} {:?}", event.occurred_at())
+        });
+        let events: Vec<String> = events.collect();
+        return Ok(format!("{events:?} of {:?}", page.total));
+    }
+    let at = match how % 2 {
+        0 => AsOf::Version(how >> 8 & 15),
+        // The clock shows the number of the command.
+        _ => AsOf::Time(time((how >> 8 & 127) as i64)),
+    };
+    let then = repository.find_as_of(id, at).await?;
+    Ok(then.map_or_else(|| NOT_THERE.to_owned(), |then| then.describe()))
 }
 
 async fn run_on<A: Subject, U: UnitOfWork>(
@@ -167,26 +242,17 @@ async fn run_on<A: Subject, U: UnitOfWork>(
             if matches!(action, Action::RemoveKept) {
                 repository.remove(aggregate)?;
             } else {
-                if !how.is_multiple_of(4) {
+                // Without a change an event-sourced one is guarded: that it is stale memory tells at
+                // the next read, and a database at the commit.
+                if A::SOURCING.is_some() || !how.is_multiple_of(4) {
                     aggregate.change(how >> 2);
                 }
                 repository.save(aggregate)?;
             }
         }
-        Action::Query => {
-            let found = repository.query(A::query(how)).await?;
-            let found: Vec<String> = found.iter().map(A::describe).collect();
-            return Ok(found.join("\n"));
-        }
-        Action::Count => {
-            let specification = A::specification(how);
-            let count = repository.count(specification.clone()).await?;
-            let any = repository.exists(specification).await?;
-            return Ok(format!("{count}, any: {any}"));
-        }
-        Action::Change | Action::SaveUnchanged | Action::Remove | Action::Find => {
+        _ => {
             let Some(mut aggregate) = repository.find(A::id_of(slot)).await? else {
-                return Ok("not there".to_owned());
+                return Ok(NOT_THERE.to_owned());
             };
             let text = aggregate.describe();
             if (how >> 40).is_multiple_of(4) || !A::kept(kept).contains_key(&slot) {

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::super::fixtures::{Counter, Locker, Parcel, Point};
+use super::super::fixtures::{AccountForm, Counter, Ledger, Locker, Parcel, Point};
 use super::super::support::time;
 use super::describe;
+use crate::aggregate::AggregateRoot;
 use crate::payload::canonical_json;
-use crate::sourced::StateStored;
+use crate::sourced::{SourcedState, StateStored};
 use crate::specification::{Query, Specification};
 
 /// What earlier commands loaded for later ones, by slot.
@@ -15,9 +16,10 @@ pub(super) struct Kept {
     parcels: HashMap<usize, Parcel>,
     counters: HashMap<usize, Counter>,
     lockers: HashMap<usize, Locker>,
+    ledgers: HashMap<usize, Ledger>,
 }
 
-pub(super) trait Subject: StateStored + Clone {
+pub(super) trait Subject: AggregateRoot + Clone {
     fn id_of(slot: usize) -> Self::Id;
     fn new(slot: usize, how: u64) -> Self;
     /// Changes values, with up to two events.
@@ -25,9 +27,13 @@ pub(super) trait Subject: StateStored + Clone {
     /// Sets a value that no column can hold.
     fn spoil(&mut self);
     fn describe(&self) -> String;
+    fn kept(kept: &mut Kept) -> &mut HashMap<usize, Self>;
+}
+
+/// One with a row, which conditions find.
+pub(super) trait Queried: Subject + StateStored {
     fn query(how: u64) -> Query<Self>;
     fn specification(how: u64) -> Specification<Self>;
-    fn kept(kept: &mut Kept) -> &mut HashMap<usize, Self>;
 }
 
 fn word(how: u64) -> &'static str {
@@ -89,6 +95,12 @@ impl Subject for Parcel {
         )
     }
 
+    fn kept(kept: &mut Kept) -> &mut HashMap<usize, Self> {
+        &mut kept.parcels
+    }
+}
+
+impl Queried for Parcel {
     fn query(how: u64) -> Query<Self> {
         let f = Self::fields();
         let query = Query::filter(Self::specification(how >> 3));
@@ -113,10 +125,6 @@ impl Subject for Parcel {
             5 => f.status.ne(super::super::fixtures::Status::Waiting),
             _ => Specification::all(),
         }
-    }
-
-    fn kept(kept: &mut Kept) -> &mut HashMap<usize, Self> {
-        &mut kept.parcels
     }
 }
 
@@ -154,6 +162,12 @@ impl Subject for Counter {
         format!("{root} {} {} {:?}", self.id, self.value, self.note)
     }
 
+    fn kept(kept: &mut Kept) -> &mut HashMap<usize, Self> {
+        &mut kept.counters
+    }
+}
+
+impl Queried for Counter {
     fn query(how: u64) -> Query<Self> {
         let f = Self::fields();
         Query::filter(Self::specification(how >> 3))
@@ -169,10 +183,6 @@ impl Subject for Counter {
             2 => f.note.is_null() & f.id.lt(2),
             _ => Specification::all(),
         }
-    }
-
-    fn kept(kept: &mut Kept) -> &mut HashMap<usize, Self> {
-        &mut kept.counters
     }
 }
 
@@ -206,6 +216,12 @@ impl Subject for Locker {
         format!("{root} {} {:?}", self.id, self.holder)
     }
 
+    fn kept(kept: &mut Kept) -> &mut HashMap<usize, Self> {
+        &mut kept.lockers
+    }
+}
+
+impl Queried for Locker {
     fn query(how: u64) -> Query<Self> {
         Query::filter(Self::specification(how >> 1)).order_by(Self::fields().id.desc())
     }
@@ -218,8 +234,41 @@ impl Subject for Locker {
             _ => f.id.gt("locker 2"),
         }
     }
+}
+
+impl Subject for Ledger {
+    fn id_of(slot: usize) -> String {
+        format!("ledger {slot}")
+    }
+
+    fn new(slot: usize, how: u64) -> Self {
+        let mut ledger = Self::blank(Self::id_of(slot));
+        if !how.is_multiple_of(3) {
+            ledger.open(word(how >> 8));
+        }
+        ledger
+    }
+
+    /// With one to four events: there is a snapshot after each four.
+    fn change(&mut self, how: u64) {
+        match how % 5 {
+            0 => self.open(word(how >> 8)),
+            1 => self.close(),
+            2 => (0..=how >> 8 & 3).for_each(|_| self.transfer(number(how >> 16))),
+            _ => self.transfer(number(how >> 8)),
+        }
+    }
+
+    fn spoil(&mut self) {
+        self.open("a\0");
+    }
+
+    fn describe(&self) -> String {
+        let root = describe::root(&self.root);
+        format!("{root} {} {:?}", self.number, self.contents())
+    }
 
     fn kept(kept: &mut Kept) -> &mut HashMap<usize, Self> {
-        &mut kept.lockers
+        &mut kept.ledgers
     }
 }
