@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How much news within the shorter gap is a load; in the longer one it is one a millisecond.
 const LOAD: u64 = 2;
 
+/// No process of the server.
+const NOBODY: i32 = 0;
+
 /// What there is to tell.
 pub(crate) trait News: Send + Sync + 'static {
     /// How much news there was, in all.
@@ -35,7 +38,7 @@ pub(crate) struct Notifier<B: Backend, N> {
     news: N,
     /// Whether the task runs.
     running: AtomicBool,
-    /// The process of the server behind the connection; 0 while there is none.
+    /// The process of the server behind the connection, as long as it is known.
     teller: AtomicI32,
 }
 
@@ -46,7 +49,7 @@ impl<B: Backend, N: News> Notifier<B, N> {
             connection,
             news,
             running: AtomicBool::new(false),
-            teller: AtomicI32::new(0),
+            teller: AtomicI32::new(NOBODY),
         }
     }
 
@@ -70,7 +73,7 @@ impl<B: Backend, N: News> Notifier<B, N> {
     /// The process of the server that told last.
     pub(crate) fn teller(&self) -> Option<i32> {
         match self.teller.load(Ordering::Relaxed) {
-            0 => None,
+            NOBODY => None,
             process => Some(process),
         }
     }
@@ -104,8 +107,8 @@ impl<B: Backend, N: News> Notifier<B, N> {
 
     async fn try_to_tell(&self, messages: &[Message]) -> Result<()> {
         let mut connection = self.connection.acquire().await?;
-        self.teller
-            .store(B::process(connection.get()).id, Ordering::Relaxed);
+        let teller = B::process(connection.get()).id().unwrap_or(NOBODY);
+        self.teller.store(teller, Ordering::Relaxed);
         match B::notify(connection.begin_work(), messages).await {
             Ok(()) => {
                 connection.end_work();
