@@ -11,6 +11,7 @@ mod consistency;
 mod inbox;
 mod metrics;
 mod oracle;
+mod pooled;
 mod processes;
 mod projector;
 mod retention;

@@ -33,7 +33,8 @@ use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
 use cqrs_core::mapping::{ColumnType, Table, Value};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
-    AggregateRoot, Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind, TenantScope,
+    AggregateRoot, Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind,
+    TenantScope,
 };
 use futures_util::TryStreamExt;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};

@@ -113,8 +113,8 @@ impl Postgres {
                 StoreErrorKind::Usage,
                 "the connection leads through a pooler that does not give prepared statements names \
                  of its own: set `max_prepared_statements` of PgBouncer, 1.21 or later, and leave \
-                 sqlx's statement cache on (on a connection without a pooler: leave \
-                 `extra_float_digits` or `application_name` in its options)",
+                 sqlx's statement cache on (on a connection without a pooler: give it an \
+                 `application_name`, or leave `extra_float_digits` as it is)",
             ));
         }
         self.pooled.store(true, Ordering::Relaxed);

@@ -238,12 +238,7 @@ impl Request {
 /// The error with which a pooler closes a client.
 fn fatal(what: &str) -> Message {
     let mut body = Vec::new();
-    for (field, text) in [
-        ('S', "FATAL"),
-        ('V', "FATAL"),
-        ('C', "08P01"),
-        ('M', what),
-    ] {
+    for (field, text) in [('S', "FATAL"), ('V', "FATAL"), ('C', "08P01"), ('M', what)] {
         body.push(u8::try_from(field).expect("an ASCII letter"));
         body.extend_from_slice(text.as_bytes());
         body.push(0);

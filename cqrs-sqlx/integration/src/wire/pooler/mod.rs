@@ -17,7 +17,8 @@
 //! On purpose it is worse in one thing: a transaction gets the connection that was idle for longest,
 //! and all connections are opened first, so each transaction of a client has another.
 //!
-//! With `PGBOUNCER` set to the path of a real one, that is started instead.
+//! With `PGBOUNCER` set to the path of a real one, that is started instead, for all tests but those of
+//! the model itself.
 
 mod client;
 mod program;
