@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use cqrs_core::{Error, Result, StoreErrorKind};
+use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row, SqlStr};
 
@@ -73,9 +74,13 @@ impl Connect for Postgres {
                 .await?;
             Ok((connection, opened))
         };
-        let (connection, opened) = connect
-            .await
-            .map_err(|cause| error(cause, "connecting to the database"))?;
+        let (connection, opened) = connect.await.map_err(|cause: sqlx::Error| {
+            if is_mixed_up(&cause) {
+                mixed_up()
+            } else {
+                error(cause, "connecting to the database")
+            }
+        })?;
         let process = self.process_of(&opened)?;
         Ok(Session {
             connection,
@@ -109,15 +114,26 @@ impl Postgres {
             return Ok(own);
         }
         if !is_renamed {
-            return Err(Error::store(
-                StoreErrorKind::Usage,
-                "the connection leads through a pooler that does not give prepared statements names \
-                 of its own: set `max_prepared_statements` of PgBouncer, 1.21 or later, and leave \
-                 sqlx's statement cache on (on a connection without a pooler: give it an \
-                 `application_name`, or leave `extra_float_digits` as it is)",
-            ));
+            return Err(mixed_up());
         }
         self.pooled.store(true, Ordering::Relaxed);
         Ok(process::behind_pooler())
     }
+}
+
+/// Whether a statement that was just prepared is not there, or one that was not is: 26000
+/// `invalid_sql_statement_name`, 42P05 `duplicate_prepared_statement`.
+fn is_mixed_up(cause: &sqlx::Error) -> bool {
+    let code = cause.as_database_error().and_then(DatabaseError::code);
+    matches!(code.as_deref(), Some("26000" | "42P05"))
+}
+
+fn mixed_up() -> Error {
+    Error::store(
+        StoreErrorKind::Usage,
+        "the connection leads through a pooler that does not give prepared statements names of its \
+         own: set `max_prepared_statements` of PgBouncer, 1.21 or later, and leave sqlx's statement \
+         cache on (on a connection without a pooler: give it an `application_name`, or leave \
+         `extra_float_digits` as it is)",
+    )
 }
