@@ -55,6 +55,24 @@ async fn eight_writers_and_three_replicas() {
     workload.check(&replicas[0]).await;
 }
 
+#[tokio::test]
+async fn the_commit_of_one_aggregate_is_three_round_trips() {
+    let database = database().await;
+    let pooler = Pooler::start(database.url(), 2).await;
+    let proxy = WireProxy::start(pooler.url()).await;
+    let store = stores::postgres_with(proxy.url(), StoreOptions::default()).await;
+    let _ = register(&store, "prepares").await.unwrap();
+    let before = proxy.counts();
+    let _ = register(&store, "parcel").await.unwrap();
+    let cost = proxy.counts().since(&before);
+    let sent = proxy.statements_since(&before);
+    assert_eq!((cost.round_trips, sent.len()), (3, 3), "{sent:#?}");
+    assert!(
+        sent[0].starts_with("BEGIN") && sent[2] == "COMMIT",
+        "{sent:#?}"
+    );
+}
+
 /// With notifications, which nobody hears.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_found_by_polling_and_nobody_listens() {

@@ -71,11 +71,10 @@ pub(super) fn ask(
         Process::Own { id, started } => sqlx::query(text(OWN)).bind(*id).bind(started.clone()),
         // As the server shows the key of such a lock: in halves, without a sign.
         Process::Holding(key) => {
-            let key = key.cast_unsigned();
-            let (high, low) = ((key >> 32) as u32, key as u32);
+            let half = i64::from(u32::MAX);
             sqlx::query(text(HOLDING))
-                .bind(i64::from(high))
-                .bind(i64::from(low))
+                .bind((key >> 32) & half)
+                .bind(key & half)
         }
     }
 }
