@@ -209,20 +209,24 @@ impl Pool {
                     state.idle.pop_front()
                 }
             };
-            let mut lease = Lease {
-                pool: Arc::clone(self),
-                server: idle,
-                _permit: None,
+            let server = match idle {
+                None => Server::open(&self.upstream, &self.login).await,
+                Some(mut server) => {
+                    if server.is_gone() {
+                        self.state().open -= 1;
+                        continue;
+                    }
+                    Ok(server)
+                }
             };
-            let Some(server) = &mut lease.server else {
-                lease.server = Some(Server::open(&self.upstream, &self.login).await?);
-                lease._permit = Some(permit);
-                return Ok(lease);
-            };
-            if !server.is_gone() {
-                lease._permit = Some(permit);
-                return Ok(lease);
+            if server.is_err() {
+                self.state().open -= 1;
             }
+            return Ok(Lease {
+                pool: Arc::clone(self),
+                server: Some(server?),
+                _permit: permit,
+            });
         }
     }
 }
@@ -231,7 +235,7 @@ impl Pool {
 struct Lease {
     pool: Arc<Pool>,
     server: Option<Server>,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Lease {
