@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cqrs_core::{Error, StoreErrorKind};
+
 use crate::backend::{Backend, Heard, Topic};
 use crate::projector::Backoff;
 
@@ -43,8 +45,17 @@ pub(crate) async fn listen<B: Backend>(
             Err(error) => error,
         };
         hear(Ear::Closed);
+        if is_hopeless(&error) {
+            tracing::info!(%error, "what other processes do is found by polling alone");
+            std::future::pending::<()>().await;
+        }
         let pause = deaf.next();
         tracing::warn!(%error, ?pause, "what other processes do is found by polling alone");
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Whether there is nothing to hear by this way, however often it is tried.
+fn is_hopeless(error: &Error) -> bool {
+    matches!(error, Error::Store(error) if *error.kind() == StoreErrorKind::Usage)
 }

@@ -20,6 +20,9 @@ const LOAD: u64 = 2;
 /// How many messages are kept that could not be told. Who waits for one asks the database too.
 const MOST_KEPT: usize = 100;
 
+/// No process of the server.
+const NOBODY: i32 = 0;
+
 /// What there is to tell.
 pub(crate) trait News: Send + Sync + 'static {
     /// How much news there was, in all.
@@ -39,7 +42,7 @@ pub(crate) struct Notifier<B: Backend, N> {
     kept: Kept,
     /// Whether the task runs.
     running: AtomicBool,
-    /// The process of the server behind the connection; 0 while there is none.
+    /// The process of the server behind the connection, as long as it is known.
     teller: AtomicI32,
 }
 
@@ -51,7 +54,7 @@ impl<B: Backend, N: News> Notifier<B, N> {
             news,
             kept: Kept::default(),
             running: AtomicBool::new(false),
-            teller: AtomicI32::new(0),
+            teller: AtomicI32::new(NOBODY),
         }
     }
 
@@ -75,7 +78,7 @@ impl<B: Backend, N: News> Notifier<B, N> {
     /// The process of the server that told last.
     pub(crate) fn teller(&self) -> Option<i32> {
         match self.teller.load(Ordering::Relaxed) {
-            0 => None,
+            NOBODY => None,
             process => Some(process),
         }
     }
@@ -113,8 +116,8 @@ impl<B: Backend, N: News> Notifier<B, N> {
 
     async fn try_to_tell(&self, messages: &[Message]) -> Result<()> {
         let mut connection = self.connection.acquire().await?;
-        self.teller
-            .store(B::process(connection.get()).id, Ordering::Relaxed);
+        let teller = B::process(connection.get()).id().unwrap_or(NOBODY);
+        self.teller.store(teller, Ordering::Relaxed);
         match B::notify(connection.begin_work(), messages).await {
             Ok(()) => {
                 connection.end_work();

@@ -145,7 +145,7 @@ fn programs() -> PathBuf {
 }
 
 /// The account to run the server as, which refuses to run as root.
-fn service_user() -> Option<(u32, u32)> {
+pub(crate) fn service_user() -> Option<(u32, u32)> {
     let id = |args: &[&str]| -> Option<u32> {
         let output = Command::new("id").args(args).output().ok()?;
         String::from_utf8(output.stdout).ok()?.trim().parse().ok()
@@ -157,7 +157,7 @@ fn service_user() -> Option<(u32, u32)> {
     account("postgres").or_else(|| account("nobody"))
 }
 
-fn as_user(mut command: Command, user: Option<(u32, u32)>) -> Command {
+pub(crate) fn as_user(mut command: Command, user: Option<(u32, u32)>) -> Command {
     command.env("LC_ALL", "C").current_dir("/").process_group(0);
     if let Some((user, group)) = user {
         command.uid(user).gid(group);

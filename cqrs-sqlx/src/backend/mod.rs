@@ -94,11 +94,29 @@ impl Parameters {
     }
 }
 
-/// A process of the database's server: which one, and since when, as ids are used again.
+/// By what the process of the database's server is known that works for a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Process {
-    pub(crate) id: i32,
-    pub(crate) started: String,
+pub(crate) enum Process {
+    /// The same for as long as the connection lives: which one, and since when, as ids are used
+    /// again.
+    Own { id: i32, started: String },
+    /// Behind a pooler each transaction may have another, which holds this lock until the transaction
+    /// has ended.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "SQLite has no server")
+    )]
+    Holding(i64),
+}
+
+impl Process {
+    /// Its id, where it is known for longer than a transaction.
+    pub(crate) fn id(&self) -> Option<i32> {
+        match self {
+            Self::Own { id, .. } => Some(*id),
+            Self::Holding(_) => None,
+        }
+    }
 }
 
 /// What processes tell each other about.
@@ -480,6 +498,12 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
 
     /// The process of the server that works for this connection.
     fn process(connection: &Self::Connection) -> Process;
+
+    /// Whether each transaction of a connection may have another process: then nothing of the session
+    /// lasts longer than a transaction.
+    fn is_pooled(&self) -> bool {
+        false
+    }
 
     /// How many transactions and savepoints sqlx counts on the connection.
     fn depth(connection: &Self::Connection) -> usize;

@@ -168,7 +168,7 @@ fn each_is_answered_with_what_it_has_written() {
 
 #[test]
 fn a_batch_that_was_sent_and_dropped_is_lost() {
-    let process = Process {
+    let process = Process::Own {
         id: 7,
         started: "now".to_owned(),
     };

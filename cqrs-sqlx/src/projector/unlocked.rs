@@ -12,7 +12,9 @@
 //! reset, a pause, a change of the segments. Then nothing is written, and the page was applied in
 //! vain. That is why a worker that has lost waits as one that finds a segment locked, and why
 //! segments of which there are several are claimed: several workers would read the same pages.
-//! What holds back parked events has to see them under the lock, so it claims too.
+//! What holds back parked events has to see them under the lock, so it claims too. So does who is
+//! behind a pooler: whether a page that takes too long waits for a lock, and no event is to blame, is
+//! known of transactions alone there.
 
 use std::sync::Arc;
 
@@ -37,6 +39,7 @@ impl<B: Backend> Worker<B> {
         !B::DIALECT.row_version.is_empty()
             && self.subscription.writes_rows_alone()
             && !self.shared.row_level_security
+            && !self.shared.backend.is_pooled()
             && !self.claims_only
             && self.narrow.is_none()
     }

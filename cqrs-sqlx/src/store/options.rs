@@ -200,8 +200,8 @@ impl StoreOptions {
     /// [waits](cqrs_core::Store::wait_for) for subscriptions of others, until half a minute after. A commit is
     /// told of after it, never in its transaction, at once where commits are few and every few
     /// milliseconds where they are many. That a subscription has moved is told where somebody waits.
-    /// Nothing relies on it: without it, and where it does not work (a connection pooler in
-    /// transaction mode), the projectors of other processes find events by polling. On SQLite
+    /// Nothing relies on it: without it, and behind a connection pooler, where nobody can
+    /// listen, the projectors of other processes find events by polling. On SQLite
     /// there is no such thing, and they always do.
     #[must_use]
     pub fn notifications(mut self, notifications: bool) -> Self {

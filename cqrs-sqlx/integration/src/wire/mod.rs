@@ -28,7 +28,9 @@
 //! sees the connection die finds the server in its final state, except for work that the server
 //! gives up because its own end closes. A test waits for that with a lock on the table.
 //!
-//! It knows what sqlx sends for statements: no COPY, and no TLS. A message is written to one side
+//! [`Pooler`] stands at the same place and is a pooler in transaction mode; a proxy may stand before it.
+//!
+//! The proxy knows what sqlx sends for statements: no COPY, and no TLS. A message is written to one side
 //! before more is read from the other, which is enough for a client that reads an answer before it
 //! asks again.
 
@@ -37,6 +39,7 @@ mod cut;
 mod link;
 mod names;
 mod peer;
+mod pooler;
 mod protocol;
 mod proxy;
 mod state;
@@ -45,4 +48,5 @@ mod tests;
 
 pub use counts::Counts;
 pub use cut::{Cut, Direction};
+pub use pooler::{Pooler, Prepared};
 pub use proxy::WireProxy;

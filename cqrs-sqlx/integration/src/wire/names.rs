@@ -53,7 +53,7 @@ impl Names {
 }
 
 /// Splits the text at the start of `bytes` from what follows its terminator.
-fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|byte| *byte == 0)?;
     Some((&bytes[..end], &bytes[end + 1..]))
 }

@@ -1,8 +1,11 @@
 //! One end of a connection: the client's, or the server's.
 
+use std::future::Future as _;
 use std::io;
 #[cfg(unix)]
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -67,6 +70,13 @@ impl Peer {
     pub(super) async fn fill(&mut self) -> io::Result<bool> {
         self.buffer.reserve(ROOM);
         Ok(self.socket.read_buf(&mut self.buffer).await? > 0)
+    }
+
+    /// Whether the other side has closed it, where it has nothing to say.
+    pub(super) fn is_at_end(&mut self) -> bool {
+        let fill = pin!(self.fill());
+        let mut context = Context::from_waker(Waker::noop());
+        matches!(fill.poll(&mut context), Poll::Ready(Ok(false) | Err(_)))
     }
 
     /// Drops what was read and not yet taken.

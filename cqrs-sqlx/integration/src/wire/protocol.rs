@@ -4,13 +4,22 @@ use std::io;
 
 /// The types of messages that matter here. Those of clients and of servers share some letters.
 pub(super) mod tag {
+    pub(in super::super) const AUTHENTICATION: u8 = b'R';
+    pub(in super::super) const BACKEND_KEY_DATA: u8 = b'K';
     pub(in super::super) const BIND: u8 = b'B';
+    pub(in super::super) const CLOSE: u8 = b'C';
+    pub(in super::super) const CLOSE_COMPLETE: u8 = b'3';
+    pub(in super::super) const DESCRIBE: u8 = b'D';
+    pub(in super::super) const ERROR: u8 = b'E';
     pub(in super::super) const EXECUTE: u8 = b'E';
     pub(in super::super) const NOTIFICATION: u8 = b'A';
+    pub(in super::super) const PARAMETER_STATUS: u8 = b'S';
     pub(in super::super) const PARSE: u8 = b'P';
+    pub(in super::super) const PARSE_COMPLETE: u8 = b'1';
     pub(in super::super) const QUERY: u8 = b'Q';
     pub(in super::super) const READY_FOR_QUERY: u8 = b'Z';
     pub(in super::super) const SYNC: u8 = b'S';
+    pub(in super::super) const TERMINATE: u8 = b'X';
 }
 
 /// The length of a message's type and of its length.
@@ -24,6 +33,14 @@ pub(super) struct Message {
 }
 
 impl Message {
+    /// A message of this type.
+    pub(super) fn new(tag: u8, body: &[u8]) -> Self {
+        let length = u32::try_from(body.len() + 4).expect("messages are shorter");
+        Self {
+            bytes: [&[tag], &length.to_be_bytes()[..], body].concat(),
+        }
+    }
+
     /// Takes the message at the start of a buffer, or nothing if it is not there completely.
     pub(super) fn take(buffer: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let Some((_, rest)) = buffer.split_first() else {

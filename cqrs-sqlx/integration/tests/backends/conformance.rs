@@ -10,6 +10,7 @@ use cqrs_core::integrity::{LogCheck, LogCheckReport};
 use cqrs_core::process::ProcessManager;
 use cqrs_core::{Envelope, Position, RawPayload, RequestContext, Result, StartAt, Subscription};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase, TestFile};
+use cqrs_integration::wire::Pooler;
 use cqrs_sqlx::{
     Backend, Operations, PgStore, ProjectorBuilder, ProjectorHandle, SqlStore, SqlTransaction,
     SqliteStore, StoreOptions, SubscriptionState,
@@ -204,6 +205,23 @@ impl Place for OnSecured {
     }
 }
 
+/// Behind a pooler that gives each transaction another process of the server. With few of them: a test
+/// has a database, and many run at a time.
+struct OnPooled;
+
+impl Place for OnPooled {
+    type Backend = cqrs_sqlx::Postgres;
+    type Database = (Pooler, TestDatabase);
+
+    async fn open(setup: &Setup) -> (PgStore, Self::Database) {
+        let database = TestDatabase::create().await;
+        let pooler = Pooler::start(database.url(), 4).await;
+        let url = pooler.url().parse().unwrap();
+        let store = PgStore::connect_with(url, options(setup)).await.unwrap();
+        (with_tables(store).await, (pooler, database))
+    }
+}
+
 struct OnSqlite;
 
 impl Place for OnSqlite {
@@ -221,6 +239,7 @@ impl Place for OnSqlite {
 type Postgres = On<OnPostgres>;
 type Coalescing = On<OnCoalescing>;
 type Secured = On<OnSecured>;
+type Pooled = On<OnPooled>;
 type Sqlite = On<OnSqlite>;
 
 mod differential {
@@ -270,6 +289,13 @@ mod secured {
     cqrs_core::conformance_suite!(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         super::Secured::default()
+    );
+}
+
+mod pooled {
+    cqrs_core::conformance_suite!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        super::Pooled::default()
     );
 }
 

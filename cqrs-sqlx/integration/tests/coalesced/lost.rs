@@ -7,7 +7,7 @@ use cqrs_core::{Result, Store, UnitOfWork};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{Parcel, ParcelId};
 use cqrs_integration::stores;
-use cqrs_integration::wire::{Cut, Direction, WireProxy};
+use cqrs_integration::wire::{Cut, Direction, Pooler, WireProxy};
 use cqrs_sqlx::{PgStore, PgUnitOfWork};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use super::{coalescing, north, registered};
 
 struct Fixture {
     database: TestDatabase,
+    _pooler: Option<Pooler>,
     proxy: WireProxy,
     store: PgStore,
     known: Vec<ParcelId>,
@@ -24,13 +25,25 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
+        Self::on(TestDatabase::create().await, None).await
+    }
+
+    /// One whose proxy is before a pooler that gives each transaction another process of the server.
+    async fn pooled() -> Self {
         let database = TestDatabase::create().await;
-        stores::postgres(database.url()).await.close();
-        let proxy = WireProxy::start(database.url()).await;
+        let pooler = Pooler::start(database.url(), 6).await;
+        Self::on(database, Some(pooler)).await
+    }
+
+    async fn on(database: TestDatabase, pooler: Option<Pooler>) -> Self {
+        let server = pooler.as_ref().map_or(database.url(), Pooler::url);
+        stores::postgres(server).await.close();
+        let proxy = WireProxy::start(server).await;
         let store = coalescing(proxy.url()).await;
         let known = registered(&store, 4).await;
         Self {
             database,
+            _pooler: pooler,
             proxy,
             store,
             known,
@@ -104,7 +117,10 @@ async fn change(uow: &mut PgUnitOfWork, id: Option<ParcelId>) -> Result<()> {
 
 /// Cuts at message 0, 1, 2 and so on, until there is no such message.
 async fn cut_at_each(make: impl Fn(usize) -> Cut) {
-    let fixture = Fixture::new().await;
+    cut_at_each_of(Fixture::new().await, make).await;
+}
+
+async fn cut_at_each_of(fixture: Fixture, make: impl Fn(usize) -> Cut) {
     fixture.run().await;
     let (mut message, mut missed) = (0, 0);
     // How many messages there are depends on who meets whom.
@@ -141,4 +157,14 @@ async fn cut_after_each_answer() {
 #[tokio::test]
 async fn commits_that_would_arrive_late_are_not_done_twice() {
     cut_at_each(Cut::delayed).await;
+}
+
+#[tokio::test]
+async fn cut_at_each_message_before_a_pooler() {
+    for direction in [Direction::FromClient, Direction::FromServer] {
+        for make in [Cut::before, Cut::after] {
+            cut_at_each_of(Fixture::pooled().await, |at| make(direction, at)).await;
+        }
+    }
+    cut_at_each_of(Fixture::pooled().await, Cut::delayed).await;
 }

@@ -12,6 +12,7 @@ mod event_sets;
 mod inbox;
 mod metrics;
 mod oracle;
+mod pooled;
 mod processes;
 mod projector;
 mod retention;

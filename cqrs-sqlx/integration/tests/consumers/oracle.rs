@@ -22,12 +22,12 @@ pub(crate) fn seed() -> u64 {
     seed
 }
 
-fn views<B: Backend>(store: &SqlStore<B>) -> ProjectorBuilder<B> {
+pub(crate) fn views<B: Backend>(store: &SqlStore<B>) -> ProjectorBuilder<B> {
     store.projector().rows(ParcelViews)
 }
 
 /// Starts writers; each takes the next store.
-fn writers<B: Backend>(
+pub(crate) fn writers<B: Backend>(
     workload: &std::sync::Arc<Workload>,
     stores: &[SqlStore<B>],
     count: u64,
@@ -44,7 +44,7 @@ fn writers<B: Backend>(
     writers
 }
 
-async fn finish(mut writers: JoinSet<cqrs_core::Result<()>>) {
+pub(crate) async fn finish(mut writers: JoinSet<cqrs_core::Result<()>>) {
     while let Some(writer) = writers.join_next().await {
         writer.unwrap().unwrap();
     }

@@ -10,6 +10,7 @@ use cqrs_integration::domain::{self, Parcel, ParcelViews, Parcels};
 use cqrs_integration::stores;
 use cqrs_integration::wire::WireProxy;
 use cqrs_sqlx::{PgStore, ProjectorBuilder, StoreOptions};
+use sqlx::postgres::PgConnectOptions;
 
 use crate::projector::support::Applied;
 
@@ -552,5 +553,29 @@ async fn a_page_that_fails_costs_a_transaction_for_each_part() {
         let begun = sent.iter().skip_while(|sql| !is_horizon(sql));
         let steps = begun.filter(|sql| !is_horizon(sql)).map(|sql| step(sql));
         assert_eq!(steps.collect::<Vec<_>>().join(", "), expected);
+    }
+}
+
+/// Without a pooler, whatever else the connection is told.
+#[tokio::test]
+async fn a_connection_of_our_own_is_known_by_what_it_began_with() {
+    let database = TestDatabase::create().await;
+    stores::postgres(database.url()).await.close();
+    let proxy = WireProxy::start(database.url()).await;
+    let options: PgConnectOptions = proxy.url().parse().unwrap();
+    let none = options.clone().extra_float_digits(None);
+    for options in [
+        options.clone(),
+        options.application_name("orders"),
+        none.application_name("orders"),
+    ] {
+        let store = StoreOptions::default().notifications(false);
+        let store = PgStore::connect_with(options, store).await.unwrap();
+        let before = proxy.counts();
+        let mut uow = store.unit_of_work(&stores::tenant("north"));
+        uow.save(Parcel::register("parcel")).unwrap();
+        let _ = uow.commit().await.unwrap();
+        let sent = proxy.statements_since(&before);
+        assert_eq!(sent.len(), 1, "{sent:#?}");
     }
 }

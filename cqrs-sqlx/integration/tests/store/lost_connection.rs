@@ -10,7 +10,7 @@ use cqrs_core::{
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
 use cqrs_integration::stores;
-use cqrs_integration::wire::{Cut, Direction, WireProxy};
+use cqrs_integration::wire::{Cut, Direction, Pooler, WireProxy};
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{PgStore, PgUnitOfWork, StoreOptions};
 use sqlx::{Connection as _, PgConnection};
@@ -19,6 +19,7 @@ use uuid::Uuid;
 /// A database, a proxy before it, and a store behind the proxy with one warm connection.
 struct Fixture {
     database: TestDatabase,
+    _pooler: Option<Pooler>,
     proxy: WireProxy,
     store: PgStore,
     context: RequestContext,
@@ -31,15 +32,26 @@ impl Fixture {
         Self::with(|_| {}).await
     }
 
+    /// One whose proxy is before a pooler that gives each transaction another process of the server.
+    async fn pooled() -> Self {
+        let database = TestDatabase::create().await;
+        let pooler = Pooler::start(database.url(), 4).await;
+        Self::on(database, Some(pooler), |_| {}).await
+    }
+
     /// One whose commits fold into a read model.
     async fn inline() -> Self {
         Self::with(|store| store.inline_rows(ParcelViews).unwrap()).await
     }
 
     async fn with(set_up: fn(&PgStore)) -> Self {
-        let database = TestDatabase::create().await;
-        stores::postgres(database.url()).await.close();
-        let proxy = WireProxy::start(database.url()).await;
+        Self::on(TestDatabase::create().await, None, set_up).await
+    }
+
+    async fn on(database: TestDatabase, pooler: Option<Pooler>, set_up: fn(&PgStore)) -> Self {
+        let server = pooler.as_ref().map_or(database.url(), Pooler::url);
+        stores::postgres(server).await.close();
+        let proxy = WireProxy::start(server).await;
         let store = stores::postgres_with(proxy.url(), StoreOptions::default()).await;
         set_up(&store);
         let context = stores::tenant("north");
@@ -51,6 +63,7 @@ impl Fixture {
             .unwrap();
         Self {
             database,
+            _pooler: pooler,
             proxy,
             store,
             context,
@@ -237,6 +250,21 @@ async fn inline_rows_are_committed_with_their_events() {
 }
 
 #[tokio::test]
+async fn cut_at_each_message_before_a_pooler() {
+    let fixture = Fixture::pooled().await;
+    for direction in [Direction::FromClient, Direction::FromServer] {
+        for make in [Cut::before, Cut::after] {
+            cut_all(&fixture, direction, make).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_would_arrive_late_through_a_pooler_is_not_done_twice() {
+    delay_each(&Fixture::pooled().await).await;
+}
+
+#[tokio::test]
 async fn cut_before_each_message_to_the_server() {
     cut_at_each(Direction::FromClient, Cut::before).await;
 }
@@ -304,10 +332,13 @@ async fn record_with_each_cut(fixture: &Fixture, command: Command) {
 
 #[tokio::test]
 async fn a_commit_that_would_arrive_late_is_not_done_twice() {
-    let fixture = Fixture::new().await;
+    delay_each(&Fixture::new().await).await;
+}
+
+async fn delay_each(fixture: &Fixture) {
     for command in COMMANDS {
         let mut message = 0;
-        while cut(&fixture, command, Cut::delayed(message)).await {
+        while cut(fixture, command, Cut::delayed(message)).await {
             message += 1;
         }
         assert!(
@@ -319,7 +350,12 @@ async fn a_commit_that_would_arrive_late_is_not_done_twice() {
 
 #[tokio::test]
 async fn users_own_sql_alone_is_resolved_by_its_transaction() {
-    let fixture = Fixture::new().await;
+    for fixture in [Fixture::new().await, Fixture::pooled().await] {
+        cut_users_own_sql(fixture).await;
+    }
+}
+
+async fn cut_users_own_sql(fixture: Fixture) {
     let mut message = 0;
     let mut committed = 0;
     loop {

@@ -1,23 +1,24 @@
 //! What became of a commit whose connection broke before the answer came.
 //!
 //! The server may still be working on it, or may only now be reading it from its socket. So the
-//! question is not put before the server process that worked for the connection has ended; a
-//! process that does not notice its broken socket is told to end. After that nothing can change
-//! any more, and the log tells: a commit's events are there, or they are not.
+//! question is not put before the server process that worked for the connection has ended, or behind
+//! a pooler [its transaction](super::process); a process that does not notice its broken socket is
+//! told to end. After that nothing can change any more, and the log tells: a commit's events are
+//! there, or they are not.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use cqrs_core::staging::StagedWrite;
-use cqrs_core::{Error, Position, Result, StoreErrorKind};
-use sqlx::PgConnection;
+use cqrs_core::{Error, Position, Result, StoreErrorKind, TenantScope};
+use sqlx::{PgConnection, Row as _};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Postgres;
 use super::error::error;
-use super::row_security;
-use crate::backend::{Process, Proof, Written};
+use super::{process, row_security};
+use crate::backend::{Backed as _, Process, Proof, Written};
 use crate::connections::Connect;
 
 /// How long to go on asking, for a server that restarts meanwhile.
@@ -77,10 +78,12 @@ async fn ask(
 ) -> Result<Vec<Option<Written>>> {
     let mut session = postgres.connect().await?;
     wait_until_gone(&mut session.connection, process, told_at, give_up).await?;
-    row_security::open(&mut session.connection)
-        .await
-        .map_err(|cause| error(cause, "finding out what became of a commit"))?;
-    look(&mut session.connection, proofs).await
+    // In a transaction: a setting of the session would stay behind in a pooler, for whoever comes next.
+    Postgres::begin(&mut session).await?;
+    row_security::confine(&mut session.connection, &TenantScope::System).await?;
+    let found = look(&mut session.connection, proofs).await?;
+    let _ = Postgres::rollback(&mut session).await;
+    Ok(found)
 }
 
 fn is_unavailable(error: &Error) -> bool {
@@ -95,39 +98,30 @@ async fn wait_until_gone(
 ) -> Result<()> {
     let doing = "finding out what became of a commit";
     loop {
-        let alive: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
-                            WHERE pid = $1 AND coalesce(backend_start::text, '') = $2)",
-        )
-        .bind(process.id)
-        .bind(&process.started)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(|cause| error(cause, doing))?;
-        if !alive {
+        let alive = process::ask(process, "SELECT pid", "")
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(|cause| error(cause, doing))?;
+        let Some(alive) = alive else {
             return Ok(());
-        }
+        };
         let now = Instant::now();
         if now >= give_up {
             return Err(Error::store(
                 StoreErrorKind::OutcomeUnknown,
                 format!(
                     "the connection broke during a commit, and server process {} still works on it",
-                    process.id
+                    alive.try_get::<i32, _>(0).unwrap_or_default()
                 ),
             ));
         }
         // One whose beginning is not visible may be another of the same id.
-        if now >= told_at && !process.started.is_empty() {
-            sqlx::query(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE pid = $1 AND backend_start::text = $2",
-            )
-            .bind(process.id)
-            .bind(&process.started)
-            .execute(&mut *connection)
-            .await
-            .map_err(|cause| error(cause, doing))?;
+        let is_known = !matches!(process, Process::Own { started, .. } if started.is_empty());
+        if now >= told_at && is_known {
+            process::ask(process, "SELECT pg_terminate_backend(pid)", "")
+                .execute(&mut *connection)
+                .await
+                .map_err(|cause| error(cause, doing))?;
         }
         tokio::time::sleep(PAUSE).await;
     }

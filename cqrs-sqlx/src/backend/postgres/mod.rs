@@ -11,10 +11,12 @@ mod holders;
 mod horizon;
 mod loads;
 mod lost;
+mod migrate;
 #[cfg(test)]
 mod model;
 mod notify;
 mod prepare;
+mod process;
 mod row;
 mod row_security;
 mod rows;
@@ -25,17 +27,19 @@ mod waiting;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
 use cqrs_core::mapping::{ColumnType, RowSource, Table, Value};
 use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
-    AggregateRoot, Error, Metadata, Owned, ReadModel, Result, RowAddress, TenantScope,
+    AggregateRoot, Error, Metadata, Owned, ReadModel, Result, RowAddress, StoreErrorKind,
+    TenantScope,
 };
 use futures_util::TryStreamExt;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Executor as _, Row, SqlStr};
+use sqlx::{AssertSqlSafe, Executor as _, Row, SqlSafeStr as _, SqlStr};
 use tokio::sync::Semaphore;
 
 use self::error::error;
@@ -59,10 +63,24 @@ const FLUSHERS: usize = 4;
 /// How many connections there are at most to find out what became of lost commits.
 const RESOLVERS: usize = 2;
 
+/// Settings for statements that carry the work of many callers.
+///
+/// These are not to wait for the lock that one of them needs. And the server, which knows how long
+/// their arrays are, would take a plan for just so many rows for cheaper than one for any, and make one
+/// each time: that took as long as all else that it does for a flush of eight.
+const IN_FLUSHES: [(&str, &str); 2] = [
+    ("lock_timeout", "50ms"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
 /// The Postgres backend.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     options: Arc<PgConnectOptions>,
+    /// Whether its statements carry the work of many callers: [`IN_FLUSHES`].
+    flushes: bool,
+    /// Whether a connection was found to lead through a pooler.
+    pooled: Arc<AtomicBool>,
     /// Shared by all connections of a store: when a server comes back, it is not to be met by one
     /// from everybody who lost an answer.
     resolvers: Arc<Semaphore>,
@@ -79,24 +97,24 @@ impl Postgres {
     pub(crate) fn new(options: PgConnectOptions) -> Self {
         Self {
             options: Arc::new(options),
+            flushes: false,
+            pooled: Arc::default(),
             resolvers: Arc::new(Semaphore::new(RESOLVERS)),
         }
     }
 
-    /// The same, for statements that carry the work of many callers. These are not to wait for the lock
-    /// that one of them needs. And the server, which knows how long their arrays are, would take a plan
-    /// for just so many rows for cheaper than one for any, and make one each time: that took as long as
-    /// all else that it does for a flush of eight.
+    /// The same, for statements that carry the work of many callers.
     fn flushing(&self) -> Self {
-        let options = PgConnectOptions::clone(&self.options);
-        let settings = [
-            ("lock_timeout", "50ms"),
-            ("plan_cache_mode", "force_generic_plan"),
-        ];
-        Self {
-            options: Arc::new(options.options(settings)),
-            resolvers: Arc::clone(&self.resolvers),
+        let mut flushing = Self {
+            flushes: true,
+            ..self.clone()
+        };
+        // A pooler refuses it, or forgets it.
+        if !self.is_pooled() {
+            let options = PgConnectOptions::clone(&self.options);
+            flushing.options = Arc::new(options.options(IN_FLUSHES));
         }
+        flushing
     }
 }
 
@@ -157,11 +175,9 @@ impl Backed for Postgres {
         &mut session.connection
     }
 
-    /// Read committed, whatever the role's default is: each statement must see what was committed
-    /// before it began.
     async fn begin(session: &mut Session) -> Result<()> {
-        let begin = SqlStr::from_static("BEGIN ISOLATION LEVEL READ COMMITTED");
-        transaction::begin::<sqlx::Postgres>(&mut session.connection, Some(begin))
+        session
+            .begin()
             .await
             .map_err(|cause| error(cause, "beginning a transaction"))
     }
@@ -208,11 +224,14 @@ impl Backed for Postgres {
     /// A commit in a transaction that has failed is a silent rollback; a savepoint is refused in it,
     /// and outside of any.
     async fn commit_and_begin(session: &mut Session) -> Result<()> {
-        let commit = sqlx::raw_sql(
-            "SAVEPOINT cqrs_look; RELEASE SAVEPOINT cqrs_look;
+        const COMMIT: &str = "SAVEPOINT cqrs_look; RELEASE SAVEPOINT cqrs_look;
              SELECT 1 / (current_setting('cqrs.page', true) IS NOT DISTINCT FROM 'open')::int;
-             COMMIT AND CHAIN",
-        );
+             COMMIT AND CHAIN";
+        let sql = match process::hold(&session.process) {
+            None => SqlStr::from_static(COMMIT),
+            Some(hold) => AssertSqlSafe(format!("{COMMIT}; {hold}")).into_sql_str(),
+        };
+        let commit = sqlx::raw_sql(sql);
         match commit.execute(&mut session.connection).await {
             Ok(_) => Ok(()),
             Err(cause) if error::in_transaction(&cause) == Some(false) => Err(lent::ended()),
@@ -377,6 +396,10 @@ impl Backed for Postgres {
         session.process.clone()
     }
 
+    fn is_pooled(&self) -> bool {
+        self.pooled.load(Ordering::Relaxed)
+    }
+
     fn depth(session: &Session) -> usize {
         transaction::depth::<sqlx::Postgres>(&session.connection)
     }
@@ -449,7 +472,14 @@ impl Backed for Postgres {
             .map_err(|cause| error(cause, "telling other processes"))
     }
 
+    /// A pooler hands what is told to whoever has the process by then.
     async fn listen(&self, topics: &[Topic]) -> Result<notify::Listener> {
+        if self.is_pooled() {
+            return Err(Error::store(
+                StoreErrorKind::Usage,
+                "a connection that leads through a pooler hears nothing",
+            ));
+        }
         notify::Listener::open(&self.options, topics)
             .await
             .map_err(|cause| error(cause, "listening to other processes"))
@@ -603,15 +633,7 @@ impl Backed for Postgres {
                 include_str!("../../../migrations/postgres/0018_sourced_type.sql"),
             ),
         ]);
-        migrator
-            .run_direct(None, &mut session.connection, false)
-            .await
-            .map_err(|cause| {
-                error(
-                    sqlx::Error::Migrate(Box::new(cause)),
-                    "migrating the framework's tables",
-                )
-            })
+        migrate::run(session, migrator).await
     }
 
     fn create_table_sql(table: &Table) -> String {

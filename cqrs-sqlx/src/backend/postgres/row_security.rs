@@ -46,14 +46,6 @@ pub(super) async fn confine(connection: &mut PgConnection, scope: &TenantScope) 
         .map_err(|cause| error(cause, "confining a transaction to its tenant"))
 }
 
-/// Lets a connection of its own see every tenant, for the answer to a commit that was lost.
-pub(super) async fn open(connection: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("SELECT set_config('cqrs.system', 'on', false)")
-        .execute(connection)
-        .await
-        .map(drop)
-}
-
 /// The statements that put tables and those of their children behind policies, and the framework's own; those without tenants are
 /// left out. They may be run again.
 pub(super) fn sql(tables: &[&Table]) -> String {

@@ -2,6 +2,7 @@
 
 use sqlx::PgConnection;
 
+use super::process;
 use crate::backend::Process;
 
 /// Cancels what a process of the server does where it waits for a lock, since nobody wants it any
@@ -10,14 +11,11 @@ pub(super) async fn give_up(
     connection: &mut PgConnection,
     process: &Process,
 ) -> Result<bool, sqlx::Error> {
-    let cancelled = sqlx::query(
-        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
-         WHERE pid = $1 AND coalesce(backend_start::text, '') = $2
-           AND cardinality(pg_blocking_pids(pid)) > 0",
-    )
-    .bind(process.id)
-    .bind(&process.started)
-    .fetch_optional(connection)
-    .await?;
+    let cancel = process::ask(
+        process,
+        "SELECT pg_cancel_backend(pid)",
+        "WHERE cardinality(pg_blocking_pids(pid)) > 0",
+    );
+    let cancelled = cancel.fetch_optional(connection).await?;
     Ok(cancelled.is_some())
 }

@@ -14,7 +14,8 @@
 //!
 //! An event-sourced aggregate has no row, and is written by [`append`].
 //!
-//! Several aggregates, or one whose children change, are one transaction: one statement for each
+//! Several aggregates, one whose children change, and all that is written
+//! [behind a pooler](super::process) are one transaction: one statement for each
 //! table and operation, with arrays, and one for all events. Rows are locked in one order, by table
 //! and id, those that are only guarded among them; streams come after all rows.
 
@@ -92,6 +93,9 @@ pub(super) async fn commit(
     metadata: &Metadata,
 ) -> Committed {
     let outcome = match writes {
+        writes if session.is_pooled() => {
+            commit_several(session, statements, writes, metadata).await
+        }
         [write] if write.is_sourced() => append::one(session, statements, write, metadata).await,
         [write] if write.children.is_empty() => {
             write_one(session, statements, write, metadata, Returned::Positions).await
@@ -112,8 +116,8 @@ async fn commit_several(
     metadata: &Metadata,
 ) -> Outcome<Written> {
     let all: Vec<&StagedWrite> = writes.iter().collect();
-    let begin = sqlx::SqlStr::from_static("BEGIN ISOLATION LEVEL READ COMMITTED");
-    super::transaction::begin::<sqlx::Postgres>(&mut session.connection, Some(begin))
+    session
+        .begin()
         .await
         .map_err(|cause| failure(cause, &all))?;
     match apply(

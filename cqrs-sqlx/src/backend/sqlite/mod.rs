@@ -309,7 +309,7 @@ impl Backed for Sqlite {
 
     /// The database is part of this process: there is no other that could outlive a connection.
     fn process(_: &SqliteConnection) -> Process {
-        Process {
+        Process::Own {
             id: 0,
             started: String::new(),
         }

@@ -10,6 +10,7 @@ use cqrs_core::{
 };
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
+use cqrs_integration::wire::Pooler;
 use cqrs_sqlx::{Backend, Postgres, SqlStore, SqlTransaction, SubscriptionState};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, Executor as _, PgConnection};
@@ -232,9 +233,15 @@ async fn errors_of_the_database_that_pass_do_not_count<B: Backend>(store: SqlSto
 /// Nobody is to blame: somebody changes or indexes the table, for longer than a page may take.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_for_the_lock_of_a_table_is_no_failure() {
-    for rows_alone in [true, false] {
+    for (rows_alone, is_pooled) in [(true, false), (false, false), (true, true), (false, true)] {
         let database = TestDatabase::create().await;
-        let store = with_tables(stores::postgres(database.url()).await).await;
+        let pooler = Pooler::start(database.url(), 4).await;
+        let url = if is_pooled {
+            pooler.url()
+        } else {
+            database.url()
+        };
+        let store = with_tables(stores::postgres(url).await).await;
         let last = commit(&store, 1).await.0;
         let mut locks = PgConnection::connect(database.url()).await.unwrap();
         locks.execute("BEGIN; LOCK TABLE applied").await.unwrap();
@@ -261,7 +268,11 @@ async fn waiting_for_the_lock_of_a_table_is_no_failure() {
         assert_eq!(applied(&store).await, (1..=last).collect::<Vec<_>>());
         let operations = operations(&store);
         let letters = operations.dead_letters("recorder", Position::START, 10);
-        assert_eq!(letters.await.unwrap().len(), 0, "rows alone: {rows_alone}");
+        assert_eq!(
+            letters.await.unwrap().len(),
+            0,
+            "rows alone: {rows_alone}, pooled: {is_pooled}"
+        );
     }
 }
 

@@ -10,10 +10,11 @@ use cqrs_core::{
 };
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelView, ParcelViews};
 use cqrs_integration::stores;
+use cqrs_integration::wire::Pooler;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{
-    Backend, Retention, SqlStore, SqlTransaction, Sqlite, StoreOptions, SubscriptionState,
-    SwitchOver,
+    Backend, Postgres, Retention, SqlStore, SqlTransaction, Sqlite, StoreOptions,
+    SubscriptionState, SwitchOver,
 };
 use tokio::task::JoinSet;
 
@@ -478,7 +479,24 @@ async fn four_segments_under_load<K: Kind>() {
 async fn under_load<K: Kind>(segments: u32) {
     let options = || StoreOptions::default().notifications(false);
     let (fresh, store) = Fresh::<K>::with(options()).await;
-    let replicas = [store.clone(), fresh.open(options()).await];
+    let replicas = [store, fresh.open(options()).await];
+    rebuild_under_load(&fresh, replicas, segments).await;
+}
+
+/// Behind a pooler that gives each transaction another process of the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_behind_a_pooler() {
+    let options = || StoreOptions::default().notifications(false);
+    let (mut fresh, direct) = Fresh::<Postgres>::with(options()).await;
+    direct.close();
+    let pooler = Pooler::start(&fresh.url, 16).await;
+    pooler.url().clone_into(&mut fresh.url);
+    let replicas = [fresh.open(options()).await, fresh.open(options()).await];
+    rebuild_under_load(&fresh, replicas, 4).await;
+}
+
+async fn rebuild_under_load<K: Kind>(fresh: &Fresh<K>, replicas: [SqlStore<K>; 2], segments: u32) {
+    let store = replicas[0].clone();
     let (commits, hold) = K::either((400, 5), (150, 0));
     let workload = Workload::new(commits, hold);
     let seed = crate::oracle::seed();
@@ -522,7 +540,7 @@ async fn under_load<K: Kind>(segments: u32) {
         handle.stop(Duration::from_secs(30)).await;
     }
     workload.check(&store).await;
-    assert_alone(&fresh, &store, 2).await;
+    assert_alone(fresh, &store, 2).await;
     let status = &store.subscriptions().await.unwrap()[0];
     assert_eq!(status.segments.len(), segments as usize);
 }

@@ -28,7 +28,7 @@ use super::guard::{self, Guard};
 use super::{Failure, Outcome, bind, events, failure, sql};
 use crate::backend::bind::query;
 use crate::backend::postgres::Session;
-use crate::backend::{Committed, Written, written_columns};
+use crate::backend::{Committed, Written, transaction, written_columns};
 use crate::statements::Statements;
 
 /// See [`Backed::commit_together`](crate::backend::Backed::commit_together).
@@ -37,10 +37,39 @@ pub(in crate::backend::postgres) async fn commit(
     statements: &Statements,
     writes: &[(&StagedWrite, &Metadata)],
 ) -> Committed<Vec<Option<Written>>> {
-    match commit_all(session, statements, writes).await {
+    let committed = if session.is_pooled() {
+        commit_in_transaction(session, statements, writes).await
+    } else {
+        commit_all(session, statements, writes).await
+    };
+    match committed {
         Ok(written) => Committed::Done(written),
         Err(Failure::Refused(error)) => Committed::Refused(error),
         Err(Failure::Disconnected(error)) => Committed::Lost(error),
+    }
+}
+
+/// As [`commit_all`], where what became of a statement alone could not be found out.
+async fn commit_in_transaction(
+    session: &mut Session,
+    statements: &Statements,
+    writes: &[(&StagedWrite, &Metadata)],
+) -> Outcome<Vec<Option<Written>>> {
+    let refused = |cause| failure(cause, &[]);
+    session.begin().await.map_err(refused)?;
+    match commit_all(session, statements, writes).await {
+        Ok(written) => {
+            transaction::commit::<sqlx::Postgres>(&mut session.connection)
+                .await
+                .map_err(refused)?;
+            Ok(written)
+        }
+        Err(Failure::Refused(error)) => {
+            // Where even this fails, the connection is gone and the server rolls back itself.
+            let _ = transaction::rollback::<sqlx::Postgres>(&mut session.connection).await;
+            Err(Failure::Refused(error))
+        }
+        Err(disconnected) => Err(disconnected),
     }
 }
 
