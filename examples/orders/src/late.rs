@@ -30,11 +30,11 @@ impl ProcessManager for LateOrders {
             OrderEvent::Delivered { .. } | OrderEvent::Cancelled { .. } => {
                 Some(Instance::running(order))
             }
-            OrderEvent::Approved
+            OrderEvent::Approved { .. }
             | OrderEvent::Invoiced
             | OrderEvent::PutIntoWork
             | OrderEvent::FoundUnavailable
-            | OrderEvent::Shipped
+            | OrderEvent::Shipped { .. }
             | OrderEvent::FlaggedLate { .. } => None,
         }
     }
@@ -48,11 +48,11 @@ impl ProcessManager for LateOrders {
         match event.payload() {
             OrderEvent::Placed { promised, .. } => next.deadline("promised", late_from(*promised)),
             OrderEvent::Delivered { .. } | OrderEvent::Cancelled { .. } => next.complete(),
-            OrderEvent::Approved
+            OrderEvent::Approved { .. }
             | OrderEvent::Invoiced
             | OrderEvent::PutIntoWork
             | OrderEvent::FoundUnavailable
-            | OrderEvent::Shipped
+            | OrderEvent::Shipped { .. }
             | OrderEvent::FlaggedLate { .. } => {}
         }
         Ok(())

@@ -113,11 +113,11 @@ impl RowProjection for CustomerSummary {
             | OrderEvent::Delivered { customer, .. }
             | OrderEvent::Cancelled { customer }
             | OrderEvent::FlaggedLate { customer } => Some(customer.clone()),
-            OrderEvent::Approved
+            OrderEvent::Approved { .. }
             | OrderEvent::Invoiced
             | OrderEvent::PutIntoWork
             | OrderEvent::FoundUnavailable
-            | OrderEvent::Shipped => None,
+            | OrderEvent::Shipped { .. } => None,
         })
     }
 
