@@ -3,7 +3,8 @@
 //! - `bulk`: a page of the log is one statement on the read table, by a projection (`ours`), by a
 //!   row projection that the framework folds (`fold`), by hand (`loop`); and the usual outbox with
 //!   a status column and an UPDATE for each row (`naive`), which is given the first events only.
-//! - `writers`: `ours` and `loop` while others commit as fast as they can; and what those manage.
+//! - `writers`: `ours`, `loop` and `naive` while others commit as fast as they can; and what those
+//!   manage.
 //! - `each`: a statement for each event, by an event handler (`ours`) and by hand (`loop`).
 //!
 //! The part `sqlite` has the same on SQLite.
@@ -224,17 +225,25 @@ async fn each(log: &mut Log, options: &Options) -> Result<Case> {
 
 /// The drain, and the commits of the writers beside it.
 async fn beside_writers(log: &mut Log, options: &Options) -> Result<(Case, Case)> {
-    const SIDES: [Side; 2] = [Side::Ours, Side::Loop];
+    const SIDES: [Side; 3] = [Side::Ours, Side::Loop, Side::Status];
     log.fill(i64::try_from(options.events)?).await?;
-    let mut commits = [Vec::new(), Vec::new()];
+    let mut commits = SIDES.map(|_| Vec::new());
     let turn = async |side: Side| {
+        let is_outbox = side == Side::Status;
+        if is_outbox {
+            log.fill_outbox().await?;
+        }
         log.rewind().await?;
         let writers = Writers::start(log, options.writers).await?;
-        let elapsed = drain_beside(log, side).await?;
+        let (drained, elapsed) = drain_beside(log, side, options).await?;
         let made = writers.stop().await?;
-        commits[usize::from(side != Side::Ours)].push(Sample::once(made.0, made.1));
-        log.verify(side.name(), false).await?;
-        Ok(Sample::once(options.events, elapsed))
+        for (of, commits) in SIDES.into_iter().zip(&mut commits) {
+            if of == side {
+                commits.push(Sample::once(made.0, made.1));
+            }
+        }
+        log.verify(side.name(), is_outbox).await?;
+        Ok(Sample::once(drained, elapsed))
     };
     let samples = warm_and_measure(&SIDES, options.rounds, turn).await?;
     let commits = commits.map(|all| all[1..].to_vec()).to_vec();
@@ -247,18 +256,26 @@ async fn beside_writers(log: &mut Log, options: &Options) -> Result<(Case, Case)
     ))
 }
 
-/// How long it took to drain what the log was filled with.
-async fn drain_beside(log: &mut Log, side: Side) -> Result<Duration> {
-    if side == Side::Loop {
+/// How many events of those that the log was filled with were drained, and how long it took.
+async fn drain_beside(log: &mut Log, side: Side, options: &Options) -> Result<(usize, Duration)> {
+    if side != Side::Ours {
         let (mut connection, end) = (log.consumer().await?, log.end);
+        let share = options.events / usize::from(options.share);
         let begun = Instant::now();
         // On a thread of the runtime, as the projector: that is where the writers are.
         let drained = tokio::spawn(async move {
-            while by_hand::page(&mut connection, PAGE.into(), true).await?.1 < end {}
-            anyhow::Ok(())
+            if side == Side::Loop {
+                while by_hand::page(&mut connection, PAGE.into(), true).await?.1 < end {}
+                return anyhow::Ok(None);
+            }
+            let mut drained = 0;
+            while drained < share {
+                drained += by_hand::status_page(&mut connection, STATUS_PAGE).await?;
+            }
+            Ok(Some(drained))
         });
-        drained.await??;
-        return Ok(begun.elapsed());
+        let drained = drained.await??.unwrap_or(options.events);
+        return Ok((drained, begun.elapsed()));
     }
     let store = log.store().await?;
     let reached = Reached::default();
@@ -270,7 +287,7 @@ async fn drain_beside(log: &mut Log, side: Side) -> Result<Duration> {
     let elapsed = begun.elapsed();
     handle.stop(Duration::from_secs(10)).await;
     store.close();
-    Ok(elapsed)
+    Ok((options.events, elapsed))
 }
 
 /// Writers that commit as fast as they can, by hand: the same beside all sides.
