@@ -1,5 +1,7 @@
 //! Loads that are sent together: each caller gets what a load alone would have given it.
 
+use std::time::Duration;
+
 use cqrs_core::conformance::fixtures::{Tour, Trip};
 use cqrs_core::{Entity as _, Id, Repository, RequestContext, Store, UnitOfWork};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase};
@@ -278,7 +280,9 @@ async fn a_locked_table_is_waited_for_alone() {
             }
             lock.rollback().await.unwrap();
         };
-        let (outcomes, ()) = tokio::join!(loads, all_alone);
+        let both = async { tokio::join!(loads, all_alone) };
+        let both = tokio::time::timeout(Duration::from_secs(25), both).await;
+        let (outcomes, ()) = both.expect("no flush waits for the table");
         assert_eq!(outcomes, vec![Ok(Some(("known".to_owned(), 1))); 30]);
     }
 }
