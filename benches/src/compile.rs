@@ -17,12 +17,15 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::harness::{Sample, take_turns};
-use crate::report::{Amounts, By, Case, OURS, Results, directory};
+use crate::report::{Amounts, Bound, By, Case, OURS, Results, directory};
 
 /// An aggregate with all that belongs to it; `NUMBER` stands for its number.
 const MODULE: &str = include_str!("compile/module.txt");
 /// Lets the compiler print what it has expanded, without an effect on what is compiled already.
 const WRAPPER: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec \"$@\"\n";
+
+/// How many lines may be generated for an aggregate with its events, finders and read model.
+const MOST_LINES: f64 = 900.0;
 
 /// How the part is run.
 #[derive(Debug, Args)]
@@ -73,16 +76,18 @@ pub(crate) async fn run(_url: &str, options: &Options, results: &mut Results) ->
     };
     if small.aggregates < large.aggregates {
         let more = large.aggregates - small.aggregates;
-        let generated = (large.generated()? - small.generated()?) / more;
-        results.add_amounts(&Amounts {
+        let count = (large.generated()? - small.generated()?) / more;
+        let generated = Amounts {
             part: "compile",
             case: "generated for an aggregate".to_owned(),
             unit: "lines",
             sides: vec![
-                (OURS, lines(generated)?),
+                (OURS, lines(count)?),
                 ("source", lines(MODULE.lines().count())?),
             ],
-        })?;
+        };
+        results.add_amounts(&generated)?;
+        results.expect(generated.goal_of_side(OURS, Bound::AtMost(MOST_LINES)));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! loads it carries have asked. A flush that fails says nothing about any of them: they go back to
 //! their callers, who load alone.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 
 use cqrs_core::mapping::{RowCursor, Table};
 use cqrs_core::{Entity, Result};
@@ -22,6 +22,7 @@ type Untyped = Box<dyn Any + Send>;
 
 /// A load of one entity by its key.
 pub(crate) struct Load<B: Backend> {
+    entity: TypeId,
     table: &'static Table,
     /// Those of the select that loads it alone.
     parameters: Vec<Parameter>,
@@ -32,6 +33,7 @@ impl<B: Backend> Load<B> {
     /// The load that [`by_key`](crate::select::by_key) selects.
     pub(super) fn of<T: Entity>(select: &Select) -> Self {
         Self {
+            entity: TypeId::of::<T>(),
             table: T::table(),
             parameters: select.parameters.clone(),
             read: |row| {
@@ -42,8 +44,8 @@ impl<B: Backend> Load<B> {
     }
 }
 
-/// A table, by its address, and how many values say which row is meant: one more within a tenant.
-type LaneId = (usize, usize);
+/// What is loaded, and how many values say which row is meant: one more within a tenant.
+type LaneId = (TypeId, usize);
 
 /// What became of a load.
 pub(crate) enum Loaded<T> {
@@ -64,7 +66,7 @@ impl Loaded<Untyped> {
 
 fn typed<T: Entity>(entity: Untyped) -> T {
     let entity = entity.downcast();
-    *entity.expect("a lane is of one table, which is that of one type")
+    *entity.expect("a lane is of one type")
 }
 
 impl<B: Backend> Work for Load<B> {
@@ -75,8 +77,7 @@ impl<B: Backend> Work for Load<B> {
     const ALONE: usize = 4;
 
     fn lane(&self) -> Self::Lane {
-        let table = std::ptr::from_ref(self.table) as usize;
-        (table, self.parameters.len())
+        (self.entity, self.parameters.len())
     }
 
     /// Keys are small.

@@ -1,5 +1,7 @@
 //! Loads that are sent together: each caller gets what a load alone would have given it.
 
+use std::time::Duration;
+
 use cqrs_core::conformance::fixtures::{Tour, Trip};
 use cqrs_core::{Entity as _, Id, Repository, RequestContext, Store, UnitOfWork};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase};
@@ -7,7 +9,7 @@ use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::each::kind;
 use cqrs_integration::random::Random;
 use cqrs_integration::stores;
-use cqrs_integration::wire::{Cut, Direction, WireProxy};
+use cqrs_integration::wire::{Cut, Direction, Pooler, WireProxy};
 use cqrs_sqlx::{PgStore, StoreOptions};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
@@ -240,9 +242,10 @@ async fn a_broken_connection_costs_a_second_statement() {
     for direction in [Direction::FromClient, Direction::FromServer] {
         let (_database, proxy, store) = counted().await;
         let ids = registered(&store, 60).await;
-        let _ = load_all(&store, &in_north(&ids)).await;
         let mut cuts = 0;
         for message in 0..40 {
+            // Those that go out alone need connections that are there: opening one is not repeated.
+            let _ = load_all(&store, &in_north(&ids)).await;
             proxy.arm(Cut::before(direction, message));
             let outcomes = load_all(&store, &in_north(&ids)).await;
             assert_eq!(outcomes, vec![Ok(Some(("known".to_owned(), 1))); 60]);
@@ -251,6 +254,49 @@ async fn a_broken_connection_costs_a_second_statement() {
         }
         assert!(cuts > 10, "{cuts} cuts");
     }
+}
+
+/// Nor do loads that meet hold the connections of flushes for as long as a table is locked, behind a
+/// pooler either.
+#[tokio::test]
+async fn a_locked_table_is_waited_for_alone() {
+    let (database, proxy, store) = counted().await;
+    let pooler = Pooler::start(proxy.url(), 20).await;
+    let pooled = coalescing(pooler.url()).await;
+    for store in [store, pooled] {
+        let ids = registered(&store, 30).await;
+        let mut locking = PgConnection::connect(database.url()).await.unwrap();
+        let mut lock = locking.begin().await.unwrap();
+        sqlx::query("LOCK TABLE parcel IN ACCESS EXCLUSIVE MODE")
+            .execute(&mut *lock)
+            .await
+            .unwrap();
+        let wanted = in_north(&ids);
+        let loads = load_all(&store, &wanted);
+        let all_alone = async {
+            // The store has ten connections for them.
+            while waiting(&database).await != (10, 0) {
+                tokio::task::yield_now().await;
+            }
+            lock.rollback().await.unwrap();
+        };
+        let both = async { tokio::join!(loads, all_alone) };
+        let both = tokio::time::timeout(Duration::from_secs(25), both).await;
+        let (outcomes, ()) = both.expect("no flush waits for the table");
+        assert_eq!(outcomes, vec![Ok(Some(("known".to_owned(), 1))); 30]);
+    }
+}
+
+/// How many loads wait for a lock: alone, and for several callers.
+async fn waiting(database: &TestDatabase) -> (i64, i64) {
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let found = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE query NOT LIKE '%AS wanted(%'),
+                count(*) FILTER (WHERE query LIKE '%AS wanted(%')
+         FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    );
+    found.fetch_one(&mut connection).await.unwrap()
 }
 
 /// A table that is not there is each caller's own error.

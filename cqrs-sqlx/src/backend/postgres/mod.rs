@@ -57,7 +57,7 @@ use crate::lent;
 use crate::statements::Statements;
 use crate::verify::{LiveColumn, LiveForeignKey, LiveKey, ParameterType, Prepared, ResultColumn};
 
-/// How many connections there are for coalesced commits.
+/// How many connections there are for coalesced commits and loads.
 const FLUSHERS: usize = 4;
 
 /// How many connections there are at most to find out what became of lost commits.
@@ -312,13 +312,20 @@ impl Backed for Postgres {
     {
         let sql = loads::by_keys(statements, table, wanted);
         let place = table.columns().len();
-        Self::fetch(session, &sql, wanted, Some(table), |row| {
+        let each = |row: &PgSource| {
             let place = row.read_i64(place).map_err(Error::other)?;
             let place = place.and_then(|place| usize::try_from(place - 1).ok());
             each(place.unwrap_or(usize::MAX), row);
             Ok(())
-        })
-        .await
+        };
+        if !session.is_pooled() {
+            return Self::fetch(session, &sql, wanted, Some(table), each).await;
+        }
+        // What flushes need is set for a transaction there.
+        Self::begin(session).await?;
+        let read = Self::fetch(session, &sql, wanted, Some(table), each).await;
+        let ended = Self::rollback(session).await;
+        read.and(ended)
     }
 
     async fn execute(
