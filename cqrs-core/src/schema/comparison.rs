@@ -176,7 +176,7 @@ impl<'s> Places<'s> {
                         }));
                     }
                     ("anyOf", Value::Array(written), Some(Value::Array(read))) => {
-                        open.extend(kin(written, read));
+                        open.extend(kin((written, pair.written), (read, pair.read)));
                     }
                     (_, Value::Array(written), Some(Value::Array(read)))
                         if written.len() == read.len() =>
@@ -191,28 +191,37 @@ impl<'s> Places<'s> {
     }
 }
 
-/// The alternatives without a tag that belong together: types of the same name, a number behind it
-/// aside, and objects with the same fields. Their order tells nothing, since each side leaves out the
-/// variants that it skips; what has no name and no fields is of no known variant.
-fn kin<'s>(written: &'s [Value], read: &'s [Value]) -> Vec<(&'s Value, &'s Value)> {
-    fn sign(one: &Value) -> Option<Vec<&str>> {
+/// The alternatives without a tag that belong together, with the documents that they are in: types of
+/// the same name, and objects with the same fields. Their order tells nothing, since each side leaves
+/// out the variants that it skips; what has no name and no fields is of no known variant.
+fn kin<'s>(
+    written: (&'s [Value], &'s Value),
+    read: (&'s [Value], &'s Value),
+) -> Vec<(&'s Value, &'s Value)> {
+    fn sign<'o>(one: &'o Value, document: &Value) -> Option<Vec<&'o str>> {
         if let Some(reference) = one.get("$ref").and_then(Value::as_str) {
-            return Some(vec![
-                reference.trim_end_matches(|end: char| end.is_ascii_digit()),
-            ]);
+            // A number is part of a name, unless there is one without it: then it tells the two apart.
+            let base = reference.trim_end_matches(|end: char| end.is_ascii_digit());
+            let is_numbered = definition(base, document).is_some();
+            return Some(vec![if is_numbered { base } else { reference }]);
         }
         let fields = one.get("properties")?.as_object()?;
         Some(fields.keys().map(String::as_str).collect())
     }
-    fn only<'s>(all: &'s [Value], like: &Value) -> Option<&'s Value> {
-        let sign_of_like = sign(like)?;
+    fn only<'s>(
+        (all, document): (&'s [Value], &'s Value),
+        like: &Option<Vec<&str>>,
+    ) -> Option<&'s Value> {
         let mut found = all
             .iter()
-            .filter(|one| sign(one).as_ref() == Some(&sign_of_like));
+            .filter(|one| like.is_some() && sign(one, document) == *like);
         found.next().filter(|_| found.next().is_none())
     }
-    let pair = |one: &'s Value| only(written, one).zip(only(read, one));
-    written.iter().filter_map(pair).collect()
+    let (all, document) = written;
+    let signs = all.iter().map(|one| sign(one, document));
+    signs
+        .filter_map(|like| only(written, &like).zip(only(read, &like)))
+        .collect()
 }
 
 /// Whether two schemas, each with the document that it is in, say the same. Types that they refer to

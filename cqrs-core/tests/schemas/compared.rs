@@ -252,6 +252,81 @@ fn variants_in_the_same_place_are_no_pair() {
     );
 }
 
+/// As above, where what is behind the names is a number.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "its schema is what counts")]
+enum HalfNumbered {
+    #[serde(skip_serializing)]
+    Read(FirstForm),
+    #[serde(skip_deserializing)]
+    Written(SecondForm),
+}
+
+#[test]
+fn types_whose_names_end_with_other_numbers_are_no_pair() {
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, DomainEvent)]
+    #[event(aggregate = "order", name = "order.placed")]
+    struct Counted {
+        half: Option<HalfNumbered>,
+        x: SecondForm,
+    }
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, DomainEvent)]
+    #[event(aggregate = "order", name = "order.placed")]
+    struct Spelled {
+        half: Option<HalfNumbered>,
+        x: FirstForm,
+    }
+    let refused = only::<Spelled>().refuses(&only::<Counted>());
+    assert!(
+        refused.iter().any(|refused| refused.path == "x"),
+        "{refused:?}"
+    );
+    let x = SecondForm(decimal());
+    let written = serde_json::to_string(&Counted { half: None, x }).unwrap();
+    let unread = serde_json::from_str::<Spelled>(&written);
+    assert!(unread.is_err(), "{unread:?}");
+}
+
+/// Two variants with the same fields, one of which is read alone.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "its schema is what counts")]
+enum SameFields {
+    #[serde(skip_serializing)]
+    Counted {
+        value: Decimal,
+    },
+    Spelled {
+        value: Word,
+    },
+}
+
+#[test]
+fn variants_with_the_same_fields_are_no_pair() {
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, DomainEvent)]
+    #[event(aggregate = "order", name = "order.placed")]
+    struct Spelled {
+        same: Option<SameFields>,
+        x: Word,
+    }
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, DomainEvent)]
+    #[event(aggregate = "order", name = "order.placed")]
+    struct Counted {
+        same: Option<SameFields>,
+        x: Decimal,
+    }
+    let refused = only::<Counted>().refuses(&only::<Spelled>());
+    assert!(
+        refused.iter().any(|refused| refused.path == "x"),
+        "{refused:?}"
+    );
+    let (same, x) = (None, word());
+    let written = serde_json::to_string(&Spelled { same, x }).unwrap();
+    let unread = serde_json::from_str::<Counted>(&written);
+    assert!(unread.is_err(), "{unread:?}");
+}
+
 #[test]
 fn reasons_name_the_place() {
     let reasons = |new: EventSchema, old: EventSchema| {

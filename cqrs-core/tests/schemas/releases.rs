@@ -219,6 +219,8 @@ named! {
     Amount(Decimal) is "Amount";
     Sum(Decimal) is "Sum";
     Letters(Word) is "Amount";
+    FirstForm(Word) is "Form1";
+    SecondForm(Decimal) is "Form2";
 }
 
 /// Written in small letters, and read in any.
@@ -477,7 +479,7 @@ releases! {
     AmountedAndMaybe: { #[serde(default, skip_serializing)] gone: Option<Letters>, x: Amount, #[serde(default)] y: Option<Amount> }
         = vec![AmountedAndMaybe { gone: None, x: Amount(decimal()), y: Some(Amount(decimal())) }];
     Summed: { x: Sum, #[serde(default)] y: Option<Sum> } = vec![Summed { x: Sum(decimal()), y: None }];
-    Lettered: { x: Letters } = vec![Lettered { x: Letters(Word("x".to_owned())) }];
+    Lettered: { x: Letters } = vec![Lettered { x: Letters(word()) }];
     UntaggedAmount: { x: LooseAmount }
         = vec![UntaggedAmount { x: LooseAmount::Amount(Amount(decimal())) }];
     Wrapper: { x: Wrapping } = vec![
@@ -510,6 +512,10 @@ releases! {
     }];
 }
 
+pub(crate) fn word() -> Word {
+    Word("x".to_owned())
+}
+
 pub(crate) fn letters() -> Letters {
-    Letters(Word("x".to_owned()))
+    Letters(word())
 }
