@@ -75,10 +75,27 @@ impl Parameter {
         (0..width).map(column).collect()
     }
 
+    /// How many bytes of texts, documents and bytes there are in it.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::One(_, value) | Self::Typed(_, value) => size(value),
+            Self::List(_, values) => values.iter().map(size).sum(),
+        }
+    }
+
     fn column_type(&self) -> ColumnType {
         match self {
             Self::One(of, _) | Self::Typed(of, _) | Self::List(of, _) => *of,
         }
+    }
+}
+
+/// How many bytes of texts, documents and bytes a value has.
+pub(crate) fn size(value: &Value) -> usize {
+    match value {
+        Value::Text(text) | Value::Json(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
     }
 }
 

@@ -7,14 +7,13 @@
 use std::slice;
 use std::sync::Arc;
 
-use cqrs_core::mapping::Value;
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{Changing, Error, Metadata, StoreErrorKind};
 
 use super::flush::Outlet;
 use super::lanes::{First, Waiting};
 use super::{Outgoing, Work};
-use crate::backend::{Backend, Committed, Process, Proof, Written};
+use crate::backend::{self, Backend, Committed, Process, Proof, Written};
 use crate::connections::Connection;
 use crate::metrics;
 use crate::reads::is_unavailable;
@@ -25,11 +24,7 @@ const FEW: usize = 4;
 /// How many bytes of texts, documents and payloads there are in a write.
 pub(crate) fn size(write: &StagedWrite) -> usize {
     let payloads = write.events.iter().map(|event| event.payload.len());
-    let values = write.row.iter().map(|value| match value {
-        Value::Text(text) | Value::Json(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
-        _ => 0,
-    });
+    let values = write.row.iter().map(backend::size);
     payloads.chain(values).sum()
 }
 

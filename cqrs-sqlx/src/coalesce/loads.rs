@@ -80,9 +80,9 @@ impl<B: Backend> Work for Load<B> {
         (self.entity, self.parameters.len())
     }
 
-    /// Keys are small.
     fn size(&self) -> usize {
-        0
+        let sizes = self.parameters.iter().map(Parameter::size);
+        sizes.sum()
     }
 
     fn alone(self, first: Option<First<LaneId>>) -> Loaded<Untyped> {

@@ -14,6 +14,7 @@ use super::describe;
 use super::subject::{Kept, Queried, Subject};
 use crate::clock::ManualClock;
 use crate::context::RequestContext;
+use crate::envelope::Envelope;
 use crate::error::{Error, Result};
 use crate::read_model::{ReadModel, ReadModels};
 use crate::repository::{EventHistory, Repository};
@@ -203,17 +204,27 @@ async fn look_back<U: UnitOfWork>(
             _ => PageRequest::skip(few, 3).with_total(),
         };
         let page = repository.events_page(id, request).await?;
-        let events = page.items.iter().map(|event| {
+        let mut items = page.items;
+        if let Some(next) = page.next {
+            let behind = PageRequest::after(next, 1 + few as u32);
+            items.extend(repository.events_page(id, behind).await?.items);
+        }
+        let events = items.iter().map(|event| {
             let (version, kind) = (event.aggregate_version(), event.event_type());
             format!("{version} {kind} {:?}", event.occurred_at())
         });
         let events: Vec<String> = events.collect();
         return Ok(format!("{events:?} of {:?}", page.total));
     }
-    let at = match how % 2 {
-        0 => AsOf::Version(how >> 8 & 15),
+    let at = match how % 4 {
+        0 | 2 => AsOf::Version(how >> 8 & 15),
         // The clock shows the number of the command.
-        _ => AsOf::Time(time((how >> 8 & 127) as i64)),
+        1 => AsOf::Time(time((how >> 8 & 127) as i64)),
+        _ => {
+            let events = repository.events(id).await?;
+            let one = events.get((how >> 8) as usize % events.len().max(1));
+            AsOf::Time(one.map_or_else(|| time(0), Envelope::occurred_at))
+        }
     };
     let then = repository.find_as_of(id, at).await?;
     Ok(then.map_or_else(|| NOT_THERE.to_owned(), |then| then.describe()))
