@@ -14,6 +14,7 @@ use cqrs_integration::stores;
 use cqrs_integration::wire::{Counts, Cut, Direction, Pooler, Prepared, WireProxy};
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{PgStore, StoreOptions};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -71,6 +72,24 @@ async fn the_commit_of_one_aggregate_is_three_round_trips() {
         sent[0].starts_with("BEGIN") && sent[2] == "COMMIT",
         "{sent:#?}"
     );
+}
+
+/// What the client begins with may be what the pooler begins with.
+#[tokio::test]
+async fn the_name_of_the_application_is_no_sign_of_a_connection_of_our_own() {
+    let database = database().await;
+    let pooler = Pooler::start_named(database.url(), 2, "orders").await;
+    let proxy = WireProxy::start(pooler.url()).await;
+    let options: PgConnectOptions = proxy.url().parse().unwrap();
+    let options = options.application_name("orders");
+    for options in [options.clone(), options.extra_float_digits(None)] {
+        let store = StoreOptions::default().notifications(false);
+        let store = PgStore::connect_with(options, store).await.unwrap();
+        let before = proxy.counts();
+        let _ = register(&store, "parcel").await.unwrap();
+        let sent = proxy.statements_since(&before);
+        assert_eq!(sent.len(), 3, "{sent:#?}");
+    }
 }
 
 /// With notifications, which nobody hears.

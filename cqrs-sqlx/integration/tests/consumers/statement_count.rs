@@ -563,12 +563,7 @@ async fn a_connection_of_our_own_is_known_by_what_it_began_with() {
     stores::postgres(database.url()).await.close();
     let proxy = WireProxy::start(database.url()).await;
     let options: PgConnectOptions = proxy.url().parse().unwrap();
-    let none = options.clone().extra_float_digits(None);
-    for options in [
-        options.clone(),
-        options.application_name("orders"),
-        none.application_name("orders"),
-    ] {
+    for options in [options.clone(), options.application_name("orders")] {
         let store = StoreOptions::default().notifications(false);
         let store = PgStore::connect_with(options, store).await.unwrap();
         let before = proxy.counts();

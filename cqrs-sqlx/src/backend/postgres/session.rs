@@ -17,7 +17,8 @@ use crate::connections::Connect;
 ///
 /// A process of our own was told by us how to begin: the client, as the server calls it, is who set
 /// what sqlx sends with the name of the user. A pooler begins its processes itself, and sets later what
-/// it passes on at all. It has to prepare statements by names of its own: every client uses the same.
+/// it passes on at all. The name of the application says nothing, since the configuration of a pooler
+/// may have the same. It has to prepare statements by names of its own: every client uses the same.
 ///
 /// Has the server notice after half a minute that this host is gone, unless it is set to sooner: what
 /// the session holds is free then, as it is at once where only this process ends. By a statement, since
@@ -33,10 +34,9 @@ const OPENED: &str = "SELECT pid, coalesce(backend_start::text, ''), is_own,
                       ('tcp_keepalives_count', 3), ('tcp_user_timeout', 30000))
              AS limits (name, most)) END
      FROM pg_stat_activity, (
-         SELECT coalesce(bool_or(
-             CASE name WHEN 'extra_float_digits' THEN setting = '2' ELSE setting = $2 END), false)
-         FROM pg_settings
-         WHERE name IN ('extra_float_digits', 'application_name') AND source = 'client'
+         SELECT EXISTS (
+             SELECT FROM pg_settings
+             WHERE name = 'extra_float_digits' AND setting = '2' AND source = 'client')
      ) AS begun (is_own)
      WHERE pid = pg_backend_pid()";
 
@@ -69,7 +69,6 @@ impl Connect for Postgres {
             let settings = self.options.get_options().unwrap_or_default();
             let opened = sqlx::query(OPENED)
                 .bind(!settings.contains("tcp_"))
-                .bind(self.options.get_application_name())
                 .fetch_one(&mut connection)
                 .await?;
             Ok((connection, opened))
@@ -133,7 +132,7 @@ fn mixed_up() -> Error {
         StoreErrorKind::Usage,
         "the connection leads through a pooler that does not give prepared statements names of its \
          own: set `max_prepared_statements` of PgBouncer, 1.21 or later, and leave sqlx's statement \
-         cache on (on a connection without a pooler: give it an `application_name`, or leave \
-         `extra_float_digits` as it is)",
+         cache on (on a connection without a pooler: leave `extra_float_digits` of the options as it \
+         is)",
     )
 }

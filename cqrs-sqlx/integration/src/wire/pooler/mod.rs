@@ -82,6 +82,24 @@ impl Pooler {
     ///
     /// As [`start`](Self::start).
     pub async fn start_with(upstream: &str, connections: usize, prepared: Prepared) -> Self {
+        Self::launch(upstream, connections, prepared, "").await
+    }
+
+    /// As [`start`](Self::start), with the name of an application that its connections begin with.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_named(upstream: &str, connections: usize, application_name: &str) -> Self {
+        Self::launch(upstream, connections, Prepared::Renamed, application_name).await
+    }
+
+    async fn launch(
+        upstream: &str,
+        connections: usize,
+        prepared: Prepared,
+        application_name: &str,
+    ) -> Self {
         let options = options(upstream);
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
@@ -89,10 +107,23 @@ impl Pooler {
         let port = listener.local_addr().expect("the listener is bound").port();
         let running = if let Some(program) = std::env::var_os("PGBOUNCER") {
             drop(listener);
-            let started = Program::start(program, &options, port, connections, prepared);
+            let started = Program::start(
+                program,
+                &options,
+                port,
+                connections,
+                prepared,
+                application_name,
+            );
             Running::Program(started.await)
         } else {
-            let pools = Arc::new(Pools::new(Upstream::of(&options), connections, prepared));
+            let pools = Arc::new(Pools {
+                upstream: Arc::new(Upstream::of(&options)),
+                application_name: application_name.to_owned(),
+                connections,
+                prepared,
+                pools: Mutex::default(),
+            });
             Running::Model(tokio::spawn(accept(listener, pools)))
         };
         Self {
@@ -143,27 +174,21 @@ struct Login {
 
 struct Pools {
     upstream: Arc<Upstream>,
+    /// What connections to the server begin with.
+    application_name: String,
     connections: usize,
     prepared: Prepared,
     pools: Mutex<HashMap<Login, Arc<Pool>>>,
 }
 
 impl Pools {
-    fn new(upstream: Upstream, connections: usize, prepared: Prepared) -> Self {
-        Self {
-            upstream: Arc::new(upstream),
-            connections,
-            prepared,
-            pools: Mutex::default(),
-        }
-    }
-
     fn of(&self, login: &Login) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let pool = pools.entry(login.clone()).or_insert_with(|| {
             Arc::new(Pool {
                 upstream: Arc::clone(&self.upstream),
                 login: login.clone(),
+                application_name: self.application_name.clone(),
                 permits: Arc::new(Semaphore::new(self.connections)),
                 size: self.connections,
                 state: Mutex::default(),
@@ -177,6 +202,7 @@ impl Pools {
 struct Pool {
     upstream: Arc<Upstream>,
     login: Login,
+    application_name: String,
     permits: Arc<Semaphore>,
     size: usize,
     state: Mutex<PoolState>,
@@ -210,7 +236,7 @@ impl Pool {
                 }
             };
             let server = match idle {
-                None => Server::open(&self.upstream, &self.login).await,
+                None => Server::open(&self.upstream, &self.login, &self.application_name).await,
                 Some(mut server) => {
                     if server.is_gone() {
                         self.state().open -= 1;

@@ -28,6 +28,7 @@ impl Program {
         port: u16,
         connections: usize,
         prepared: Prepared,
+        application_name: &str,
     ) -> Self {
         let directory = TempDir::new().expect("the directory for temporary files is writable");
         let path = directory.path();
@@ -42,11 +43,16 @@ impl Program {
             Prepared::Renamed => 200,
             Prepared::AsTheyCome => 0,
         };
+        // It refuses an empty one.
+        let named = match application_name {
+            "" => String::new(),
+            name => format!(" application_name={name}"),
+        };
         let users = path.join("users.txt");
         let user = format!("\"{}\" \"\"\n", options.get_username());
         std::fs::write(&users, user).expect("the directory is ours");
         let settings = format!(
-            "[databases]\n* = host={host} port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+            "[databases]\n* = host={host} port={server}{named}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {users}\n\
              pool_mode = transaction\ndefault_pool_size = {connections}\nserver_round_robin = 1\n\
              ignore_startup_parameters = extra_float_digits\nmax_prepared_statements = {most}\n",

@@ -15,12 +15,17 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn open(upstream: &Upstream, login: &Login) -> io::Result<Self> {
+    pub(super) async fn open(
+        upstream: &Upstream,
+        login: &Login,
+        application_name: &str,
+    ) -> io::Result<Self> {
         let mut peer = upstream.connect().await?;
-        peer.send(&startup::message(login)).await?;
+        peer.send(&startup::message(login, application_name))
+            .await?;
         let mut server = Self {
             peer,
-            application_name: String::new(),
+            application_name: application_name.to_owned(),
             greeting: Vec::new(),
         };
         loop {

@@ -65,9 +65,14 @@ impl Startup {
 }
 
 /// How the pooler introduces itself to the server.
-pub(super) fn message(login: &Login) -> Vec<u8> {
+pub(super) fn message(login: &Login, application_name: &str) -> Vec<u8> {
     let mut body = VERSION.to_vec();
-    for text in ["user", &login.user, "database", &login.database, ""] {
+    let mut texts = vec!["user", &login.user, "database", &login.database];
+    if !application_name.is_empty() {
+        texts.extend(["application_name", application_name]);
+    }
+    texts.push("");
+    for text in texts {
         body.extend_from_slice(text.as_bytes());
         body.push(0);
     }
