@@ -203,7 +203,7 @@ async fn look_back<U: UnitOfWork>(
             0 => PageRequest::first(1 + few as u32),
             _ => PageRequest::skip(few, 3).with_total(),
         };
-        let page = repository.events_page(id, request).await?;
+        let page = repository.events_page(id.clone(), request).await?;
         let mut items = page.items;
         if let Some(next) = page.next {
             let behind = PageRequest::after(next, 1 + few as u32);
@@ -221,7 +221,7 @@ async fn look_back<U: UnitOfWork>(
         // The clock shows the number of the command.
         1 => AsOf::Time(time((how >> 8 & 127) as i64)),
         _ => {
-            let events = repository.events(id).await?;
+            let events = repository.events(id.clone()).await?;
             let one = events.get((how >> 8) as usize % events.len().max(1));
             AsOf::Time(one.map_or_else(|| time(0), Envelope::occurred_at))
         }
