@@ -191,6 +191,7 @@ mod tests {
         "backend/mod.rs",
         "backend/postgres/bulk.rs",
         "backend/postgres/events.rs",
+        "backend/postgres/loads.rs",
         "backend/postgres/row_security.rs",
         "backend/postgres/rows.rs",
         "backend/postgres/write.rs",
