@@ -1,10 +1,10 @@
 //! Coalesced work: commits, and loads, that are under way at the same moment go out as one statement,
 //! and each caller gets an answer of its own.
 //!
-//! They meet in lanes, one for each table and operation. Work that finds its lane empty goes out
-//! alone, at once, as it would without all this. Any other waits for a flush: a task that takes what
-//! waits in the lane, sends it, answers, and begins again until nothing waits. So nobody waits for
-//! others to come, and only while a flush is under way does a next one gather.
+//! They meet in lanes, one for each table and operation. Work that finds few in its lane
+//! ([`Work::ALONE`]) goes out alone, at once, as it would without all this. Any other waits for a flush:
+//! a task that takes what waits in the lane, sends it, answers, and begins again until nothing waits. So
+//! nobody waits for others to come, and only while a flush is under way does a next one gather.
 
 mod commits;
 mod flush;

@@ -216,19 +216,28 @@ pub(super) async fn lock_all<B: Backend>(
 
 async fn exists<B: Backend>(connection: &mut B::Connection, name: &str) -> Result<bool> {
     let sql = "SELECT segment FROM cqrs_segment WHERE subscription = $1 LIMIT 1";
-    let mut exists = false;
+    finds::<B>(connection, sql, name).await
+}
+
+/// Whether a statement finds anything of a subscription.
+pub(super) async fn finds<B: Backend>(
+    connection: &mut B::Connection,
+    sql: &'static str,
+    name: &str,
+) -> Result<bool> {
+    let mut found = false;
     B::fetch(
         connection,
         &sql.into(),
         &[Parameter::text(name)],
         None,
         |_| {
-            exists = true;
+            found = true;
             Ok(())
         },
     )
     .await?;
-    Ok(exists)
+    Ok(found)
 }
 
 /// Reads one checkpoint in a transaction and locks it; `None` where another worker holds it, or

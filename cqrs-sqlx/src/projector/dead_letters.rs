@@ -188,19 +188,7 @@ pub(super) async fn has_skipped<B: Backend>(
 ) -> Result<bool> {
     let sql = "SELECT 1 FROM cqrs_dead_letter \
                WHERE subscription = $1 AND status = 'skipped' LIMIT 1";
-    let mut found = false;
-    B::fetch(
-        connection,
-        &sql.into(),
-        &[Parameter::text(name)],
-        None,
-        |_| {
-            found = true;
-            Ok(())
-        },
-    )
-    .await?;
-    Ok(found)
+    checkpoint::finds::<B>(connection, sql, name).await
 }
 
 /// Brings records back from a copy of them, beside those that are there.

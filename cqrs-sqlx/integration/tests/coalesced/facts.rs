@@ -19,7 +19,7 @@ use super::{FLUSH, coalescing, commit_all, north, registered, registering, weigh
 use cqrs_integration::each::kind;
 
 /// A database with all tables, a proxy before it, and a store behind the proxy.
-async fn counted() -> (TestDatabase, WireProxy, PgStore) {
+pub(super) async fn counted() -> (TestDatabase, WireProxy, PgStore) {
     let database = TestDatabase::create().await;
     stores::postgres(database.url()).await.close();
     let proxy = WireProxy::start(database.url()).await;

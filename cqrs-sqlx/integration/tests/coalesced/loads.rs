@@ -14,19 +14,11 @@ use cqrs_sqlx::{PgStore, StoreOptions};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
+use super::facts::counted;
 use super::{coalescing, north, registered, weighed};
 
 /// What only a statement has that loads for several callers.
 const LOADS: &str = "AS wanted(";
-
-/// A database with all tables, a proxy before it, and a store behind the proxy.
-async fn counted() -> (TestDatabase, WireProxy, PgStore) {
-    let database = TestDatabase::create().await;
-    stores::postgres(database.url()).await.close();
-    let proxy = WireProxy::start(database.url()).await;
-    let store = coalescing(proxy.url()).await;
-    (database, proxy, store)
-}
 
 /// What each load found: the label and the version, nothing, or the error.
 type Outcome = Result<Option<(String, u64)>, String>;
