@@ -87,6 +87,7 @@ pub(super) async fn customers<S: Store>(
     context: &RequestContext,
     orders: &[Expected],
 ) -> anyhow::Result<()> {
+    const NAMES: [&str; 5] = ["placed", "delivered", "cancelled", "flagged", "days_late"];
     let sums = grouped(
         orders,
         |order| Some(order.customer.clone()),
@@ -98,15 +99,6 @@ pub(super) async fn customers<S: Store>(
             *days_late += order.days_late();
         },
     );
-    let values = |values: [i64; 5]| -> Vec<Named> {
-        let names = ["placed", "delivered", "cancelled", "flagged", "days_late"];
-        let each = names.into_iter().zip(values);
-        each.map(|(name, value)| named(name, value)).collect()
-    };
-    let expected: BTreeMap<_, _> = sums
-        .into_iter()
-        .map(|(key, sum)| (key, values(sum)))
-        .collect();
     let found = rows::<S, CustomerRow>(store, context).await?;
     let found = found.into_iter().map(|row| {
         let sums = [
@@ -116,9 +108,9 @@ pub(super) async fn customers<S: Store>(
             row.flagged,
             row.days_late,
         ];
-        (row.customer, values(sums))
+        (row.customer, sums)
     });
-    compare("customer summary", &expected, &found.collect())
+    compare_sums("customer summary", NAMES, sums, found)
 }
 
 /// The deliveries of each month, and their delay.
@@ -127,6 +119,13 @@ pub(super) async fn months<S: Store>(
     context: &RequestContext,
     orders: &[Expected],
 ) -> anyhow::Result<()> {
+    const NAMES: [&str; 5] = [
+        "deliveries",
+        "minutes",
+        "late",
+        "days_late",
+        "most_days_late",
+    ];
     let sums = grouped(
         orders,
         |order| order.arrived_at().map(|at| at.format("%Y-%m").to_string()),
@@ -139,21 +138,6 @@ pub(super) async fn months<S: Store>(
             *most = order.days_late().max(*most);
         },
     );
-    let values = |values: [i64; 5]| -> Vec<Named> {
-        let names = [
-            "deliveries",
-            "minutes",
-            "late",
-            "days_late",
-            "most_days_late",
-        ];
-        let each = names.into_iter().zip(values);
-        each.map(|(name, value)| named(name, value)).collect()
-    };
-    let expected: BTreeMap<_, _> = sums
-        .into_iter()
-        .map(|(key, sum)| (key, values(sum)))
-        .collect();
     let found = rows::<S, MonthRow>(store, context).await?;
     let found = found.into_iter().map(|row| {
         let sums = [
@@ -163,9 +147,9 @@ pub(super) async fn months<S: Store>(
             row.days_late,
             row.most_days_late,
         ];
-        (row.month, values(sums))
+        (row.month, sums)
     });
-    compare("delivery months", &expected, &found.collect())
+    compare_sums("delivery months", NAMES, sums, found)
 }
 
 /// A replay of the log comes to the same rows.
@@ -173,6 +157,22 @@ pub(super) async fn replayed<S: Store>(store: &S, context: &RequestContext) -> a
     replay(store, context, OrderList).await?;
     replay(store, context, CustomerSummary).await?;
     replay(store, context, DeliveryMonths).await
+}
+
+/// Compares sums by their key, each under its name.
+fn compare_sums(
+    what: &str,
+    names: [&'static str; 5],
+    expected: BTreeMap<String, [i64; 5]>,
+    found: impl Iterator<Item = (String, [i64; 5])>,
+) -> anyhow::Result<()> {
+    let with_names = |(key, sums): (String, [i64; 5])| {
+        let each = names.into_iter().zip(sums);
+        let each = each.map(|(name, sum)| named(name, sum));
+        (key, each.collect::<Vec<Named>>())
+    };
+    let expected = expected.into_iter().map(with_names).collect();
+    compare(what, &expected, &found.map(with_names).collect())
 }
 
 async fn replay<S: Store, P: RowProjection>(
