@@ -22,6 +22,8 @@ mod names {
     pub(super) const WAKE_UPS: &str = "cqrs_wake_ups_total";
     pub(super) const FLUSHES: &str = "cqrs_flushes_total";
     pub(super) const FLUSHED_COMMITS: &str = "cqrs_flushed_commits_total";
+    pub(super) const LOAD_FLUSHES: &str = "cqrs_load_flushes_total";
+    pub(super) const FLUSHED_LOADS: &str = "cqrs_flushed_loads_total";
 }
 
 /// Why the horizon is looked for.
@@ -86,6 +88,19 @@ pub(crate) fn flush_lost(commits: usize) {
     }
     #[cfg(not(feature = "metrics"))]
     let _ = commits;
+}
+
+/// A flush of coalesced loads has ended, with so many that it has answered, and has left.
+pub(crate) fn loads_flushed(answered: usize, left: usize) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::counter!(names::LOAD_FLUSHES).increment(1);
+        let loads = |outcome| metrics::counter!(names::FLUSHED_LOADS, "outcome" => outcome);
+        loads("answered").increment(answered as u64);
+        loads("left").increment(left as u64);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (answered, left);
 }
 
 /// The subscriptions whose gauges are not zero.

@@ -1,8 +1,8 @@
 //! The part `rivals`: the same work done with other crates for event sourcing.
 //!
 //! - `create` and `change`: a command on a new order, and one that loads an order and appends an
-//!   event; by the framework with an event-sourced order (`ours`) and with one that is stored as a
-//!   row beside its event (`ours_state`).
+//!   event; by the framework with an event-sourced order (`ours`), with one that is stored as a row
+//!   beside its event (`ours_state`), and with such commits and loads coalesced (`ours_coalesced`).
 //! - `load 10` and `load 1,000`: an order with so many events, without snapshots, which nobody
 //!   takes by default; and by the framework with one each 100 events (`ours_snapshot`).
 //! - `replay`: all events into a read table with the pieces of each order, by a row projection
@@ -30,7 +30,7 @@ use crate::harness::{Sample, take_turns};
 use crate::report::{Bound, Case, Goal, OURS, Results};
 
 use child::Program;
-use ours::{KEPT, Ours, Replay, STATE};
+use ours::{COALESCED, KEPT, Ours, Replay, STATE};
 use protocol::{Append, Appending, Done, Holds, Work};
 
 /// The framework's side that adds to the rows of a page with one statement.
@@ -167,7 +167,9 @@ impl Run<'_> {
         let asked: Vec<(&str, Bound)> = rivals.collect();
         let mut goals = case.goals(&asked);
         if which == Which::Append {
-            goals.extend(case.comparing(STATE).goals(&asked));
+            let case = case.comparing(STATE);
+            goals.extend(case.goals(&asked));
+            goals.extend(case.comparing(COALESCED).goals(&asked));
         }
         goals
     }
@@ -209,7 +211,7 @@ impl Run<'_> {
 
     async fn append_beside(&mut self, ours: &mut Ours, options: &Options) -> Result<Vec<Case>> {
         let (ramp_ms, measured_ms) = self.slice()?;
-        let sides: Vec<_> = [OURS, STATE]
+        let sides: Vec<_> = [OURS, STATE, COALESCED]
             .into_iter()
             .chain(self.rivals(Which::Append))
             .collect();
@@ -226,7 +228,7 @@ impl Run<'_> {
                 let samples = take_turns(&sides, options.rounds, async |side| {
                     let (sample, done) = match side {
                         OURS => ours.append(append).await?,
-                        STATE => ours.append_state(append).await?,
+                        STATE | COALESCED => ours.append_state(side, append).await?,
                         rival => self.append_rival(rival, append).await?,
                     };
                     if done.retries > 0 {

@@ -23,10 +23,14 @@ use crate::report::OURS;
 
 /// The side whose orders are stored as rows.
 pub(super) const STATE: &str = "ours_state";
+/// The same, with coalesced commits and loads.
+pub(super) const COALESCED: &str = "ours_coalesced";
 /// The side whose orders have snapshots.
 pub(super) const KEPT: &str = "ours_snapshot";
 /// After how many events there is a snapshot.
 pub(super) const SNAPSHOT_EVERY: usize = 100;
+/// How many commits, or loads, go out together at most.
+const TOGETHER: usize = 128;
 /// How many connections a store has that does not write.
 const CONNECTIONS: usize = 4;
 
@@ -64,17 +68,29 @@ impl Ours {
     /// A slice of commands on event-sourced orders.
     pub(super) async fn append(&self, append: Append) -> Result<(Sample, Done)> {
         let seeds = self.fill(SEEDS, 1).await?;
-        let written = write::<SourcedOrder>(&self.sourced, append, seeds).await?;
+        let store = open(&self.sourced, append.writers).await?;
+        let written = write::<SourcedOrder>(store, append, seeds).await?;
         let expected = after(SEEDS, append.command, written.1)?;
         verify(OURS, expected, self.holds().await?)?;
         Ok(written)
     }
 
-    /// A slice of commands on orders that are stored as rows.
-    pub(super) async fn append_state(&mut self, append: Append) -> Result<(Sample, Done)> {
+    /// A slice of commands on orders that are stored as rows, on one of the sides [`STATE`] and
+    /// [`COALESCED`].
+    pub(super) async fn append_state(
+        &mut self,
+        side: &'static str,
+        append: Append,
+    ) -> Result<(Sample, Done)> {
         self.tables.reset().await?;
         let seeds = self.tables.seeds().into();
-        let written = write::<Order>(&self.state, append, seeds).await?;
+        let store = match side {
+            COALESCED => {
+                open_with(&self.state, append.writers, |all| all.coalesce(TOGETHER)).await?
+            }
+            _ => open(&self.state, append.writers).await?,
+        };
+        let written = write::<Order>(store, append, seeds).await?;
         let Done {
             units, quantity, ..
         } = written.1;
@@ -90,7 +106,7 @@ impl Ours {
                 ..Tally::default()
             },
         };
-        self.tables.verify(&tally).await.context(STATE)?;
+        self.tables.verify(&tally).await.context(side)?;
         Ok(written)
     }
 
@@ -250,7 +266,15 @@ async fn prepare(scratch: &Scratch) -> Result<Tables> {
 }
 
 async fn open(scratch: &Scratch, connections: usize) -> Result<PgStore> {
-    let options = StoreOptions::default().max_connections(connections);
+    open_with(scratch, connections, |options| options).await
+}
+
+async fn open_with(
+    scratch: &Scratch,
+    connections: usize,
+    more: impl FnOnce(StoreOptions) -> StoreOptions,
+) -> Result<PgStore> {
+    let options = more(StoreOptions::default().max_connections(connections));
     Ok(PgStore::connect_with(scratch.options(), options).await?)
 }
 
@@ -265,13 +289,12 @@ fn one_more() -> Changed {
     }
 }
 
-/// A slice of commands, on a store that is opened for it.
+/// A slice of commands, on a store that was opened for it.
 async fn write<O: AnyOrder>(
-    scratch: &Scratch,
+    store: PgStore,
     append: Append,
     orders: Arc<[Uuid]>,
 ) -> Result<(Sample, Done)> {
-    let store = open(scratch, append.writers).await?;
     let context = context()?;
     let writers = Turn::of_all_writers(append.writers)
         .map(|turn| Writer::<O> {

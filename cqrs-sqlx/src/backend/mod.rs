@@ -3,8 +3,12 @@
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod bind;
+mod columns;
+mod commit;
+mod dialect;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod json_path;
+mod parameter;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -23,118 +27,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cqrs_core::maintenance::{BulkChange, BulkWrites, ChosenRow, Inserted};
-use cqrs_core::mapping::{Column, ColumnRole, ColumnType, RowSource, Table, Value};
-use cqrs_core::staging::{Operation, StagedWrite};
+use cqrs_core::mapping::{ColumnType, RowSource, Table, Value};
+use cqrs_core::staging::StagedWrite;
 use cqrs_core::{
-    AggregateRoot, Envelope, Error, JsonPlace, Metadata, Owned, Position, RawPayload, ReadModel,
-    Result, RowAddress, StoreErrorKind, TenantScope, TextTest,
+    AggregateRoot, Error, Metadata, Owned, Position, ReadModel, Result, RowAddress, TenantScope,
 };
-use uuid::Uuid;
 
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::statements::Statements;
-use crate::tenancy::{self, TenantSite};
 use crate::verify::{LiveColumn, LiveForeignKey, LiveKey, ParameterType, Prepared, ResultColumn};
 
-/// What is bound to one place of a statement, with the type of its values, which NULL and an empty
-/// list do not tell.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Parameter {
-    /// One value.
-    One(ColumnType, Value),
-    /// One value, bound with the type of its column, where no text around it says that.
-    Typed(ColumnType, Value),
-    /// A list of values.
-    List(ColumnType, Vec<Value>),
-}
-
-impl Parameter {
-    pub(crate) fn new(column_type: ColumnType, value: Value) -> Self {
-        Self::One(column_type, value)
-    }
-
-    pub(crate) fn text(text: impl Into<String>) -> Self {
-        Self::new(ColumnType::Text, Value::Text(text.into()))
-    }
-
-    pub(crate) fn int(value: i64) -> Self {
-        Self::new(ColumnType::Int64, Value::Int(value))
-    }
-
-    /// The values of rows of parameters, all of one form, as a list for each column.
-    pub(crate) fn columns(rows: &[&[Self]]) -> Vec<Self> {
-        let width = rows.first().map_or(0, |row| row.len());
-        let column = |at: usize| {
-            let values = rows.iter().filter_map(|row| match row.get(at)? {
-                Self::One(_, value) | Self::Typed(_, value) => Some(value.clone()),
-                Self::List(..) => None,
-            });
-            Self::List(rows[0][at].column_type(), values.collect())
-        };
-        (0..width).map(column).collect()
-    }
-
-    /// How many bytes of texts, documents and bytes there are in it.
-    pub(crate) fn size(&self) -> usize {
-        match self {
-            Self::One(_, value) | Self::Typed(_, value) => size(value),
-            Self::List(_, values) => values.iter().map(size).sum(),
-        }
-    }
-
-    fn column_type(&self) -> ColumnType {
-        match self {
-            Self::One(of, _) | Self::Typed(of, _) | Self::List(of, _) => *of,
-        }
-    }
-}
-
-/// How many bytes of texts, documents and bytes a value has.
-pub(crate) fn size(value: &Value) -> usize {
-    match value {
-        Value::Text(text) | Value::Json(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
-        _ => 0,
-    }
-}
-
-/// The parameters of a statement, in the order of their numbers.
-#[derive(Debug, Default)]
-pub(crate) struct Parameters(pub(crate) Vec<Parameter>);
-
-impl Parameters {
-    /// Adds one and returns how the statement refers to it: `$1`.
-    pub(crate) fn add(&mut self, parameter: Parameter) -> String {
-        self.0.push(parameter);
-        format!("${}", self.0.len())
-    }
-}
-
-/// By what the process of the database's server is known that works for a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Process {
-    /// The same for as long as the connection lives: which one, and since when, as ids are used
-    /// again.
-    Own { id: i32, started: String },
-    /// Behind a pooler each transaction may have another, which holds this lock until the transaction
-    /// has ended.
-    #[cfg_attr(
-        not(feature = "postgres"),
-        expect(dead_code, reason = "SQLite has no server")
-    )]
-    Holding(i64),
-}
-
-impl Process {
-    /// Its id, where it is known for longer than a transaction.
-    pub(crate) fn id(&self) -> Option<i32> {
-        match self {
-            Self::Own { id, .. } => Some(*id),
-            Self::Holding(_) => None,
-        }
-    }
-}
+pub(crate) use self::columns::{
+    child_address, child_equals, children_changed, version_column, written_child_columns,
+    written_columns,
+};
+pub(crate) use self::commit::{Committed, Process, Proof, Returned, Written};
+pub(crate) use self::dialect::Dialect;
+pub(crate) use self::parameter::{Parameter, Parameters, size};
 
 /// What processes tell each other about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,72 +73,6 @@ pub(crate) struct Heard {
     pub(crate) content: String,
     /// The process of the server that told it.
     pub(crate) teller: Option<i32>,
-}
-
-/// How the SQL that is shared by all databases differs in its words.
-#[derive(Debug)]
-pub(crate) struct Dialect {
-    /// Its name, as SQL of finders is given for it.
-    pub(crate) name: &'static str,
-    /// After a text column that is compared or sorted by its bytes.
-    pub(crate) byte_order: &'static str,
-    /// After the statement that claims a checkpoint: locks it, unless another has.
-    pub(crate) claim: &'static str,
-    /// Locks the rows of a table that have the numbers of a list, until the transaction ends; they
-    /// need not exist. Empty where a transaction that writes has the database for itself.
-    pub(crate) lock_rows: &'static str,
-    /// After a query whose rows are locked until the transaction ends.
-    pub(crate) lock: &'static str,
-    /// After that, where rows that others have locked are left out.
-    pub(crate) skip_locked: &'static str,
-    /// Keeps others from adding to the log until the transaction ends. Empty where a transaction
-    /// that writes has the database for itself.
-    pub(crate) lock_log: &'static str,
-    /// After the columns of a statement that begins a page: marks its transaction, for
-    /// [`commit_and_begin`](Backend::commit_and_begin). Empty where [`mark`](Backend::mark) does.
-    pub(crate) open_page: &'static str,
-    /// Has what follows in a transaction fail where it would wait for a lock for long. Empty where a
-    /// transaction that writes has the database for itself.
-    pub(crate) hurry: &'static str,
-    /// At the beginning of a transaction, has all its statements see one moment, at which these
-    /// tables have their names, and keeps others from exchanging them. Empty where a transaction
-    /// that writes has the database for itself.
-    pub(crate) one_moment: fn(tables: &[&str]) -> String,
-    /// Whether one statement can claim a checkpoint, move it, and read a page.
-    pub(crate) claims_in_one: bool,
-    /// The system column that has another value after each change of a row. Empty where rows have
-    /// none.
-    pub(crate) row_version: &'static str,
-    /// After the columns that a statement returns: has the commit of its transaction not wait for the
-    /// disk. Empty where nothing is [moved by its version](Backend::advance).
-    pub(crate) without_flush: &'static str,
-    /// Whether an aggregate, by its columns `aggregate_type` and `aggregate_id`, is of this segment
-    /// of so many. The hash is the database's own, and of no meaning outside of it.
-    pub(crate) in_segment: fn(segment: &str, segments: &str) -> String,
-    /// Before an operand that is not to be looked up in an index. Empty where the planner knows better.
-    pub(crate) unindexed: &'static str,
-    /// The time now, of the database.
-    pub(crate) now: &'static str,
-    /// The type of a column.
-    pub(crate) type_name: fn(ColumnType) -> &'static str,
-    /// Whether an operand of this type is in the list that a parameter holds.
-    pub(crate) in_list: fn(operand: &str, column_type: ColumnType, list: &str) -> String,
-    /// Whether an operand is among what a query of one column selects. Of few, they are found by the
-    /// index of the operand.
-    pub(crate) in_rows: fn(operand: &str, query: &str) -> String,
-    /// A test of an operand that is text.
-    pub(crate) text_test:
-        fn(operand: &str, test: TextTest, text: &str, parameters: &mut Parameters) -> String,
-    /// What a place in the document of a column holds; NULL where it is of another kind.
-    pub(crate) json: fn(column: &str, place: &JsonPlace, parameters: &mut Parameters) -> String,
-    /// Whether a column differs from a parameter, where NULL is a value like any other.
-    pub(crate) differs: fn(operand: &str, column_type: ColumnType, parameter: &str) -> String,
-    /// After a statement that reads rows which are about to be changed.
-    pub(crate) lock_to_change: &'static str,
-    /// After a statement that reads rows which are about to be deleted.
-    pub(crate) lock_to_delete: &'static str,
-    /// The most parameters of one statement.
-    pub(crate) max_parameters: usize,
 }
 
 /// By what an open transaction is told from one that was begun after it.
@@ -268,53 +112,6 @@ pub(crate) struct RowWrites {
     pub(crate) table: &'static Table,
     pub(crate) upserts: Vec<Vec<Value>>,
     pub(crate) deletes: Vec<RowAddress>,
-}
-
-/// What became of a commit.
-#[derive(Debug)]
-pub(crate) enum Committed<T = Written> {
-    /// It is durable.
-    Done(T),
-    /// It was refused; nothing was written.
-    Refused(Error),
-    /// The connection broke before the answer came.
-    Lost(Error),
-}
-
-/// What was written to the log.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Written {
-    /// The ids of the events, in the order in which they were staged. Those of saves that turned
-    /// out to change nothing are not among them.
-    pub(crate) events: Vec<Uuid>,
-    /// The highest position; `None` where nothing was written.
-    pub(crate) position: Option<Position>,
-    /// The events as the log holds them, where [`Returned::Events`] was asked for.
-    pub(crate) envelopes: Vec<Envelope<RawPayload>>,
-}
-
-/// What a write to the log brings back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Returned {
-    /// The position of each event.
-    Positions,
-    /// Each event as the log holds it.
-    Events,
-}
-
-/// By what a commit is recognised after its connection broke.
-#[cfg_attr(
-    not(feature = "postgres"),
-    expect(dead_code, reason = "in process no answer is lost")
-)]
-#[derive(Debug)]
-pub(crate) enum Proof<'a> {
-    /// The events of these writes: at least one is in the log, or none is.
-    Events(&'a [StagedWrite]),
-    /// The id that the database gave the transaction.
-    Transaction(String),
-    /// There was no commit; only its locks must be gone before the work is done again.
-    Nothing,
 }
 
 /// The horizon of the log, as far as it is known.
@@ -697,67 +494,6 @@ pub(crate) trait Backed: Connect + Clone + std::fmt::Debug {
     fn fits(column_type: ColumnType, live: &LiveColumn) -> std::result::Result<(), &'static str>;
 }
 
-/// The columns that an operation writes, with their positions in the row.
-pub(crate) fn written_columns(
-    table: &'static Table,
-    operation: Operation,
-) -> impl Iterator<Item = (usize, &'static Column)> {
-    let soft_delete = table.is_soft_delete();
-    table
-        .columns()
-        .iter()
-        .enumerate()
-        .filter(move |(_, column)| {
-            if !column.is_written() {
-                return false;
-            }
-            let role = column.role();
-            let deletion = matches!(role, ColumnRole::DeletedAt | ColumnRole::DeletedBy);
-            match operation {
-                Operation::Insert => !deletion,
-                Operation::Update | Operation::UpdateIfChanged => {
-                    !deletion && !StagedWrite::keeps(role)
-                }
-                Operation::Remove => {
-                    soft_delete && !StagedWrite::keeps(role) && role != ColumnRole::Data
-                }
-            }
-        })
-}
-
-/// The name of the version column.
-pub(crate) fn version_column(table: &Table) -> &str {
-    table
-        .column_with(ColumnRole::Version)
-        .map_or("version", Column::name)
-}
-
-/// The columns of a table of children that are written, with their positions in the row.
-pub(crate) fn written_child_columns(
-    table: &'static Table,
-) -> impl Iterator<Item = (usize, &'static Column)> {
-    let columns = table.columns().iter().enumerate();
-    columns.filter(|(_, column)| column.is_written())
-}
-
-/// The columns by which a row of a table of children is found, with their positions in the row:
-/// its primary key, and its tenant.
-pub(crate) fn child_address(
-    table: &'static Table,
-) -> impl Iterator<Item = (usize, &'static Column)> {
-    let is_key = |column: &Column| table.primary_key().any(|key| key == column);
-    let columns = table.columns().iter().enumerate();
-    columns.filter(move |(_, column)| column.role() == ColumnRole::Tenant || is_key(column))
-}
-
-/// The condition that a column of a child's address has a value.
-pub(crate) fn child_equals(column: &Column, name: &str, value: &str) -> String {
-    if column.role() == ColumnRole::Tenant {
-        return tenancy::equals(TenantSite::ChildRows, name, value);
-    }
-    format!("{name} = {value}")
-}
-
 /// A number to lock by, which is the same in every process. FNV-1a.
 pub(crate) fn stable_hash(bytes: impl IntoIterator<Item = u8>) -> i32 {
     let start = 0x811c_9dc5_u32;
@@ -765,16 +501,4 @@ pub(crate) fn stable_hash(bytes: impl IntoIterator<Item = u8>) -> i32 {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
     hash.cast_signed()
-}
-
-/// The error of a change to children whose rows are not those that were loaded.
-pub(crate) fn children_changed(table: &Table) -> Error {
-    Error::store(
-        StoreErrorKind::Contention,
-        format!(
-            "rows of {} are not those that were loaded: someone changed them without the version \
-             of their aggregate",
-            table.name()
-        ),
-    )
 }

@@ -14,6 +14,7 @@ use super::lanes::{First, Waiting};
 use super::{Outgoing, Work};
 use crate::backend::{Backend, Parameter};
 use crate::connections::Connection;
+use crate::metrics;
 use crate::reads::is_unavailable;
 use crate::select::Select;
 
@@ -107,7 +108,7 @@ impl<B: Backend> Outgoing<B> for Load<B> {
             .flatten()
             .map(|one| one.work.parameters.as_slice())
             .collect();
-        let wanted = Parameter::columns(&wanted);
+        let (sent, wanted) = (wanted.len(), Parameter::columns(&wanted));
         let read = B::read_together(
             connection.begin_work(),
             &outlet.statements,
@@ -122,6 +123,7 @@ impl<B: Backend> Outgoing<B> for Load<B> {
         match outlet.answered(read).await.flatten() {
             Ok(()) => {
                 connection.end_work();
+                metrics::loads_flushed(sent, 0);
                 for one in waiting.into_iter().flatten() {
                     one.answer(|_| Loaded::Read(Ok(None)));
                 }
@@ -133,7 +135,9 @@ impl<B: Backend> Outgoing<B> for Load<B> {
                 } else {
                     connection.end_work();
                 }
-                for one in waiting.into_iter().flatten() {
+                let left: Vec<_> = waiting.into_iter().flatten().collect();
+                metrics::loads_flushed(sent - left.len(), left.len());
+                for one in left {
                     one.answer(|load| load.alone(None));
                 }
             }

@@ -1,7 +1,5 @@
 //! Callers that give up while their commits wait, or are under way with those of others.
 
-use std::task::Poll;
-
 use cqrs_core::{Position, UnitOfWork};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
@@ -9,7 +7,7 @@ use cqrs_sqlx::PgStore;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
-use super::{coalescing, north, registering};
+use super::{coalescing, north, polled, registering};
 use cqrs_integration::each::poll_up_to;
 
 async fn opened() -> (TestDatabase, PgStore) {
@@ -40,7 +38,7 @@ async fn a_commit_that_nobody_waits_for_is_not_sent() {
     let (database, store) = opened().await;
     let holder = held(&database).await;
     let mut first = Box::pin(registering(&store, "first").commit());
-    assert!(futures_poll(&mut first).is_pending(), "it goes out at once");
+    assert!(polled(&mut first).is_pending(), "it goes out at once");
     let mut behind = JoinSet::new();
     for dropped in 0..5 {
         let commit = registering(&store, "dropped").commit();
@@ -56,24 +54,19 @@ async fn a_commit_that_nobody_waits_for_is_not_sent() {
     assert_eq!(events(&store).await, 6);
 }
 
-fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    std::pin::Pin::new(future).poll(&mut context)
-}
-
 /// What a flush has taken it commits, whoever waits for it.
 #[tokio::test]
 async fn a_commit_under_way_happens_without_its_caller() {
     let (database, store) = opened().await;
     let holder = held(&database).await;
     let mut first = Box::pin(registering(&store, "first").commit());
-    assert!(futures_poll(&mut first).is_pending());
+    assert!(polled(&mut first).is_pending());
     let mut dropped = Box::pin(registering(&store, "dropped").commit());
-    assert!(futures_poll(&mut dropped).is_pending());
+    assert!(polled(&mut dropped).is_pending());
     let before = store_count(&store);
     // It ends before the other, in the same flush.
     let mut other = Box::pin(registering(&store, "other").commit());
-    assert!(futures_poll(&mut other).is_pending());
+    assert!(polled(&mut other).is_pending());
     holder.close().await.unwrap();
     let other = other.await.unwrap();
     assert_eq!(other.events().len(), 1);

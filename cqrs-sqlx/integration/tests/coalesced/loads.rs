@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use cqrs_core::conformance::fixtures::{Tour, Trip};
-use cqrs_core::{Entity as _, Id, Repository, RequestContext, Store, UnitOfWork};
+use cqrs_core::conformance::fixtures::{Counter, Locker, Tour, Trip};
+use cqrs_core::{AggregateRoot, Entity as _, Id, Repository, RequestContext, Store, UnitOfWork};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase};
 use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::each::kind;
@@ -18,12 +18,12 @@ use super::facts::counted;
 use super::{coalescing, north, registered, weighed};
 
 /// What only a statement has that loads for several callers.
-const LOADS: &str = "AS wanted(";
+pub(super) const LOADS: &str = "AS wanted(";
 
 /// What each load found: the label and the version, nothing, or the error.
-type Outcome = Result<Option<(String, u64)>, String>;
+pub(super) type Outcome = Result<Option<(String, u64)>, String>;
 
-async fn load(store: &PgStore, context: &RequestContext, id: ParcelId) -> Outcome {
+pub(super) async fn load(store: &PgStore, context: &RequestContext, id: ParcelId) -> Outcome {
     let mut uow = store.unit_of_work(context);
     let found = uow.repository::<Parcel>().find(id).await;
     let found = found.map_err(|error| error.to_string())?;
@@ -32,7 +32,10 @@ async fn load(store: &PgStore, context: &RequestContext, id: ParcelId) -> Outcom
 
 /// Loads all of them at the same moment; the outcomes in their order. On one thread they go out when
 /// all have asked.
-async fn load_all(store: &PgStore, wanted: &[(RequestContext, ParcelId)]) -> Vec<Outcome> {
+pub(super) async fn load_all(
+    store: &PgStore,
+    wanted: &[(RequestContext, ParcelId)],
+) -> Vec<Outcome> {
     let mut loads = JoinSet::new();
     for (number, (context, id)) in wanted.iter().enumerate() {
         let (store, context, id) = (store.clone(), context.clone(), *id);
@@ -43,7 +46,7 @@ async fn load_all(store: &PgStore, wanted: &[(RequestContext, ParcelId)]) -> Vec
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn in_north(ids: &[ParcelId]) -> Vec<(RequestContext, ParcelId)> {
+pub(super) fn in_north(ids: &[ParcelId]) -> Vec<(RequestContext, ParcelId)> {
     ids.iter().map(|id| (north(), *id)).collect()
 }
 
@@ -123,6 +126,75 @@ async fn each_gets_what_a_load_alone_gives() {
     let sent = proxy.statements_since(&before);
     let together = sent.iter().filter(|sql| sql.contains(LOADS)).count();
     assert!(together >= 20, "{together} statements for several callers");
+}
+
+/// What is in a list of keys is each key and nothing else.
+#[tokio::test]
+async fn texts_and_integers_are_keys_too() {
+    let (database, proxy, store) = counted().await;
+    let alone = stores::postgres_with(database.url(), StoreOptions::default()).await;
+    let tables = [Locker::table(), Counter::table()];
+    store.create_tables(&tables).await.unwrap();
+    let mut texts: Vec<String> = [" ", "NULL", "{a,b}", "\"", "\\", "'", "é", "E", "e", "\n"]
+        .map(str::to_owned)
+        .into();
+    texts.push("long ".repeat(51));
+    let integers = [i64::MIN, -1, 0, 1, 9, 10, i64::from(i32::MAX) + 1, i64::MAX];
+    let mut uow = store.unit_of_work(&north());
+    for id in &texts {
+        uow.save(Locker::new(id)).unwrap();
+    }
+    for id in integers {
+        uow.save(Counter::new(id)).unwrap();
+    }
+    let _ = uow.commit().await.unwrap();
+    texts.extend(["none", "null", "  "].map(str::to_owned));
+    let integers = integers.into_iter().chain([2, i64::MIN + 1]);
+    let contexts = [north(), stores::tenant("south"), RequestContext::system()];
+    let before = proxy.counts();
+    for context in contexts {
+        same_as_alone::<Locker>(&store, &alone, &context, texts.iter().cloned()).await;
+        same_as_alone::<Counter>(&store, &alone, &context, integers.clone()).await;
+    }
+    let sent = proxy.statements_since(&before);
+    for table in ["conformance_locker", "conformance_counter"] {
+        let together = sent
+            .iter()
+            .filter(|sql| sql.contains(LOADS) && sql.contains(table));
+        assert!(together.count() >= 3, "{sent:#?}");
+    }
+}
+
+/// Loads all of them at the same moment from a store that has loads meet, and one by one from
+/// another.
+async fn same_as_alone<T: AggregateRoot + std::fmt::Debug>(
+    store: &PgStore,
+    alone: &PgStore,
+    context: &RequestContext,
+    ids: impl Iterator<Item = T::Id> + Clone,
+) {
+    let shown = |store: &PgStore, id: T::Id| {
+        let mut uow = store.unit_of_work(context);
+        async move {
+            let found = uow.repository::<T>().find(id).await;
+            format!("{:?}", found.map_err(|error| error.to_string()))
+        }
+    };
+    // Each thrice, so that more meet than go out alone.
+    let ids = ids.clone().chain(ids.clone()).chain(ids);
+    let loads: JoinSet<_> = ids
+        .clone()
+        .enumerate()
+        .map(|(number, id)| {
+            let load = shown(store, id);
+            async move { (number, load.await) }
+        })
+        .collect();
+    let mut found = loads.join_all().await;
+    found.sort();
+    for ((_, found), id) in found.into_iter().zip(ids) {
+        assert_eq!(found, shown(alone, id).await);
+    }
 }
 
 /// Who has committed, or was told of a commit, loads what was committed, or what came after it.

@@ -10,7 +10,11 @@ mod facts;
 mod loads;
 mod lost;
 mod random;
+mod runtimes;
 mod silent;
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use cqrs_core::{CommitReceipt, RequestContext, Result, Store, UnitOfWork};
 use cqrs_integration::domain::{self, Parcel, ParcelId};
@@ -69,4 +73,9 @@ async fn commit_all(work: Vec<PgUnitOfWork>) -> Vec<Result<CommitReceipt>> {
 
 fn north() -> RequestContext {
     stores::tenant("north")
+}
+
+/// Polls it once, and nobody is woken for it.
+fn polled<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }

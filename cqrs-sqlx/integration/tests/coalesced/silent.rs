@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{FLUSH, commit_all, north, registering};
+use super::loads::{LOADS, in_north, load_all};
+use super::{FLUSH, commit_all, north, registered, registering};
 
 /// Longer than anything here takes, and shorter than what is waited for where it goes wrong.
 const AT_MOST: Duration = Duration::from_secs(25);
@@ -223,4 +224,20 @@ async fn a_connection_that_comes_late_is_used_for_flushes() {
     };
     let sent = timeout(AT_MOST, sent_together).await;
     sent.expect("they go together at last");
+}
+
+/// Nobody hears of a connection that took loads of several callers and went silent.
+#[tokio::test]
+async fn loads_that_are_not_answered_are_made_alone() {
+    for direction in [Direction::FromClient, Direction::FromServer] {
+        let fixture = Fixture::new(Duration::from_secs(3)).await;
+        let ids = registered(&fixture.store, 200).await;
+        fixture.proxy.silence(direction, usize::MAX, LOADS);
+        // More than one flush takes, so that some wait behind it.
+        let wanted = in_north(&ids);
+        let outcomes = timeout(AT_MOST, load_all(&fixture.store, &wanted)).await;
+        let outcomes = outcomes.expect("nobody waits for long");
+        assert_eq!(outcomes, vec![Ok(Some(("known".to_owned(), 1))); 200]);
+        assert!(fixture.proxy.silent() > 0, "none were sent together");
+    }
 }

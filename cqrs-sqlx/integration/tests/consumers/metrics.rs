@@ -8,13 +8,15 @@ use std::time::Duration;
 use cqrs_core::{
     CommitReceipt, Error, FailurePolicy, Parking, RequestContext, Store, Subscription, UnitOfWork,
 };
-use cqrs_integration::domain::Parcel;
+use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::stores;
-use cqrs_sqlx::{HealthLimits, Postgres, SqlStore, Sqlite, Stopped};
+use cqrs_sqlx::{HealthLimits, Postgres, SqlStore, Sqlite, Stopped, StoreOptions};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString,
     Unit,
 };
+
+use tokio::task::JoinSet;
 
 use crate::projector::support;
 use cqrs_integration::each::{Fresh, Kind};
@@ -279,4 +281,57 @@ fn values_are_those_of_the_projector<K: Kind>() {
     let looks = ["signal", "poll"].map(|by| format!("cqrs_wake_ups_total by={by}"));
     let looks: f64 = looks.iter().filter_map(|name| values.get(name)).sum();
     assert!(looks >= 1.0, "{values:?}");
+}
+
+#[test]
+fn what_goes_out_together_is_counted() {
+    const ALL: usize = 40;
+    let mut shared = 0;
+    let values = recorded_by(Recorded::default(), async |values| {
+        let options = StoreOptions::default().coalesce(128);
+        let (fresh, store) = Fresh::<Postgres>::with(options).await;
+        let is_sent = |name: &str| values.lock().unwrap().contains_key(name);
+        // Not before there is a connection for it.
+        let mut ids = Vec::new();
+        while !is_sent("cqrs_flushes_total") {
+            let commits: JoinSet<_> = (0..ALL).map(|_| registering(store.clone())).collect();
+            ids = commits.join_all().await;
+        }
+        while !is_sent("cqrs_load_flushes_total") {
+            let loads = (0..ALL).map(|_| loading(store.clone(), ids[0]));
+            let _ = loads.collect::<JoinSet<_>>().join_all().await;
+        }
+        // A flush is one transaction.
+        let saved = "SELECT count(*) - count(DISTINCT xmin::text) FROM cqrs_event";
+        shared = fresh.number(saved).await;
+    });
+    let value = |name: &str| values.get(name).copied().unwrap_or(0.0);
+    let written = value("cqrs_flushed_commits_total outcome=written");
+    let saved = written - value("cqrs_flushes_total");
+    assert!((saved - shared as f64).abs() < 1e-9, "{shared}: {values:?}");
+    assert!(written >= 1.0, "{values:?}");
+    let answered = value("cqrs_flushed_loads_total outcome=answered");
+    let flushes = value("cqrs_load_flushes_total");
+    assert!(
+        1.0 <= flushes && flushes <= answered && answered < ALL as f64,
+        "{values:?}"
+    );
+    let left = ["cqrs_flushed_commits_total", "cqrs_flushed_loads_total"];
+    for name in left.map(|name| format!("{name} outcome=left")) {
+        assert!(value(&name) < 1e-9, "{values:?}");
+    }
+}
+
+async fn registering<K: Kind>(store: SqlStore<K>) -> ParcelId {
+    let parcel = Parcel::register("parcel");
+    let id = domain::id(&parcel);
+    let mut uow = store.unit_of_work(&stores::tenant("north"));
+    uow.save(parcel).unwrap();
+    let _ = uow.commit().await.unwrap();
+    id
+}
+
+async fn loading<K: Kind>(store: SqlStore<K>, id: ParcelId) {
+    let mut uow = store.unit_of_work(&stores::tenant("north"));
+    uow.get::<Parcel>(id).await.unwrap();
 }
