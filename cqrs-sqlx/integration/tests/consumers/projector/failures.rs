@@ -280,7 +280,7 @@ async fn waiting_for_a_lock_is_no_failure_of_a_role_that_may_not_cancel_it() {
         let sent = proxy.statements_since(&Counts::default());
         sent.iter().any(|sql| sql.contains("pg_cancel_backend"))
     };
-    TABLE
+    ROW_OF_SECOND_PAGE
         .play(&store, database.superuser_url(), false, is_asked)
         .await;
 }
