@@ -2,7 +2,6 @@
 
 use sqlx::PgConnection;
 
-use super::error::is_forbidden;
 use super::process;
 use crate::backend::Process;
 
@@ -17,9 +16,6 @@ pub(super) async fn give_up(
         "SELECT pg_cancel_backend(pid)",
         "WHERE cardinality(pg_blocking_pids(pid)) > 0",
     );
-    match cancel.fetch_optional(connection).await {
-        // It is only asked of one that waits.
-        Err(cause) if is_forbidden(&cause) => Ok(true),
-        cancelled => Ok(cancelled?.is_some()),
-    }
+    let cancelled = cancel.fetch_optional(connection).await?;
+    Ok(cancelled.is_some())
 }

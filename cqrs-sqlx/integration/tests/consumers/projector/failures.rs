@@ -5,21 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cqrs_core::{
-    DomainEvent, Entity as _, Envelope, Error, FailurePolicy, Position, Projection,
-    ProjectionTransaction, RequestContext, Result, Store, StoreErrorKind, Subscription,
+    DomainEvent, Envelope, Error, FailurePolicy, Position, Projection, ProjectionTransaction,
+    RequestContext, Result, Store, StoreErrorKind, Subscription,
 };
-use cqrs_integration::database::{SecuredDatabase, TestDatabase};
-use cqrs_integration::wire::{Counts, Pooler, WireProxy};
-use cqrs_integration::{domain, stores};
-use cqrs_sqlx::{
-    Backend, PgStore, Postgres, SqlStore, SqlTransaction, StoreOptions, SubscriptionState,
-};
+use cqrs_integration::database::TestDatabase;
+use cqrs_integration::stores;
+use cqrs_integration::wire::Pooler;
+use cqrs_sqlx::{Backend, PgStore, Postgres, SqlStore, SqlTransaction, SubscriptionState};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::support::{
-    Applied, Recorder, applied, commit, failure, on_each_database, operations, receipt, state,
-    with_tables,
+    Recorder, applied, commit, failure, on_each_database, operations, receipt, state, with_tables,
 };
 
 on_each_database!(
@@ -260,29 +257,9 @@ async fn waiting_for_a_lock_is_no_failure() {
             };
             let store = with_tables(stores::postgres(url).await).await;
             println!("{waits:?}, rows alone: {rows_alone}, pooled: {is_pooled}");
-            let is_tried_again = |recorder: &Recorder| recorder.pages().len() > waits.page;
-            waits
-                .play(&store, database.url(), rows_alone, is_tried_again)
-                .await;
+            waits.play(&store, database.url(), rows_alone).await;
         }
     }
-}
-
-/// That it waits can be seen. Its process keeps what it holds until it has the lock.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn waiting_for_a_lock_is_no_failure_of_a_role_that_may_not_cancel_it() {
-    let tables = [&[Applied::table()], domain::tables().as_slice()].concat();
-    let database = SecuredDatabase::create(&tables).await;
-    let proxy = WireProxy::start(database.member_url()).await;
-    let options = StoreOptions::default().row_level_security();
-    let store = stores::postgres_with(proxy.url(), options).await;
-    let is_asked = |_: &Recorder| {
-        let sent = proxy.statements_since(&Counts::default());
-        sent.iter().any(|sql| sql.contains("pg_cancel_backend"))
-    };
-    ROW_OF_SECOND_PAGE
-        .play(&store, database.superuser_url(), false, is_asked)
-        .await;
 }
 
 /// A page that waits for what somebody else has locked.
@@ -295,14 +272,8 @@ struct Waits {
 }
 
 impl Waits {
-    /// Keeps the lock until the page is given up.
-    async fn play(
-        &self,
-        store: &PgStore,
-        database: &str,
-        rows_alone: bool,
-        is_given_up: impl Fn(&Recorder) -> bool,
-    ) {
+    /// Keeps the lock until the page is tried again.
+    async fn play(&self, store: &PgStore, database: &str, rows_alone: bool) {
         let last = commit(store, 1).await.0;
         let mut locks = PgConnection::connect(database).await.unwrap();
         locks.execute(self.lock).await.unwrap();
@@ -316,7 +287,7 @@ impl Waits {
         let projector = projector.deadline(Duration::from_secs(2));
         let handle = projector.start().await.unwrap();
         let is_applied = async {
-            while !is_given_up(&recorder) {
+            while recorder.pages().len() <= self.page {
                 tokio::task::yield_now().await;
             }
             locks.execute("ROLLBACK").await.unwrap();
