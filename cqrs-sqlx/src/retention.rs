@@ -16,7 +16,7 @@ use cqrs_core::{
 use crate::backend::{Backend, Parameter, Parameters, stable_hash};
 use crate::integrity::LINKED_HASH;
 use crate::log::{EVENT_COLUMNS, read_event};
-use crate::projector;
+use crate::projector::{self, records};
 use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::store::Shared;
@@ -153,7 +153,12 @@ pub(crate) async fn run<B: Backend>(
         Some(_) => "archive_events",
         None => "remove_events",
     };
-    let mut removed = Removed::default();
+    let mut run = Run {
+        context,
+        operation,
+        record: None,
+        removed: Removed::default(),
+    };
     let mut after = Some(Position::START);
     while let Some(from) = after {
         let Part { mut go, next } = part(shared, context, retention, &ages, from).await?;
@@ -165,12 +170,11 @@ pub(crate) async fn run<B: Backend>(
             go = events.iter().map(Envelope::position).collect();
         }
         if !go.is_empty() {
-            removed.events += remove(shared, context, operation, &go).await?;
-            removed.batches += 1;
+            run.remove(shared, &go).await?;
         }
         after = next;
     }
-    Ok(removed)
+    Ok(run.removed)
 }
 
 async fn now<B: Backend>(shared: &Arc<Shared<B>>) -> Result<DateTime<Utc>> {
@@ -343,60 +347,88 @@ fn goes<B: Backend>(
     conditions.join(" AND ")
 }
 
-/// Removes events that are archived, as far as nobody has come to need them since, and keeps up to
-/// where events have left. Who did it is recorded.
-async fn remove<B: Backend>(
-    shared: &Arc<Shared<B>>,
-    context: &RequestContext,
-    operation: &str,
-    positions: &[Position],
-) -> Result<u64> {
-    let mut connection = projector::begin(shared).await?;
-    let removed = remove_in::<B>(connection.get(), context, operation, positions).await;
-    projector::end(connection, removed).await
+/// One run of a policy, and what it has done by now.
+struct Run<'r> {
+    context: &'r RequestContext,
+    operation: &'static str,
+    /// Where it is recorded, once it has removed something.
+    record: Option<i64>,
+    removed: Removed,
 }
 
-async fn remove_in<B: Backend>(
-    connection: &mut B::Connection,
-    context: &RequestContext,
-    operation: &str,
-    positions: &[Position],
-) -> Result<u64> {
-    hold::<B>(connection).await?;
-    let list = (B::DIALECT.in_list)("position", ColumnType::Int64, "$1");
-    let sql = format!(
-        "DELETE FROM cqrs_event WHERE {list} AND {PASSED} AND {} \
-         RETURNING aggregate_type, position",
-        is_unsourced()
-    );
-    let mut removed = 0;
-    let mut last: BTreeMap<String, i64> = BTreeMap::new();
-    B::fetch(connection, &sql.into(), &[these(positions)], None, |row| {
-        let (aggregate_type, position) = read_removed(row).map_err(Error::other)?;
-        removed += 1;
-        let last = last.entry(aggregate_type).or_default();
-        *last = position.max(*last);
+impl Run<'_> {
+    /// Removes a batch.
+    async fn remove<B: Backend>(
+        &mut self,
+        shared: &Arc<Shared<B>>,
+        positions: &[Position],
+    ) -> Result<()> {
+        let mut connection = projector::begin(shared).await?;
+        let done = self.remove_in::<B>(connection.get(), positions).await;
+        (self.removed, self.record) = projector::end(connection, done).await?;
         Ok(())
-    })
-    .await?;
-    let Some(upto) = last.values().max() else {
-        return Ok(0);
-    };
-    let mut detail = format!("events: {removed}, up to position: {upto}");
-    if let Some(tenant) = context.scope().tenant() {
-        detail += &format!(", of tenant: {tenant}");
     }
-    projector::record::<B>(connection, context, "", (operation, detail)).await?;
-    let sql: Arc<str> = "INSERT INTO cqrs_removed (aggregate_type, position) VALUES ($1, $2) \
-                         ON CONFLICT (aggregate_type) DO UPDATE SET position = CASE \
-                         WHEN excluded.position > cqrs_removed.position THEN excluded.position \
-                         ELSE cqrs_removed.position END"
-        .into();
-    for (aggregate_type, position) in last {
-        let parameters = [Parameter::text(aggregate_type), Parameter::int(position)];
-        B::execute(connection, &sql, &parameters).await?;
+
+    /// Removes events that are archived, as far as nobody has come to need them since, and keeps up to
+    /// where events have left. The record of the run says so in the same transaction. What is then
+    /// removed in all, and where that is recorded.
+    async fn remove_in<B: Backend>(
+        &self,
+        connection: &mut B::Connection,
+        positions: &[Position],
+    ) -> Result<(Removed, Option<i64>)> {
+        hold::<B>(connection).await?;
+        let list = (B::DIALECT.in_list)("position", ColumnType::Int64, "$1");
+        let sql = format!(
+            "DELETE FROM cqrs_event WHERE {list} AND {PASSED} AND {} \
+             RETURNING aggregate_type, position",
+            is_unsourced()
+        );
+        let mut removed = self.removed;
+        removed.batches += 1;
+        let mut last: BTreeMap<String, i64> = BTreeMap::new();
+        B::fetch(connection, &sql.into(), &[these(positions)], None, |row| {
+            let (aggregate_type, position) = read_removed(row).map_err(Error::other)?;
+            removed.events += 1;
+            let last = last.entry(aggregate_type).or_default();
+            *last = position.max(*last);
+            Ok(())
+        })
+        .await?;
+        let Some(&upto) = last.values().max() else {
+            return Ok((removed, self.record));
+        };
+        let record = self.record::<B>(connection, removed.events, upto).await?;
+        let sql: Arc<str> = "INSERT INTO cqrs_removed (aggregate_type, position) VALUES ($1, $2) \
+                             ON CONFLICT (aggregate_type) DO UPDATE SET position = CASE \
+                             WHEN excluded.position > cqrs_removed.position \
+                             THEN excluded.position ELSE cqrs_removed.position END"
+            .into();
+        for (aggregate_type, position) in last {
+            let parameters = [Parameter::text(aggregate_type), Parameter::int(position)];
+            B::execute(connection, &sql, &parameters).await?;
+        }
+        Ok((removed, Some(record)))
     }
-    Ok(removed)
+
+    /// Records what the run has done: in the row of its first batch, unless that was deleted since.
+    async fn record<B: Backend>(
+        &self,
+        connection: &mut B::Connection,
+        events: u64,
+        upto: i64,
+    ) -> Result<i64> {
+        let mut detail = format!("events: {events}, up to position: {upto}");
+        if let Some(tenant) = self.context.scope().tenant() {
+            detail += &format!(", of tenant: {tenant}");
+        }
+        if let Some(record) = self.record
+            && records::correct::<B>(connection, record, detail.clone()).await?
+        {
+            return Ok(record);
+        }
+        records::begin::<B>(connection, self.context, (self.operation, detail)).await
+    }
 }
 
 /// Waits for batches under way, and lets none begin before the transaction ends: who goes back in the

@@ -412,8 +412,9 @@ impl<B: Backend> SqlStore<B> {
     ///
     /// # Transaction
     ///
-    /// Each batch is a transaction of its own, with a [record](crate::OperationRecord) of who removed
-    /// it. While one runs, consumers wait for it as for any writer, which is why batches are small.
+    /// Each batch is a transaction of its own. While one runs, consumers wait for it as for any writer,
+    /// which is why batches are small. The run has one [record](crate::OperationRecord) of who removed
+    /// what, which each batch brings up to date.
     ///
     /// # Errors
     ///

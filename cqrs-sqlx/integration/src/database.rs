@@ -122,6 +122,7 @@ pub struct SecuredDatabase {
     database: Option<TestDatabase>,
     role: String,
     url: String,
+    member_url: String,
 }
 
 impl SecuredDatabase {
@@ -145,7 +146,9 @@ impl SecuredDatabase {
             "{policies}
              CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}';
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
-             GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}",
+             GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {role};
+             CREATE ROLE {role}_member LOGIN PASSWORD '{PASSWORD}' IN ROLE {role};
+             ALTER ROLE {role}_member SET role = '{role}'",
             policies = PgStore::row_level_security_sql(tables),
         );
         administer(database.url(), sql)
@@ -154,6 +157,7 @@ impl SecuredDatabase {
         let options = options(database.url()).username(&role).password(PASSWORD);
         Self {
             url: url_of(&options),
+            member_url: url_of(&options.username(&format!("{role}_member"))),
             database: Some(database),
             role,
         }
@@ -162,6 +166,12 @@ impl SecuredDatabase {
     /// The URL for the role.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The URL for a role that runs as the other one once it has logged in, and as that may not end its
+    /// own processes.
+    pub fn member_url(&self) -> &str {
+        &self.member_url
     }
 
     /// The URL for a superuser, whom policies do not concern.
@@ -178,7 +188,9 @@ impl SecuredDatabase {
 impl Drop for SecuredDatabase {
     fn drop(&mut self) {
         drop(self.database.take());
-        administer_in_drop(postgres_url(), format!("DROP ROLE IF EXISTS {}", self.role));
+        let role = &self.role;
+        let sql = format!("DROP ROLE IF EXISTS {role}, {role}_member");
+        administer_in_drop(postgres_url(), sql);
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) mod processes;
 mod progress;
 mod queries;
 mod rebuild;
+pub(crate) mod records;
 mod register;
 mod replay;
 mod reset;
@@ -62,7 +63,7 @@ pub(crate) use checkpoint::COLUMNS as SEGMENT_COLUMNS;
 pub(crate) use consistency::compare;
 pub(crate) use horizon::{Watching, settled};
 pub(crate) use letter::COLUMNS as DEAD_LETTER_COLUMNS;
-pub(crate) use operations::{COLUMNS as OPERATION_COLUMNS, record};
+pub(crate) use operations::COLUMNS as OPERATION_COLUMNS;
 pub(crate) use pace::Backoff;
 pub(crate) use progress::progress;
 #[cfg(feature = "sealed")]

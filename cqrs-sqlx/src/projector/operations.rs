@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use cqrs_core::mapping::{ColumnType, RowSource, Value};
+use cqrs_core::mapping::RowSource;
 use cqrs_core::process::ProcessTask;
 use cqrs_core::{Error, Position, RequestContext, Result, StoreErrorKind, Subscription};
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use super::checkpoint::{self, read, some};
 use super::dead_letters::{self, Aggregate};
 use super::letter::{self, DeadLetter};
 use super::wake::Known;
-use super::{building, processes, queries, register, segments};
+use super::{building, processes, queries, records, register, segments};
 use crate::backend::{Backend, Parameter};
 use crate::reads::{self, Place};
 use crate::retention;
@@ -382,7 +382,7 @@ impl<B: Backend> Operations<B> {
         name: &str,
         record: (&str, String),
     ) -> Result<()> {
-        self::record::<B>(connection, &self.context, name, record).await
+        records::add::<B>(connection, &self.context, name, record).await
     }
 
     /// Tells the projectors.
@@ -397,30 +397,6 @@ impl<B: Backend> Operations<B> {
         self.shared.operated.tell().await;
         Ok(())
     }
-}
-
-/// Records an operation in the transaction that does it.
-pub(crate) async fn record<B: Backend>(
-    connection: &mut B::Connection,
-    context: &RequestContext,
-    subscription: &str,
-    (operation, detail): (&str, String),
-) -> Result<()> {
-    let metadata = context.metadata();
-    let sql = "INSERT INTO cqrs_operation \
-               (operation, subscription, detail, actor, correlation_id) \
-               VALUES ($1, $2, $3, $4, $5)";
-    let actor = metadata.actor.clone().map_or(Value::Null, Value::Text);
-    let parameters = [
-        Parameter::text(operation),
-        Parameter::text(subscription),
-        Parameter::text(detail),
-        Parameter::new(ColumnType::Text, actor),
-        Parameter::new(ColumnType::Uuid, Value::Uuid(metadata.correlation_id)),
-    ];
-    B::execute(connection, &sql.into(), &parameters)
-        .await
-        .map(drop)
 }
 
 impl Action<'_> {

@@ -1,5 +1,6 @@
 //! The handle that tests hold, and the task that takes connections.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -164,6 +165,29 @@ impl WireProxy {
             // An error is the server gone.
             let _ = held.deliver().await;
         }
+    }
+
+    /// Awaits `work`, and [releases](Self::release) what [`Cut::delayed`] holds back when the SQL that
+    /// was executed since the start of this is as `is_time` says, at the latest when the work is done.
+    pub async fn release_during<T>(
+        &self,
+        work: impl Future<Output = T>,
+        is_time: impl Fn(&[String]) -> bool,
+    ) -> T {
+        let before = self.counts();
+        let is_done = Cell::new(false);
+        let work = async {
+            let outcome = work.await;
+            is_done.set(true);
+            outcome
+        };
+        let release = async {
+            while !is_done.get() && !is_time(&self.statements_since(&before)) {
+                tokio::task::yield_now().await;
+            }
+            self.release().await;
+        };
+        tokio::join!(work, release).0
     }
 }
 

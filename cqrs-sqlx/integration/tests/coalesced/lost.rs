@@ -15,6 +15,9 @@ use uuid::Uuid;
 
 use super::{coalescing, north, registered};
 
+/// How the store looks for events whose commit was lost.
+const LOOK: &str = "JOIN cqrs_event AS l";
+
 struct Fixture {
     database: TestDatabase,
     _pooler: Option<Pooler>,
@@ -78,13 +81,16 @@ impl Fixture {
         commands.join_all().await.into_iter().flatten().collect()
     }
 
-    /// Runs with a cut; whether it struck.
+    /// Runs with a cut; whether it struck. What is delayed arrives when the store has looked for it.
     async fn cut(&self, cut: Cut) -> bool {
         let before = self.log().await;
         self.proxy.arm(cut);
-        let reported = self.run().await;
+        let has_looked = |sent: &[String]| {
+            let mut looked = sent.iter().skip_while(|sql| !sql.contains(LOOK));
+            looked.any(|sql| sql == "ROLLBACK")
+        };
+        let reported = self.proxy.release_during(self.run(), has_looked).await;
         let struck = self.proxy.was_cut();
-        self.proxy.release().await;
         self.proxy.disarm();
         let log = self.log().await;
         let new: BTreeSet<Uuid> = log.difference(&before).copied().collect();

@@ -123,7 +123,7 @@ async fn broken_commits_are_found_out_on_few_connections() {
     let fixture = Fixture::with(StoreOptions::default().max_connections(40)).await;
     fixture.register(40).await;
     fixture.proxy.keep_answers_to("INSERT INTO \"parcel\"");
-    let question = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity";
+    let question = "SELECT pid FROM (SELECT pid FROM pg_stat_activity";
     fixture
         .proxy
         .silence(Direction::FromClient, usize::MAX, question);

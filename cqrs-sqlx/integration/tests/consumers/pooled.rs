@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use cqrs_core::{RequestContext, Store, StoreErrorKind, UnitOfWork};
+use cqrs_core::{Position, RequestContext, Store, StoreErrorKind, UnitOfWork};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase};
 use cqrs_integration::domain::{self, Parcel};
 use cqrs_integration::stores;
@@ -15,11 +15,13 @@ use cqrs_integration::wire::{Counts, Cut, Direction, Pooler, Prepared, WireProxy
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{PgStore, StoreOptions};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::oracle::{finish, seed, views, writers};
+use crate::projector::support::{Recorder, applied, commit, with_tables};
+use crate::warnings;
 
 async fn database() -> TestDatabase {
     let database = TestDatabase::create().await;
@@ -111,6 +113,98 @@ async fn events_are_found_by_polling_and_nobody_listens() {
     assert_eq!(lag, 0);
     let sent = proxy.statements_since(&Counts::default());
     assert!(!sent.iter().any(|sql| sql.contains("LISTEN")));
+}
+
+/// Whether a page waits for a lock is known of a transaction alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_rows_alone_are_transactions_that_can_be_found() {
+    let database = TestDatabase::create().await;
+    let pooler = Pooler::start(database.url(), 4).await;
+    let store = with_tables(stores::postgres(pooler.url()).await).await;
+    let last = commit(&store, 2).await;
+    let (recorder, gate) = Recorder::new("recorder").rows_alone().with_gate();
+    let projector = store.projector().page_size(1).projection(recorder);
+    let handle = projector.start().await.unwrap();
+    let mut observer = PgConnection::connect(database.url()).await.unwrap();
+    for _ in 0..last.0 {
+        gate.arrived.acquire().await.unwrap().forget();
+        let open: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+             WHERE locktype = 'advisory' AND datname = current_database()
+               AND state = 'idle in transaction'",
+        )
+        .fetch_one(&mut observer)
+        .await
+        .unwrap();
+        assert_eq!(open, 1, "the page that is held");
+        gate.open.add_permits(1);
+    }
+    handle.stop(Duration::from_secs(60)).await;
+    assert_eq!(applied(&store).await, (1..=last.0).collect::<Vec<_>>());
+}
+
+/// A setting of the session would be there for whoever gets the connection next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_set_in_sessions_of_the_server() {
+    const CONNECTIONS: usize = 3;
+    let database = database().await;
+    let pooler = Pooler::start(database.url(), CONNECTIONS).await;
+    let options = StoreOptions::default().coalesce(16);
+    let store = stores::postgres_that_tells(pooler.url(), options).await;
+    let mut commits = JoinSet::new();
+    for _ in 0..10 {
+        let store = store.clone();
+        commits.spawn(async move { register(&store, "parcel").await });
+    }
+    for receipt in commits.join_all().await {
+        let _ = receipt.unwrap();
+    }
+    views(&store).run_until_idle().await.unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stranger = PgConnection::connect(pooler.url()).await.unwrap();
+        stranger.execute("BEGIN").await.unwrap();
+        let set: Vec<String> = sqlx::query_scalar(
+            "SELECT name FROM pg_settings
+             WHERE source = 'session' AND name NOT IN ('application_name', 'client_encoding',
+                   'DateStyle', 'TimeZone', 'standard_conforming_strings')",
+        )
+        .fetch_all(&mut stranger)
+        .await
+        .unwrap();
+        assert_eq!(set, [""; 0]);
+        // It keeps the connection, so that the next one gets another.
+        strangers.push(stranger);
+    }
+}
+
+/// The process that still works on a lost commit may be another role's, which has taken ours when it
+/// logged in. It is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_may_not_be_ended_is_waited_for() {
+    const WORDS: [&str; 1] = ["GRANT pg_signal_backend"];
+    warnings::remember();
+    let database = SecuredDatabase::create(&domain::tables()).await;
+    let pooler = Pooler::start(database.member_url(), 4).await;
+    for server in [pooler.url(), database.member_url()] {
+        let proxy = WireProxy::start(server).await;
+        let options = StoreOptions::default().row_level_security();
+        let store = stores::postgres_with(proxy.url(), options).await;
+        let parcel = Parcel::register("lost");
+        let id = domain::id(&parcel);
+        let north = stores::tenant("north");
+        let mut uow = store.unit_of_work(&north);
+        uow.save(parcel).unwrap();
+        let _ = uow.get::<Parcel>(id).await.unwrap();
+        proxy.arm(Cut::delayed(0));
+        let warned = warnings::so_far(&WORDS).len();
+        let is_refused = |_: &[String]| warnings::so_far(&WORDS).len() > warned;
+        let receipt = proxy.release_during(uow.commit(), is_refused).await;
+        assert!(is_refused(&[]), "the process was ended");
+        let log = store.events(&north, Position::START, 10).await.unwrap();
+        let last = log.last().unwrap();
+        assert_eq!(receipt.unwrap().events(), [last.event_id()]);
+    }
 }
 
 /// A client that gives up while it waits for its turn in the pooler: what it has sent arrives later.

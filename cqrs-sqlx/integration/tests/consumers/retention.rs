@@ -30,6 +30,7 @@ on_each!(
     what_the_archive_refuses_stays,
     what_cannot_be_read_holds_up_nothing,
     who_removed_events_is_recorded,
+    a_run_is_one_record_that_is_right_at_any_moment,
     an_inline_read_model_is_not_built_over_a_gap,
     under_writers_and_replicas_nothing_is_missed,
 );
@@ -322,24 +323,13 @@ async fn who_removed_events_is_recorded<K: Kind>() {
         })
         .collect();
     let (kims, lees) = (kim.metadata().correlation_id, lee.metadata().correlation_id);
+    // Of the second batch that removes something.
+    let of_all = "events: 5, up to position: 6";
     let of_south = "events: 2, up to position: 9, of tenant: south";
     assert_eq!(
         records,
         [
-            (
-                "kim",
-                "remove_events",
-                "",
-                "events: 3, up to position: 6",
-                kims
-            ),
-            (
-                "kim",
-                "remove_events",
-                "",
-                "events: 2, up to position: 3",
-                kims
-            ),
+            ("kim", "remove_events", "", of_all, kims),
             ("lee", "archive_events", "", of_south, lees),
         ]
     );
@@ -351,6 +341,61 @@ async fn who_removed_events_is_recorded<K: Kind>() {
     store.remove_events(&kim, &retention).await.unwrap_err();
     let unchanged = [left.as_slice(), &[1, 2]].concat();
     assert_eq!(versions(&store).await, unchanged, "not without a record");
+}
+
+/// An archive that sees the records of operations each time it is given a page.
+struct Auditor<K: Kind> {
+    fresh: Fresh<K>,
+    store: SqlStore<K>,
+    seen: Mutex<Vec<Vec<String>>>,
+}
+
+impl<K: Kind> Auditor<K> {
+    async fn records(&self) -> Vec<String> {
+        let operations = self.store.operations(&RequestContext::system()).unwrap();
+        let records = operations.records(10).await.unwrap();
+        records.into_iter().map(|record| record.detail).collect()
+    }
+}
+
+impl<K: Kind> EventBus for Auditor<K> {
+    async fn publish(&self, _: &[Envelope<RawPayload>]) -> Result<()> {
+        let records = self.records().await;
+        self.seen.lock().unwrap().push(records);
+        let pages = self.seen.lock().unwrap().len();
+        match pages {
+            3 => self.fresh.run("DELETE FROM cqrs_operation").await,
+            5 => return Err(Error::other("the archive is full")),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+async fn a_run_is_one_record_that_is_right_at_any_moment<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    parcel(&store, "north", 10).await;
+    fresh.age().await;
+    let auditor = Auditor {
+        fresh,
+        store: store.clone(),
+        seen: Mutex::default(),
+    };
+    let (system, retention) = (RequestContext::system(), hour().batch_size(2));
+    let refused = store.archive_events(&system, &retention, &auditor).await;
+    assert_eq!(refused.unwrap_err().to_string(), "the archive is full");
+    assert_eq!(
+        *auditor.seen.lock().unwrap(),
+        [
+            vec![],
+            vec!["events: 1, up to position: 2"],
+            vec!["events: 3, up to position: 4"],
+            // Old records may be deleted at any time.
+            vec!["events: 5, up to position: 6"],
+            vec!["events: 7, up to position: 8"],
+        ]
+    );
+    assert_eq!(auditor.records().await, ["events: 7, up to position: 8"]);
 }
 
 async fn an_inline_read_model_is_not_built_over_a_gap<K: Kind>() {

@@ -25,6 +25,13 @@ pub(crate) async fn until(words: &[&str]) -> Vec<String> {
     all.iter().filter(has_all).cloned().collect()
 }
 
+/// All warnings with all of these words in them that there are by now.
+pub(crate) fn so_far(words: &[&str]) -> Vec<String> {
+    let all = WARNINGS.borrow();
+    let has_all = |text: &&String| words.iter().all(|word| text.contains(word));
+    all.iter().filter(has_all).cloned().collect()
+}
+
 struct Remembers;
 
 struct Text(String);

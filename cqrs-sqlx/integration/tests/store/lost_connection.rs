@@ -1,20 +1,27 @@
 //! A connection that breaks at any message of a commit: what `execute` reports is what happened,
 //! and it happened once.
 
+mod commands;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cqrs_core::conformance::fixtures::{OldLetter, OldLetterEvent};
-use cqrs_core::{
-    Error, IdempotencyKey, RequestContext, Result, Sourced, SourcedState, Store, UnitOfWork,
-};
+use cqrs_core::{IdempotencyKey, RequestContext, Sourced, SourcedState, Store, UnitOfWork};
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_integration::wire::{Cut, Direction, Pooler, WireProxy};
 use cqrs_integration::workload::Workload;
-use cqrs_sqlx::{PgStore, PgUnitOfWork, StoreOptions};
-use sqlx::{Connection as _, PgConnection};
+use cqrs_sqlx::{PgStore, StoreOptions};
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use tokio::time::timeout;
 use uuid::Uuid;
+
+use self::commands::{COMMANDS, Command, Known, run};
+
+/// Longer than a commit takes whose answer is lost, and shorter than what is waited for in vain.
+const AT_MOST: Duration = Duration::from_secs(25);
 
 /// A database, a proxy before it, and a store behind the proxy with one warm connection.
 struct Fixture {
@@ -51,6 +58,11 @@ impl Fixture {
     async fn on(database: TestDatabase, pooler: Option<Pooler>, set_up: fn(&PgStore)) -> Self {
         let server = pooler.as_ref().map_or(database.url(), Pooler::url);
         stores::postgres(server).await.close();
+        let mut owner = PgConnection::connect(database.url()).await.unwrap();
+        owner
+            .execute("CREATE TABLE noted (once int NOT NULL)")
+            .await
+            .unwrap();
         let proxy = WireProxy::start(server).await;
         let store = stores::postgres_with(proxy.url(), StoreOptions::default()).await;
         set_up(&store);
@@ -95,6 +107,15 @@ impl Fixture {
         ids[1..].to_vec()
     }
 
+    /// How often SQL of the user was committed.
+    async fn noted(&self) -> i64 {
+        let mut connection = PgConnection::connect(self.database.url()).await.unwrap();
+        sqlx::query_scalar("SELECT count(*) FROM noted")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap()
+    }
+
     /// Aggregates as (version, events in the log), to see that rows and events agree.
     async fn versions(&self) -> Vec<(i64, i64)> {
         let mut connection = PgConnection::connect(self.database.url()).await.unwrap();
@@ -109,104 +130,38 @@ impl Fixture {
     }
 }
 
-/// The ways to commit.
-#[derive(Debug, Clone, Copy)]
-enum Command {
-    /// One statement.
-    Create,
-    /// A load, then one statement.
-    Change,
-    /// A load of a stream, then one statement.
-    Append,
-    /// A transaction that the commit opens itself.
-    Several,
-    /// A transaction that a read after a write opened.
-    ReadAfterWrite,
-    /// A transaction with a savepoint that stays and one that is undone.
-    Savepoints,
-}
-
-const COMMANDS: [Command; 6] = [
-    Command::Create,
-    Command::Change,
-    Command::Append,
-    Command::Several,
-    Command::ReadAfterWrite,
-    Command::Savepoints,
-];
-
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    parcel: ParcelId,
-    letter: i64,
-}
-
-async fn run(command: Command, known: Known, uow: &mut PgUnitOfWork) -> Result<()> {
-    match command {
-        Command::Create => uow.save(Parcel::register("new")),
-        Command::Change => {
-            let mut parcel = uow.get::<Parcel>(known.parcel).await?;
-            parcel.weigh(5);
-            uow.save(parcel)
-        }
-        Command::Append => {
-            let mut letter = uow.get::<OldLetter>(known.letter).await?;
-            letter.raise(OldLetterEvent::Stamped { euros: 1 });
-            uow.save(letter)
-        }
-        Command::Several => {
-            let mut parcel = uow.get::<Parcel>(known.parcel).await?;
-            parcel.weigh(5);
-            parcel.deliver();
-            uow.save(parcel)?;
-            uow.save(Parcel::register("new"))
-        }
-        Command::ReadAfterWrite => {
-            let new = Parcel::register("new");
-            let id = domain::id(&new);
-            uow.save(new)?;
-            let seen = uow.get::<Parcel>(id).await?;
-            assert_eq!(seen.label(), "new", "a read sees what was staged");
-            let mut parcel = uow.get::<Parcel>(known.parcel).await?;
-            parcel.weigh(5);
-            uow.save(parcel)
-        }
-        Command::Savepoints => {
-            uow.savepoint(async |uow| uow.save(Parcel::register("new")))
-                .await?;
-            let undone = uow
-                .savepoint(async |uow| {
-                    uow.save(Parcel::register("undone"))?;
-                    let _ = uow.get::<Parcel>(known.parcel).await?;
-                    Err::<(), _>(Error::other("undone"))
-                })
-                .await;
-            match undone {
-                Err(Error::Other(_)) => Ok(()),
-                result => result,
-            }
-        }
-    }
-}
-
 /// Runs a command with a cut, and checks the outcome. Whether the cut struck.
 async fn cut(fixture: &Fixture, command: Command, cut: Cut) -> bool {
+    cut_and_release(fixture, command, cut, |_| false).await
+}
+
+/// As [`cut`], and what is delayed arrives when the SQL that was executed is as this says.
+async fn cut_and_release(
+    fixture: &Fixture,
+    command: Command,
+    cut: Cut,
+    arrives: fn(&[String]) -> bool,
+) -> bool {
     let known = fixture.known().await;
-    let before = fixture.log().await.len();
+    let (before, noted) = (fixture.log().await.len(), fixture.noted().await);
     let name = format!("{command:?} with {cut:?}");
     let runs = AtomicUsize::new(0);
     fixture.proxy.arm(cut);
-    let outcome = fixture
-        .store
-        .execute(&fixture.context, async |uow| {
-            runs.fetch_add(1, Ordering::SeqCst);
-            run(command, known, uow).await
-        })
-        .await;
+    let outcome = fixture.store.execute(&fixture.context, async |uow| {
+        runs.fetch_add(1, Ordering::SeqCst);
+        run(command, known, uow).await
+    });
+    let outcome = fixture.proxy.release_during(outcome, arrives);
+    let outcome = timeout(AT_MOST, outcome).await;
     let struck = fixture.proxy.was_cut();
-    fixture.proxy.release().await;
     fixture.proxy.disarm();
+    let outcome = outcome.unwrap_or_else(|_| panic!("{name} has no end"));
     let receipt = outcome.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    assert_eq!(
+        fixture.noted().await - noted,
+        i64::from(command.is_sql()),
+        "{name}: SQL of the user counts once"
+    );
     assert_eq!(
         fixture.log().await[before..],
         *receipt.events(),
@@ -335,10 +290,15 @@ async fn a_commit_that_would_arrive_late_is_not_done_twice() {
     delay_each(&Fixture::new().await).await;
 }
 
+/// What is delayed arrives when the store has looked for it.
 async fn delay_each(fixture: &Fixture) {
+    delay_each_until(fixture, has_looked).await;
+}
+
+async fn delay_each_until(fixture: &Fixture, arrives: fn(&[String]) -> bool) {
     for command in COMMANDS {
         let mut message = 0;
-        while cut(fixture, command, Cut::delayed(message)).await {
+        while cut_and_release(fixture, command, Cut::delayed(message), arrives).await {
             message += 1;
         }
         assert!(
@@ -346,6 +306,32 @@ async fn delay_each(fixture: &Fixture) {
             "{command:?}: only {message} messages were cut"
         );
     }
+}
+
+/// It may still be done while the store asks, and is found then.
+#[tokio::test]
+async fn a_commit_may_arrive_while_the_store_asks_what_became_of_it() {
+    for fixture in [Fixture::new().await, Fixture::pooled().await] {
+        delay_each_until(&fixture, is_asked).await;
+    }
+}
+
+/// Whether the store has been told what became of a commit.
+fn has_looked(sent: &[String]) -> bool {
+    let is_look = |sql: &String| {
+        ["JOIN cqrs_event AS l", "pg_xact_status"]
+            .iter()
+            .any(|look| sql.contains(look))
+    };
+    sent.iter()
+        .skip_while(|sql| !is_look(sql))
+        .any(|sql| sql == "ROLLBACK")
+}
+
+/// Whether the store has asked for the process of a lost commit.
+fn is_asked(sent: &[String]) -> bool {
+    sent.iter()
+        .any(|sql| sql.starts_with("SELECT pid FROM (SELECT"))
 }
 
 #[tokio::test]

@@ -194,8 +194,17 @@ pub(super) fn in_transaction(cause: &sqlx::Error) -> Option<bool> {
 
 /// Whether a statement divided by zero, as one does that makes sure of something.
 pub(super) fn is_division_by_zero(cause: &sqlx::Error) -> bool {
+    has_code(cause, "22012")
+}
+
+/// Whether the role may not do that: `insufficient_privilege`.
+pub(super) fn is_forbidden(cause: &sqlx::Error) -> bool {
+    has_code(cause, "42501")
+}
+
+fn has_code(cause: &sqlx::Error, code: &str) -> bool {
     let cause = cause.as_database_error();
-    cause.and_then(sqlx::error::DatabaseError::code).as_deref() == Some("22012")
+    cause.and_then(DatabaseError::code).as_deref() == Some(code)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Postgres;
-use super::error::error;
+use super::error::{error, is_forbidden};
 use super::{process, row_security};
 use crate::backend::{Backed as _, Process, Proof, Written};
 use crate::connections::Connect;
@@ -30,22 +30,40 @@ const GRACE: Duration = Duration::from_millis(200);
 /// The pause between two questions.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// A process that has to end before the question is put.
+struct Ending<'p> {
+    process: &'p Process,
+    /// When it is told to.
+    told_at: Instant,
+    /// Whether anything depends on the answer.
+    is_needed: bool,
+    /// Whether it can only be waited for.
+    is_left_alone: bool,
+    /// Its id, when it was seen last.
+    seen: Option<i32>,
+}
+
 /// See [`Backed::resolve`](crate::backend::Backed::resolve).
 pub(super) async fn resolve(
     postgres: &Postgres,
     process: &Process,
     proofs: &[Proof<'_>],
 ) -> Result<Vec<Option<Written>>> {
-    // Who waits for others to be done has given the process its time meanwhile.
-    let told_at = Instant::now() + GRACE;
     let give_up = Instant::now() + PATIENCE;
+    let mut ending = Ending {
+        process,
+        // Who waits for others to be done has given the process its time meanwhile.
+        told_at: Instant::now() + GRACE,
+        is_needed: proofs.iter().any(|proof| !matches!(proof, Proof::Nothing)),
+        is_left_alone: false,
+        seen: None,
+    };
     loop {
         let attempt = async {
             let permit = postgres.resolvers.acquire().await;
             let _permit = permit.expect("nobody closes it");
-            let turn = ask(postgres, process, proofs, told_at, give_up);
-            let turn = tokio::time::timeout(TURN, turn).await;
-            turn.unwrap_or_else(|_| {
+            let turn = tokio::time::timeout(TURN, ask(postgres, &mut ending, proofs));
+            turn.await.unwrap_or_else(|_| {
                 Err(Error::store(
                     StoreErrorKind::Unavailable,
                     format!("the database did not answer within {TURN:?}"),
@@ -53,10 +71,7 @@ pub(super) async fn resolve(
             })
         };
         let Ok(answer) = tokio::time::timeout_at(give_up, attempt).await else {
-            return Err(Error::store(
-                StoreErrorKind::OutcomeUnknown,
-                format!("the database did not answer within {PATIENCE:?}"),
-            ));
+            return Err(ending.given_up());
         };
         match answer {
             Ok(found) => return Ok(found),
@@ -71,13 +86,11 @@ pub(super) async fn resolve(
 
 async fn ask(
     postgres: &Postgres,
-    process: &Process,
+    ending: &mut Ending<'_>,
     proofs: &[Proof<'_>],
-    told_at: Instant,
-    give_up: Instant,
 ) -> Result<Vec<Option<Written>>> {
     let mut session = postgres.connect().await?;
-    wait_until_gone(&mut session.connection, process, told_at, give_up).await?;
+    ending.wait_until_gone(&mut session.connection).await?;
     // In a transaction: a setting of the session would stay behind in a pooler, for whoever comes next.
     Postgres::begin(&mut session).await?;
     row_security::confine(&mut session.connection, &TenantScope::System).await?;
@@ -90,40 +103,60 @@ fn is_unavailable(error: &Error) -> bool {
     matches!(error, Error::Store(error) if *error.kind() == StoreErrorKind::Unavailable)
 }
 
-async fn wait_until_gone(
-    connection: &mut PgConnection,
-    process: &Process,
-    told_at: Instant,
-    give_up: Instant,
-) -> Result<()> {
-    let doing = "finding out what became of a commit";
-    loop {
-        let alive = process::ask(process, "SELECT pid", "")
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(|cause| error(cause, doing))?;
-        let Some(alive) = alive else {
-            return Ok(());
-        };
-        let now = Instant::now();
-        if now >= give_up {
-            return Err(Error::store(
-                StoreErrorKind::OutcomeUnknown,
-                format!(
-                    "the connection broke during a commit, and server process {} still works on it",
-                    alive.try_get::<i32, _>(0).unwrap_or_default()
-                ),
-            ));
-        }
-        // One whose beginning is not visible may be another of the same id.
-        let is_known = !matches!(process, Process::Own { started, .. } if started.is_empty());
-        if now >= told_at && is_known {
-            process::ask(process, "SELECT pg_terminate_backend(pid)", "")
-                .execute(&mut *connection)
+impl Ending<'_> {
+    async fn wait_until_gone(&mut self, connection: &mut PgConnection) -> Result<()> {
+        let failed = |cause| error(cause, "finding out what became of a commit");
+        loop {
+            let alive = process::ask(self.process, "SELECT pid", "")
+                .fetch_optional(&mut *connection)
                 .await
-                .map_err(|cause| error(cause, doing))?;
+                .map_err(failed)?;
+            self.seen = alive
+                .map(|row| row.try_get(0))
+                .transpose()
+                .map_err(failed)?;
+            let Some(pid) = self.seen else {
+                return Ok(());
+            };
+            if !self.is_left_alone && Instant::now() >= self.told_at {
+                self.tell(connection, pid).await.map_err(failed)?;
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        tokio::time::sleep(PAUSE).await;
+    }
+
+    /// Tells it to end. Where the role may not, it may end by itself.
+    async fn tell(&mut self, connection: &mut PgConnection, pid: i32) -> sqlx::Result<()> {
+        // One whose beginning is not visible may be another of the same id.
+        let is_known = !matches!(self.process, Process::Own { started, .. } if started.is_empty());
+        if is_known {
+            let told = process::ask(self.process, "SELECT pg_terminate_backend(pid)", "")
+                .execute(&mut *connection)
+                .await;
+            match told {
+                Err(cause) if is_forbidden(&cause) && self.is_needed => {}
+                told => return told.map(drop),
+            }
+        }
+        self.is_left_alone = true;
+        if self.is_needed {
+            tracing::warn!(
+                process = pid,
+                "the answer to a commit was lost, and the role of the store may not end the server \
+                 process that works on it, but wait for it: GRANT pg_signal_backend, \
+                 pg_read_all_stats TO that role"
+            );
+        }
+        Ok(())
+    }
+
+    /// The error when there is no answer in the end.
+    fn given_up(&self) -> Error {
+        let why = match self.seen {
+            Some(pid) => format!("server process {pid} still works on it after {PATIENCE:?}"),
+            None => format!("the database did not answer within {PATIENCE:?}"),
+        };
+        Error::store(StoreErrorKind::OutcomeUnknown, why)
     }
 }
 

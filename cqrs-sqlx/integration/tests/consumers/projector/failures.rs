@@ -11,7 +11,7 @@ use cqrs_core::{
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores;
 use cqrs_integration::wire::Pooler;
-use cqrs_sqlx::{Backend, Postgres, SqlStore, SqlTransaction, SubscriptionState};
+use cqrs_sqlx::{Backend, PgStore, Postgres, SqlStore, SqlTransaction, SubscriptionState};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
@@ -231,48 +231,77 @@ async fn errors_of_the_database_that_pass_do_not_count<B: Backend>(store: SqlSto
 }
 
 /// Nobody is to blame: somebody changes or indexes the table, for longer than a page may take.
+const TABLE: Waits = Waits {
+    lock: "BEGIN; LOCK TABLE applied",
+    page: 1,
+    page_size: 100,
+};
+
+/// The transaction of the second page is begun with the commit of the first.
+const ROW_OF_SECOND_PAGE: Waits = Waits {
+    lock: "BEGIN; INSERT INTO applied (subscription, position, times) VALUES ('recorder', 2, 0)",
+    page: 2,
+    page_size: 1,
+};
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn waiting_for_the_lock_of_a_table_is_no_failure() {
-    for (rows_alone, is_pooled) in [(true, false), (false, false), (true, true), (false, true)] {
-        let database = TestDatabase::create().await;
-        let pooler = Pooler::start(database.url(), 4).await;
-        let url = if is_pooled {
-            pooler.url()
-        } else {
-            database.url()
-        };
-        let store = with_tables(stores::postgres(url).await).await;
-        let last = commit(&store, 1).await.0;
-        let mut locks = PgConnection::connect(database.url()).await.unwrap();
-        locks.execute("BEGIN; LOCK TABLE applied").await.unwrap();
+async fn waiting_for_a_lock_is_no_failure() {
+    for (waits, rows_alone) in [(TABLE, true), (TABLE, false), (ROW_OF_SECOND_PAGE, false)] {
+        for is_pooled in [false, true] {
+            let database = TestDatabase::create().await;
+            let pooler = Pooler::start(database.url(), 4).await;
+            let url = if is_pooled {
+                pooler.url()
+            } else {
+                database.url()
+            };
+            let store = with_tables(stores::postgres(url).await).await;
+            println!("{waits:?}, rows alone: {rows_alone}, pooled: {is_pooled}");
+            waits.play(&store, database.url(), rows_alone).await;
+        }
+    }
+}
+
+/// A page that waits for what somebody else has locked.
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    lock: &'static str,
+    /// Which one it is.
+    page: usize,
+    page_size: u32,
+}
+
+impl Waits {
+    /// Keeps the lock until the page is tried again.
+    async fn play(&self, store: &PgStore, database: &str, rows_alone: bool) {
+        let last = commit(store, 1).await.0;
+        let mut locks = PgConnection::connect(database).await.unwrap();
+        locks.execute(self.lock).await.unwrap();
         let mut recorder = Recorder::new("recorder");
         if rows_alone {
             recorder = recorder.rows_alone();
         }
         let skips = Subscription::new(recorder.clone()).on_failure(FailurePolicy::Skip);
         let projector = store.projector().subscribe(skips).retry_delays([]);
+        let projector = projector.page_size(self.page_size);
         let projector = projector.deadline(Duration::from_secs(2));
         let handle = projector.start().await.unwrap();
         let is_applied = async {
-            while recorder.pages().len() < 2 {
+            while recorder.pages().len() <= self.page {
                 tokio::task::yield_now().await;
             }
-            locks.execute("COMMIT").await.unwrap();
-            while applied(&store).await.is_empty() {
+            locks.execute("ROLLBACK").await.unwrap();
+            while applied(store).await.len() < 2 {
                 tokio::task::yield_now().await;
             }
         };
         let is_applied = tokio::time::timeout(Duration::from_secs(30), is_applied).await;
         is_applied.expect("it is tried again");
         handle.stop(Duration::from_secs(60)).await;
-        assert_eq!(applied(&store).await, (1..=last).collect::<Vec<_>>());
-        let operations = operations(&store);
+        assert_eq!(applied(store).await, (1..=last).collect::<Vec<_>>());
+        let operations = operations(store);
         let letters = operations.dead_letters("recorder", Position::START, 10);
-        assert_eq!(
-            letters.await.unwrap().len(),
-            0,
-            "rows alone: {rows_alone}, pooled: {is_pooled}"
-        );
+        assert_eq!(letters.await.unwrap().len(), 0);
     }
 }
 
