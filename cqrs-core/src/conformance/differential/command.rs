@@ -83,8 +83,8 @@ pub(super) const NEIGHBOURS: usize = 4;
 
 /// Commands for [`compare`](super::compare): the same for the same seed.
 ///
-/// At most one write or guard of a command can fail, so that it does not matter which of several failures
-/// a store reports.
+/// At most one write or guard of a command can fail, so that it does not matter which of several
+/// failures a store reports.
 #[must_use]
 pub fn random_commands(seed: u64, n: usize) -> Vec<Command> {
     let mut generator = Generator {
