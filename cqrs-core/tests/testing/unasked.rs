@@ -52,7 +52,7 @@ fn a_step_of_a_process_of_which_nothing_is_expected_fails() {
                 .when("A1", moved(3))
                 .then_commands(|_| {})
                 .when("A1", moved(3)),
-        )
+        );
     });
     let expected = || dunning().when("A1", moved(3));
     drop(expected().then_commands(|_| {}));
@@ -83,7 +83,7 @@ fn an_event_of_a_projection_of_which_nothing_is_expected_fails() {
             moved()
                 .then_row("A1".to_owned(), |_| {})
                 .when("A1", AccountEvent::Closed),
-        )
+        );
     });
     drop(moved().then_row("A1".to_owned(), |row| assert_eq!(row.moved, 3)));
     drop(moved().then_no_row("A2".to_owned()));
