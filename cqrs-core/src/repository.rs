@@ -127,7 +127,8 @@ pub trait Repository<A: AggregateRoot>: Send {
     ///
     /// One that is unchanged and raised no event is not written. One that changed without an
     /// event is written with a [change marker](crate::staging::ChangeMarker) in the log. An
-    /// event-sourced one that raised no event is not written.
+    /// event-sourced one that raised no event is not written; if it has moved on, that is a conflict
+    /// all the same.
     ///
     /// # Errors
     ///
@@ -154,6 +155,10 @@ pub trait Repository<A: AggregateRoot>: Send {
     /// decision looked at. If one of them has moved on, the commit is a [conflict](Error::Conflict)
     /// with the expected and the found version, and nothing is written; if it is gone, it is
     /// [`NotFound`](Error::NotFound). Guards of event-sourced and of stored aggregates are the same.
+    ///
+    /// A read does not bring this about: guards alone wait for the commit. Where something was saved
+    /// too, or the transaction is open, the next read sends guards with what is staged, and tells of
+    /// one that has moved on.
     ///
     /// ```
     /// # use cqrs_core::conformance::fixtures::{Account, AccountForm, Ledger};

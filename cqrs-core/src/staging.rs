@@ -410,6 +410,8 @@ pub struct StagedWrites {
     guards: Vec<StagedWrite>,
     writes: Vec<StagedWrite>,
     aggregates: HashSet<(&'static str, String)>,
+    /// Whether one of the guards is a save that writes nothing, which a read sends as any other.
+    is_saved_unchanged: bool,
 }
 
 impl StagedWrites {
@@ -424,6 +426,7 @@ impl StagedWrites {
     /// staged before stays staged.
     pub fn push(&mut self, write: StagedWrite) -> Result<()> {
         if write.events.is_empty() {
+            self.is_saved_unchanged = true;
             self.push_guard(write);
             return Ok(());
         }
@@ -443,7 +446,8 @@ impl StagedWrites {
         Ok(())
     }
 
-    /// Adds a [guard](StagedWrite::guard), which is checked before the writes.
+    /// Adds a [guard](StagedWrite::guard), which is checked before the writes. Where nothing else is
+    /// staged and the unit of work has sent nothing, a read leaves it to the commit.
     pub fn push_guard(&mut self, guard: StagedWrite) {
         self.guards.push(guard);
     }
@@ -462,6 +466,7 @@ impl StagedWrites {
     /// Takes all writes out, in the order in which they were staged.
     pub fn take(&mut self) -> Vec<StagedWrite> {
         self.aggregates.clear();
+        self.is_saved_unchanged = false;
         std::mem::take(&mut self.writes)
     }
 
@@ -471,10 +476,10 @@ impl StagedWrites {
         &self.writes
     }
 
-    /// Whether no write is staged.
+    /// Whether no save or removal is staged. One that writes nothing is one all the same.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.writes.is_empty()
+        self.writes.is_empty() && !self.is_saved_unchanged
     }
 }
 

@@ -1,10 +1,10 @@
 //! Reading attributes: `#[name(flag, key = value, ...)]`.
 
-use proc_macro2::{Span, TokenTree};
-use quote::ToTokens;
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
-use syn::{Attribute, Ident, LitStr, Meta, Path, Token};
+use syn::{Attribute, Data, DeriveInput, Ident, LitStr, Meta, Path, Token};
 
 use crate::errors::Errors;
 use crate::naming::{self, IDENTIFIER_RULE};
@@ -201,6 +201,38 @@ pub(crate) fn refuse(attributes: &[Attribute], name: &str, errors: &mut Errors, 
             errors.report(attribute, message);
         }
     }
+}
+
+/// An attribute for an impl that names the parts of a type: where one of them is deprecated, or says
+/// that it may use what is, so may the impl. Elsewhere what the user names in our attributes is linted
+/// as all of their code.
+pub(crate) fn allow_deprecated(input: &DeriveInput) -> TokenStream {
+    let says = |attributes: &[Attribute]| attributes.iter().any(says_deprecated);
+    let is_said = says(&input.attrs)
+        || match &input.data {
+            Data::Struct(data) => data.fields.iter().any(|field| says(&field.attrs)),
+            Data::Enum(data) => data.variants.iter().any(|variant| {
+                says(&variant.attrs) || variant.fields.iter().any(|field| says(&field.attrs))
+            }),
+            Data::Union(_) => false,
+        };
+    match is_said {
+        true => quote!(#[allow(deprecated)]),
+        false => TokenStream::new(),
+    }
+}
+
+/// Whether it is `#[deprecated]`, or allows or expects the lint of that name.
+fn says_deprecated(attribute: &Attribute) -> bool {
+    let path = attribute.path();
+    if !path.is_ident("allow") && !path.is_ident("expect") {
+        return path.is_ident("deprecated");
+    }
+    let Meta::List(list) = &attribute.meta else {
+        return false;
+    };
+    let mut words = list.tokens.clone().into_iter();
+    words.any(|word| matches!(word, TokenTree::Ident(lint) if lint == "deprecated"))
 }
 
 /// A span for emitted code that points at `tokens`, but is known to come from a macro, so that

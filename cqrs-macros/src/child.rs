@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{DeriveInput, Path};
 
-use crate::attribute::{crate_alone, entries};
+use crate::attribute::{allow_deprecated, crate_alone, entries};
 use crate::errors::Errors;
 use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
 use crate::mapper::{
@@ -77,6 +77,7 @@ fn fields_struct<'a>(
         through: "Child",
         fields,
         record: None,
+        allow_deprecated: allow_deprecated(input),
     }
 }
 
@@ -105,13 +106,19 @@ fn child_impl(
     construct: &TokenStream,
     functions: &TokenStream,
 ) -> TokenStream {
-    let FieldsStruct { krate, owner, .. } = typed;
+    let FieldsStruct {
+        krate,
+        owner,
+        allow_deprecated,
+        ..
+    } = typed;
     let (fields_struct, fields_name) = (typed.emit(), typed.name());
     let text = owner.to_string();
     quote! {
         #fields_struct
 
         #[automatically_derived]
+        #allow_deprecated
         impl #krate::Columns for #owner {
             fn columns() -> &'static [#krate::mapping::Column] {
                 static COLUMNS: ::std::sync::OnceLock<#krate::mapping::Table> =
@@ -126,7 +133,7 @@ fn child_impl(
         }
 
         #[automatically_derived]
-        #[allow(deprecated, private_interfaces)]
+        #allow_deprecated
         impl #krate::Child for #owner {
             type Fields = #fields_name;
 

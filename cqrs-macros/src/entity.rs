@@ -80,9 +80,11 @@ impl EntityImpl<'_> {
         } = self;
         let fields_name = self.fields.name();
         let construct = self.fields.construct();
+        let allow_deprecated = &self.fields.allow_deprecated;
         let without_tenant = (!self.is_tenant).then(|| {
             quote! {
                 #[automatically_derived]
+                #allow_deprecated
                 impl #krate::sql::WithoutTenant for #ident {}
             }
         });
@@ -90,7 +92,7 @@ impl EntityImpl<'_> {
             #without_tenant
 
             #[automatically_derived]
-            #[allow(deprecated, private_interfaces)]
+            #allow_deprecated
             impl #krate::Entity for #ident {
                 type Fields = #fields_name;
 
@@ -132,9 +134,10 @@ impl EntityImpl<'_> {
     /// The same impl, for the rest of the crate to be checked after an error.
     pub(crate) fn stub(krate: &Path, ident: &Ident, fields: &FieldsStruct<'_>) -> TokenStream {
         let fields_name = fields.name();
+        let allow_deprecated = &fields.allow_deprecated;
         quote! {
             #[automatically_derived]
-            #[allow(deprecated, private_interfaces)]
+            #allow_deprecated
             impl #krate::Entity for #ident {
                 type Fields = #fields_name;
 

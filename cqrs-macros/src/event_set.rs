@@ -155,7 +155,7 @@ fn emit(ident: &Ident, krate: &Path, members: &[Member<'_>]) -> TokenStream {
     let different = different_aggregates(krate, members, &events);
     quote! {
         #[automatically_derived]
-        #[allow(deprecated, private_interfaces)]
+        #[allow(deprecated)]
         impl #krate::EventSet for #ident {
             fn aggregate_types() -> ::core::option::Option<
                 &'static [&'static ::core::primitive::str],

@@ -4,7 +4,9 @@ use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{DeriveInput, LitStr, Path, Token};
 
-use crate::attribute::{crate_path, default_crate, emitted_at, entries, sql_name};
+use crate::attribute::{
+    allow_deprecated, crate_path, default_crate, emitted_at, entries, sql_name,
+};
 use crate::entity::EntityImpl;
 use crate::errors::Errors;
 use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
@@ -147,6 +149,7 @@ fn emit(input: &DeriveInput, parsed: &Parsed, table: &str) -> TokenStream {
             .map(|field| field.typed(krate, Names::Whole))
             .collect(),
         record: None,
+        allow_deprecated: allow_deprecated(input),
     };
     let FieldParts {
         describe,
@@ -204,7 +207,7 @@ fn read_model_impl(input: &DeriveInput, parsed: &Parsed) -> TokenStream {
     };
     quote! {
         #[automatically_derived]
-        #[allow(deprecated, private_interfaces)]
+        #[allow(deprecated)]
         impl #krate::ReadModel for #ident {
             type Key = #key_type;
 
@@ -230,6 +233,7 @@ fn stub(input: &DeriveInput, parsed: &Parsed) -> TokenStream {
             .filter_map(|field| field.typed_stub(&parsed.krate))
             .collect(),
         record: None,
+        allow_deprecated: allow_deprecated(input),
     };
     let entity = EntityImpl::stub(&parsed.krate, &input.ident, &fields);
     let fields = fields.emit();

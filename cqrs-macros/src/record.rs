@@ -129,14 +129,19 @@ fn record_impl(
     construct: &TokenStream,
     functions: &TokenStream,
 ) -> TokenStream {
-    let GenericFieldsStruct { krate, owner, .. } = typed;
+    let GenericFieldsStruct {
+        krate,
+        owner,
+        allow_deprecated,
+        ..
+    } = typed;
     let (fields_struct, fields_name) = (typed.emit(), typed.name());
     let key_type = &key.ty;
     quote! {
         #fields_struct
 
         #[automatically_derived]
-        #[allow(deprecated, private_interfaces)]
+        #allow_deprecated
         impl #krate::Record for #owner {
             type Key = #key_type;
             type Fields<__T> = #fields_name<__T>;

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{DeriveInput, Path};
 
-use crate::attribute::crate_alone;
+use crate::attribute::{allow_deprecated, crate_alone};
 use crate::errors::Errors;
 use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
 use crate::mapper::{FieldParts, MappedField, check_columns, named_fields};
@@ -48,6 +48,7 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
 fn emit(input: &DeriveInput, krate: &Path, parts: &FieldParts) -> TokenStream {
     let ident = &input.ident;
     let name = ident.to_string();
+    let allow_deprecated = allow_deprecated(input);
     let FieldParts { describe, read, .. } = parts;
     quote! {
         const _: () = {
@@ -58,7 +59,7 @@ fn emit(input: &DeriveInput, krate: &Path, parts: &FieldParts) -> TokenStream {
             }
 
             #[automatically_derived]
-            #[allow(deprecated)]
+            #allow_deprecated
             impl #krate::SqlRow for #ident {
                 fn columns() -> #krate::sql::Columns {
                     #krate::sql::Columns::of(__table())

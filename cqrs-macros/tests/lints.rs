@@ -25,8 +25,8 @@
 #![allow(clippy::redundant_pub_crate)]
 
 use cqrs_core::{
-    Aggregate, DomainEvent, EventSet, Id, ReadModel, Record, Repository, Result, Root,
-    Specification, ValueObject, mapping::RowMapper, repository,
+    Aggregate, Child, DomainEvent, EventSet, Id, ReadModel, Record, Repository, Result, Root,
+    Sourced, Specification, SqlRow, ValueObject, mapping::RowMapper, repository,
 };
 use serde::{Deserialize, Serialize};
 
@@ -205,6 +205,88 @@ pub trait Plans: Repository<Plan> {
     async fn count_twice(&mut self) -> Result<u64> {
         Ok(self.count_all().await? * 2)
     }
+}
+
+/// Deprecated as a whole, with what is deprecated inside.
+#[deprecated(note = "a test")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "old")]
+pub enum OldEvent {
+    /// It was made.
+    Made,
+}
+
+/// Of the event that is deprecated.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(sourced, event = OldEvent, snapshot(every = 10))]
+#[allow(deprecated)]
+pub struct Old {
+    #[aggregate(id)]
+    id: Id<Self>,
+    #[aggregate(root)]
+    root: Root<OldEvent>,
+    #[deprecated(note = "a test")]
+    count: i32,
+}
+
+#[allow(deprecated)]
+impl Sourced for Old {
+    fn apply(&mut self, event: &OldEvent) {
+        match event {
+            OldEvent::Made => self.count += 1,
+        }
+    }
+}
+
+/// A stop, which is no more.
+#[deprecated(note = "a test")]
+#[derive(Debug, Clone, PartialEq, Eq, Child)]
+pub struct Stop {
+    city: String,
+    #[deprecated(note = "a test")]
+    zone: i32,
+}
+
+/// An aggregate that is no more.
+#[deprecated(note = "a test")]
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "no_more", event = PlanEvent)]
+pub struct NoMore {
+    #[aggregate(id)]
+    id: i64,
+    #[aggregate(root)]
+    root: Root<PlanEvent>,
+    count: i32,
+}
+
+/// A number that is no more.
+#[deprecated(note = "a test")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueObject)]
+pub struct OldCount(i32);
+
+/// A size that is no more.
+#[deprecated(note = "a test")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueObject)]
+pub enum OldSize {
+    /// There is another.
+    Small,
+}
+
+/// A row of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SqlRow)]
+pub struct Count {
+    #[deprecated(note = "a test")]
+    number: i64,
+}
+
+/// A line with a key that is old.
+#[derive(Debug, Clone, PartialEq, Eq, ReadModel)]
+#[read_model(table = "old_line")]
+pub struct OldLine {
+    #[read_model(key)]
+    #[deprecated(note = "a test")]
+    id: i64,
+    text: String,
 }
 
 mod inner {

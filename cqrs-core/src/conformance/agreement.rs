@@ -2,7 +2,7 @@
 
 use super::Harness;
 use super::fixtures::Parcel;
-use super::random::Random;
+use super::random::{Random, seed};
 use super::support::{begin, north, ok, time};
 use crate::mapping::{Entity, Value};
 use crate::repository::Repository;
@@ -12,9 +12,8 @@ use crate::unit_of_work::UnitOfWork;
 /// What a query finds is what its condition is true for in memory, in the order of the comparison
 /// in memory: over random rows and conditions.
 pub async fn random_conditions_find_what_they_are_true_for<H: Harness>(h: &H) {
-    const SEED: u64 = 20_260_101;
     let bench = begin(h).await;
-    let mut random = Random::new(SEED);
+    let mut random = Random::new(seed());
     let mut uow = bench.unit_of_work(&north());
     for _ in 0..40 {
         ok(uow.save(random_parcel(&mut random)));
@@ -27,7 +26,7 @@ pub async fn random_conditions_find_what_they_are_true_for<H: Harness>(h: &H) {
     for round in 0..150 {
         let specification = random_condition(&mut random, 4);
         let query = random_query(&mut random, specification.clone());
-        let text = format!("seed {SEED}, round {round}: {query:?}");
+        let text = format!("round {round}: {query:?}");
         let mut expected: Vec<&Parcel> = all
             .iter()
             .filter(|parcel| ok(specification.is_satisfied_by(parcel)))

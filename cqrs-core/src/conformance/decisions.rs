@@ -111,6 +111,70 @@ pub async fn a_decision_on_what_is_gone_is_not_found<H: Harness>(h: &H) {
     in_each_form!(bench, rule);
 }
 
+/// Guards alone wait for the commit, whatever is read meanwhile. Beside what was saved the next read
+/// tells.
+pub async fn a_guard_is_told_of_with_what_is_staged<H: Harness>(h: &H) {
+    async fn rule<H: Harness, R: AccountForm, W: AccountForm>(bench: &Bench<'_, H>, case: &str) {
+        let (read, mut written) = pair::<H, R, W>(bench, case).await;
+        let mut moved = read.clone();
+        moved.transfer(1);
+        bench.save(&north(), moved).await;
+        let id = written.id().clone();
+        let mut uow = bench.unit_of_work(&north());
+        ok(uow.guard(&read));
+        let _: W = ok(uow.get(id.clone()).await);
+        let moved: R = ok(uow.get(read.id().clone()).await);
+        assert_eq!(moved.root().version(), 3, "{case}");
+        assert_conflict::<R>(&err(uow.commit().await), read.id(), 2, 3);
+
+        written.transfer(-1);
+        let mut uow = bench.unit_of_work(&north());
+        ok(uow.guard(&read));
+        ok(uow.save(written.clone()));
+        let error = err(uow.get::<W>(id.clone()).await.map(drop));
+        assert_conflict::<R>(&error, read.id(), 2, 3);
+        let mut uow = bench.unit_of_work(&north());
+        ok(uow.save(written));
+        let _: W = ok(uow.get(id.clone()).await);
+        ok(uow.guard(&read));
+        let error = err(uow.get::<W>(id).await.map(drop));
+        assert_conflict::<R>(&error, read.id(), 2, 3);
+    }
+    let bench = begin(h).await;
+    in_each_form!(bench, rule);
+}
+
+/// What is saved as it was loaded is staged as any other: the next read tells that it has moved on.
+pub async fn a_save_without_a_change_is_staged<H: Harness>(h: &H) {
+    async fn rule<H: Harness, A: AccountForm>(bench: &Bench<'_, H>, id: &str) {
+        let stale: A = account(bench, id, 1).await;
+        let id = stale.id().clone();
+        let mut moved = stale.clone();
+        moved.transfer(1);
+        bench.save(&north(), moved).await;
+        let mut uow = bench.unit_of_work(&north());
+        ok(uow.save(stale));
+        let error = err(uow.get::<A>(id.clone()).await.map(drop));
+        assert_conflict::<A>(&error, &id, 2, 3);
+
+        let fresh: A = bench.load(&north(), id.clone()).await;
+        let before = bench.log().await.len();
+        let mut uow = bench.unit_of_work(&north());
+        ok(uow.save(fresh));
+        let mut again: A = ok(uow.get(id).await);
+        again.transfer(1);
+        ok(uow.save(again));
+        let receipt = ok(uow.commit().await);
+        assert_eq!(
+            (receipt.events().len(), bench.log().await.len()),
+            (1, before + 1)
+        );
+    }
+    let bench = begin(h).await;
+    rule::<H, Account>(&bench, "1").await;
+    rule::<H, Ledger>(&bench, "2").await;
+}
+
 /// Many are guarded at once, and a commit that writes nothing is checked too.
 pub async fn every_guard_counts<H: Harness>(h: &H) {
     let bench = begin(h).await;
@@ -192,9 +256,16 @@ pub async fn a_guard_and_a_save_go_together<H: Harness>(h: &H) {
         ok(uow.save(written));
         let _: A = ok(uow.get(id.clone()).await);
         ok(uow.guard(&stale));
-        let error = err(uow.get::<A>(id).await.map(drop));
+        let error = err(uow.get::<A>(id.clone()).await.map(drop));
         assert_usage(&error);
         assert!(!error.is_retryable(), "{error:?}");
+        let mut written = stale.clone();
+        written.transfer(1);
+        let mut uow = bench.unit_of_work(&north());
+        ok(uow.save(written));
+        let _: A = ok(uow.get(id).await);
+        ok(uow.guard(&stale));
+        assert_usage(&err(uow.commit().await));
 
         let mut fresh: A = bench.load(&north(), stale.id().clone()).await;
         fresh.transfer(1);

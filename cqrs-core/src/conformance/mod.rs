@@ -166,3 +166,4 @@ pub mod upcasts;
 
 pub use harness::{Harness, Setup};
 pub use memory::Memory;
+pub use random::seed;

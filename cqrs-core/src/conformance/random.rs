@@ -1,5 +1,36 @@
 //! Reproducible random numbers, without a dependency.
 
+use std::env;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The seed of a test that draws its input: that of the environment variable `CQRS_SEED`, and else
+/// another one for each run. It prints the command that repeats the test, which is shown where the
+/// test fails.
+///
+/// # Panics
+///
+/// Where `CQRS_SEED` is no number.
+#[must_use]
+pub fn seed() -> u64 {
+    let seed = match env::var("CQRS_SEED") {
+        Ok(seed) => seed
+            .parse()
+            .unwrap_or_else(|_| panic!("CQRS_SEED={seed} is no number")),
+        Err(_) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.map_or(0, |now| now.as_secs() ^ u64::from(now.subsec_nanos()))
+        }
+    };
+    let package = env::var("CARGO_PKG_NAME").map(|name| format!("-p {name} "));
+    let thread = std::thread::current();
+    println!(
+        "CQRS_SEED={seed} cargo test {}{}",
+        package.unwrap_or_default(),
+        thread.name().unwrap_or_default()
+    );
+    seed
+}
+
 /// The generator splitmix64.
 #[derive(Debug, Clone)]
 pub(super) struct Random(u64);

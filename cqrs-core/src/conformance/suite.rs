@@ -61,6 +61,8 @@ macro_rules! __conformance_rules {
                 a_decision_over_several_is_committed
                 a_decision_on_what_has_moved_is_a_conflict
                 a_decision_on_what_is_gone_is_not_found
+                a_guard_is_told_of_with_what_is_staged
+                a_save_without_a_change_is_staged
                 every_guard_counts
                 what_cannot_be_guarded_is_refused
                 a_guard_and_a_save_go_together

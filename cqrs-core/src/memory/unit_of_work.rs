@@ -47,6 +47,9 @@ pub struct InMemoryUnitOfWork {
     flushed: Vec<StagedWrite>,
     overlay: Overlay,
     failed: Option<Spent>,
+    /// Whether a unit of work on a database would have its transaction open: then a read sends guards
+    /// too.
+    is_open: bool,
     access: Access,
     savepoints: Vec<Savepoint>,
     hooks: Hooks<Self>,
@@ -83,6 +86,7 @@ impl InMemoryUnitOfWork {
             flushed: Vec::new(),
             overlay: Overlay::default(),
             failed: None,
+            is_open: false,
             access: Access::Write,
             savepoints: Vec::new(),
             hooks: Hooks::default(),
@@ -197,7 +201,13 @@ impl InMemoryUnitOfWork {
             let snapshot = snapshot.get_or_insert_with(|| Box::new(state.snapshot()));
             return read(snapshot, &self.overlay, &self.context);
         }
-        for guard in self.staged.take_guards() {
+        self.is_open |= !self.staged.is_empty();
+        let guards = match self.is_open {
+            true => self.staged.take_guards(),
+            // Guards alone wait for the commit.
+            false => Vec::new(),
+        };
+        for guard in guards {
             if let Err(error) = self.overlay.check(&state, &guard) {
                 self.failed = Some(Spent::by(&error));
                 return Err(error);
@@ -230,6 +240,10 @@ impl InMemoryUnitOfWork {
 
     /// Commits what is staged.
     async fn write(mut self) -> Result<CommitReceipt> {
+        if self.is_open {
+            // A guard on what this unit of work has written itself is seen in the overlay alone.
+            self.flushed(|_, _, _| Ok(()))?;
+        }
         let mut guards = std::mem::take(&mut self.guards);
         guards.extend(self.staged.take_guards());
         let mut writes = std::mem::take(&mut self.flushed);
@@ -253,9 +267,11 @@ impl InMemoryUnitOfWork {
 
     /// Whether rows could be locked. None are: nobody waits in memory, and the versions tell who
     /// came second.
-    pub(super) fn check_locking(&self) -> Result<()> {
+    pub(super) fn check_locking(&mut self) -> Result<()> {
         self.check_writable()
-            .map_err(|_| Error::needs_writing_unit())
+            .map_err(|_| Error::needs_writing_unit())?;
+        self.is_open = true;
+        Ok(())
     }
 
     fn receipt_key(&self, key: &IdempotencyKey) -> ReceiptKey {
@@ -297,6 +313,7 @@ impl UnitOfWork for InMemoryUnitOfWork {
     }
 
     async fn begin_savepoint(&mut self) -> Result<()> {
+        self.is_open = true;
         self.flushed(|_, _, _| Ok(()))?;
         self.savepoints.push(Savepoint {
             guards: self.guards.len(),
@@ -344,6 +361,7 @@ impl UnitOfWork for InMemoryUnitOfWork {
                 return Ok(false);
             }
         }
+        self.is_open = true;
         if let Some(event) = event {
             let metadata = self.context.metadata();
             self.staged

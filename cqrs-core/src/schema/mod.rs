@@ -19,6 +19,8 @@ mod ids;
 mod impls;
 #[cfg(feature = "schema")]
 mod node;
+#[cfg(feature = "schema")]
+mod places;
 #[cfg(all(test, feature = "schema"))]
 mod random;
 #[cfg(feature = "schema")]

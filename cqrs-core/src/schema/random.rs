@@ -313,7 +313,7 @@ const VALUES: usize = 25;
 
 #[test]
 fn what_is_called_readable_is_read() {
-    let seed = std::env::var("SEED")
+    let seed = std::env::var("CQRS_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or(0x5EED_0047_u64);

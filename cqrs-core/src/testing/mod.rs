@@ -11,6 +11,7 @@ mod recorder;
 mod scenario;
 #[cfg(feature = "schema")]
 mod schema_files;
+mod unasked;
 
 pub use self::golden::Golden;
 pub use self::process::{ProcessScenario, process};

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::diff::diff;
 use super::recorder::Recorder;
+use super::unasked::Unasked;
 use crate::context::TenantId;
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::Error;
@@ -70,12 +71,14 @@ pub fn process<P: ProcessManager>(manager: P) -> ProcessScenario<P> {
         recorder: Recorder::new(),
         issued: Vec::new(),
         failure: None,
+        unasked: Unasked::default(),
     }
 }
 
 /// A process manager in a test. No store is needed, and no command is executed. Its methods panic
 /// where something is not as expected, or the manager fails and that is not
-/// [expected](Self::then_error_if).
+/// [expected](Self::then_error_if). It panics also when it is dropped after a step of which nothing
+/// is expected: a test that forgets to look does not pass.
 ///
 /// Events may be of any aggregate: a manager of [several](trait@crate::EventSet) is given those of
 /// each by their own type.
@@ -86,6 +89,7 @@ pub struct ProcessScenario<P: ProcessManager> {
     issued: Vec<P::Command>,
     /// Why the last step failed, until it is expected.
     failure: Option<Error>,
+    unasked: Unasked,
 }
 
 impl<P: ProcessManager> ProcessScenario<P> {
@@ -135,6 +139,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
         self.begin_step();
         let event = self.recorder.event(&aggregate_id.to_string(), &event);
         self.handle(&event);
+        self.unasked.step();
         self
     }
 
@@ -158,6 +163,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
         }
         self.recorder.now = until;
         self.recorder.tenant = tenant;
+        self.unasked.step();
         self
     }
 
@@ -167,7 +173,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
     ///
     /// Where there were others.
     #[track_caller]
-    pub fn then(self, commands: impl IntoIterator<Item = P::Command>) -> Self
+    pub fn then(mut self, commands: impl IntoIterator<Item = P::Command>) -> Self
     where
         P::Command: PartialEq + Debug,
     {
@@ -178,6 +184,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
             "the commands differ (- expected, + issued):\n{}",
             diff(&expected, &self.issued)
         );
+        self.unasked.asked();
         self
     }
 
@@ -200,9 +207,10 @@ impl<P: ProcessManager> ProcessScenario<P> {
     ///
     /// Where `check` does.
     #[track_caller]
-    pub fn then_commands(self, check: impl FnOnce(&[P::Command])) -> Self {
+    pub fn then_commands(mut self, check: impl FnOnce(&[P::Command])) -> Self {
         self.check_success();
         check(&self.issued);
+        self.unasked.asked();
         self
     }
 
@@ -224,6 +232,7 @@ impl<P: ProcessManager> ProcessScenario<P> {
                 self.issued
             ),
         }
+        self.unasked.asked();
         self
     }
 
@@ -233,13 +242,14 @@ impl<P: ProcessManager> ProcessScenario<P> {
     ///
     /// Where there is no such instance; and where `check` does.
     #[track_caller]
-    pub fn then_state(self, instance: impl Display, check: impl FnOnce(&P::State)) -> Self {
+    pub fn then_state(mut self, instance: impl Display, check: impl FnOnce(&P::State)) -> Self {
         self.check_success();
         let tenant = self.recorder.tenant.as_ref();
         match self.instances.state(tenant, &instance.to_string()) {
             Some((state, _)) => check(state),
             None => panic!("there is no instance {instance}"),
         }
+        self.unasked.asked();
         self
     }
 
@@ -249,13 +259,14 @@ impl<P: ProcessManager> ProcessScenario<P> {
     ///
     /// Where it runs, or there is none.
     #[track_caller]
-    pub fn then_complete(self, instance: impl Display) -> Self {
+    pub fn then_complete(mut self, instance: impl Display) -> Self {
         self.check_success();
         let tenant = self.recorder.tenant.as_ref();
         match self.instances.state(tenant, &instance.to_string()) {
             Some((_, is_complete)) => assert!(is_complete, "instance {instance} runs"),
             None => panic!("there is no instance {instance}"),
         }
+        self.unasked.asked();
         self
     }
 

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 
 use super::diff::diff;
 use super::recorder::Recorder;
+use super::unasked::Unasked;
 use crate::context::{RequestContext, TenantId};
 use crate::envelope::{Envelope, RawPayload};
 use crate::error::Error;
@@ -63,7 +64,9 @@ pub fn projection<P: RowProjection>(projection: P) -> ProjectionScenario<Rows<P>
 }
 
 /// A projection in a test. No store is needed. Its methods panic where something is not as expected,
-/// or the projection fails and that is not [expected](Self::then_error_if).
+/// or the projection fails and that is not [expected](Self::then_error_if). It panics also when it is
+/// dropped after a [`when`](Self::when) of which nothing is expected: a test that forgets to look does
+/// not pass.
 ///
 /// Events may be of any aggregate: a projection of [several](trait@crate::EventSet) is given those of
 /// each by their own type.
@@ -114,6 +117,7 @@ pub struct ProjectionScenario<P> {
     store: InMemoryStore,
     /// Why the last event failed, until it is expected.
     failure: Option<Error>,
+    unasked: Unasked,
     projection: PhantomData<P>,
 }
 
@@ -126,6 +130,7 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
             recorder: Recorder::new(),
             store: InMemoryStore::new(),
             failure: None,
+            unasked: Unasked::default(),
             projection: PhantomData,
         }
     }
@@ -175,6 +180,7 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
     pub fn when<E: DomainEvent>(mut self, aggregate_id: impl Display, event: E) -> Self {
         let event = self.recorder.event(&aggregate_id.to_string(), &event);
         self.apply(std::slice::from_ref(&event));
+        self.unasked.step();
         self
     }
 
@@ -206,6 +212,7 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
                 self.subscription.name()
             ),
         }
+        self.unasked.asked();
         self
     }
 
@@ -216,7 +223,7 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
     /// Where there are others, with what differs.
     #[track_caller]
     pub fn then_rows_of<R: ReadModel + PartialEq + Debug>(
-        self,
+        mut self,
         rows: impl IntoIterator<Item = R>,
     ) -> Self {
         self.check_success();
@@ -229,6 +236,7 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
             "the rows differ (- expected, + there):\n{}",
             diff(&expected, &found)
         );
+        self.unasked.asked();
         self
     }
 
@@ -238,12 +246,13 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
     ///
     /// Where there is none; and where `check` does.
     #[track_caller]
-    pub fn then_row_of<R: ReadModel>(self, key: R::Key, check: impl FnOnce(&R)) -> Self {
+    pub fn then_row_of<R: ReadModel>(mut self, key: R::Key, check: impl FnOnce(&R)) -> Self {
         let (address, row) = self.find::<R>(&key);
         match row {
             Some(row) => check(&row),
             None => panic!("there is no row at {address:?}"),
         }
+        self.unasked.asked();
         self
     }
 
@@ -253,9 +262,10 @@ impl<P: Projection<InMemoryTransaction>> ProjectionScenario<P> {
     ///
     /// Where there is one.
     #[track_caller]
-    pub fn then_no_row_of<R: ReadModel>(self, key: R::Key) -> Self {
+    pub fn then_no_row_of<R: ReadModel>(mut self, key: R::Key) -> Self {
         let (address, row) = self.find::<R>(&key);
         assert!(row.is_none(), "there is a row at {address:?}");
+        self.unasked.asked();
         self
     }
 

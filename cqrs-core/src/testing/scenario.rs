@@ -6,6 +6,7 @@ use std::fmt::{self, Debug};
 use chrono::{DateTime, Utc};
 
 use super::diff::diff;
+use super::unasked::Unasked;
 use crate::aggregate::{AggregateRoot, AuditStamps, Root};
 use crate::context::TenantId;
 use crate::sourced::{Decide, Sourced};
@@ -115,29 +116,35 @@ impl<A: AggregateRoot> Given<A> {
 
     /// Runs a command: a method of the aggregate that returns nothing, or a `Result`.
     #[must_use = "say what is expected: `then`"]
+    #[track_caller]
     pub fn when<R: CommandResult>(
         mut self,
         command: impl FnOnce(&mut A) -> R,
     ) -> Outcome<A, R::Error> {
         let result = command(&mut self.aggregate).into_result();
-        Outcome {
-            aggregate: self.aggregate,
-            folded: self.folded,
-            result,
-        }
+        self.outcome(result)
     }
 
     /// Has the aggregate [decide](Decide) a command.
     #[must_use = "say what is expected: `then`"]
+    #[track_caller]
     pub fn when_decides<C>(mut self, command: C) -> Outcome<A, A::Error>
     where
         A: Decide<C>,
     {
         let result = self.aggregate.execute(command).map(drop);
+        self.outcome(result)
+    }
+
+    #[track_caller]
+    fn outcome<E>(self, result: Result<(), E>) -> Outcome<A, E> {
+        let mut unasked = Unasked::default();
+        unasked.step();
         Outcome {
             aggregate: self.aggregate,
             folded: self.folded,
             result,
+            unasked,
         }
     }
 }
@@ -173,10 +180,14 @@ impl<T, E> CommandResult for Result<T, E> {
 
 /// An aggregate after a command. Its methods panic where the expectation is not met, with what
 /// differs.
+///
+/// One of which nothing is expected panics when it is dropped, and so does one that was refused and
+/// of which no error is expected: a test that forgets to look does not pass.
 pub struct Outcome<A, E> {
     aggregate: A,
     folded: Option<A>,
     result: Result<(), E>,
+    unasked: Unasked,
 }
 
 impl<A: Debug, E: Debug> Debug for Outcome<A, E> {
@@ -213,6 +224,7 @@ impl<A: AggregateRoot + Debug, E> Outcome<A, E> {
             diff(&expected, found)
         );
         self.check_state();
+        self.unasked.asked();
         self
     }
 
@@ -265,6 +277,7 @@ impl<A: AggregateRoot + Debug, E> Outcome<A, E> {
         }
         check(self.aggregate.root().raised());
         self.check_state();
+        self.unasked.asked();
         self
     }
 
@@ -321,13 +334,18 @@ impl<A: AggregateRoot + Debug, E> Outcome<A, E> {
             "the command was refused, and yet it raised {raised:#?}"
         );
         self.check_state();
+        self.unasked.asked();
         self
     }
 
-    /// Hands the aggregate to `check`.
+    /// Hands the aggregate to `check`. Where the command was refused, say
+    /// [`then_error`](Self::then_error) too.
     #[track_caller]
-    pub fn then_state(self, check: impl FnOnce(&A)) -> Self {
+    pub fn then_state(mut self, check: impl FnOnce(&A)) -> Self {
         check(&self.aggregate);
+        if self.result.is_ok() {
+            self.unasked.asked();
+        }
         self
     }
 

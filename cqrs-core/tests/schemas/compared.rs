@@ -107,6 +107,11 @@ fn what_is_called_compatible_is_read_by_serde() {
         ("Amounted", "Summed"),
         ("Summed", "AmountedAndMaybe"),
         ("Amounted", "UntaggedAmount"),
+        // Variants that are found again by the name of their type, which has a number in one schema
+        // alone, or by their fields.
+        ("UntaggedAmount", "UntaggedAmountAndMaybe"),
+        ("UntaggedSecond", "UntaggedSecondAndMaybe"),
+        ("UntaggedCharge", "UntaggedChargeAndMaybe"),
         ("Wrapper", "Packer"),
         ("Packer", "Wrapper"),
         // What cannot be compared, and is the same.

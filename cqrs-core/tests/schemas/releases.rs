@@ -263,6 +263,13 @@ enum LooseAmount {
     Shape(Shape),
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum LooseCharge {
+    Named { label: String },
+    Fixed { amount: Decimal },
+}
+
 /// What cannot be compared, and refers to a type by its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 struct Wrapping {
@@ -482,6 +489,16 @@ releases! {
     Lettered: { x: Letters } = vec![Lettered { x: Letters(word()) }];
     UntaggedAmount: { x: LooseAmount }
         = vec![UntaggedAmount { x: LooseAmount::Amount(Amount(decimal())) }];
+    UntaggedAmountAndMaybe: { x: LooseAmount, #[serde(default)] y: Option<u8> }
+        = vec![UntaggedAmountAndMaybe { x: LooseAmount::Amount(Amount(decimal())), y: None }];
+    UntaggedSecond: { #[serde(default, skip_serializing)] gone: Option<Letters>, x: LooseAmount }
+        = vec![UntaggedSecond { gone: None, x: LooseAmount::Amount(Amount(decimal())) }];
+    UntaggedSecondAndMaybe: { #[serde(default, skip_serializing)] gone: Option<Letters>, x: LooseAmount, #[serde(default)] y: Option<u8> }
+        = vec![UntaggedSecondAndMaybe { gone: None, x: LooseAmount::Amount(Amount(decimal())), y: None }];
+    UntaggedCharge: { x: LooseCharge }
+        = vec![UntaggedCharge { x: LooseCharge::Fixed { amount: decimal() } }];
+    UntaggedChargeAndMaybe: { x: LooseCharge, #[serde(default)] y: Option<u8> }
+        = vec![UntaggedChargeAndMaybe { x: LooseCharge::Fixed { amount: decimal() }, y: None }];
     Wrapper: { x: Wrapping } = vec![
         Wrapper { x: Wrapping { id: 1, content: Wrapped::Nothing } },
         Wrapper { x: Wrapping { id: 1, content: Wrapped::Item { item: item(1) } } },

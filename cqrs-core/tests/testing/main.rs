@@ -6,6 +6,7 @@
 )]
 
 mod consumers;
+mod unasked;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -63,6 +63,7 @@ pub(super) fn check(parsed: Parsed, errors: &mut Errors) -> Option<Model> {
         framework,
         id: id?,
         root: root?,
+        allow_deprecated: parsed.allow_deprecated,
         storage: if parsed.sourced {
             Storage::Events {
                 state: parsed.state,

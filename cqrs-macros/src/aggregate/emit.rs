@@ -36,6 +36,7 @@ fn emit_stored(model: &Model, table: &str, shape: &Shape) -> TokenStream {
         through: "Entity",
         fields: typed,
         record,
+        allow_deprecated: model.allow_deprecated.clone(),
     };
     let root = &model.root.0;
     let children = match shape {
@@ -91,14 +92,17 @@ fn state_stored(krate: &Path, ident: &syn::Ident, keeps_history: bool) -> TokenS
     let history = keeps_history.then(|| {
         quote! {
             #[automatically_derived]
+            #[allow(deprecated)]
             impl #krate::Historic for #ident {}
 
             #[automatically_derived]
+            #[allow(deprecated)]
             impl #krate::KeepsHistory for #ident {}
         }
     });
     quote! {
         #[automatically_derived]
+        #[allow(deprecated)]
         impl #krate::StateStored for #ident {}
 
         #history
@@ -145,7 +149,7 @@ pub(super) fn aggregate_root(
     let get_root_mut = quote_spanned!(span=> &mut self.#root);
     quote! {
         #[automatically_derived]
-        #[allow(deprecated, private_interfaces)]
+        #[allow(deprecated)]
         impl #krate::AggregateRoot for #ident {
             type Id = #id_type;
             type Event = #event;
@@ -247,6 +251,7 @@ pub(super) fn stub(parsed: &Parsed) -> TokenStream {
         through: "Entity",
         fields: typed,
         record: parsed.row.as_ref(),
+        allow_deprecated: parsed.allow_deprecated.clone(),
     };
     let entity = EntityImpl::stub(krate, ident, &fields);
     let fields = fields.emit();

@@ -22,6 +22,8 @@ struct Model {
     id: (Ident, Type),
     root: (Ident, Type),
     storage: Storage,
+    /// For impls that name the fields.
+    allow_deprecated: TokenStream,
 }
 
 enum Storage {

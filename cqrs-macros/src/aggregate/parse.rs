@@ -1,11 +1,13 @@
 //! From tokens to what the user wrote.
 
-use proc_macro2::Span;
+use proc_macro2::{Span, TokenStream};
 use syn::{
     Attribute, DeriveInput, Expr, Field, Ident, LitInt, LitStr, Path, Token, Type, Visibility,
 };
 
-use crate::attribute::{crate_path, default_crate, entries, nested, refuse, sql_name, value};
+use crate::attribute::{
+    allow_deprecated, crate_path, default_crate, entries, nested, refuse, sql_name, value,
+};
 use crate::errors::Errors;
 use crate::input::{refuse_generics, struct_fields};
 use crate::mapper::{MappedField, named_fields};
@@ -45,6 +47,8 @@ pub(super) struct Parsed {
     /// The same for the fields.
     pub(super) are_fields_read: bool,
     pub(super) is_generic: bool,
+    /// For impls that name the fields.
+    pub(super) allow_deprecated: TokenStream,
 }
 
 /// `snapshot(every = 100, max_age = ..., version = 2)`.
@@ -109,6 +113,7 @@ pub(super) fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
         is_container_read: false,
         are_fields_read: false,
         is_generic: !input.generics.params.is_empty(),
+        allow_deprecated: allow_deprecated(input),
     };
     let before = errors.count();
     parsed.container(&input.attrs, errors);

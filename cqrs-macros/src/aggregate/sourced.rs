@@ -64,6 +64,7 @@ fn entity(model: &Model) -> TokenStream {
     let without_tenant = (!is_tenant).then(|| {
         quote! {
             #[automatically_derived]
+            #[allow(deprecated)]
             impl #krate::sql::WithoutTenant for #ident {}
         }
     });
@@ -74,7 +75,7 @@ fn entity(model: &Model) -> TokenStream {
         #without_tenant
 
         #[automatically_derived]
-        #[allow(deprecated, private_interfaces)]
+        #[allow(deprecated)]
         impl #krate::Entity for #ident {
             type Fields = #krate::__private::NoColumns;
 
@@ -153,6 +154,7 @@ fn sourced_state(
         ident,
         id: (id, id_type),
         root: (root, root_type),
+        allow_deprecated,
         ..
     } = model;
     let span = emitted_at(root_type);
@@ -164,7 +166,7 @@ fn sourced_state(
     let snapshots = snapshot.map(|snapshot| snapshot_codec(model, state, snapshot));
     quote! {
         #[automatically_derived]
-        #[allow(deprecated, private_interfaces)]
+        #allow_deprecated
         impl #krate::SourcedState for #ident {
             #snapshots
 

@@ -5,7 +5,7 @@ use quote::{quote, quote_spanned};
 use syn::{Data, DeriveInput, Path};
 
 use super::{EventType, Model, Shape};
-use crate::attribute::emitted_at;
+use crate::attribute::{allow_deprecated, emitted_at};
 
 /// ```text
 /// impl ::cqrs_core::DomainEvent for RoutePlanEvent {
@@ -28,13 +28,14 @@ use crate::attribute::emitted_at;
 ///     }
 /// }
 /// ```
-pub(super) fn emit(model: &Model) -> TokenStream {
+pub(super) fn emit(input: &DeriveInput, model: &Model) -> TokenStream {
     let Model {
         ident,
         krate,
         aggregate,
         shape,
     } = model;
+    let allow_deprecated = allow_deprecated(input);
     let event_type = |EventType { name, version, .. }: &EventType| quote!(#krate::EventType { name: #name, schema_version: #version });
     let (types, variant) = match shape {
         Shape::Struct(own) => (vec![event_type(own)], quote!(0usize)),
@@ -50,7 +51,7 @@ pub(super) fn emit(model: &Model) -> TokenStream {
     let old = old_events(krate, shape);
     quote! {
         #[automatically_derived]
-        #[allow(deprecated)]
+        #allow_deprecated
         impl #krate::DomainEvent for #ident {
             const AGGREGATE_TYPE: &'static ::core::primitive::str = #aggregate;
             const EVENT_TYPES: &'static [#krate::EventType] = &[#(#types),*];

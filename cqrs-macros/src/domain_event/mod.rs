@@ -37,7 +37,7 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     let parsed = parse::parse(input, &mut errors);
     let krate = parsed.krate.clone();
     match check::check(parsed, &mut errors) {
-        Some(model) if errors.is_empty() => emit::emit(&model),
+        Some(model) if errors.is_empty() => emit::emit(input, &model),
         _ => {
             let stub = emit::stub(input, &krate);
             let errors = errors.into_tokens();

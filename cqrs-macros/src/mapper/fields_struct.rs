@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::{DeriveInput, Ident, Path, Type, Visibility};
 
-use crate::attribute::emitted_at;
+use crate::attribute::{allow_deprecated, emitted_at};
 
 /// One typed field.
 pub(crate) struct TypedField {
@@ -111,6 +111,8 @@ pub(crate) struct FieldsStruct<'a> {
     pub(crate) fields: Vec<TypedField>,
     /// The row struct whose typed fields are reached through this struct.
     pub(crate) record: Option<&'a Type>,
+    /// For impls that name the fields.
+    pub(crate) allow_deprecated: TokenStream,
 }
 
 impl FieldsStruct<'_> {
@@ -137,7 +139,11 @@ impl FieldsStruct<'_> {
     /// ```
     pub(crate) fn emit(&self) -> TokenStream {
         let Self {
-            krate, vis, owner, ..
+            krate,
+            vis,
+            owner,
+            allow_deprecated,
+            ..
         } = self;
         let name = self.name();
         let doc = format!("The typed fields of [`{owner}`], for conditions and orders.");
@@ -177,6 +183,7 @@ impl FieldsStruct<'_> {
             #deref
 
             #[automatically_derived]
+            #allow_deprecated
             impl #owner {
                 /// The typed fields, for conditions and orders.
                 #[allow(dead_code, private_interfaces, unreachable_pub)]
@@ -212,6 +219,8 @@ pub(crate) struct GenericFieldsStruct<'a> {
     vis: &'a Visibility,
     pub(crate) owner: &'a Ident,
     fields: &'a [TypedField],
+    /// For impls that name the fields.
+    pub(crate) allow_deprecated: TokenStream,
 }
 
 impl<'a> GenericFieldsStruct<'a> {
@@ -221,6 +230,7 @@ impl<'a> GenericFieldsStruct<'a> {
             vis: &input.vis,
             owner: &input.ident,
             fields,
+            allow_deprecated: allow_deprecated(input),
         }
     }
 

@@ -51,6 +51,7 @@ fn emit(input: &DeriveInput, krate: &Path, fields: &[MappedField]) -> TokenStrea
     let generic = GenericFieldsStruct::new(input, krate, &typed);
     let (fields_struct, fields_name, construct) =
         (generic.emit(), generic.name(), generic.construct());
+    let allow_deprecated = &generic.allow_deprecated;
     let functions = FieldParts::of(fields, krate).functions(krate);
     let columns = fields.iter().map(|field| match &field.kind {
         Kind::Column { .. } => quote!(1),
@@ -65,7 +66,7 @@ fn emit(input: &DeriveInput, krate: &Path, fields: &[MappedField]) -> TokenStrea
         #fields_struct
 
         #[automatically_derived]
-        #[allow(deprecated, private_interfaces)]
+        #allow_deprecated
         impl #krate::ValueObject for #ident {
             type Fields<__T> = #fields_name<__T>;
             const COLUMNS: ::core::primitive::usize = #(#columns)+*;

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::{DeriveInput, FieldsUnnamed, Path, Type};
 
-use crate::attribute::{emitted_at, refuse};
+use crate::attribute::{allow_deprecated, emitted_at, refuse};
 use crate::errors::Errors;
 use crate::symbol::MAPPER;
 use crate::types;
@@ -56,6 +56,7 @@ pub(super) fn expand(
 /// A newtype of `String` is a `TextValue` too.
 fn emit(input: &DeriveInput, krate: &Path, inner: &Type) -> TokenStream {
     let ident = &input.ident;
+    let allow_deprecated = allow_deprecated(input);
     let span = emitted_at(inner);
     let column = quote_spanned!(span=> <#inner as #krate::ColumnValue>);
     let to_value = quote_spanned!(span=> #krate::ColumnValue::to_value(&self.0));
@@ -65,11 +66,12 @@ fn emit(input: &DeriveInput, krate: &Path, inner: &Type) -> TokenStream {
     ););
     let text = types::last_segment(inner)
         .filter(|last| last.ident == "String")
-        .map(|_| quote!(#[automatically_derived] impl #krate::TextValue for #ident {}));
+        .map(|_| quote!(#[automatically_derived] #allow_deprecated impl #krate::TextValue for #ident {}));
     quote! {
         #text
 
         #[automatically_derived]
+        #allow_deprecated
         impl #krate::ColumnValue for #ident {
             const TYPE: #krate::mapping::ColumnType = #column::TYPE;
             type Plain = Self;

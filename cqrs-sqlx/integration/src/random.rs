@@ -1,4 +1,6 @@
-//! Random numbers from a seed that a failing test prints.
+//! Random numbers from a seed that a failing test prints, and `CQRS_SEED` repeats.
+
+pub use cqrs_core::conformance::seed;
 
 /// `SplitMix64` (Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]

@@ -58,12 +58,16 @@ pub(super) enum Action {
     ChangeMany,
     /// Loads and saves as it is.
     SaveUnchanged,
+    /// Loads and guards.
+    Guard,
     /// Loads and removes.
     Remove,
     /// Saves what an earlier command loaded, changed or not: stale, as a rule.
     SaveKept,
     /// Removes what an earlier command loaded.
     RemoveKept,
+    /// Guards what an earlier command loaded.
+    GuardKept,
     /// Saves with a value that no column can hold.
     SaveRefused,
     /// Loads.
@@ -79,8 +83,8 @@ pub(super) const NEIGHBOURS: usize = 4;
 
 /// Commands for [`compare`](super::compare): the same for the same seed.
 ///
-/// At most one write of a command can fail, so that it does not matter which of several failures
-/// a store reports.
+/// At most one write or guard of a command can fail, so that it does not matter which of several
+/// failures a store reports.
 #[must_use]
 pub fn random_commands(seed: u64, n: usize) -> Vec<Command> {
     let mut generator = Generator {
@@ -119,7 +123,9 @@ impl Generator {
     }
 
     fn safe_step(&mut self, caller: Caller) -> Step {
-        use Action::{Change, ChangeMany, Count, Create, Find, Query, Remove, SaveUnchanged};
+        use Action::{
+            Change, ChangeMany, Count, Create, Find, Guard, Query, Remove, SaveUnchanged,
+        };
         let action = *self.random.pick(&[
             Create,
             Create,
@@ -130,6 +136,7 @@ impl Generator {
             ChangeMany,
             ChangeMany,
             SaveUnchanged,
+            Guard,
             Remove,
             Find,
             Query,
@@ -139,7 +146,7 @@ impl Generator {
     }
 
     fn risky_step(&mut self, caller: Caller) -> Step {
-        use Action::{CreateAgain, RemoveKept, SaveKept, SaveRefused};
+        use Action::{CreateAgain, GuardKept, RemoveKept, SaveKept, SaveRefused};
         let action = *self.random.pick(&[
             SaveKept,
             SaveKept,
@@ -149,6 +156,9 @@ impl Generator {
             SaveKept,
             RemoveKept,
             RemoveKept,
+            GuardKept,
+            GuardKept,
+            GuardKept,
             CreateAgain,
             SaveRefused,
         ]);

@@ -23,7 +23,8 @@ use run::Run;
 ///
 /// # Panics
 ///
-/// Where the stores differ; the message has the seed, and the command.
+/// Where the stores differ; the message has the seed, and the command. Take seeds from
+/// [`seed`](super::seed), which the environment can repeat.
 pub async fn compare<A: Harness, B: Harness>(a: &A, b: &B, seed: u64, steps: usize) {
     let clock = Arc::new(ManualClock::new(time(0)));
     let mut in_a = Run::begin(a, Arc::clone(&clock), seed).await;
@@ -34,13 +35,13 @@ pub async fn compare<A: Harness, B: Harness>(a: &A, b: &B, seed: u64, steps: usi
         let seen_in_b = in_b.run(command).await;
         assert_eq!(
             seen_in_a, seen_in_b,
-            "seed {seed}: the stores differ at command {index}, {command:#?}"
+            "CQRS_SEED={seed}: the stores differ at command {index}, {command:#?}"
         );
     }
     for (seen_in_a, seen_in_b) in in_a.everything().await.iter().zip(in_b.everything().await) {
         assert_eq!(
             *seen_in_a, seen_in_b,
-            "seed {seed}: the stores differ after {steps} commands"
+            "CQRS_SEED={seed}: the stores differ after {steps} commands"
         );
     }
 }

@@ -246,19 +246,19 @@ async fn run_on<A: Subject, U: UnitOfWork>(
             repository.save(spoiled)?;
         }
         Action::ChangeMany => return change_many(&mut repository, slot, how).await,
-        Action::SaveKept | Action::RemoveKept => {
+        Action::SaveKept | Action::RemoveKept | Action::GuardKept => {
             let Some(mut aggregate) = A::kept(kept).get(&slot).cloned() else {
                 return Ok("nothing kept".to_owned());
             };
-            if matches!(action, Action::RemoveKept) {
-                repository.remove(aggregate)?;
-            } else {
-                // Without a change an event-sourced one is guarded: that it is stale memory tells at
-                // the next read, and a database at the commit.
-                if A::SOURCING.is_some() || !how.is_multiple_of(4) {
-                    aggregate.change(how >> 2);
+            match action {
+                Action::RemoveKept => repository.remove(aggregate)?,
+                Action::GuardKept => repository.guard(&aggregate)?,
+                _ => {
+                    if !how.is_multiple_of(4) {
+                        aggregate.change(how >> 2);
+                    }
+                    repository.save(aggregate)?;
                 }
-                repository.save(aggregate)?;
             }
         }
         _ => {
@@ -275,6 +275,7 @@ async fn run_on<A: Subject, U: UnitOfWork>(
                     repository.save(aggregate)?;
                 }
                 Action::SaveUnchanged => repository.save(aggregate)?,
+                Action::Guard => repository.guard(&aggregate)?,
                 Action::Remove => repository.remove(aggregate)?,
                 _ => {}
             }

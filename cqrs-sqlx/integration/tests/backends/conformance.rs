@@ -243,17 +243,14 @@ type Pooled = On<OnPooled>;
 type Sqlite = On<OnSqlite>;
 
 mod differential {
-    use std::time::{SystemTime, UNIX_EPOCH};
-
-    use cqrs_core::conformance::Memory;
     use cqrs_core::conformance::differential::compare;
+    use cqrs_core::conformance::{Memory, seed};
 
     use super::{Postgres, Sqlite};
 
-    /// Another seed for each run; `compare` names the one that failed.
+    /// `compare` names the one that failed.
     fn seeds() -> impl Iterator<Item = u64> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        (0..20).map(move |step| now.as_nanos() as u64 + step)
+        (seed()..).take(20)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

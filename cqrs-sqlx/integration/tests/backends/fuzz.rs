@@ -2,7 +2,7 @@
 //! no panic, and no error but one that says what is refused; and all stores agree.
 //!
 //! `FUZZ_CASES` says how many cases each test has, 100 if it does not, which are some 8,000
-//! statements; `FUZZ_SEED` repeats a run that failed.
+//! statements; `CQRS_SEED` repeats a run that failed.
 
 use std::env;
 use std::fmt::Debug;
@@ -18,10 +18,9 @@ use cqrs_integration::database::TestDatabase;
 use cqrs_sqlx::{Backend, PgStore, SqlStore, SqliteStore};
 use proptest::prelude::*;
 use proptest::sample::select;
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+use proptest::test_runner::{Config, TestCaseError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use uuid::Uuid;
 
 #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
 #[event(aggregate = "sample")]
@@ -335,19 +334,14 @@ fn number(variable: &str) -> Option<u64> {
 /// Runs the cases of one test.
 fn fuzz<S: Strategy>(input: S, case: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let cases = number("FUZZ_CASES").unwrap_or(100);
-    let seed = number("FUZZ_SEED").unwrap_or_else(|| Uuid::now_v7().as_u64_pair().1);
     let config = Config {
         cases: u32::try_from(cases).expect("a number of cases"),
         failure_persistence: None,
         max_shrink_iters: 500,
         ..Config::default()
     };
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    println!("FUZZ_SEED={seed}");
-    if let Err(error) = TestRunner::new_with_rng(config, rng).run(&input, case) {
-        panic!("FUZZ_SEED={seed}: {error}");
+    if let Err(error) = crate::runner(config).run(&input, case) {
+        panic!("{error}");
     }
 }
 

@@ -7,7 +7,7 @@ use cqrs_core::{
 };
 use cqrs_sqlx::{Backend, SqlStore, StoreOptions};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::Config;
 use serde_json::Value as Json;
 
 use cqrs_integration::each::{Fresh, Kind, kind, on_each};
@@ -55,8 +55,9 @@ async fn anything_is_a_value<K: Kind>() {
         failure_persistence: None,
         ..Config::default()
     };
+    let mut runner = crate::runner(config);
     let fuzz = move || {
-        TestRunner::new(config).run(&input, |(text, index, number, which)| {
+        runner.run(&input, |(text, index, number, which)| {
             let f = Note::fields();
             let condition = match which {
                 0 => f.title.like(text),

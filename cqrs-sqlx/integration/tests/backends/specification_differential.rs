@@ -1,7 +1,7 @@
 //! Random conditions over random rows mean the same in memory, in SQLite and in Postgres.
 //!
-//! `DIFFERENTIAL_CASES` says how many conditions, 2,000 if it does not; `DIFFERENTIAL_SEED`
-//! repeats a run that failed.
+//! `DIFFERENTIAL_CASES` says how many conditions, 2,000 if it does not; `CQRS_SEED` repeats a run
+//! that failed.
 
 mod conditions;
 mod specimens;
@@ -17,8 +17,7 @@ use cqrs_integration::database::TestDatabase;
 use cqrs_integration::stores::tenant;
 use cqrs_sqlx::{PgStore, SqliteStore};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use uuid::Uuid;
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
 use self::conditions::queries;
 use self::specimens::{Specimen, SpecimenEvent, specimens};
@@ -121,7 +120,6 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 fn differential_conditions_mean_the_same_everywhere() {
     let cases = number("DIFFERENTIAL_CASES").unwrap_or(2_000);
-    let seed = number("DIFFERENTIAL_SEED").unwrap_or_else(|| Uuid::now_v7().as_u64_pair().1);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (_database, postgres, sqlite) = runtime.block_on(stores());
     let config = Config {
@@ -130,15 +128,12 @@ fn differential_conditions_mean_the_same_everywhere() {
         max_shrink_iters: 3_000,
         ..Config::default()
     };
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let input = (
         prop::collection::vec(specimens(), 1..12),
         prop::collection::vec(queries(), 1..=BATCH),
     );
     let (next, telling) = (AtomicI64::new(1), AtomicU64::new(0));
-    let mut runner = TestRunner::new_with_rng(config.clone(), rng);
+    let mut runner = crate::runner(config.clone());
     let mut asked = 0;
     while asked < cases {
         // A runner counts its cases over all runs.
@@ -166,8 +161,8 @@ fn differential_conditions_mean_the_same_everywhere() {
         });
         match result {
             Ok(()) => asked += size.into_inner(),
-            Err(TestError::Fail(reason, _)) => panic!("DIFFERENTIAL_SEED={seed}: {reason}"),
-            Err(error) => panic!("DIFFERENTIAL_SEED={seed}: {error}"),
+            Err(TestError::Fail(reason, _)) => panic!("{reason}"),
+            Err(error) => panic!("{error}"),
         }
     }
     // On both databases. Conditions that find all rows or none would agree by chance.

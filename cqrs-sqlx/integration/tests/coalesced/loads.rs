@@ -7,7 +7,7 @@ use cqrs_core::{AggregateRoot, Entity as _, Id, Repository, RequestContext, Stor
 use cqrs_integration::database::{SecuredDatabase, TestDatabase};
 use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::each::kind;
-use cqrs_integration::random::Random;
+use cqrs_integration::random::{Random, seed};
 use cqrs_integration::stores;
 use cqrs_integration::wire::{Cut, Direction, Pooler, WireProxy};
 use cqrs_sqlx::{PgStore, StoreOptions};
@@ -104,9 +104,7 @@ async fn each_gets_what_a_load_alone_gives() {
             .unwrap();
     }
     ids.extend((0..5).map(|_| Id::new()));
-    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-    println!("seed {seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::new(seed());
     let contexts = [north(), stores::tenant("south"), RequestContext::system()];
     let before = proxy.counts();
     for _ in 0..20 {

@@ -11,21 +11,12 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use cqrs_integration::random::Random;
+use cqrs_integration::random::{Random, seed};
 use tokio::task::JoinSet;
 
 use self::case::Case;
 use self::world::World;
-
-/// Another seed for each run; printed, since the output of a failing test is shown.
-fn seed() -> u64 {
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seed = seed.unwrap().as_nanos() as u64;
-    println!("seed {seed}");
-    seed
-}
 
 /// How many cases there are, by the environment or else this.
 fn cases() -> u64 {

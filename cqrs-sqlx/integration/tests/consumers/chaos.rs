@@ -14,10 +14,12 @@ mod poison;
 mod replica;
 mod scene;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::env;
+use std::time::Duration;
 
 use cqrs_integration::cluster::Cluster;
 use cqrs_integration::database::{TestDatabase, TestFile};
+use cqrs_integration::random::seed;
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, Sqlite};
 
@@ -29,23 +31,10 @@ const LANES: u64 = 3;
 /// A scene takes a second.
 const LONGEST: Duration = Duration::from_secs(120);
 
-fn variable(name: &str) -> Option<u64> {
-    let value = std::env::var(name).ok()?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {value}")),
-    )
-}
-
 /// The first seed, another for each run, and how many follow it.
 fn seeds(runs: u64) -> (u64, u64) {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_millis() as u64;
-    let first = variable("CQRS_CHAOS_SEED").unwrap_or(now % 1_000_000_000);
-    let runs = variable("CQRS_CHAOS_RUNS").unwrap_or(runs);
+    let first = seed();
+    let runs = env::var("CQRS_CHAOS_RUNS").map_or(runs, |runs| runs.parse().expect("a number"));
     println!("{runs} seeds from {first} on");
     (first, runs)
 }
@@ -55,7 +44,7 @@ async fn play<K: Place>(test: &str, seed: u64, url: String, server: Server) {
     let story = Story::default();
     let scene = Scene::<K>::new(seed, url, server, story.clone());
     let again = format!(
-        "CQRS_CHAOS_SEED={seed} CQRS_CHAOS_RUNS=1 \
+        "CQRS_SEED={seed} CQRS_CHAOS_RUNS=1 \
          cargo xtask test -p cqrs-integration --test consumers chaos::{test}"
     );
     match tokio::time::timeout(LONGEST, tokio::spawn(scene.play())).await {

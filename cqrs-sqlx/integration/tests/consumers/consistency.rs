@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cqrs_core::consistency::{ConsistencyCheck, ConsistencyReport, RowDifferenceKind};
 use cqrs_core::{
@@ -12,7 +12,7 @@ use cqrs_core::{
     Subscription, TenantId, UnitOfWork,
 };
 use cqrs_integration::domain::{self, Parcel, ParcelEvent, ParcelId, ParcelViews};
-use cqrs_integration::random::Random;
+use cqrs_integration::random::{Random, seed};
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, SqlStore, SwitchOver};
 use sqlx::{Connection as _, PgConnection};
@@ -58,10 +58,7 @@ fn sql_id<K: Kind>(id: ParcelId) -> String {
 }
 
 async fn random_tampering_is_found<K: Kind>() {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = nanos.as_nanos() as u64;
-    println!("seed {seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::new(seed());
     let (fresh, store) = Fresh::<K>::with_store().await;
     let mut ids = fill(&store, 60).await;
     let projector = store.projector().rows(ParcelViews);

@@ -15,12 +15,11 @@ use cqrs_core::{
     UnitOfWork,
 };
 use cqrs_integration::each::{Fresh, Kind, kind, on_each};
-use cqrs_integration::random::Random;
+use cqrs_integration::random::{Random, seed};
 use cqrs_integration::stores;
 use cqrs_sqlx::{Backend, SqlStore, StoreOptions, SwitchOver};
 use tokio::task::JoinSet;
 
-use crate::oracle;
 use crate::projector::support::{failure, operations};
 
 on_each!(
@@ -149,7 +148,7 @@ impl RowProjection for Later {
 /// Writers and replicas are at work, also while the rows are built anew: rows are the fold of the log,
 /// in the order of the log.
 async fn rows_of_several_aggregates_under_load<K: Kind>() {
-    let seed = oracle::seed();
+    let seed = seed();
     let options = || StoreOptions::default().notifications(false);
     let (fresh, store) = with_tables::<K>(options()).await;
     open(&store).await;
@@ -326,7 +325,7 @@ impl RowProjection for Single {
 
 /// With a row for each aggregate, of whichever type, segments share the work.
 async fn a_row_for_each_aggregate_may_be_in_any_segment<K: Kind>() {
-    let seed = oracle::seed();
+    let seed = seed();
     let (_fresh, store) = with_tables::<K>(StoreOptions::default()).await;
     open(&store).await;
     write(store.clone(), seed).await;

@@ -1,26 +1,17 @@
 //! Many writers and several projector replicas: the read model equals a fold of the log.
 
 use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cqrs_integration::database::{TestDatabase, TestFile};
 use cqrs_integration::domain::ParcelViews;
+use cqrs_integration::random::seed;
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{Backend, ProjectorBuilder, SqlStore, SqliteStore, StoreOptions};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
-
-/// Another seed for each run; printed, since the output of a failing test is shown.
-pub(crate) fn seed() -> u64 {
-    let seed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_nanos() as u64;
-    println!("seed {seed}");
-    seed
-}
 
 pub(crate) fn views<B: Backend>(store: &SqlStore<B>) -> ProjectorBuilder<B> {
     store.projector().rows(ParcelViews)

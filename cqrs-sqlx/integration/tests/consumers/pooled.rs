@@ -10,6 +10,7 @@ use std::time::Duration;
 use cqrs_core::{Position, RequestContext, Store, StoreErrorKind, UnitOfWork};
 use cqrs_integration::database::{SecuredDatabase, TestDatabase};
 use cqrs_integration::domain::{self, Parcel};
+use cqrs_integration::random::seed;
 use cqrs_integration::stores;
 use cqrs_integration::wire::{Counts, Cut, Direction, Pooler, Prepared, WireProxy};
 use cqrs_integration::workload::Workload;
@@ -19,7 +20,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use crate::oracle::{finish, seed, views, writers};
+use crate::oracle::{finish, views, writers};
 use crate::projector::support::{Recorder, applied, commit, with_tables};
 use crate::warnings;
 

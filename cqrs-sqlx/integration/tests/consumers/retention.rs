@@ -10,13 +10,13 @@ use cqrs_core::{
     RawPayload, RequestContext, Result, Store, Subscription, UnitOfWork,
 };
 use cqrs_integration::domain::{self, Parcel, ParcelId, ParcelViews};
+use cqrs_integration::random::seed;
 use cqrs_integration::stores;
 use cqrs_integration::wire::WireProxy;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{HealthLimits, Postgres, Retention, SqlStore, StoreOptions};
 use tokio::task::JoinSet;
 
-use crate::oracle::seed;
 use cqrs_integration::each::{Fresh, Kind, kind, on_each};
 
 on_each!(

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use cqrs_core::{
     Aggregate, DomainEvent, Entity, Error, Repository, RequestContext, Root, Store, UnitOfWork,
 };
-use cqrs_integration::random::Random;
+use cqrs_integration::random::{Random, seed};
 use cqrs_sqlx::{PgStore, PgUnitOfWork, Postgres};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Barrier;
-use uuid::Uuid;
 
 use cqrs_integration::each::{Fresh, Kind};
 
@@ -104,7 +103,7 @@ async fn change_some(store: &PgStore, random: &mut Random, first: u64) -> Result
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_order_of_staging_is_one_order_of_locks() {
     let (fresh, store) = with_rows().await;
-    let seed = Uuid::now_v7().as_u128() as u64;
+    let seed = seed();
     let barrier = Arc::new(Barrier::new(TASKS));
     let mut tasks = Vec::new();
     for task in 0..TASKS as u64 {
@@ -127,11 +126,11 @@ async fn any_order_of_staging_is_one_order_of_locks() {
     let (mut events, mut conflicts) = (0, 0);
     for task in tasks {
         let (written, refused, others) = task.await.unwrap();
-        assert!(others.is_empty(), "seed {seed}: {others:?}");
+        assert!(others.is_empty(), "{others:?}");
         events += written;
         conflicts += refused;
     }
-    assert!(conflicts > 0, "seed {seed}: the tasks did not meet");
+    assert!(conflicts > 0, "the tasks did not meet");
     let logged = fresh.number("SELECT count(*) FROM cqrs_event").await;
     let before = 2 * i64::try_from(ALL_ROWS).unwrap();
     assert_eq!(logged, before + i64::try_from(events).unwrap());
@@ -141,5 +140,5 @@ async fn any_order_of_staging_is_one_order_of_locks() {
     drop(store);
     Postgres::deserted(&fresh.url).await;
     let counted = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-    assert_eq!(fresh.number(counted).await, 0, "seed {seed}");
+    assert_eq!(fresh.number(counted).await, 0);
 }

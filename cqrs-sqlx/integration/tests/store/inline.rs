@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cqrs_core::{
     Entity, Envelope, Error, Position, Projection, Query, ReadModel, ReadModels, RequestContext,
@@ -11,6 +11,7 @@ use cqrs_core::{
 };
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelView, ParcelViews};
+use cqrs_integration::random::seed;
 use cqrs_integration::stores;
 use cqrs_integration::wire::WireProxy;
 use cqrs_integration::workload::Workload;
@@ -61,13 +62,6 @@ impl RowProjection for Totals {
         }
         Ok(())
     }
-}
-
-fn seed() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = now.as_nanos() as u64;
-    println!("seed {seed}");
-    seed
 }
 
 async fn check_totals<B: Backend>(store: &SqlStore<B>) {

@@ -10,9 +10,9 @@ mod refused;
 
 use std::fs;
 use std::process::{Command, Output};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use cqrs_integration::database::TestDatabase;
+use cqrs_integration::random::seed;
 use tempfile::TempDir;
 
 const HEADER: &str = "order_id,customer_id,order_status,order_purchase_timestamp,\
@@ -125,20 +125,10 @@ fn it_runs_without_a_file() {
     assert!(is_checked(&lines, 120), "{lines:#?}");
 }
 
-/// Another one each time; `ORDERS_SEED` repeats a run that failed.
-fn seed() -> String {
-    let seed = std::env::var("ORDERS_SEED").unwrap_or_else(|_| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        now.subsec_nanos().to_string()
-    });
-    println!("ORDERS_SEED={seed}");
-    seed
-}
-
 /// Made-up orders have times out of order, or none, and each status.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_random_files_say_is_kept_by_both_databases() {
-    let seed = seed();
+    let seed = seed().to_string();
     let sample = ["--seed", &seed, "--orders", "400"];
     let on_sqlite = lines(&run(&sample));
     assert!(is_checked(&on_sqlite, 400), "{on_sqlite:#?}");

@@ -11,6 +11,7 @@ use cqrs_core::{
     UnitOfWork,
 };
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelView, ParcelViews};
+use cqrs_integration::random::seed;
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{
@@ -353,7 +354,7 @@ async fn a_switch_that_waits_for_a_reader_gives_up_and_comes_again() {
 /// Whatever is killed leaves the rows that are read whole, and what was built to the next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_are_killed_while_they_build_and_exchange() {
-    let seed = crate::oracle::seed();
+    let seed = seed();
     let (fresh, store) = Fresh::<Postgres>::with_store().await;
     let workload = Workload::new(1_000, 0);
     workload.clone().write(store.clone(), seed).await.unwrap();

@@ -9,6 +9,7 @@ use cqrs_core::{
     StartAt, Store, StoreErrorKind, Subscription, UnitOfWork,
 };
 use cqrs_integration::domain::{Parcel, ParcelEvent, ParcelId, ParcelView, ParcelViews};
+use cqrs_integration::random::seed;
 use cqrs_integration::stores;
 use cqrs_integration::wire::Pooler;
 use cqrs_integration::workload::Workload;
@@ -499,7 +500,7 @@ async fn rebuild_under_load<K: Kind>(fresh: &Fresh<K>, replicas: [SqlStore<K>; 2
     let store = replicas[0].clone();
     let (commits, hold) = K::either((400, 5), (150, 0));
     let workload = Workload::new(commits, hold);
-    let seed = crate::oracle::seed();
+    let seed = seed();
     let mut running = Vec::new();
     for (store, page_size) in replicas.iter().zip([3, 50]) {
         let projector = store.projector().page_size(page_size);

@@ -10,6 +10,7 @@ use cqrs_core::{
 };
 use cqrs_integration::database::{TestDatabase, TestFile};
 use cqrs_integration::domain::ParcelViews;
+use cqrs_integration::random::seed;
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{Backend, ProjectorBuilder, SqlStore, SqlTransaction, SubscriptionState};
@@ -332,7 +333,7 @@ async fn the_number_changes_under_load_on_postgres() {
         let options = cqrs_sqlx::StoreOptions::default();
         replicas.push(stores::postgres_with(database.url(), options).await);
     }
-    the_number_changes_under_load(replicas, Workload::new(1_500, 10), crate::oracle::seed()).await;
+    the_number_changes_under_load(replicas, Workload::new(1_500, 10), seed()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -342,5 +343,5 @@ async fn the_number_changes_under_load_on_sqlite() {
         stores::sqlite(&file.url()).await,
         cqrs_sqlx::SqliteStore::connect(&file.url()).await.unwrap(),
     ];
-    the_number_changes_under_load(replicas, Workload::new(300, 0), crate::oracle::seed()).await;
+    the_number_changes_under_load(replicas, Workload::new(300, 0), seed()).await;
 }

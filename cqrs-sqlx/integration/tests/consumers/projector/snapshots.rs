@@ -10,6 +10,7 @@ use cqrs_core::{
     RowProjection, Rows, StartAt, StoreErrorKind, Subscription,
 };
 use cqrs_integration::domain::{ParcelEvent, ParcelView, ParcelViews};
+use cqrs_integration::random::seed;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{
     Backend, Postgres, Restored, Retention, SqlStore, SqlTransaction, StoreOptions,
@@ -614,7 +615,7 @@ async fn it_is_dropped_at_each_await<K: Kind>() {
 
 /// Writers and replicas are at work while snapshots are taken and restored.
 async fn under_load_it_is_of_one_moment<K: Kind>() {
-    let seed = crate::oracle::seed();
+    let seed = seed();
     let options = || StoreOptions::default().notifications(false);
     let (fresh, store) = Fresh::<K>::with(options()).await;
     let other = fresh.open(options()).await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cqrs_core::{Envelope, Result, RowProjection, Subscription};
 use cqrs_integration::domain::{ParcelEvent, ParcelId, ParcelView, ParcelViews};
 use cqrs_integration::each::Fresh;
+use cqrs_integration::random::seed;
 use cqrs_integration::wire::WireProxy;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{Backend, PgStore, Postgres, SqlStore, StoreOptions, SwitchOver};
@@ -16,7 +17,6 @@ use tokio::task::JoinSet;
 
 use super::support::operations;
 use super::views::{NAME, Version, commit, rows, run};
-use crate::oracle::seed;
 
 /// How an unlocked page is committed.
 const UNLOCKED: &str = "UPDATE cqrs_segment AS u SET position";

@@ -1,12 +1,12 @@
 //! Random changes of the tables: the first break that is reported is where the change is.
 //!
-//! `TAMPER_SEED` repeats a run that failed.
+//! `CQRS_SEED` repeats a run that failed.
 
 use std::collections::BTreeMap;
 
 use cqrs_core::integrity::{Anchor, Break, BreakKind, LogCheckReport};
 use cqrs_core::{Envelope, Position, RawPayload, RequestContext};
-use cqrs_integration::random::Random;
+use cqrs_integration::random::{self, Random};
 use cqrs_sqlx::StoreOptions;
 
 use super::domain::work;
@@ -29,18 +29,8 @@ enum Expected {
     Anchor,
 }
 
-/// Another one for each run.
-fn seed() -> u64 {
-    let seed = match std::env::var("TAMPER_SEED") {
-        Ok(seed) => seed.parse().expect("TAMPER_SEED is a number"),
-        Err(_) => uuid::Uuid::now_v7().as_u64_pair().1,
-    };
-    println!("TAMPER_SEED={seed}");
-    seed
-}
-
 pub(super) async fn tampering<K: Kind>() {
-    let seed = seed();
+    let seed = random::seed();
     for options in [
         StoreOptions::default(),
         StoreOptions::default().hash_keys(keys()),
@@ -71,7 +61,7 @@ pub(super) async fn tampering<K: Kind>() {
             let fits = !report.is_intact() && is_as(&expected, &alone, &report, before.anchor());
             assert!(
                 fits,
-                "TAMPER_SEED={seed}, run {run}, {sql}\nexpected {expected:?}: {alone:#?}"
+                "CQRS_SEED={seed}, run {run}, {sql}\nexpected {expected:?}: {alone:#?}"
             );
             restore(&fresh).await;
         }
