@@ -9,7 +9,7 @@
 //! Of other processes nothing is known but what they write. A worker that has lost a page to one
 //! *leaves* the segment to it: as long as the checkpoint moves, nobody of this process looks at its
 //! pages. Where there is something to do and it stands still for the patience of the process, they
-//! do again, and whoever loses then has twice the patience. So the segments are shared out among
+//! do again, and whoever loses then has twice the patience; it gets shorter with pages that are won. So the segments are shared out among
 //! the processes without a word, each of them goes on being worked for when a process dies, and
 //! little is done in vain: patience is soon longer than a page takes.
 //!
@@ -31,6 +31,11 @@ const FIRST_PATIENCE: Duration = Duration::from_millis(20);
 /// A process that has died is noticed after so much time at the latest.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How much of its patience a process loses by each page that it wins: what one loss adds is gone
+/// after some 40 of them. So of processes that are slower than their patience, and take the pages
+/// of each other, each loses one of as many.
+const LOSS_IN_WINS: u32 = 64;
+
 /// The segments of one subscription, as the workers of one process share them.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -43,15 +48,17 @@ pub(super) struct Turns {
 struct Known {
     workers: i64,
     taken: BTreeSet<i64>,
-    left: BTreeMap<i64, Left>,
+    lost: BTreeMap<i64, Lost>,
     /// How many turns have ended, and as which of them the last of each segment did.
     ended: u64,
     last: BTreeMap<i64, u64>,
 }
 
-/// A segment that is left to another process.
+/// A segment of which a page was lost.
 #[derive(Debug)]
-struct Left {
+struct Lost {
+    /// Whether it is left to another process.
+    is_left: bool,
     patience: Duration,
     /// Where it stands with something to do, and since when.
     stands: Option<(Position, Instant)>,
@@ -114,7 +121,7 @@ impl Turns {
     /// What a worker is to look at now.
     pub(super) fn view(&self, worker: i64, now: Instant) -> View {
         let known = self.lock();
-        let left = known.left.iter().filter(|(_, left)| !left.is_due(now));
+        let left = known.lost.iter().filter(|(_, lost)| lost.is_left(now));
         let left = left.map(|(segment, _)| *segment);
         View {
             home: Home {
@@ -144,9 +151,9 @@ impl Turns {
 
     /// Where segments stand that have something to do; no others have.
     pub(super) fn behind(&self, segments: &BTreeMap<i64, Position>, now: Instant) {
-        for (segment, left) in &mut self.lock().left {
+        for (segment, lost) in &mut self.lock().lost {
             let position = segments.get(segment);
-            left.stands = position.map(|position| match left.stands {
+            lost.stands = position.map(|position| match lost.stands {
                 Some((at, since)) if at == *position => (at, since),
                 _ => (*position, now),
             });
@@ -158,10 +165,10 @@ impl Turns {
     }
 }
 
-impl Left {
-    fn is_due(&self, now: Instant) -> bool {
-        self.stands
-            .is_some_and(|(_, since)| now.saturating_duration_since(since) >= self.patience)
+impl Lost {
+    fn is_left(&self, now: Instant) -> bool {
+        let is_over = |(_, since)| now.saturating_duration_since(since) >= self.patience;
+        self.is_left && !self.stands.is_some_and(is_over)
     }
 }
 
@@ -172,20 +179,27 @@ impl Turn {
         segments == 1 || self.pages < LONGEST_TURN
     }
 
-    /// The page is committed: nobody else works for the segment.
+    /// The page is committed: the segment is not left any more, and patience gets a little shorter.
     pub(super) fn won(&self) {
-        self.turns.lock().left.remove(&self.segment);
+        if let Some(lost) = self.turns.lock().lost.get_mut(&self.segment) {
+            lost.is_left = false;
+            lost.patience = (lost.patience - lost.patience / LOSS_IN_WINS).max(FIRST_PATIENCE);
+        }
     }
 
     /// Somebody else was faster.
     pub(super) fn lost(&self) {
         let mut known = self.turns.lock();
-        let before = known.left.get(&self.segment).map(|left| left.patience);
+        let before = known.lost.get(&self.segment);
         let patience = before.map_or(FIRST_PATIENCE, |before| {
-            before.saturating_mul(2).min(LONGEST_PATIENCE)
+            before.patience.saturating_mul(2).min(LONGEST_PATIENCE)
         });
-        let stands = None;
-        known.left.insert(self.segment, Left { patience, stands });
+        let lost = Lost {
+            is_left: true,
+            patience,
+            stands: None,
+        };
+        known.lost.insert(self.segment, lost);
     }
 }
 
@@ -285,10 +299,22 @@ mod tests {
         clock.advance(FIRST_PATIENCE);
         assert_eq!(except(&turns, &clock), [0], "it has more patience");
         clock.advance(FIRST_PATIENCE);
-        let turn = take(&turns, &clock);
-        turn.won();
-        drop(turn);
+        take(&turns, &clock).won();
         assert_eq!(except(&turns, &clock), [0; 0]);
+    }
+
+    #[test]
+    fn patience_gets_shorter_with_pages_that_are_won() {
+        let (turns, clock) = turns();
+        let turn = take(&turns, &clock);
+        let patience = || turns.lock().lost[&0].patience;
+        turn.lost();
+        turn.lost();
+        assert_eq!(patience(), 2 * FIRST_PATIENCE);
+        turn.won();
+        assert!(patience() > FIRST_PATIENCE);
+        (0..LOSS_IN_WINS).for_each(|_| turn.won());
+        assert_eq!(patience(), FIRST_PATIENCE);
     }
 
     #[test]
