@@ -9,9 +9,10 @@
 //! Of other processes nothing is known but what they write. A worker that has lost a page to one
 //! *leaves* the segment to it: as long as the checkpoint moves, nobody of this process looks at its
 //! pages. Where there is something to do and it stands still for the patience of the process, they
-//! do again, and whoever loses then has twice the patience; it gets shorter with pages that are won. So the segments are shared out among
-//! the processes without a word, each of them goes on being worked for when a process dies, and
-//! little is done in vain: patience is soon longer than a page takes.
+//! do again, and whoever loses then has twice the patience; with pages that are won it gets shorter.
+//! So the segments are shared out among the processes without a word, each of them goes on being
+//! worked for when a process dies, and little is done in vain: patience is soon longer than a page
+//! takes.
 //!
 //! Nothing depends on it: it is all about who reads, and not about what is written.
 
