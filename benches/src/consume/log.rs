@@ -53,20 +53,12 @@ impl Log {
         Ok(PgStore::connect_with(self.database.clone(), StoreOptions::default()).await?)
     }
 
-    /// A store all of whose pages are as durable as those of a projection that writes rows alone and
-    /// has one segment: a crash may take the last ones, rows and checkpoint.
-    pub(super) async fn quick_store(&self) -> Result<PgStore> {
-        Ok(PgStore::connect_with(self.quick(), StoreOptions::default()).await?)
-    }
-
-    /// A connection of somebody who consumes by hand, whose pages are as durable as these.
+    /// A connection of somebody who consumes by hand, whose pages are as durable as those of a projection
+    /// that writes rows alone: a crash may take the last ones, rows and checkpoint.
     pub(super) async fn consumer(&self) -> Result<PgConnection> {
-        Ok(PgConnection::connect_with(&self.quick()).await?)
-    }
-
-    fn quick(&self) -> PgConnectOptions {
         let options = self.database.clone();
-        options.options([("synchronous_commit", "off")])
+        let quick = options.options([("synchronous_commit", "off")]);
+        Ok(PgConnection::connect_with(&quick).await?)
     }
 
     /// A connection of somebody else.

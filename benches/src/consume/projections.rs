@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cqrs_core::{
     Envelope, EventHandler, Owned, Position, Projection, ProjectionTransaction, ReadModel, Result,
-    RowProjection, TenantId,
+    RowProjection, Rows, TenantId,
 };
 use cqrs_sqlx::{Postgres, SqlTransaction};
 use tokio::sync::watch;
@@ -113,6 +113,7 @@ impl RowProjection for Fold {
     type Row = Seen;
 
     const NAME: &'static str = "bench_fold";
+    const ROW_PER_AGGREGATE: bool = true;
 
     fn key(&self, event: &Envelope<OrderEvent>) -> Result<Option<OrderId>> {
         Ok(Some(event.aggregate_id()?))
@@ -120,6 +121,32 @@ impl RowProjection for Fold {
 
     fn apply(&self, row: &mut Option<Seen>, event: &Envelope<OrderEvent>) -> Result<()> {
         *row = Some(Seen::of(event)?);
+        Ok(())
+    }
+}
+
+/// A fold that says how far it has come.
+#[derive(Debug)]
+pub(super) struct Folding(pub(super) Reached);
+
+impl<T: ProjectionTransaction> Projection<T> for Folding {
+    type Event = OrderEvent;
+
+    fn name(&self) -> &str {
+        Fold::NAME
+    }
+
+    fn is_splittable(&self) -> bool {
+        true
+    }
+
+    fn writes_rows_alone(&self) -> bool {
+        true
+    }
+
+    async fn apply(&self, page: &[Envelope<OrderEvent>], transaction: &mut T) -> Result<()> {
+        Rows(Fold).apply(page, transaction).await?;
+        self.0.tell(page);
         Ok(())
     }
 }

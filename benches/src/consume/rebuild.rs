@@ -5,13 +5,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use cqrs_core::Subscription;
 use sqlx::postgres::PgConnectOptions;
 
 use super::drain::PAGE;
 use super::log::Log;
-use super::projections::{Bulk, Reached};
+use super::projections::{Bulk, Folding, Reached};
 use crate::database::Scratch;
 use crate::harness::{Sample, Spread, take_turns};
 use crate::report::{Bound, By, Case, Goal, Results};
@@ -28,9 +28,21 @@ pub(crate) struct Options {
     /// How many segments share the work.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     segments: Vec<u32>,
+    /// How the read model is kept.
+    #[arg(long, value_delimiter = ',', default_values = ["upserts"])]
+    cases: Vec<Which>,
     /// How many times it is done; of logs of more than a million events, once.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+}
+
+/// How the read model is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// By a projection that writes a page with one statement.
+    Upserts,
+    /// By a row projection, whose rows are loaded first.
+    Folds,
 }
 
 /// Runs the part.
@@ -54,22 +66,17 @@ async fn measure(
     let mut rates = Vec::new();
     for &events in &options.events {
         log.fill(i64::try_from(events)?).await?;
-        let rounds = if events > LONG { 1 } else { options.rounds };
-        let turn = async |segments| rebuild(&mut log, events, segments).await;
-        let samples = take_turns(&options.segments, rounds, turn).await?;
-        rates.push(Spread::of(samples[0].iter().map(|sample| By::Rate.of(sample))).value);
-        let sides: Vec<String> = options
-            .segments
-            .iter()
-            .map(|&segments| name(segments))
-            .collect();
-        let case = Case::new("rebuild", format!("{events} events"), &sides, samples);
-        let case = match sides.last() {
-            Some(most) => case.comparing(most),
-            None => case,
-        };
-        results.add(&case)?;
-        results.expect(case.goal(By::Rate, &name(2), &name(1), Bound::AtLeast(1.5)));
+        for (number, &which) in options.cases.iter().enumerate() {
+            let case = compare(&mut log, events, which, options).await?;
+            if number == 0 {
+                rates.push(case.1);
+            }
+            results.add(&case.0)?;
+            results.expect(
+                case.0
+                    .goal(By::Rate, &name(2), &name(1), Bound::AtLeast(1.5)),
+            );
+        }
     }
     if let ([short, .., long], [first, .., last]) = (rates.as_slice(), options.events.as_slice()) {
         results.expect([Goal {
@@ -83,6 +90,31 @@ async fn measure(
     Ok(())
 }
 
+/// One number of segments with the others, and the rate of the first.
+async fn compare(
+    log: &mut Log,
+    events: usize,
+    which: Which,
+    options: &Options,
+) -> Result<(Case, f64)> {
+    let rounds = if events > LONG { 1 } else { options.rounds };
+    let turn = async |segments| rebuild(log, events, which, segments).await;
+    let samples = take_turns(&options.segments, rounds, turn).await?;
+    let rate = Spread::of(samples[0].iter().map(|sample| By::Rate.of(sample))).value;
+    let segments = options.segments.iter();
+    let sides: Vec<String> = segments.map(|&segments| name(segments)).collect();
+    let what = match which {
+        Which::Upserts => format!("{events} events"),
+        Which::Folds => format!("{events} events folded"),
+    };
+    let case = Case::new("rebuild", what, &sides, samples);
+    let case = match sides.last() {
+        Some(most) => case.comparing(most),
+        None => case,
+    };
+    Ok((case, rate))
+}
+
 /// The side with so many segments.
 fn name(segments: u32) -> String {
     match segments {
@@ -91,11 +123,15 @@ fn name(segments: u32) -> String {
     }
 }
 
-async fn rebuild(log: &mut Log, events: usize, segments: u32) -> Result<Sample> {
+async fn rebuild(log: &mut Log, events: usize, which: Which, segments: u32) -> Result<Sample> {
     log.rewind().await?;
-    let store = log.quick_store().await?;
+    let store = log.store().await?;
     let reached = Reached::default();
-    let subscription = Subscription::new(Bulk(reached.clone())).segments(segments);
+    let subscription = match which {
+        Which::Upserts => Subscription::new(Bulk(reached.clone())),
+        Which::Folds => Subscription::new(Folding(reached.clone())),
+    };
+    let subscription = subscription.segments(segments);
     let projector = store
         .projector()
         .page_size(PAGE.into())

@@ -176,9 +176,11 @@ impl<B: Backend> ProjectorBuilder<B> {
         let (mut serving, mut building) = (Vec::new(), Vec::new());
         for subscription in &self.subscriptions {
             let segments = usize::try_from(subscription.initial_segments()).unwrap_or(1);
+            let (turns, builds) = (Arc::default(), Arc::default());
             for _ in 0..self.workers.unwrap_or(segments) {
-                serving.push(self.worker(subscription));
-                building.extend(self.builder(subscription));
+                serving.push(self.worker(subscription).among(&turns));
+                let builder = self.builder(subscription);
+                building.extend(builder.map(|builder| builder.among(&builds)));
             }
         }
         let follower = horizon::follow(&self.shared, self.polling);

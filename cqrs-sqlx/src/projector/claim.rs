@@ -18,15 +18,16 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cqrs_core::integrity::Hashing;
-use cqrs_core::mapping::RowSource;
+use cqrs_core::mapping::{ColumnType, RowSource, Value};
 use cqrs_core::{Envelope, Error, EventFilter, Position, RawPayload, Result, StoreErrorKind};
 use tokio::time::Instant;
 
 use super::checkpoint::{read, some};
 use super::page_sql::{
     CLAIM_WIDTH, EVENT_WIDTH, Hold, Places, advance_seen_sql, advanced, checkpoint_sql,
-    filter_parameters, is_seen_sql, look_sql, page_sql, whole_sql,
+    filter_parameters, is_seen_sql, look_sql, page_sql, takes_turns, whole_sql,
 };
+use super::turns::View;
 use crate::backend::{Backend, Parameter, RowVersion};
 use crate::log::{EVENT_COLUMNS, read_verified};
 
@@ -45,14 +46,22 @@ pub(super) struct Segment {
 }
 
 /// What to claim.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Wanted {
     /// Where the page ends at the latest.
     pub(super) horizon: Position,
     /// How many events it holds at most.
     pub(super) most: u32,
-    /// This segment alone, not the one that is furthest behind.
-    pub(super) segment: Option<i64>,
+    pub(super) which: Which,
+}
+
+/// Which segment.
+#[derive(Debug, Clone)]
+pub(super) enum Which {
+    /// This one.
+    Named(i64),
+    /// That which is furthest behind, of those that a worker is to look at.
+    Furthest(View),
 }
 
 /// A segment that is claimed, with its next page: nobody else can claim it before the transaction
@@ -148,6 +157,8 @@ pub(super) struct ClaimSql {
     checkpoint: Arc<str>,
     page: Arc<str>,
     advance: Arc<str>,
+    /// Whether those statements know of what others are at.
+    takes_turns: bool,
     /// Moves a checkpoint whose row is still of the version that was seen.
     pub(super) advance_seen: Arc<str>,
     /// Finds one whose row is.
@@ -189,6 +200,7 @@ impl ClaimSql {
             .into(),
             advance_seen: advance_seen_sql(dialect).into(),
             is_seen: is_seen_sql(dialect).into(),
+            takes_turns: takes_turns(dialect),
             filters: filter_parameters(filter),
             hashing: hashing.clone(),
         }
@@ -199,7 +211,7 @@ impl ClaimSql {
     pub(super) async fn claim<B: Backend>(
         &self,
         connection: &mut B::Connection,
-        wanted: Wanted,
+        wanted: &Wanted,
     ) -> Result<Option<Claim>> {
         if let Some(whole) = &self.whole {
             let begin = |row: &B::Row| Open::read(row, EVENT_WIDTH);
@@ -232,7 +244,7 @@ impl ClaimSql {
     pub(super) async fn look<B: Backend>(
         &self,
         connection: &mut B::Connection,
-        wanted: Wanted,
+        wanted: &Wanted,
     ) -> Result<Option<Claim>> {
         let Some(look) = &self.look else {
             return Ok(None);
@@ -254,7 +266,7 @@ impl ClaimSql {
         &self,
         connection: &mut B::Connection,
         sql: &Arc<str>,
-        wanted: Wanted,
+        wanted: &Wanted,
         begin: impl Fn(&B::Row) -> Result<Open> + Send + Sync,
     ) -> Result<Option<Claim>> {
         let mut parameters = self.wanted(wanted);
@@ -291,13 +303,26 @@ impl ClaimSql {
         Ok(claim.finish())
     }
 
-    fn wanted(&self, wanted: Wanted) -> Vec<Parameter> {
-        vec![
+    fn wanted(&self, wanted: &Wanted) -> Vec<Parameter> {
+        let (named, view) = match &wanted.which {
+            Which::Named(segment) => (*segment, &View::whole()),
+            Which::Furthest(view) => (-1, view),
+        };
+        let mut parameters = vec![
             Parameter::text(&*self.name),
             Parameter::int(wanted.horizon.0),
             Parameter::int(wanted.most.into()),
-            Parameter::int(wanted.segment.unwrap_or(-1)),
-        ]
+            Parameter::int(named),
+        ];
+        if self.takes_turns {
+            let except = view.except.iter().map(|segment| Value::Int(*segment));
+            parameters.extend([
+                Parameter::List(ColumnType::Int32, except.collect()),
+                Parameter::int(view.home.at),
+                Parameter::int(view.home.of),
+            ]);
+        }
+        parameters
     }
 }
 

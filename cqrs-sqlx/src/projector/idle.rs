@@ -56,7 +56,7 @@ async fn drain<B: Backend>(worker: &mut Worker<B>, horizon: Position) -> Result<
     loop {
         match worker.run_once(horizon).await {
             Ok(Pass::Moved { events }) => applied += events,
-            Ok(Pass::Narrowed | Pass::Failed) => {}
+            Ok(Pass::Narrowed | Pass::Failed | Pass::Overtaken) => {}
             Ok(Pass::UpToDate { .. } | Pass::Absent) => return Ok(applied),
             Ok(Pass::Elsewhere) => tokio::time::sleep(pause.next()).await,
             // Somebody elsewhere may cut it short.

@@ -42,6 +42,7 @@ mod status;
 mod subscription;
 mod switch;
 mod transaction;
+mod turns;
 mod unlocked;
 mod wait;
 mod wake;

@@ -27,6 +27,9 @@ const CLAIM_COLUMNS: [&str; 12] = [
     "c.mark",
 ];
 
+/// How many positions a worker lets another segment fall behind its own.
+const FAR: i64 = 10_000;
+
 /// How many they are.
 pub(super) const CLAIM_WIDTH: usize = CLAIM_COLUMNS.len();
 
@@ -44,10 +47,21 @@ pub(super) enum Hold {
     Recognise,
 }
 
+/// Whether a worker says which segments it is not to look at, and at which it is at home.
+pub(super) fn takes_turns(dialect: &Dialect) -> bool {
+    !dialect.row_version.is_empty()
+}
+
+/// Where the filters are bound, behind the parameters of [`checkpoint_sql`].
+fn first_filter(dialect: &Dialect) -> usize {
+    if takes_turns(dialect) { 8 } else { 5 }
+}
+
 /// Finds the segment that is furthest behind of those that have anything to do. Where the clock of
 /// the database was set back since a failure was recorded or a replay was set, it is not waited
 /// for. The parameters are the name, the horizon, the size of a page, and the number of a segment
-/// or -1.
+/// or -1; where [turns are taken](takes_turns), the segments that are left out, and the two numbers
+/// of a [home](super::turns::Home), which comes before others that are not [`FAR`] behind it.
 pub(super) fn checkpoint_sql(dialect: &Dialect, version: Option<u32>, hold: Hold) -> String {
     let of_version = version.map(|version| format!(" AND s.version = {version}"));
     let of_version = of_version.unwrap_or_default();
@@ -55,6 +69,13 @@ pub(super) fn checkpoint_sql(dialect: &Dialect, version: Option<u32>, hold: Hold
     let (held, lock) = match hold {
         Hold::Lock => (dialect.open_page.to_owned(), dialect.claim),
         Hold::Recognise => (format!(", {} AS seen", version_of("s", dialect)), ""),
+    };
+    let (free, first) = if takes_turns(dialect) {
+        let is_left_out = (dialect.in_list)("s.segment", ColumnType::Int32, "$5");
+        let ahead = format!("CASE WHEN (s.segment + $6) % $7 = 0 THEN {FAR} ELSE 0 END");
+        (format!(" AND NOT {is_left_out}"), format!(" - {ahead}"))
+    } else {
+        (String::new(), String::new())
     };
     let end = "CASE WHEN s.barrier < $2 THEN s.barrier ELSE $2 END";
     let due =
@@ -68,10 +89,10 @@ pub(super) fn checkpoint_sql(dialect: &Dialect, version: Option<u32>, hold: Hold
           WHERE o.subscription = $1 AND o.segment <> s.segment) AS others, {now} AS now, \
          s.barrier IS NOT NULL AS changing, s.mark{held} \
          FROM cqrs_segment AS s \
-         WHERE s.subscription = $1 AND s.status = 'active' AND ($4 < 0 OR s.segment = $4){of_version} \
+         WHERE s.subscription = $1 AND s.status = 'active' AND ($4 < 0 OR s.segment = $4){free}{of_version} \
          AND (s.position < {end} OR {due}) \
          AND (s.retry_at IS NULL OR s.retry_at <= {now} OR s.updated_at > {now}) \
-         ORDER BY s.position, s.segment LIMIT 1{lock}"
+         ORDER BY s.position{first}, s.segment LIMIT 1{lock}"
     )
 }
 
@@ -175,9 +196,9 @@ pub(super) fn is_seen_sql(dialect: &Dialect) -> String {
 /// event.
 pub(super) fn whole_sql(dialect: &Dialect, version: Option<u32>, filter: &EventFilter) -> String {
     let checkpoint = checkpoint_sql(dialect, version, Hold::Lock);
-    let positions = page_sql(dialect, "position", filter, &CLAIMED, 5);
+    let positions = page_sql(dialect, "position", filter, &CLAIMED, first_filter(dialect));
     let advanced = advanced(dialect);
-    let rows = claim_and_events(dialect, filter, &CLAIM_COLUMNS);
+    let rows = claim_and_events(dialect, filter, &CLAIM_COLUMNS, "");
     format!(
         "WITH claimed AS MATERIALIZED ({checkpoint}), \
          moved AS (UPDATE cqrs_segment AS s SET position = coalesce(\
@@ -187,11 +208,12 @@ pub(super) fn whole_sql(dialect: &Dialect, version: Option<u32>, filter: &EventF
 }
 
 /// Reads a checkpoint and its page, and locks and moves nothing; the rows have the version of that
-/// of the checkpoint behind them.
+/// of the checkpoint behind them. What has to be claimed comes without a page.
 pub(super) fn look_sql(dialect: &Dialect, version: Option<u32>, filter: &EventFilter) -> String {
     let checkpoint = checkpoint_sql(dialect, version, Hold::Recognise);
     let columns = [CLAIM_COLUMNS.as_slice(), &["c.seen"]].concat();
-    let rows = claim_and_events(dialect, filter, &columns);
+    let is_free = " WHERE NOT (c.parks OR c.due OR c.changing OR c.failed_attempts > 0)";
+    let rows = claim_and_events(dialect, filter, &columns, is_free);
     format!("WITH claimed AS MATERIALIZED ({checkpoint}) {rows}")
 }
 
@@ -204,14 +226,25 @@ const CLAIMED: Places<'_> = Places {
 };
 
 /// Nothing keeps, counts or sorts the events on their way to the client.
-fn claim_and_events(dialect: &Dialect, filter: &EventFilter, claim: &[&str]) -> String {
-    let page = page_sql(dialect, EVENT_COLUMNS, filter, &CLAIMED, 5);
+fn claim_and_events(
+    dialect: &Dialect,
+    filter: &EventFilter,
+    claim: &[&str],
+    is_read: &str,
+) -> String {
+    let page = page_sql(
+        dialect,
+        EVENT_COLUMNS,
+        filter,
+        &CLAIMED,
+        first_filter(dialect),
+    );
     let nulls = |count| list(std::iter::repeat_n("NULL", count));
     let (no_event, no_claim) = (nulls(EVENT_WIDTH), nulls(claim.len()));
     let claim = list(claim);
     format!(
         "SELECT {no_event}, {claim} FROM claimed AS c UNION ALL \
-         SELECT e.*, {no_claim} FROM claimed AS c CROSS JOIN LATERAL ({page}) AS e"
+         SELECT e.*, {no_claim} FROM claimed AS c CROSS JOIN LATERAL ({page}) AS e{is_read}"
     )
 }
 

@@ -1,5 +1,6 @@
 //! One pass of a worker: claim a segment with its page, apply it, commit.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tracing::Instrument;
 
 use super::building;
 use super::checkpoint;
-use super::claim::{Claim, ClaimSql, Wanted};
+use super::claim::{Claim, ClaimSql, Wanted, Which};
 use super::dead_letters;
 use super::errors::is_transient;
 use super::narrow::Narrow;
@@ -21,9 +22,10 @@ use super::queries;
 use super::register;
 use super::segments;
 use super::transaction::{More, SqlTransaction};
-use super::unlocked::{ReadAhead, must_claim};
+use super::turns::{Turns, View};
+use super::unlocked::{NextPage, must_claim};
 use super::wake::Known;
-use crate::backend::{Backend, RowVersion};
+use crate::backend::Backend;
 use crate::connections::Connection;
 use crate::metrics;
 use crate::reads::is_unavailable;
@@ -40,7 +42,9 @@ pub(super) enum Pass {
     Failed,
     /// Every checkpoint is at the horizon; parked events are replayed after this time.
     UpToDate { replay: Option<Duration> },
-    /// Other workers have claimed whatever there is to do.
+    /// Somebody else was faster with the page. Other segments may go on.
+    Overtaken,
+    /// Other workers are at whatever there is to do.
     Elsewhere,
     /// An event failed before, and this much of the delay is left.
     Delayed(Duration),
@@ -77,8 +81,12 @@ pub(super) struct Worker<B: Backend> {
     pub(super) claims_only: bool,
     /// How often a pass was given up since one was not.
     given_up: u32,
-    /// The page behind the last one, and the version of the row of the checkpoint there.
-    pub(super) ahead: Option<(RowVersion, ReadAhead)>,
+    /// The page behind the last one.
+    pub(super) ahead: Option<NextPage>,
+    /// Which segments the workers of this process are at.
+    pub(super) turns: Arc<Turns>,
+    /// Its number among them.
+    pub(super) place: i64,
     /// Where all segments stand at least, and when the next replay is, where nothing but the horizon
     /// keeps them from going on. Other processes may have moved them.
     known: Option<(Position, Option<Instant>)>,
@@ -129,6 +137,13 @@ impl<B: Backend> Worker<B> {
         Self::of(shared, subscription, rules, name, false)
     }
 
+    /// Shares the segments with others of its process.
+    pub(super) fn among(mut self, turns: &Arc<Turns>) -> Self {
+        self.turns = Arc::clone(turns);
+        self.place = turns.join();
+        self
+    }
+
     /// One that builds the rows of a subscription anew, as long as somebody has asked for that.
     pub(super) fn building(
         shared: Arc<Shared<B>>,
@@ -157,6 +172,8 @@ impl<B: Backend> Worker<B> {
             claims_only: false,
             given_up: 0,
             ahead: None,
+            turns: Arc::default(),
+            place: 0,
             name,
             builds,
             shared,
@@ -254,6 +271,7 @@ impl<B: Backend> Worker<B> {
 
     async fn pass(&mut self, horizon: Position) -> Result<Pass> {
         if let Some(pass) = self.nothing_to_do(horizon) {
+            self.ahead = None;
             if let Some(begun) = self.begun().take() {
                 queries::rollback(begun).await;
             }
@@ -278,7 +296,7 @@ impl<B: Backend> Worker<B> {
             None => queries::begin(&self.shared).await?,
         };
         let wanted = self.wanted(horizon);
-        let claim = match self.claims.claim::<B>(connection.get(), wanted).await {
+        let claim = match self.claims.claim::<B>(connection.get(), &wanted).await {
             Ok(claim) => claim,
             Err(error) => return Err(self.abandon(connection, error).await),
         };
@@ -291,6 +309,13 @@ impl<B: Backend> Worker<B> {
             return Ok(self.look(horizon).await?.unwrap_or(Pass::Elsewhere));
         };
         self.claims_only = must_claim(&claim);
+        // Who goes without a lock does not look at it meanwhile.
+        let _turn = match &wanted.which {
+            Which::Furthest(view) if self.may_go_unlocked() => {
+                self.turns.take(claim.segment.number, view)
+            }
+            _ => None,
+        };
         // By turns, so that replays that are due again and again do not hold up the others.
         let moves = claim.to > claim.from;
         self.replayed = claim.is_due && !(self.replayed && moves);
@@ -322,17 +347,18 @@ impl<B: Backend> Worker<B> {
     }
 
     fn wanted(&self, horizon: Position) -> Wanted {
-        match &self.narrow {
-            Some(narrow) => Wanted {
-                horizon,
-                most: narrow.most(),
-                segment: Some(narrow.segment.number),
-            },
-            None => Wanted {
-                horizon,
-                most: self.rules.page_size,
-                segment: None,
-            },
+        let (most, which) = match &self.narrow {
+            Some(narrow) => (narrow.most(), Which::Named(narrow.segment.number)),
+            None if self.may_go_unlocked() => {
+                let view = self.turns.view(self.place, Instant::now().into_std());
+                (self.rules.page_size, Which::Furthest(view))
+            }
+            None => (self.rules.page_size, Which::Furthest(View::whole())),
+        };
+        Wanted {
+            horizon,
+            most,
+            which,
         }
     }
 
@@ -360,6 +386,7 @@ impl<B: Backend> Worker<B> {
             return Ok(Some(Pass::Narrowed));
         }
         let (mut halted, mut free, mut delay, mut replay) = (false, false, None, None);
+        let mut waiting = BTreeMap::new();
         for checkpoint in &checkpoints {
             let end = checkpoint.barrier.map_or(horizon, |end| end.min(horizon));
             let behind = checkpoint.position < end;
@@ -374,9 +401,13 @@ impl<B: Backend> Worker<B> {
             }
             match checkpoint.delay(now) {
                 Some(left) => delay = delay.into_iter().chain([left]).min(),
-                None => free = true,
+                None => {
+                    free = true;
+                    waiting.insert(checkpoint.segment.number, checkpoint.position);
+                }
             }
         }
+        self.turns.behind(&waiting, Instant::now().into_std());
         let pass = match (free, delay, halted) {
             (true, _, _) => None,
             (false, Some(delay), _) => Some(Pass::Delayed(delay)),

@@ -63,7 +63,9 @@ pub(super) async fn run<B: Backend>(
                     elsewhere.reset();
                 }
                 match pass {
-                    Pass::Moved { .. } | Pass::Narrowed | Pass::Failed => Next::Now,
+                    Pass::Moved { .. } | Pass::Narrowed | Pass::Failed | Pass::Overtaken => {
+                        Next::Now
+                    }
                     Pass::UpToDate { replay } => {
                         Next::Horizon(replay.map_or(DOUBT, |replay| replay.min(DOUBT)))
                     }

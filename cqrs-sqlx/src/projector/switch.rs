@@ -10,7 +10,7 @@ use cqrs_core::{Error, Position, Result};
 
 use super::building::{find, name_for, run_each};
 use super::checkpoint::{self, Checkpoint};
-use super::claim::Wanted;
+use super::claim::{Wanted, Which};
 use super::errors::{describe, is_transient};
 use super::pass::{Failure, Worker};
 use super::transaction::SqlTransaction;
@@ -140,11 +140,11 @@ impl<B: Backend> Worker<B> {
             let wanted = Wanted {
                 horizon: target,
                 most: self.rules.page_size,
-                segment: Some(checkpoint.segment.number),
+                which: Which::Named(checkpoint.segment.number),
             };
             loop {
                 let connection = transaction.connection_below().await?;
-                let Some(mut claim) = self.claims.claim::<B>(connection, wanted).await? else {
+                let Some(mut claim) = self.claims.claim::<B>(connection, &wanted).await? else {
                     break;
                 };
                 // What fails, and what is parked, is the topic of ordinary passes.

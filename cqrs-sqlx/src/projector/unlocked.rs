@@ -10,46 +10,59 @@
 //!
 //! Whatever changes a checkpoint gives its row another version: another worker that was faster, a
 //! reset, a pause, a change of the segments. Then nothing is written, and the page was applied in
-//! vain. That is why a worker that has lost waits as one that finds a segment locked, and why
-//! segments of which there are several are claimed: several workers would read the same pages.
-//! What holds back parked events has to see them under the lock, so it claims too. So does who is
+//! vain; [`turns`](super::turns) keeps that rare.
+//!
+//! What holds back parked events has to see them under the lock, so it claims. So does who is
 //! behind a pooler: whether a page that takes too long waits for a lock, and no event is to blame, is
 //! known of transactions alone there.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cqrs_core::{Position, Result};
 use tokio::task::JoinSet;
 
-use super::claim::{Claim, Wanted};
+use super::claim::{Claim, Wanted, Which};
 use super::errors::is_transient;
 use super::pass::{Failure, Pass, Worker};
 use super::queries;
 use super::transaction::{Outcome, SqlTransaction};
-use crate::backend::{Advance, Backend};
+use super::turns::{Turn, View};
+use crate::backend::{Advance, Backend, RowVersion};
 use crate::connections::Connection;
 use crate::reads::is_unavailable;
 
-/// The next page, while it is read. Dropping it ends that.
-pub(super) type ReadAhead = JoinSet<Option<Claim>>;
+/// How often a worker looks again where another of its process had the segment that it found.
+const LOOKS: u32 = 3;
+
+/// The next page of a segment, while it is read. Dropping it ends that.
+pub(super) struct NextPage {
+    /// The version of the row of the checkpoint there.
+    seen: RowVersion,
+    page: JoinSet<Option<Claim>>,
+    turn: Turn,
+}
 
 impl<B: Backend> Worker<B> {
-    /// Whether pages may be applied without a lock, as far as is known.
-    pub(super) fn goes_unlocked(&self) -> bool {
+    /// Whether pages may be applied without a lock, for all that is known of the subscription.
+    pub(super) fn may_go_unlocked(&self) -> bool {
         !B::DIALECT.row_version.is_empty()
             && self.subscription.writes_rows_alone()
             && !self.shared.row_level_security
             && !self.shared.backend.is_pooled()
-            && !self.claims_only
-            && self.narrow.is_none()
+    }
+
+    /// Whether the next page may be.
+    pub(super) fn goes_unlocked(&self) -> bool {
+        self.may_go_unlocked() && !self.claims_only && self.narrow.is_none()
     }
 
     /// One pass without a lock; `None` where the page has to be claimed.
     pub(super) async fn pass_unlocked(&mut self, horizon: Position) -> Result<Option<Pass>> {
-        let claim = match self.next_page().await {
-            Some(claim) => claim,
-            None => match self.look_at_page(horizon).await? {
-                Some(claim) => claim,
+        let (claim, turn) = match self.next_page().await {
+            Some(next) => next,
+            None => match self.take_turn(horizon).await? {
+                Some(found) => found,
                 None => return Ok(Some(self.look(horizon).await?.unwrap_or(Pass::Elsewhere))),
             },
         };
@@ -57,27 +70,44 @@ impl<B: Backend> Worker<B> {
             self.claims_only = true;
             return Ok(None);
         }
-        self.work_unlocked(claim, horizon).await.map(Some)
+        self.work_unlocked(claim, turn, horizon).await.map(Some)
     }
 
     /// The page that was read ahead.
-    async fn next_page(&mut self) -> Option<Claim> {
-        let (seen, mut ahead) = self.ahead.take()?;
-        let mut claim = ahead.join_next().await?.ok()??;
-        claim.seen = Some(seen);
-        (claim.to > claim.from).then_some(claim)
+    async fn next_page(&mut self) -> Option<(Claim, Turn)> {
+        let mut next = self.ahead.take()?;
+        let mut claim = next.page.join_next().await?.ok()??;
+        claim.seen = Some(next.seen);
+        (claim.to > claim.from).then_some((claim, next.turn))
     }
 
-    async fn look_at_page(&mut self, horizon: Position) -> Result<Option<Claim>> {
+    /// A segment that nobody of this process is at, with its page.
+    async fn take_turn(&mut self, horizon: Position) -> Result<Option<(Claim, Turn)>> {
+        for _ in 0..LOOKS {
+            let view = self.turns.view(self.place, Instant::now());
+            let Some(claim) = self.look_at_page(horizon, &view).await? else {
+                break;
+            };
+            if let Some(turn) = self.turns.take(claim.segment.number, &view) {
+                return Ok(Some((claim, turn)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn look_at_page(&mut self, horizon: Position, view: &View) -> Result<Option<Claim>> {
         let wanted = Wanted {
             horizon,
             most: self.rules.page_size,
-            segment: None,
+            which: Which::Furthest(view.clone()),
         };
         let mut again = true;
         loop {
             let mut connection = self.shared.writers.acquire().await?;
-            let found = self.claims.look::<B>(connection.begin_work(), wanted).await;
+            let found = self
+                .claims
+                .look::<B>(connection.begin_work(), &wanted)
+                .await;
             match found {
                 Ok(claim) => {
                     connection.end_work();
@@ -91,13 +121,19 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    async fn work_unlocked(&mut self, claim: Claim, horizon: Position) -> Result<Pass> {
+    async fn work_unlocked(
+        &mut self,
+        claim: Claim,
+        mut turn: Turn,
+        horizon: Position,
+    ) -> Result<Pass> {
         let Some(seen) = claim.seen.clone() else {
             return Ok(Pass::Narrowed);
         };
         let mut connection = self.shared.writers.acquire().await?;
         connection.begin_work();
-        let ahead = claim.is_full.then(|| self.read_ahead(&claim, horizon));
+        let goes_on = claim.is_full && turn.goes_on(claim.segment.of);
+        let ahead = goes_on.then(|| self.read_ahead(&claim, horizon));
         let advance = Advance {
             sql: Arc::clone(&self.claims.advance_seen),
             is_seen: Arc::clone(&self.claims.is_seen),
@@ -115,20 +151,17 @@ impl<B: Backend> Worker<B> {
         match result {
             Ok(Outcome::Committed(seen)) => {
                 connection.end_work();
-                self.ahead = seen.zip(ahead);
+                turn.won();
+                self.ahead = seen
+                    .zip(ahead)
+                    .map(|(seen, page)| NextPage { seen, page, turn });
                 self.moved(&claim);
                 let events = claim.page.len() as u64;
                 Ok(Pass::Moved { events })
             }
-            Ok(Outcome::Lost) => {
-                queries::rollback(connection).await;
-                self.doubt();
-                Ok(Pass::Elsewhere)
-            }
+            Ok(Outcome::Lost) => Ok(self.overtaken(connection, &turn).await),
             Err(failure) if is_lost && !failure.interrupted => {
-                queries::rollback(connection).await;
-                self.doubt();
-                Ok(Pass::Elsewhere)
+                Ok(self.overtaken(connection, &turn).await)
             }
             Err(failure) if is_transient(&failure.error) => {
                 Err(self.abandon(connection, failure).await)
@@ -143,6 +176,13 @@ impl<B: Backend> Worker<B> {
                 self.fail(&claim, failure).await
             }
         }
+    }
+
+    async fn overtaken(&mut self, connection: Connection<B>, turn: &Turn) -> Pass {
+        turn.lost();
+        queries::rollback(connection).await;
+        self.doubt();
+        Pass::Overtaken
     }
 
     async fn apply_unlocked(
@@ -160,7 +200,7 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Begins to read the page behind this one, where there is a connection to spare.
-    fn read_ahead(&self, claim: &Claim, horizon: Position) -> ReadAhead {
+    fn read_ahead(&self, claim: &Claim, horizon: Position) -> JoinSet<Option<Claim>> {
         let (shared, claims) = (Arc::clone(&self.shared), Arc::clone(&self.claims));
         let next = claim.next(horizon, self.rules.page_size);
         let mut ahead = JoinSet::new();
@@ -186,5 +226,5 @@ impl<B: Backend> Worker<B> {
 
 /// Whether a page has to be claimed before it is applied.
 pub(super) fn must_claim(claim: &Claim) -> bool {
-    claim.segment.of > 1 || claim.parks || claim.is_due || claim.is_changing || claim.attempts > 0
+    claim.parks || claim.is_due || claim.is_changing || claim.attempts > 0
 }

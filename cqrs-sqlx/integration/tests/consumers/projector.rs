@@ -21,6 +21,7 @@ mod segments;
 mod snapshots;
 pub(crate) mod support;
 mod taken_over;
+mod turns;
 mod unlocked;
 mod views;
 mod waiting;

@@ -425,6 +425,10 @@ impl<T: ProjectionTransaction> Projection<T> for Upserts {
         self.rows_alone
     }
 
+    fn is_splittable(&self) -> bool {
+        true
+    }
+
     async fn apply(&self, page: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {
         let mut positions = page.iter().map(|event| event.position().0);
         if positions.any(|position| Some(position) == self.refused) {
@@ -483,6 +487,35 @@ async fn a_page_is_three_statements_at_most() {
     rows.run_until_idle().await.unwrap();
     let rows = store.projector().rows(ParcelViews);
     assert_eq!(five_pages(&proxy, &store, rows).await, 15);
+}
+
+/// Of two segments as of one.
+#[tokio::test]
+async fn a_page_of_several_segments_is_three_statements_at_most() {
+    /// Registering, looks at what there is to do, and pages that were not full.
+    const BESIDE: usize = 15;
+    let (_database, proxy, store) = counted().await;
+    let store = crate::projector::support::with_tables(store).await;
+    for number in 0..600 {
+        let mut uow = store.unit_of_work(&stores::tenant("north"));
+        uow.save(Parcel::register(&number.to_string())).unwrap();
+        let _ = uow.commit().await.unwrap();
+    }
+    let upserts = Subscription::new(Upserts::new(true));
+    let rows = Subscription::named("rows").rows(ParcelViews);
+    for (subscription, each) in [(upserts, 2), (rows, 3)] {
+        let projector = store.projector().page_size(10);
+        let projector = projector.subscribe(subscription.segments(2));
+        let before = proxy.counts();
+        assert_eq!(projector.run_until_idle().await.unwrap(), 600);
+        let cost = proxy.counts().since(&before).statements;
+        let sent = proxy.statements_since(&before);
+        let is_page = |sql: &&String| step(sql) == "write and move";
+        let pages = sent.iter().filter(is_page).count();
+        assert!((60..=62).contains(&pages), "{pages}: {sent:#?}");
+        assert!(cost <= pages * each + BESIDE, "{cost} for {pages} pages");
+        assert!(!sent.iter().any(|sql| step(sql) == "rollback"), "{sent:#?}");
+    }
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ impl From<ParcelCopy> for ParcelView {
     }
 }
 
-/// Keeps [`ParcelCopy`]. It never fails, and where it has one segment its pages are not locked.
+/// Keeps [`ParcelCopy`]. It never fails, and its pages are not locked.
 #[derive(Debug, Clone, Copy)]
 struct ParcelCopies;
 

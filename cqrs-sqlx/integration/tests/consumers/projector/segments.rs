@@ -32,7 +32,7 @@ on_each_database!(
 
 /// A [`Recorder`] of which segments may run beside each other.
 #[derive(Clone)]
-struct Splittable(Recorder);
+pub(super) struct Splittable(pub(super) Recorder);
 
 impl<T: ProjectionTransaction> Projection<T> for Splittable {
     type Event = RawPayload;
@@ -43,6 +43,10 @@ impl<T: ProjectionTransaction> Projection<T> for Splittable {
 
     fn is_splittable(&self) -> bool {
         true
+    }
+
+    fn writes_rows_alone(&self) -> bool {
+        Projection::<T>::writes_rows_alone(&self.0)
     }
 
     async fn apply(&self, page: &[Envelope<RawPayload>], transaction: &mut T) -> Result<()> {

@@ -145,7 +145,7 @@ async fn a_store_of_one_connection_drains() {
 }
 
 /// Two stores, as of two processes.
-async fn two_stores() -> (TestDatabase, PgStore, PgStore) {
+pub(super) async fn two_stores() -> (TestDatabase, PgStore, PgStore) {
     let database = TestDatabase::create().await;
     let one = with_tables(stores::postgres(database.url()).await).await;
     let two = stores::postgres_with(database.url(), StoreOptions::default()).await;

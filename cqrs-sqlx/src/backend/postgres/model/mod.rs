@@ -12,12 +12,15 @@
 //! - [`system`] puts them together, and says what must hold.
 //! - [`unlocked`] has pages that are applied without a lock, with the page that is read ahead, and
 //!   crashes of the server that take what was committed.
+//! - [`split`] has several segments of such pages, while their number changes.
 //!
-//! [`Design`] also names designs that are known to be wrong, and [`Unlocked`] those without a lock.
+//! [`Design`] also names designs that are known to be wrong, and [`Unlocked`] and [`Split`] those
+//! without a lock.
 //! The checker has to refute each of them: a model in which they hold proves nothing.
 
 mod log;
 mod readers;
+mod split;
 mod system;
 mod unlocked;
 
@@ -28,6 +31,7 @@ use std::hash::Hash;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
+use self::split::{Segments, Split};
 use self::system::System;
 use self::unlocked::{Unlocked, Workers};
 
@@ -256,4 +260,41 @@ fn a_page_read_ahead_up_to_what_is_visible_is_refuted() {
 fn rows_loaded_without_a_look_at_the_checkpoint_are_refuted() {
     let system = Workers::new(Unlocked::LoadedUnseen).quiet();
     refute(system.server_crashes(1), TWICE);
+}
+
+fn segments(design: Split, begins_with: usize, changes: u8) -> Segments {
+    Segments {
+        design,
+        begins_with,
+        changes,
+        crashes: 0,
+    }
+}
+
+#[test]
+fn versions_hold_while_the_number_of_segments_changes() {
+    for begins_with in [1, 2] {
+        let states = check(segments(Split::Versions, begins_with, 2));
+        assert!(states > 1_000, "{states}");
+    }
+}
+
+#[test]
+fn versions_hold_for_segments_whose_workers_are_killed() {
+    let system = Segments {
+        crashes: 1,
+        ..segments(Split::Versions, 2, 1)
+    };
+    let states = check(system);
+    assert!(states > 1_000, "{states}");
+}
+
+#[test]
+fn segments_known_by_their_positions_are_refuted() {
+    refute(segments(Split::PositionAlone, 1, 1), TWICE);
+}
+
+#[test]
+fn a_barrier_that_leaves_the_version_is_refuted() {
+    refute(segments(Split::BarrierApart, 2, 1), SETTLES);
 }

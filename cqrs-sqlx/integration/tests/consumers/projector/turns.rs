@@ -1,0 +1,178 @@
+//! Segments of projections that write rows alone: their pages are not locked, and seldom applied in
+//! vain.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cqrs_core::{
+    Envelope, Projection, ProjectionTransaction, Query, ReadModels, RequestContext, Result,
+    RowProjection, Rows, Store, Subscription,
+};
+use cqrs_integration::database::TestDatabase;
+use cqrs_integration::domain::{ParcelEvent, ParcelView, ParcelViews};
+use cqrs_integration::stores;
+use cqrs_integration::workload::Workload;
+use cqrs_sqlx::{PgStore, Postgres, ProjectorBuilder};
+use tokio::task::JoinSet;
+
+use super::segments::Splittable;
+use super::support::{Recorder, applied, commit, receipt, with_tables};
+use super::unlocked::{positions, two_stores};
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn split(store: &PgStore, recorder: &Recorder, segments: u32) -> ProjectorBuilder<Postgres> {
+    let subscription = Subscription::new(Splittable(recorder.clone())).segments(segments);
+    store.projector().subscribe(subscription)
+}
+
+async fn store() -> (TestDatabase, PgStore) {
+    let database = TestDatabase::create().await;
+    let store = with_tables(stores::postgres(database.url()).await).await;
+    (database, store)
+}
+
+/// Writers are at work meanwhile, so that workers have much to do and little, by turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn workers_of_one_process_apply_nothing_in_vain() {
+    let (_database, store) = store().await;
+    for _ in 0..60 {
+        commit(&store, 1).await;
+    }
+    let recorder = Recorder::new("recorder").rows_alone();
+    let projector = split(&store, &recorder, 4).page_size(3);
+    let running = projector.start().await.unwrap();
+    for weighings in 0..60 {
+        commit(&store, weighings % 4).await;
+    }
+    let last = receipt(&store, 0).await;
+    store.wait_for(&last, "recorder").await.unwrap();
+    running.stop(LONG).await;
+    let last = last.position().unwrap().0;
+    assert_eq!(applied(&store).await, positions(last));
+    let mut given = recorder.pages().concat();
+    given.sort_unstable();
+    assert_eq!(given, positions(last), "a page was applied in vain");
+}
+
+/// Keeps [`ParcelView`], which depends on the order of events, and counts the events of its pages.
+#[derive(Clone, Default)]
+struct Counting(Arc<AtomicU64>);
+
+impl<T: ProjectionTransaction> Projection<T> for Counting {
+    type Event = ParcelEvent;
+
+    fn name(&self) -> &str {
+        ParcelViews::NAME
+    }
+
+    fn writes_rows_alone(&self) -> bool {
+        true
+    }
+
+    fn is_splittable(&self) -> bool {
+        true
+    }
+
+    async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {
+        self.0.fetch_add(page.len() as u64, Ordering::Relaxed);
+        Rows(ParcelViews).apply(page, transaction).await
+    }
+}
+
+/// Each with as many workers as there are segments, so that they meet again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_processes_share_segments_and_apply_little_in_vain() {
+    let (_database, one, two) = two_stores().await;
+    let workload = Workload::new(1_000, 10);
+    let counting = Counting::default();
+    let mut running = Vec::new();
+    for store in [&one, &two] {
+        let subscription = Subscription::new(counting.clone()).segments(3);
+        let projector = store.projector().page_size(5).subscribe(subscription);
+        running.push(projector.start().await.unwrap());
+    }
+    let mut writers = JoinSet::new();
+    let seed = crate::oracle::seed();
+    for (number, store) in (0..4).zip([&one, &two].into_iter().cycle()) {
+        let seed = seed.wrapping_add(number);
+        writers.spawn(workload.clone().write(store.clone(), seed));
+    }
+    while let Some(writer) = writers.join_next().await {
+        writer.unwrap().unwrap();
+    }
+    let subscription = Subscription::new(counting.clone()).segments(3);
+    let projector = one.projector().subscribe(subscription);
+    projector.run_until_idle().await.unwrap();
+    for handle in running {
+        handle.stop(LONG).await;
+    }
+    let views = one
+        .read_models(&RequestContext::system())
+        .query::<ParcelView>(Query::all())
+        .await
+        .unwrap();
+    let events: u64 = views.iter().map(|view| view.events).sum();
+    let given = counting.0.load(Ordering::Relaxed);
+    println!("{events} events, {} in vain", given - events);
+    assert!(
+        given - events <= events / 4,
+        "{events} events, {given} given"
+    );
+    workload.check(&one).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_left_to_a_process_is_taken_when_that_dies() {
+    let (_database, one, two) = two_stores().await;
+    let before = receipt(&one, 4).await;
+    let mut processes = Vec::new();
+    for store in [&one, &two] {
+        let (recorder, gate) = Recorder::new("recorder").rows_alone().with_gate();
+        let projector = split(store, &recorder, 1).page_size(2);
+        let running = projector.start().await.unwrap();
+        gate.arrived.acquire().await.unwrap().forget();
+        processes.push((running, recorder, gate));
+    }
+    let (winner, loser) = (&processes[0], &processes[1]);
+    winner.2.open.add_permits(1_000);
+    one.wait_for(&before, "recorder").await.unwrap();
+    assert_eq!(loser.1.pages(), [[1, 2]], "it still holds the first page");
+    loser.2.open.add_permits(1_000);
+
+    let (winner, _, _) = processes.remove(0);
+    winner.stop(LONG).await;
+    let last = receipt(&one, 2).await;
+    two.wait_for(&last, "recorder").await.unwrap();
+    let last = last.position().unwrap().0;
+    assert_eq!(applied(&one).await, positions(last));
+    let loser = processes[0].1.pages().concat();
+    assert_eq!(loser, [1, 2, 6, 7, 8]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_page_that_panics_leaves_its_segment_to_others() {
+    let (_database, store) = store().await;
+    for _ in 0..20 {
+        commit(&store, 1).await;
+    }
+    let panics = Arc::new(AtomicU64::new(0));
+    let recorder = Recorder::new("recorder").rows_alone().with_fault({
+        let panics = Arc::clone(&panics);
+        move |_| {
+            let number = panics.fetch_add(1, Ordering::Relaxed);
+            assert!(number > 9 || !number.is_multiple_of(3), "now and then");
+            Ok(())
+        }
+    });
+    let projector = split(&store, &recorder, 3).page_size(4);
+    let running = projector.retry_delays([Duration::ZERO; 9]).start();
+    let running = running.await.unwrap();
+    let last = receipt(&store, 0).await;
+    store.wait_for(&last, "recorder").await.unwrap();
+    running.stop(LONG).await;
+    assert!(panics.load(Ordering::Relaxed) > 9);
+    let last = last.position().unwrap().0;
+    assert_eq!(applied(&store).await, positions(last));
+}
