@@ -94,7 +94,7 @@ async fn two_processes_share_segments_and_apply_little_in_vain() {
         running.push(projector.start().await.unwrap());
     }
     let mut writers = JoinSet::new();
-    let seed = crate::oracle::seed();
+    let seed = cqrs_integration::random::seed();
     for (number, store) in (0..4).zip([&one, &two].into_iter().cycle()) {
         let seed = seed.wrapping_add(number);
         writers.spawn(workload.clone().write(store.clone(), seed));
