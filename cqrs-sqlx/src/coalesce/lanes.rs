@@ -162,7 +162,8 @@ impl<W: Work> Turn<W> {
             bytes += waiting.work.size();
             bytes <= LARGEST
         });
-        let taken = taken.count();
+        // One that is too large for any flush has one to itself: nothing behind it would go out else.
+        let taken = taken.count().max(1).min(lane.waiting.len());
         lane.waiting.drain(..taken).collect()
     }
 }

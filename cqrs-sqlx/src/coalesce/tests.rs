@@ -132,6 +132,19 @@ fn a_batch_is_of_a_million_bytes_at_most() {
 }
 
 #[test]
+fn one_that_is_larger_than_a_batch_holds_up_nobody() {
+    let (lanes, mut turns, _answers) = waiting(100);
+    assert_eq!(turns[0].take().len(), 3);
+    let mut larger = commit(Operation::Insert, "larger");
+    larger.write.row = vec![Value::Bytes(vec![0; 2 * 1024 * 1024])];
+    assert!(matches!(lanes.enter(larger), Entered::Behind(_)));
+    assert!(matches!(enter(&lanes, "behind"), Entered::Behind(_)));
+    assert_eq!(turns[0].take().len(), 1);
+    assert_eq!(turns[0].take().len(), 1);
+    assert!(!turns[0].goes_on());
+}
+
+#[test]
 fn halves_go_out_in_order() {
     let (_lanes, mut turns, mut answers) = waiting(10);
     let batch = Batch::of(turns[0].take());

@@ -150,6 +150,8 @@ impl<B: Backend> Worker<B> {
             checkpoint.active
                 && checkpoint.position == failed.from
                 && checkpoint.failed_attempts == failed.attempts
+                // The segments may have been told to change since the page was read.
+                && checkpoint.barrier.is_none_or(|end| position <= end)
         }) else {
             return Ok(Aside::Changed);
         };

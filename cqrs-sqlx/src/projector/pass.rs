@@ -1,6 +1,5 @@
 //! One pass of a worker: claim a segment with its page, apply it, commit.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use super::queries;
 use super::register;
 use super::segments;
 use super::transaction::{More, SqlTransaction};
-use super::turns::{Turns, View};
+use super::turns::{Turn, Turns, View};
 use super::unlocked::{NextPage, must_claim};
 use super::wake::Known;
 use crate::backend::Backend;
@@ -87,6 +86,8 @@ pub(super) struct Worker<B: Backend> {
     pub(super) turns: Arc<Turns>,
     /// Its number among them.
     pub(super) place: i64,
+    /// The segment in which it looks for an event that fails.
+    held: Option<Turn>,
     /// Where all segments stand at least, and when the next replay is, where nothing but the horizon
     /// keeps them from going on. Other processes may have moved them.
     known: Option<(Position, Option<Instant>)>,
@@ -174,6 +175,7 @@ impl<B: Backend> Worker<B> {
             ahead: None,
             turns: Arc::default(),
             place: 0,
+            held: None,
             name,
             builds,
             shared,
@@ -271,7 +273,7 @@ impl<B: Backend> Worker<B> {
 
     async fn pass(&mut self, horizon: Position) -> Result<Pass> {
         if let Some(pass) = self.nothing_to_do(horizon) {
-            self.ahead = None;
+            (self.ahead, self.held) = (None, None);
             if let Some(begun) = self.begun().take() {
                 queries::rollback(begun).await;
             }
@@ -291,6 +293,7 @@ impl<B: Backend> Worker<B> {
             return Ok(pass);
         }
         self.ahead = None;
+        let held = self.held.take();
         let mut connection = match self.begun().take() {
             Some(begun) => begun,
             None => queries::begin(&self.shared).await?,
@@ -310,12 +313,7 @@ impl<B: Backend> Worker<B> {
         };
         self.claims_only = must_claim(&claim);
         // Who goes without a lock does not look at it meanwhile.
-        let _turn = match &wanted.which {
-            Which::Furthest(view) if self.may_go_unlocked() => {
-                self.turns.take(claim.segment.number, view)
-            }
-            _ => None,
-        };
+        let turn = held.or_else(|| self.take(claim.segment.number, &wanted.which));
         // By turns, so that replays that are due again and again do not hold up the others.
         let moves = claim.to > claim.from;
         self.replayed = claim.is_due && !(self.replayed && moves);
@@ -331,7 +329,30 @@ impl<B: Backend> Worker<B> {
             // It was about another page.
             self.narrow = None;
         }
-        self.work(connection, claim).await
+        let pass = self.work(connection, claim).await;
+        if let (Some(turn), Ok(Pass::Moved { .. })) = (&turn, &pass) {
+            turn.won();
+        }
+        self.hold(turn);
+        pass
+    }
+
+    fn take(&self, segment: i64, which: &Which) -> Option<Turn> {
+        if !self.may_go_unlocked() {
+            return None;
+        }
+        match which {
+            Which::Furthest(view) => self.turns.take(segment, view),
+            Which::Named(_) => {
+                let view = self.turns.view(self.place, Instant::now().into_std());
+                self.turns.take(segment, &view)
+            }
+        }
+    }
+
+    /// Keeps the turn while the event is looked for that fails.
+    pub(super) fn hold(&mut self, turn: Option<Turn>) {
+        self.held = turn.filter(|_| self.narrow.is_some());
     }
 
     fn begun(&mut self) -> &mut Option<Connection<B>> {
@@ -386,7 +407,6 @@ impl<B: Backend> Worker<B> {
             return Ok(Some(Pass::Narrowed));
         }
         let (mut halted, mut free, mut delay, mut replay) = (false, false, None, None);
-        let mut waiting = BTreeMap::new();
         for checkpoint in &checkpoints {
             let end = checkpoint.barrier.map_or(horizon, |end| end.min(horizon));
             let behind = checkpoint.position < end;
@@ -401,13 +421,9 @@ impl<B: Backend> Worker<B> {
             }
             match checkpoint.delay(now) {
                 Some(left) => delay = delay.into_iter().chain([left]).min(),
-                None => {
-                    free = true;
-                    waiting.insert(checkpoint.segment.number, checkpoint.position);
-                }
+                None => free = true,
             }
         }
-        self.turns.behind(&waiting, Instant::now().into_std());
         let pass = match (free, delay, halted) {
             (true, _, _) => None,
             (false, Some(delay), _) => Some(Pass::Delayed(delay)),

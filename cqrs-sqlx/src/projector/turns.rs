@@ -7,21 +7,17 @@
 //! long as its pages are full, up to [`LONGEST_TURN`], so that it can read ahead.
 //!
 //! Of other processes nothing is known but what they write. A worker that has lost a page to one
-//! *leaves* the segment to it: as long as the checkpoint moves, nobody of this process looks at its
-//! pages. Where there is something to do and it stands still for the patience of the process, they
-//! do again, and whoever loses then has twice the patience; with pages that are won it gets shorter.
-//! So the segments are shared out among the processes without a word, each of them goes on being
-//! worked for when a process dies, and little is done in vain: patience is soon longer than a page
-//! takes.
+//! *leaves* the segment to it for a while: nobody of this process looks at its pages until the
+//! patience of the process is over. Whoever loses then again has four times the patience; with
+//! pages that are won it gets shorter. So the segments are shared out among the processes without
+//! a word, each of them goes on being worked for when a process dies, and little is done in vain.
 //!
-//! Nothing depends on it: it is all about who reads, and not about what is written.
+//! It is all about who reads, and never about what is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use cqrs_core::Position;
 
 /// How many pages of one segment a worker reads before it looks which is furthest behind. Each turn
 /// begins with a page that was not read ahead.
@@ -31,10 +27,10 @@ const LONGEST_TURN: u32 = 16;
 const FIRST_PATIENCE: Duration = Duration::from_millis(20);
 /// A process that has died is noticed after so much time at the latest.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
-
+/// How much longer patience is after each loss: few of them until it is long enough.
+const BY_A_LOSS: u32 = 4;
 /// How much of its patience a process loses by each page that it wins: what one loss adds is gone
-/// after some 40 of them. So of processes that are slower than their patience, and take the pages
-/// of each other, each loses one of as many.
+/// after some 90 of them.
 const LOSS_IN_WINS: u32 = 64;
 
 /// The segments of one subscription, as the workers of one process share them.
@@ -58,11 +54,9 @@ struct Known {
 /// A segment of which a page was lost.
 #[derive(Debug)]
 struct Lost {
-    /// Whether it is left to another process.
-    is_left: bool,
     patience: Duration,
-    /// Where it stands with something to do, and since when.
-    stands: Option<(Position, Instant)>,
+    /// Until when it is left to another process.
+    until: Option<Instant>,
 }
 
 /// Which of several segments a worker would rather have, unless another is far behind: those whose
@@ -150,17 +144,6 @@ impl Turns {
         })
     }
 
-    /// Where segments stand that have something to do; no others have.
-    pub(super) fn behind(&self, segments: &BTreeMap<i64, Position>, now: Instant) {
-        for (segment, lost) in &mut self.lock().lost {
-            let position = segments.get(segment);
-            lost.stands = position.map(|position| match lost.stands {
-                Some((at, since)) if at == *position => (at, since),
-                _ => (*position, now),
-            });
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,8 +151,7 @@ impl Turns {
 
 impl Lost {
     fn is_left(&self, now: Instant) -> bool {
-        let is_over = |(_, since)| now.saturating_duration_since(since) >= self.patience;
-        self.is_left && !self.stands.is_some_and(is_over)
+        self.until.is_some_and(|until| now < until)
     }
 }
 
@@ -183,24 +165,21 @@ impl Turn {
     /// The page is committed: the segment is not left any more, and patience gets a little shorter.
     pub(super) fn won(&self) {
         if let Some(lost) = self.turns.lock().lost.get_mut(&self.segment) {
-            lost.is_left = false;
+            lost.until = None;
             lost.patience = (lost.patience - lost.patience / LOSS_IN_WINS).max(FIRST_PATIENCE);
         }
     }
 
     /// Somebody else was faster.
-    pub(super) fn lost(&self) {
+    pub(super) fn lost(&self, now: Instant) {
         let mut known = self.turns.lock();
         let before = known.lost.get(&self.segment);
         let patience = before.map_or(FIRST_PATIENCE, |before| {
-            before.patience.saturating_mul(2).min(LONGEST_PATIENCE)
+            let longer = before.patience.saturating_mul(BY_A_LOSS);
+            longer.min(LONGEST_PATIENCE)
         });
-        let lost = Lost {
-            is_left: true,
-            patience,
-            stands: None,
-        };
-        known.lost.insert(self.segment, lost);
+        let until = Some(now + patience);
+        known.lost.insert(self.segment, Lost { patience, until });
     }
 }
 
@@ -277,29 +256,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_left_while_it_moves() {
+    fn what_was_lost_is_left_for_a_while() {
         let (turns, mut clock) = turns();
-        let at = |position| BTreeMap::from([(0, Position(position))]);
-        take(&turns, &clock).lost();
-        for position in 0..10 {
-            turns.behind(&at(position), clock.0);
-            clock.advance(FIRST_PATIENCE / 2);
-            assert_eq!(except(&turns, &clock), [0], "it moves");
-        }
-        clock.advance(FIRST_PATIENCE);
-        assert_eq!(except(&turns, &clock), [0; 0], "it stands still");
-        turns.behind(&BTreeMap::new(), clock.0);
-        clock.advance(LONGEST_PATIENCE);
-        assert_eq!(except(&turns, &clock), [0], "there was nothing to do");
-        turns.behind(&at(10), clock.0);
+        take(&turns, &clock).lost(clock.0);
         assert_eq!(except(&turns, &clock), [0]);
         clock.advance(FIRST_PATIENCE);
-
-        take(&turns, &clock).lost();
-        turns.behind(&at(11), clock.0);
-        clock.advance(FIRST_PATIENCE);
+        assert_eq!(except(&turns, &clock), [0; 0]);
+        take(&turns, &clock).lost(clock.0);
+        clock.advance(FIRST_PATIENCE * (BY_A_LOSS - 1));
         assert_eq!(except(&turns, &clock), [0], "it has more patience");
-        clock.advance(FIRST_PATIENCE);
         take(&turns, &clock).won();
         assert_eq!(except(&turns, &clock), [0; 0]);
     }
@@ -309,12 +274,12 @@ mod tests {
         let (turns, clock) = turns();
         let turn = take(&turns, &clock);
         let patience = || turns.lock().lost[&0].patience;
-        turn.lost();
-        turn.lost();
-        assert_eq!(patience(), 2 * FIRST_PATIENCE);
+        turn.lost(clock.0);
+        turn.lost(clock.0);
+        assert_eq!(patience(), BY_A_LOSS * FIRST_PATIENCE);
         turn.won();
         assert!(patience() > FIRST_PATIENCE);
-        (0..LOSS_IN_WINS).for_each(|_| turn.won());
+        (0..2 * LOSS_IN_WINS).for_each(|_| turn.won());
         assert_eq!(patience(), FIRST_PATIENCE);
     }
 
@@ -322,9 +287,8 @@ mod tests {
     fn patience_has_an_end() {
         let (turns, mut clock) = turns();
         let turn = take(&turns, &clock);
-        (0..20).for_each(|_| turn.lost());
+        (0..20).for_each(|_| turn.lost(clock.0));
         drop(turn);
-        turns.behind(&BTreeMap::from([(0, Position(1))]), clock.0);
         assert_eq!(except(&turns, &clock), [0]);
         clock.advance(LONGEST_PATIENCE);
         assert_eq!(except(&turns, &clock), [0; 0]);

@@ -22,6 +22,7 @@ use std::time::Instant;
 use cqrs_core::{Position, Result};
 use tokio::task::JoinSet;
 
+use super::checkpoint;
 use super::claim::{Claim, Wanted, Which};
 use super::errors::is_transient;
 use super::pass::{Failure, Pass, Worker};
@@ -159,9 +160,9 @@ impl<B: Backend> Worker<B> {
                 let events = claim.page.len() as u64;
                 Ok(Pass::Moved { events })
             }
-            Ok(Outcome::Lost) => Ok(self.overtaken(connection, &turn).await),
+            Ok(Outcome::Lost) => self.overtaken(connection, &claim, &turn).await,
             Err(failure) if is_lost && !failure.interrupted => {
-                Ok(self.overtaken(connection, &turn).await)
+                self.overtaken(connection, &claim, &turn).await
             }
             Err(failure) if is_transient(&failure.error) => {
                 Err(self.abandon(connection, failure).await)
@@ -173,16 +174,29 @@ impl<B: Backend> Worker<B> {
                 } else {
                     queries::rollback(connection).await;
                 }
-                self.fail(&claim, failure).await
+                let pass = self.fail(&claim, failure).await;
+                self.hold(Some(turn));
+                pass
             }
         }
     }
 
-    async fn overtaken(&mut self, connection: Connection<B>, turn: &Turn) -> Pass {
-        turn.lost();
+    /// The row of the checkpoint is not of the version that was read.
+    async fn overtaken(
+        &mut self,
+        connection: Connection<B>,
+        claim: &Claim,
+        turn: &Turn,
+    ) -> Result<Pass> {
         queries::rollback(connection).await;
         self.doubt();
-        Pass::Overtaken
+        let (checkpoints, _) = checkpoint::all(&self.shared, self.name()).await?;
+        let segment = checkpoints.iter().find(|one| one.segment == claim.segment);
+        // An operator changes the row as well, and works on nothing.
+        if segment.is_some_and(|segment| segment.position > claim.from) {
+            turn.lost(Instant::now());
+        }
+        Ok(Pass::Overtaken)
     }
 
     async fn apply_unlocked(

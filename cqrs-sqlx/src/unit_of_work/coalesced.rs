@@ -6,14 +6,14 @@ use cqrs_core::staging::StagedWrite;
 use cqrs_core::{Changing, Entity, Metadata, Result};
 
 use super::lost;
-use crate::backend::{Backend, Proof, Written};
+use crate::backend::{Backend, Parameter, Proof, Written};
 use crate::coalesce::{Answer, Coalescer, Commit, Loaded, size};
 use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::store::Shared;
 
-/// How many bytes of texts, documents and payloads a commit may have to go out with others, who would
-/// wait for it.
+/// How many bytes of texts, documents and payloads a commit, or the key of a load, may have to go out
+/// with others, who would wait for it.
 const LARGEST: usize = 64 * 1024;
 
 /// Commits writes of a unit of work that has sent nothing, with others where it may.
@@ -63,7 +63,7 @@ pub(super) async fn load<B: Backend, T: Entity>(
     place: Place<'_, B>,
     select: &Select,
 ) -> Result<Option<T>> {
-    let _first = match loads_of::<B, T>(&place) {
+    let _first = match loads_of::<B, T>(&place, select) {
         None => None,
         Some(coalescer) => match coalescer.load(select).await {
             Loaded::Read(found) => return found,
@@ -73,11 +73,17 @@ pub(super) async fn load<B: Backend, T: Entity>(
     Ok(reads::entities(place, select).await?.pop())
 }
 
-/// Where loads of an entity go out together: outside of transactions, of a row without children.
-fn loads_of<'p, B: Backend, T: Entity>(place: &Place<'p, B>) -> Option<&'p Coalescer<B>> {
+/// Where loads of an entity go out together: outside of transactions, of a row without children, by a
+/// small key.
+fn loads_of<'p, B: Backend, T: Entity>(
+    place: &Place<'p, B>,
+    select: &Select,
+) -> Option<&'p Coalescer<B>> {
     let (Place::Alone(shared) | Place::Confined(shared, _)) = place else {
         return None;
     };
-    let may_join = !shared.row_level_security && T::table().children().is_empty();
+    let size: usize = select.parameters.iter().map(Parameter::size).sum();
+    let is_small = size <= LARGEST && T::table().children().is_empty();
+    let may_join = is_small && !shared.row_level_security;
     shared.coalescer.as_ref().filter(|_| may_join)
 }

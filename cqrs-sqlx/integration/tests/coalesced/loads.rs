@@ -147,6 +147,7 @@ async fn texts_and_integers_are_keys_too() {
     }
     let _ = uow.commit().await.unwrap();
     texts.extend(["none", "null", "  "].map(str::to_owned));
+    texts.push("too large for a flush".repeat(100_000));
     let integers = integers.into_iter().chain([2, i64::MIN + 1]);
     let contexts = [north(), stores::tenant("south"), RequestContext::system()];
     let before = proxy.counts();

@@ -68,7 +68,7 @@ async fn set<B: Backend>(store: &SqlStore<B>, segments: u32) {
     operations.set_segments("recorder", segments).await.unwrap();
 }
 
-async fn segments<B: Backend>(store: &SqlStore<B>) -> Vec<i64> {
+pub(super) async fn segments<B: Backend>(store: &SqlStore<B>) -> Vec<i64> {
     let status = &store.subscriptions().await.unwrap()[0];
     let positions = status.segments.iter().map(|segment| segment.position.0);
     positions.collect()

@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cqrs_core::{
-    Envelope, Projection, ProjectionTransaction, Query, ReadModels, RequestContext, Result,
-    RowProjection, Rows, Store, Subscription,
+    Envelope, FailurePolicy, Projection, ProjectionTransaction, Query, ReadModels, RequestContext,
+    Result, RowProjection, Rows, Store, Subscription,
 };
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{ParcelEvent, ParcelView, ParcelViews};
 use cqrs_integration::stores;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{PgStore, Postgres, ProjectorBuilder};
+use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-use super::segments::Splittable;
+use super::segments::{Splittable, segments};
 use super::support::{Recorder, applied, commit, receipt, with_tables};
 use super::unlocked::{positions, two_stores};
 
@@ -149,6 +150,102 @@ async fn what_was_left_to_a_process_is_taken_when_that_dies() {
     assert_eq!(applied(&one).await, positions(last));
     let loser = processes[0].1.pages().concat();
     assert_eq!(loser, [1, 2, 6, 7, 8]);
+}
+
+/// It has the other segment to work on, for longer than it takes to notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_left_is_taken_by_a_process_that_is_busy() {
+    let (_database, one, two) = two_stores().await;
+    let mut last = 0;
+    for _ in 0..600 {
+        last = commit(&one, 0).await.0;
+    }
+    let mut processes = Vec::new();
+    for store in [&one, &two] {
+        let (recorder, gate) = Recorder::new("recorder").rows_alone().with_gate();
+        let projector = split(store, &recorder, 2).page_size(1).workers(1);
+        let running = projector.start().await.unwrap();
+        gate.arrived.acquire().await.unwrap().forget();
+        processes.push((running, gate));
+    }
+    for (_, gate) in &processes {
+        gate.open.add_permits(1);
+        gate.arrived.acquire().await.unwrap().forget();
+    }
+    let (dying, _) = processes.remove(0);
+    dying.stop(Duration::ZERO).await;
+    let (busy, gate) = &processes[0];
+    let stood = segments(&two).await;
+    loop {
+        gate.open.add_permits(1);
+        gate.arrived.acquire().await.unwrap().forget();
+        let stand = segments(&two).await;
+        if stand.iter().zip(&stood).all(|(now, then)| now > then) {
+            break;
+        }
+        assert!(*stand.iter().max().unwrap() + 50 < last, "{stand:?}");
+    }
+    gate.open.add_permits(1_000);
+    let receipt = receipt(&one, 0).await;
+    two.wait_for(&receipt, "recorder").await.unwrap();
+    busy.stop(LONG).await;
+    assert_eq!(applied(&one).await, positions(last + 1));
+}
+
+/// The number of segments changes while an event is applied that fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_put_aside_is_not_behind_the_end_of_a_segment() {
+    let (database, store) = store().await;
+    let (recorder, gate) = Recorder::new("recorder").rows_alone().with_gate();
+    let is_second = AtomicU64::new(0);
+    let poison = Arc::new(AtomicU64::new(u64::MAX));
+    let recorder = recorder.with_fault({
+        let poison = Arc::clone(&poison);
+        move |page| {
+            let position = page[0].position().0.cast_unsigned();
+            if is_second.fetch_add(1, Ordering::Relaxed) == 1 {
+                poison.store(position, Ordering::Relaxed);
+            }
+            match poison.load(Ordering::Relaxed) == position {
+                true => Err(cqrs_core::Error::other("poison")),
+                false => Ok(()),
+            }
+        }
+    });
+    let skipping = || {
+        let subscription = Subscription::new(Splittable(recorder.clone())).segments(2);
+        let subscription = subscription.on_failure(FailurePolicy::Skip);
+        let projector = store.projector().subscribe(subscription);
+        projector.retry_delays([]).page_size(1).workers(1)
+    };
+    skipping().run_until_idle().await.unwrap();
+    let mut last = 0;
+    for _ in 0..20 {
+        last = commit(&store, 0).await.0;
+    }
+    // One segment stands still, so that the other is the furthest.
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let waits = "UPDATE cqrs_segment SET failed_attempts = 1, \
+                 retry_at = now() + interval '1 hour' WHERE segment = 0";
+    sqlx::query(waits).execute(&mut connection).await.unwrap();
+    let running = skipping().start().await.unwrap();
+    gate.arrived.acquire().await.unwrap().forget();
+    gate.open.add_permits(1);
+    gate.arrived.acquire().await.unwrap().forget();
+    let operations = store.operations(&RequestContext::system()).unwrap();
+    operations.set_segments("recorder", 3).await.unwrap();
+    gate.open.add_permits(1_000);
+    operations.resume("recorder").await.unwrap();
+    let goes_on = "UPDATE cqrs_segment SET failed_attempts = 0, retry_at = NULL WHERE segment = 0";
+    sqlx::query(goes_on).execute(&mut connection).await.unwrap();
+    let receipt = receipt(&store, 0).await;
+    store.wait_for(&receipt, "recorder").await.unwrap();
+    running.stop(LONG).await;
+    assert_eq!(segments(&store).await.len(), 3);
+    let poison = poison.load(Ordering::Relaxed).cast_signed();
+    let mut expected = positions(last + 1);
+    expected.retain(|position| *position != poison);
+    assert_eq!(applied(&store).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
