@@ -14,8 +14,9 @@
 //! With `--taken`, some orders are placed for a customer who has one, which a unique key refuses.
 //! Each such caller has to be told so, and nobody else.
 //!
-//! All have as many connections, and no two writers change the same order. With `--delay-us` they
-//! reach the server through a proxy that delivers late, as a network would.
+//! All have as many connections, but for up to four more that carry coalesced work, and no two
+//! writers change the same order. With `--delay-us` they reach the server through a proxy that
+//! delivers late, as a network would.
 
 mod commit;
 mod sides;
