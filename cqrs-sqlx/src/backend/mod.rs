@@ -38,9 +38,10 @@ use crate::health::HorizonHolder;
 use crate::statements::Statements;
 use crate::verify::{LiveColumn, LiveForeignKey, LiveKey, ParameterType, Prepared, ResultColumn};
 
+pub(crate) use self::columns::version_column;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::columns::{
-    child_address, child_equals, children_changed, version_column, written_child_columns,
-    written_columns,
+    child_address, child_equals, children_changed, written_child_columns, written_columns,
 };
 pub(crate) use self::commit::{Committed, Process, Proof, Returned, Written};
 pub(crate) use self::dialect::Dialect;
