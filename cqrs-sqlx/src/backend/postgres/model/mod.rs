@@ -262,6 +262,34 @@ fn rows_loaded_without_a_look_at_the_checkpoint_are_refuted() {
     refute(system.server_crashes(1), TWICE);
 }
 
+/// How many steps the readers may need for the rest, once the writers have ended.
+const STEPS_TO_SETTLE: usize = 64;
+
+/// What comes of a state by the actions of readers alone, one after the other.
+fn settled<M>(
+    model: &M,
+    state: &M::State,
+    read_actions: impl Fn(&M::State, &mut Vec<M::Action>),
+) -> M::State
+where
+    M: Model<State: Clone, Action: Clone>,
+{
+    let mut state = state.clone();
+    let mut actions = Vec::new();
+    for step in 0..STEPS_TO_SETTLE {
+        actions.clear();
+        read_actions(&state, &mut actions);
+        if actions.is_empty() {
+            break;
+        }
+        let action = actions[step % actions.len()].clone();
+        if let Some(next) = model.next_state(&state, action) {
+            state = next;
+        }
+    }
+    state
+}
+
 fn segments(design: Split, begins_with: usize, changes: u8) -> Segments {
     Segments {
         design,

@@ -7,13 +7,12 @@ use std::collections::BTreeSet;
 
 use stateright::{Model, Property};
 
-use super::{ORDER, SETTLES, SKIPPED, TWICE};
+use super::{ORDER, SETTLES, SKIPPED, TWICE, settled};
 
 /// The aggregate of each event, by position.
 const LOG: [u8; 5] = [0, 1, 1, 0, 1];
 /// So that nearly every page is full, and another is read ahead.
 const PAGE_SIZE: usize = 1;
-const STEPS_TO_SETTLE: usize = 64;
 
 /// How a worker recognises the row of its segment's checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,17 +161,9 @@ impl Segments {
     }
 
     fn settles(&self, state: &State) -> bool {
-        let mut state = state.clone();
-        let mut actions = Vec::new();
-        for step in 0..STEPS_TO_SETTLE {
-            actions.clear();
-            self.read_actions(&state, &mut actions);
-            if actions.is_empty() {
-                break;
-            }
-            let action = actions[step % actions.len()].clone();
-            state = self.next_state(&state, action).unwrap_or(state);
-        }
+        let state = settled(self, state, |state, actions| {
+            self.read_actions(state, actions);
+        });
         state.applied.len() == LOG.len() && state.segments.len() == state.wanted
     }
 }

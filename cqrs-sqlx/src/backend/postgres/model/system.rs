@@ -6,10 +6,7 @@ use super::log::{Allowed, Fate, Log, Step};
 use super::readers::{Look, Pass, Process, Subscription, page};
 use crate::backend::postgres::horizon::Seen;
 
-use super::{Design, ORDER, SETTLES, SKIPPED, TWICE};
-
-/// How many steps the readers may need for the rest, once the writers have ended.
-const STEPS_TO_SETTLE: usize = 64;
+use super::{Design, ORDER, SETTLES, SKIPPED, TWICE, settled};
 
 /// What is checked, and within which bounds.
 #[derive(Debug, Clone)]
@@ -312,19 +309,9 @@ impl System {
 
     /// Whether the readers bring everything about, without crashes, one step after the other.
     fn settles(&self, state: &State) -> bool {
-        let mut state = state.clone();
-        let mut actions = Vec::new();
-        for step in 0..STEPS_TO_SETTLE {
-            actions.clear();
-            self.read_actions(&state, &mut actions);
-            if actions.is_empty() {
-                break;
-            }
-            let action = actions[step % actions.len()].clone();
-            if let Some(next) = self.next_state(&state, action) {
-                state = next;
-            }
-        }
+        let state = settled(self, state, |state, actions| {
+            self.read_actions(state, actions);
+        });
         state.subscription.parked.is_empty()
             && state.subscription.applied.len() == state.log.visible().len()
     }

@@ -16,11 +16,10 @@ use stateright::{Model, Property};
 
 use super::log::{Allowed, Fate, Log, Step};
 use super::readers::{Subscription, page_of};
-use super::{ORDER, SETTLES, SKIPPED, TWICE};
+use super::{ORDER, SETTLES, SKIPPED, TWICE, settled};
 
 /// So that nearly every page is full, and another is read ahead.
 const PAGE_SIZE: usize = 1;
-const STEPS_TO_SETTLE: usize = 64;
 
 /// How a worker recognises the row of the checkpoint, and what it does of a page when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,16 +311,9 @@ impl Workers {
     }
 
     fn settles(&self, state: &State) -> bool {
-        let mut state = state.clone();
-        let mut actions = Vec::new();
-        for step in 0..STEPS_TO_SETTLE {
-            actions.clear();
-            self.read_actions(&state, &mut actions);
-            let action = actions[step % actions.len()].clone();
-            if let Some(next) = self.next_state(&state, action) {
-                state = next;
-            }
-        }
+        let state = settled(self, state, |state, actions| {
+            self.read_actions(state, actions);
+        });
         state.kept.applied.len() == state.log.visible().len()
     }
 }
