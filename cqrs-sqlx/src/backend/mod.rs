@@ -8,6 +8,8 @@ mod commit;
 mod dialect;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod json_path;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod migrations;
 mod parameter;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;

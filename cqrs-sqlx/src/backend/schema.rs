@@ -1,28 +1,10 @@
 //! Tables: what is the same for every database.
 
 use cqrs_core::mapping::{Column, ColumnRole, Table};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{ColumnIndex, Decode, Row, SqlSafeStr, Type};
+use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use crate::statements::{names, quoted};
 use crate::verify::{LiveColumn, LiveForeignKey, LiveKey};
-
-/// The migrations of the framework's own tables: these, by number, name and SQL.
-pub(super) fn migrations(scripts: &[(i64, &'static str, &'static str)]) -> Migrator {
-    let migrations = scripts.iter().map(|(version, name, sql)| {
-        Migration::new(
-            *version,
-            (*name).into(),
-            MigrationType::Simple,
-            sql.into_sql_str(),
-            false,
-        )
-    });
-    let mut migrator = Migrator::with_migrations(migrations.collect());
-    // A table of its own: the migrations of the application are not ours to know.
-    migrator.dangerous_set_table_name("_cqrs_migrations");
-    migrator
-}
 
 /// What stands behind the type of a new column. What the code does not write cannot be required
 /// before somebody has said where else it comes from.

@@ -15,6 +15,7 @@ mod migrate;
 #[cfg(test)]
 mod model;
 mod notify;
+mod open;
 mod prepare;
 mod process;
 mod row;
@@ -46,19 +47,16 @@ use self::error::error;
 use self::row::PgSource;
 pub(crate) use self::session::Session;
 use crate::backend::bind::query;
-use crate::backend::schema::migrations;
+use crate::backend::migrations::migrations;
 use crate::backend::{
     Advance, Backed, Backend, Committed, Dialect, Heard, Horizon, Mark, Message, Parameter,
-    Process, Proof, Returned, RowVersion, RowWrites, Topic, Written, transaction, url,
+    Process, Proof, Returned, RowVersion, RowWrites, Topic, Written, transaction,
 };
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
 use crate::lent;
 use crate::statements::Statements;
 use crate::verify::{LiveColumn, LiveForeignKey, LiveKey, ParameterType, Prepared, ResultColumn};
-
-/// How many connections there are for coalesced commits and loads.
-const FLUSHERS: usize = 4;
 
 /// How many connections there are at most to find out what became of lost commits.
 const RESOLVERS: usize = 2;
@@ -563,83 +561,7 @@ impl Backed for Postgres {
     }
 
     async fn migrate(session: &mut Session) -> Result<()> {
-        let migrator = migrations(&[
-            (
-                1,
-                "log",
-                include_str!("../../../migrations/postgres/0001_log.sql"),
-            ),
-            (
-                2,
-                "receipt",
-                include_str!("../../../migrations/postgres/0002_receipt.sql"),
-            ),
-            (
-                3,
-                "segment",
-                include_str!("../../../migrations/postgres/0003_segment.sql"),
-            ),
-            (
-                4,
-                "dead letter",
-                include_str!("../../../migrations/postgres/0004_dead_letter.sql"),
-            ),
-            (
-                5,
-                "history",
-                include_str!("../../../migrations/postgres/0005_history.sql"),
-            ),
-            (
-                6,
-                "mark",
-                include_str!("../../../migrations/postgres/0006_mark.sql"),
-            ),
-            (
-                7,
-                "rebuild",
-                include_str!("../../../migrations/postgres/0007_rebuild.sql"),
-            ),
-            (
-                9,
-                "attempts",
-                include_str!("../../../migrations/postgres/0009_attempts.sql"),
-            ),
-            (
-                10,
-                "sourced",
-                include_str!("../../../migrations/postgres/0010_sourced.sql"),
-            ),
-            (
-                11,
-                "chain head",
-                include_str!("../../../migrations/postgres/0011_chain_head.sql"),
-            ),
-            (
-                12,
-                "subject key",
-                include_str!("../../../migrations/postgres/0012_subject_key.sql"),
-            ),
-            (
-                13,
-                "process",
-                include_str!("../../../migrations/postgres/0013_process.sql"),
-            ),
-            (
-                14,
-                "projection snapshot",
-                include_str!("../../../migrations/postgres/0014_projection_snapshot.sql"),
-            ),
-            (
-                16,
-                "process parked",
-                include_str!("../../../migrations/postgres/0016_process_parked.sql"),
-            ),
-            (
-                18,
-                "sourced type",
-                include_str!("../../../migrations/postgres/0018_sourced_type.sql"),
-            ),
-        ]);
+        let migrator = migrations!("postgres");
         migrate::run(session, migrator).await
     }
 
@@ -685,64 +607,4 @@ fn arguments(parameters: &[Parameter]) -> Result<PgArguments> {
         bind::add_parameter(&mut arguments, parameter)?;
     }
     Ok(arguments)
-}
-
-impl crate::SqlStore<Postgres> {
-    /// The statements that put tables behind policies of row-level security, with the framework's
-    /// own, for [`StoreOptions::row_level_security`](crate::StoreOptions::row_level_security): to
-    /// put into a migration of your own, after those that create the tables. Tables without tenants
-    /// are left out. The statements may be run again.
-    ///
-    /// The role that the application connects as must not be a superuser and must not have
-    /// `BYPASSRLS`. It needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables, and `USAGE`
-    /// and `SELECT` on the sequence `cqrs_event_position`.
-    #[must_use]
-    pub fn row_level_security_sql(tables: &[&Table]) -> String {
-        row_security::sql(tables)
-    }
-
-    /// Opens a store. Connects once, to find out early that it can.
-    ///
-    /// # Errors
-    ///
-    /// [`Store`](cqrs_core::Error::Store), of kind [`Usage`](cqrs_core::StoreErrorKind::Usage) where
-    /// the URL is malformed or of another database, else where the database cannot be
-    /// reached.
-    pub async fn connect(url: &str) -> Result<Self> {
-        let options: PgConnectOptions = url::parse(url, &["postgres", "postgresql"])?;
-        Self::connect_with(options, crate::StoreOptions::default()).await
-    }
-
-    /// As [`connect`](Self::connect), with options.
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Self::connect).
-    pub async fn connect_with(
-        options: PgConnectOptions,
-        store: crate::StoreOptions,
-    ) -> Result<Self> {
-        let backend = Postgres::new(options);
-        let connections = crate::connections::Connections::new(
-            backend.clone(),
-            store.max_connections,
-            store.acquire_timeout,
-        );
-        drop(connections.acquire().await?);
-        let open = crate::connections::Connections::new;
-        let notifier = store
-            .notifications
-            .then(|| open(backend.clone(), 1, store.acquire_timeout));
-        let flushers = store
-            .coalesce
-            .map(|_| open(backend.flushing(), FLUSHERS, store.acquire_timeout));
-        Ok(Self::from_parts(
-            backend,
-            connections.clone(),
-            connections,
-            notifier,
-            flushers,
-            store,
-        ))
-    }
 }

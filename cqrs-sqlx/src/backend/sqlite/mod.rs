@@ -8,6 +8,7 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod horizon;
+mod open;
 mod prepare;
 mod row;
 mod rows;
@@ -33,10 +34,10 @@ use self::bind::arguments;
 use self::error::error;
 use self::row::SqliteSource;
 use crate::backend::bind::query;
-use crate::backend::schema::migrations;
+use crate::backend::migrations::migrations;
 use crate::backend::{
     Advance, Backed, Backend, Committed, Dialect, Heard, Horizon, Mark, Message, Parameter,
-    Process, Proof, Returned, RowVersion, RowWrites, Topic, Written, transaction, url,
+    Process, Proof, Returned, RowVersion, RowWrites, Topic, Written, transaction,
 };
 use crate::connections::Connect;
 use crate::health::HorizonHolder;
@@ -442,83 +443,7 @@ impl Backed for Sqlite {
     }
 
     async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
-        let migrations = migrations(&[
-            (
-                1,
-                "log",
-                include_str!("../../../migrations/sqlite/0001_log.sql"),
-            ),
-            (
-                2,
-                "receipt",
-                include_str!("../../../migrations/sqlite/0002_receipt.sql"),
-            ),
-            (
-                3,
-                "segment",
-                include_str!("../../../migrations/sqlite/0003_segment.sql"),
-            ),
-            (
-                4,
-                "dead letter",
-                include_str!("../../../migrations/sqlite/0004_dead_letter.sql"),
-            ),
-            (
-                5,
-                "history",
-                include_str!("../../../migrations/sqlite/0005_history.sql"),
-            ),
-            (
-                6,
-                "mark",
-                include_str!("../../../migrations/sqlite/0006_mark.sql"),
-            ),
-            (
-                7,
-                "rebuild",
-                include_str!("../../../migrations/sqlite/0007_rebuild.sql"),
-            ),
-            (
-                9,
-                "attempts",
-                include_str!("../../../migrations/sqlite/0009_attempts.sql"),
-            ),
-            (
-                10,
-                "sourced",
-                include_str!("../../../migrations/sqlite/0010_sourced.sql"),
-            ),
-            (
-                11,
-                "chain head",
-                include_str!("../../../migrations/sqlite/0011_chain_head.sql"),
-            ),
-            (
-                12,
-                "subject key",
-                include_str!("../../../migrations/sqlite/0012_subject_key.sql"),
-            ),
-            (
-                13,
-                "process",
-                include_str!("../../../migrations/sqlite/0013_process.sql"),
-            ),
-            (
-                14,
-                "projection snapshot",
-                include_str!("../../../migrations/sqlite/0014_projection_snapshot.sql"),
-            ),
-            (
-                16,
-                "process parked",
-                include_str!("../../../migrations/sqlite/0016_process_parked.sql"),
-            ),
-            (
-                18,
-                "sourced type",
-                include_str!("../../../migrations/sqlite/0018_sourced_type.sql"),
-            ),
-        ]);
+        let migrations = migrations!("sqlite");
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.
         connection::begin(connection).await?;
@@ -584,53 +509,3 @@ fn no_row_security() -> Error {
 
 #[cfg(test)]
 mod tests;
-
-impl crate::SqlStore<Sqlite> {
-    /// Opens a store in a file, which is created where it does not exist, or in memory
-    /// (`sqlite::memory:`).
-    ///
-    /// # Errors
-    ///
-    /// [`Store`](cqrs_core::Error::Store), of kind [`Usage`](cqrs_core::StoreErrorKind::Usage) where
-    /// the URL is malformed or of another database, else where the file cannot be opened.
-    pub async fn connect(url: &str) -> Result<Self> {
-        let options: SqliteConnectOptions = url::parse(url, &["sqlite"])?;
-        Self::connect_with(
-            options.create_if_missing(true),
-            crate::StoreOptions::default(),
-        )
-        .await
-    }
-
-    /// As [`connect`](Self::connect), with options.
-    ///
-    /// One connection writes, since SQLite has one writer; the others read. A database in memory
-    /// has one connection for both.
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Self::connect); a [`Usage`](cqrs_core::StoreErrorKind::Usage) error where the
-    /// options ask for [row-level security](crate::StoreOptions::row_level_security).
-    pub async fn connect_with(
-        options: SqliteConnectOptions,
-        store: crate::StoreOptions,
-    ) -> Result<Self> {
-        if store.row_level_security {
-            return Err(no_row_security());
-        }
-        let backend = Sqlite::new(options);
-        let open = |size| {
-            crate::connections::Connections::new(backend.clone(), size, store.acquire_timeout)
-        };
-        let writer = open(1);
-        drop(writer.acquire().await?);
-        let readers = if backend.is_in_memory() {
-            writer.clone()
-        } else {
-            open(store.max_connections)
-        };
-        Ok(Self::from_parts(
-            backend, writer, readers, None, None, store,
-        ))
-    }
-}

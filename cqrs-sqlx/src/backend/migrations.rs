@@ -1,0 +1,50 @@
+//! The migrations of the framework's own tables: the same ones on each database.
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// The migrations of a database, by the name of their folder.
+macro_rules! migrations {
+    ($database:literal) => {
+        $crate::backend::migrations::migrations!(
+            $database,
+            (1, "log", "0001_log"),
+            (2, "receipt", "0002_receipt"),
+            (3, "segment", "0003_segment"),
+            (4, "dead letter", "0004_dead_letter"),
+            (5, "history", "0005_history"),
+            (6, "mark", "0006_mark"),
+            (7, "rebuild", "0007_rebuild"),
+            (9, "attempts", "0009_attempts"),
+            (10, "sourced", "0010_sourced"),
+            (11, "chain head", "0011_chain_head"),
+            (12, "subject key", "0012_subject_key"),
+            (13, "process", "0013_process"),
+            (14, "projection snapshot", "0014_projection_snapshot"),
+            (16, "process parked", "0016_process_parked"),
+            (18, "sourced type", "0018_sourced_type"),
+        )
+    };
+    ($database:literal, $(($version:literal, $name:literal, $file:literal)),+ $(,)?) => {
+        $crate::backend::migrations::migrator([$((
+            $version,
+            $name,
+            include_str!(concat!("../../../migrations/", $database, "/", $file, ".sql")),
+        )),+])
+    };
+}
+pub(super) use migrations;
+
+/// Runs scripts by number, name and SQL.
+pub(super) fn migrator<const N: usize>(
+    scripts: [(i64, &'static str, &'static str); N],
+) -> Migrator {
+    let migrations = scripts.into_iter().map(|(version, name, sql)| {
+        let sql = sql.into_sql_str();
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    // A table of its own: the migrations of the application are not ours to know.
+    migrator.dangerous_set_table_name("_cqrs_migrations");
+    migrator
+}
