@@ -64,10 +64,9 @@ pub(crate) async fn check<B: Backend>(
 }
 
 /// How far the log can be anchored: up to where no event can still appear. Writers that are under way
-/// are given a second to end, else nothing is anchored.
-async fn horizon<B: Backend>(shared: &Shared<B>) -> Result<Position> {
-    let settled = projector::settled(shared, &mut B::Horizon::default(), PATIENCE).await?;
-    Ok(settled.unwrap_or(Position::START))
+/// are given a second to end, else it is not known.
+async fn horizon<B: Backend>(shared: &Shared<B>) -> Result<Option<Position>> {
+    projector::settled(shared, &mut B::Horizon::default(), PATIENCE).await
 }
 
 async fn run<B: Backend>(
@@ -290,7 +289,8 @@ fn key_column(aggregate: &ChainedAggregate) -> Option<(String, ColumnType)> {
     Some((quoted(key.name()), key.column_type()))
 }
 
-/// An event of a row with [`EVENT_COLUMNS`] and `sourced`. Only its position must be readable.
+/// An event of a row with [`EVENT_COLUMNS`] and `sourced`. Only its position must be readable. A state of
+/// a trace without the trace is nothing that an envelope has, so nothing else would find it.
 fn stored<R: RowSource>(row: &R) -> Result<StoredEvent> {
     let position = row.read_i64(0).and_then(some).map_err(unreadable)?;
     let is_sourced = row.read_bool(18).and_then(some);
@@ -298,6 +298,14 @@ fn stored<R: RowSource>(row: &R) -> Result<StoredEvent> {
         (Ok(event), Ok(is_sourced)) => (Ok(event), is_sourced),
         (Err(error), _) => (Err(error.to_string()), false),
         (_, Err(error)) => (Err(format!("sourced: {error}")), false),
+    };
+    let is_stray = matches!(
+        (row.read_text(14), row.read_text(15)),
+        (Ok(None), Ok(Some(_)))
+    );
+    let event = match is_stray {
+        true => Err("tracestate stands without traceparent".to_owned()),
+        false => event,
     };
     Ok(StoredEvent {
         position: Position(position),

@@ -69,6 +69,12 @@ impl ChainedAggregate {
         (self.key)(aggregate_id)
     }
 
+    /// Whether an aggregate has this id, in just these characters.
+    fn writes(&self, aggregate_id: &str) -> bool {
+        let key = self.key(aggregate_id);
+        key.and_then(|key| self.id(key)).as_deref() == Some(aggregate_id)
+    }
+
     /// The id of the aggregate whose key column has a value.
     #[must_use]
     pub fn id(&self, key: Value) -> Option<String> {
@@ -140,7 +146,7 @@ pub struct StoredEvent {
 pub struct LogScan<'c> {
     check: &'c LogCheck,
     keys: Option<&'c HashKeys>,
-    horizon: Position,
+    horizon: Option<Position>,
     digest: Anchor,
     anchors: usize,
     anchored: Position,
@@ -162,9 +168,12 @@ struct Stream {
 }
 
 impl<'c> LogScan<'c> {
-    /// Before the first event. Up to `horizon` no event can still appear.
+    /// Before the first event. Up to `horizon` no event can still appear; where that is not known,
+    /// there is no anchor.
     #[must_use]
-    pub fn new(check: &'c LogCheck, hashing: &'c Hashing, horizon: Position) -> Self {
+    pub fn new(check: &'c LogCheck, hashing: &'c Hashing, horizon: Option<Position>) -> Self {
+        let mut report = LogCheckReport::new();
+        report.anchor = horizon.map(|_| Anchor::START);
         Self {
             check,
             keys: hashing.keys.as_ref(),
@@ -174,7 +183,7 @@ impl<'c> LogScan<'c> {
             anchored: Position::START,
             stream: None,
             ended: BTreeMap::new(),
-            report: LogCheckReport::new(),
+            report,
         }
     }
 
@@ -190,8 +199,8 @@ impl<'c> LogScan<'c> {
             }
         };
         self.digest.add(event);
-        if stored.position <= self.horizon {
-            self.report.anchor = self.digest;
+        if self.horizon.is_some_and(|end| stored.position <= end) {
+            self.report.anchor = Some(self.digest);
         }
         let mut chained = self.check.chained.iter();
         if chained.any(|own| own.aggregate_type == event.aggregate_type()) {
@@ -257,6 +266,7 @@ impl<'c> LogScan<'c> {
         };
         let checked = match stream.is_broken {
             true => Ok(()),
+            false if stream.version == 0 && !aggregate.writes(id) => Err(BreakKind::Id),
             false => self.check_link(&stream, event, stored.is_sourced),
         };
         if let Err(kind) = checked {
@@ -324,9 +334,11 @@ impl<'c> LogScan<'c> {
         let Some(stream) = self.stream.take() else {
             return;
         };
+        let id = stream.aggregate_id.as_str();
         let key = match aggregate.table.is_sourced() {
-            true => Some(Value::Text(stream.aggregate_id.clone())),
-            false => aggregate.key(&stream.aggregate_id),
+            true => Some(Value::Text(id.to_owned())),
+            // The row of another way to write the id is that of another stream.
+            false => aggregate.key(id).filter(|_| aggregate.writes(id)),
         };
         match key {
             Some(key) => {

@@ -48,7 +48,8 @@ impl fmt::Debug for HashKey {
 /// clone.
 ///
 /// To rotate, make the new key the current one and keep the old one. Where several processes write,
-/// give all of them the new key as a [former](Self::and) one first.
+/// give all of them the new key as a [former](Self::and) one first. A key that others may know is to
+/// be [bounded](Self::and_until): else they can go on to make hashes with it.
 ///
 /// # Example
 ///
@@ -57,7 +58,7 @@ impl fmt::Debug for HashKey {
 ///
 /// let (new, old) = ([1; 32], [2; 32]);
 /// let keys = HashKeys::new(HashKey::new(2, new))
-///     .and(HashKey::new(1, old))?
+///     .and_until(HashKey::new(1, old), Position(40_000))?
 ///     .unkeyed_until(Position(12_000));
 /// assert_eq!(keys.current().id(), 2);
 /// # Ok::<(), cqrs_core::Error>(())
@@ -65,7 +66,8 @@ impl fmt::Debug for HashKey {
 #[derive(Debug, Clone)]
 pub struct HashKeys {
     current: Arc<HashKey>,
-    others: Vec<Arc<HashKey>>,
+    /// With where the last event may be that they verify.
+    others: Vec<(Arc<HashKey>, Option<Position>)>,
     unkeyed_until: Position,
 }
 
@@ -80,18 +82,34 @@ impl HashKeys {
         }
     }
 
-    /// One more key, which only verifies.
+    /// One more key, which only verifies: events at any position.
     ///
     /// # Errors
     ///
     /// Of kind [`Usage`](StoreErrorKind::Usage) where there is one with its id: hashes say no more of
     /// the key that they were made with.
-    pub fn and(mut self, key: HashKey) -> Result<Self> {
+    pub fn and(self, key: HashKey) -> Result<Self> {
+        self.with(key, None)
+    }
+
+    /// One more key, which only verifies, and only events up to this position: the last one that was
+    /// made with it. Whoever has learned the key since cannot pass off anything behind it; what is
+    /// before it they can, but not past a chain or an [anchor](crate::integrity::Anchor) that is out
+    /// of their reach.
+    ///
+    /// # Errors
+    ///
+    /// As [`and`](Self::and).
+    pub fn and_until(self, key: HashKey, position: Position) -> Result<Self> {
+        self.with(key, Some(position))
+    }
+
+    fn with(mut self, key: HashKey, until: Option<Position>) -> Result<Self> {
         if self.find(key.id).is_some() {
             let message = format!("there are two keys of hashes with the id {}", key.id);
             return Err(Error::store(StoreErrorKind::Usage, message));
         }
-        self.others.push(Arc::new(key));
+        self.others.push((Arc::new(key), until));
         Ok(self)
     }
 
@@ -109,9 +127,14 @@ impl HashKeys {
         &self.current
     }
 
-    fn find(&self, id: u32) -> Option<&HashKey> {
-        let mut keys = std::iter::once(&self.current).chain(&self.others);
-        keys.find(|key| key.id == id).map(Arc::as_ref)
+    /// The key with this id, and up to where it verifies.
+    fn find(&self, id: u32) -> Option<(&HashKey, Option<Position>)> {
+        if self.current.id == id {
+            return Some((&self.current, None));
+        }
+        let mut others = self.others.iter();
+        let (key, until) = others.find(|(key, _)| key.id == id)?;
+        Some((key, *until))
     }
 }
 
@@ -125,7 +148,8 @@ pub(super) fn is_excused(position: Position, until: Position) -> bool {
 ///
 /// # Errors
 ///
-/// What speaks against the hash: a key that is not known, or none where one is needed.
+/// What speaks against the hash: a key that is not known, or not in use there, or none where one is
+/// needed.
 pub(super) fn key_of(
     keys: Option<&HashKeys>,
     hash: ContentHash,
@@ -136,11 +160,13 @@ pub(super) fn key_of(
             Err("its hash was made without a key".to_owned())
         }
         (None, _) => Ok(None),
-        (Some(id), keys) => {
-            let key = keys.and_then(|keys| keys.find(id));
-            key.map(Some)
-                .ok_or_else(|| format!("the key {id} of its hash is not known"))
-        }
+        (Some(id), keys) => match keys.and_then(|keys| keys.find(id)) {
+            None => Err(format!("the key {id} of its hash is not known")),
+            Some((_, Some(until))) if !is_excused(position, until) => Err(format!(
+                "the key {id} of its hash was in use up to position {until} only"
+            )),
+            Some((key, _)) => Ok(Some(key)),
+        },
     }
 }
 
@@ -238,6 +264,26 @@ mod tests {
         assert!(!check(&rotated, plain, 5));
         let excusing = rotated.unkeyed_until(Position(5));
         assert!(check(&excusing, plain, 5) && !check(&excusing, plain, -5));
+    }
+
+    #[test]
+    fn a_former_key_verifies_up_to_its_end() {
+        let (old, new) = (HashKey::new(1, [1; 32]), HashKey::new(2, [2; 32]));
+        let keys = HashKeys::new(new.clone()).and_until(old.clone(), Position(5));
+        let keys = keys.expect("another id");
+        let check = |key: &HashKey, position| {
+            let (keys, position) = (Some(&keys), Position(position));
+            let made = ContentHash::under(Some(key), "{}");
+            let verified = verify(keys, "account.opened", "{}", made, position);
+            verified.map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&old, 5), Ok(()));
+        assert_eq!(check(&new, 6), Ok(()));
+        for position in [6, 0, -1] {
+            let error = check(&old, position).expect_err("it is behind the end");
+            let reason = "the key 1 of its hash was in use up to position 5 only";
+            assert!(error.contains(reason), "at {position}: {error}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::mapping::{ColumnRole, Key, Value};
 
 pub(super) fn check(shared: &Shared, check: &LogCheck) -> LogCheckReport {
     let state = shared.lock();
-    let mut scan = LogScan::new(check, &shared.hashing, state.end());
+    let mut scan = LogScan::new(check, &shared.hashing, Some(state.end()));
     for event in state.log() {
         scan.event(&stored(&state, event));
     }

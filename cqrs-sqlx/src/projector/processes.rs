@@ -65,6 +65,16 @@ pub(super) struct Ran {
     pub(super) next: Option<(DateTime<Utc>, bool)>,
 }
 
+/// What came of a task.
+#[derive(PartialEq, Eq)]
+enum Came {
+    Done,
+    /// It is due later, or parked, and makes room for what is behind it.
+    Failed,
+    /// Others have it.
+    Taken,
+}
+
 pub(super) struct Manager<P>(pub(super) Arc<P>);
 
 impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
@@ -79,7 +89,7 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
         stopping: &'r Stopping,
     ) -> BoxFuture<'r, Result<Ran>> {
         Box::pin(async move {
-            let (mut done, mut before) = (0, 0);
+            let (mut done, mut has_moved) = (0, false);
             let (mut behind, mut passing) = (None, None);
             loop {
                 let now = store.now();
@@ -89,7 +99,10 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
                         return Ok(Ran { done, next: None });
                     }
                     match self.try_one(store, rules, task).await {
-                        Ok(is_done) => done += u64::from(is_done),
+                        Ok(came) => {
+                            done += u64::from(came == Came::Done);
+                            has_moved |= came != Came::Taken;
+                        }
                         // Other instances need other locks, or nothing of what is away.
                         Err(error) if is_transient(&error) => passing = Some(error),
                         Err(error) => return Err(error),
@@ -100,7 +113,7 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
                     behind = due.pop();
                     continue;
                 }
-                if done == before {
+                if !has_moved {
                     if let Some(error) = passing {
                         return Err(error);
                     }
@@ -113,20 +126,20 @@ impl<B: Backend, P: ProcessManager> Running<B> for Manager<P> {
                     let process = P::NAME;
                     tracing::warn!(process, %error, "commands wait for what may pass");
                 }
-                (before, behind) = (done, None);
+                (has_moved, behind) = (false, None);
             }
         })
     }
 }
 
 impl<P: ProcessManager> Manager<P> {
-    /// Whether the task is done by this.
+    /// Tries a task, and records that it has failed.
     async fn try_one<B: Backend>(
         &self,
         store: &SqlStore<B>,
         rules: &Rules,
         task: &ProcessTask,
-    ) -> Result<bool> {
+    ) -> Result<Came> {
         let trying = catch_panic(try_task(store, self.0.as_ref(), task));
         let tried = match tokio::time::timeout(rules.deadline, trying).await {
             Ok(tried) => tried.and_then(|tried| tried),
@@ -136,14 +149,14 @@ impl<P: ProcessManager> Manager<P> {
             )),
         };
         match tried {
-            Ok(Tried::Done) => Ok(true),
-            Ok(Tried::Taken) => Ok(false),
+            Ok(Tried::Done) => Ok(Came::Done),
+            Ok(Tried::Taken) => Ok(Came::Taken),
             Err(error) if is_transient(&error) => Err(error),
             Err(error) => {
                 let failed = u32::try_from(task.attempts).unwrap_or(0) + 1;
                 let delay = rules.delays.after(failed);
                 record_failure(store, task, &error, delay).await?;
-                Ok(false)
+                Ok(Came::Failed)
             }
         }
     }

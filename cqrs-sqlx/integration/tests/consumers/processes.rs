@@ -13,8 +13,8 @@ use cqrs_core::process::{
     Instance, Next, ProcessManager, ProcessStore as _, ProcessSubscription, Tried, try_task,
 };
 use cqrs_core::{
-    Clock, Entity, Envelope, Error, EventHistory, ManualClock, RequestContext, RetryPolicy, Store,
-    StoreErrorKind, UnitOfWork,
+    AggregateRoot as _, Clock, Entity, Envelope, Error, EventHistory, ManualClock, RequestContext,
+    RetryPolicy, Store, StoreErrorKind, UnitOfWork,
 };
 use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_integration::stores;
@@ -37,6 +37,8 @@ on_each!(
     a_command_that_was_due_before_the_pause_waits,
     stopping_begins_no_further_command,
     an_error_that_may_pass_holds_up_no_other_instance,
+    refused_commands_make_room_for_those_behind,
+    a_manager_with_the_name_of_an_aggregate_says_so,
     a_clock_that_panics_ends_no_manager,
     commands_that_are_put_aside_are_a_problem,
     deadlines_that_have_passed_leave_the_log,
@@ -357,8 +359,8 @@ struct OpenedState {
     begun: Semaphore,
     /// Gives a permit to each that may go on.
     go_on: Semaphore,
-    /// For the commands of which accounts something is away.
-    away: fn(&str) -> bool,
+    /// Why the command of an account fails.
+    fails: fn(&str) -> Option<Error>,
     done: Mutex<Vec<String>>,
 }
 
@@ -367,7 +369,7 @@ impl Default for OpenedState {
         Self {
             begun: Semaphore::new(0),
             go_on: Semaphore::new(0),
-            away: |_| false,
+            fails: |_| None,
             done: Mutex::default(),
         }
     }
@@ -400,11 +402,8 @@ impl ProcessManager for Opened {
     }
 
     async fn execute<U: UnitOfWork>(&self, account: String, _: &mut U) -> cqrs_core::Result<()> {
-        if (self.0.away)(&account) {
-            return Err(Error::store(
-                StoreErrorKind::Unavailable,
-                "the bank is away",
-            ));
+        if let Some(error) = (self.0.fails)(&account) {
+            return Err(error);
         }
         self.0.begun.add_permits(1);
         self.0.go_on.acquire().await.unwrap().forget();
@@ -442,7 +441,10 @@ async fn an_error_that_may_pass_holds_up_no_other_instance<K: Kind>() {
     open(&store, "C", &[]).await;
     let opened = Opened(Arc::new(OpenedState {
         go_on: Semaphore::new(2),
-        away: |account| account.starts_with('A'),
+        fails: |account| {
+            let away = || Error::store(StoreErrorKind::Unavailable, "the bank is away");
+            account.starts_with('A').then(away)
+        },
         ..OpenedState::default()
     }));
     let projector = store.projector().process(opened.clone());
@@ -453,6 +455,71 @@ async fn an_error_that_may_pass_holds_up_no_other_instance<K: Kind>() {
     handle.stop(Duration::from_secs(60)).await;
     let done = opened.0.done.lock().unwrap().clone();
     assert_eq!(done, ["B", "C"]);
+}
+
+async fn refused_commands_make_room_for_those_behind<K: Kind>() {
+    for delays in [Vec::new(), vec![Duration::from_millis(1)]] {
+        let (fresh, store) = with_accounts::<K>().await;
+        // More than are looked for at once, and before the other in their order.
+        for number in 0..40 {
+            open(&store, &format!("A{number}"), &[]).await;
+        }
+        open(&store, "B", &[]).await;
+        let opened = Opened(Arc::new(OpenedState {
+            go_on: Semaphore::new(1),
+            fails: |account| account.starts_with('A').then(|| Error::other("no")),
+            ..OpenedState::default()
+        }));
+        let projector = store.projector().process(opened.clone());
+        let done = projector.retry_delays(delays).run_until_idle().await;
+        assert_eq!(done.unwrap(), 41 + 1, "events and commands");
+        assert_eq!(*opened.0.done.lock().unwrap(), ["B"]);
+        let parked = "SELECT count(*) FROM cqrs_process_task WHERE parked_at IS NOT NULL";
+        assert_eq!(fresh.number(parked).await, 40);
+    }
+}
+
+/// Follows ledgers, under the name of another aggregate.
+struct Namesake;
+
+impl ProcessManager for Namesake {
+    type Event = LedgerEvent;
+    type State = ();
+    type Command = ();
+
+    const NAME: &'static str = Account::TYPE;
+
+    fn instance(&self, event: &Envelope<LedgerEvent>) -> Option<Instance> {
+        Some(Instance::starting(event.aggregate_id_str()))
+    }
+
+    fn on_event(
+        &self,
+        (): &mut (),
+        _: &Envelope<LedgerEvent>,
+        _: &mut Next<'_, ()>,
+    ) -> cqrs_core::Result<()> {
+        Ok(())
+    }
+
+    fn on_deadline(&self, (): &mut (), _: &str, _: &mut Next<'_, ()>) -> cqrs_core::Result<()> {
+        Ok(())
+    }
+
+    async fn execute<U: UnitOfWork>(&self, (): (), _: &mut U) -> cqrs_core::Result<()> {
+        Ok(())
+    }
+}
+
+async fn a_manager_with_the_name_of_an_aggregate_says_so<K: Kind>() {
+    let (_fresh, store) = with_accounts::<K>().await;
+    open(&store, "A", &[]).await;
+    let projector = store.projector().process(Namesake).retry_delays([]);
+    let error = projector.run_until_idle().await.unwrap_err().to_string();
+    assert!(
+        error.contains("process manager \"account\" has the name of an aggregate"),
+        "{error}"
+    );
 }
 
 /// Panics when it is asked next, if it is armed.

@@ -39,6 +39,16 @@ impl Vault {
     }
 }
 
+/// Makes events of vaults under ids that a vault never writes.
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "forgery", event = VaultEvent, tenant, chained)]
+pub(super) struct Forgery {
+    #[aggregate(id)]
+    pub(super) id: String,
+    #[aggregate(root)]
+    pub(super) root: Root<VaultEvent>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
 #[event(aggregate = "till")]
 pub(super) enum TillEvent {

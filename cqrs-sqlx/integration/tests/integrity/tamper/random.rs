@@ -50,7 +50,7 @@ pub(super) async fn tampering<K: Kind>() {
         }
         let before = checked(&store, &check()).await;
         assert!(before.is_intact(), "{before:?}");
-        let anchored = check().anchored(before.anchor());
+        let anchored = check().anchored(before.anchor().unwrap());
         keep(&fresh).await;
         for run in 0..RUNS {
             let mut random = Random::new(seed.wrapping_add(run));
@@ -58,7 +58,8 @@ pub(super) async fn tampering<K: Kind>() {
             fresh.run(sql.clone()).await;
             let alone = checked(&store, &check()).await;
             let report = checked(&store, &anchored).await;
-            let fits = !report.is_intact() && is_as(&expected, &alone, &report, before.anchor());
+            let fits =
+                !report.is_intact() && is_as(&expected, &alone, &report, before.anchor().unwrap());
             assert!(
                 fits,
                 "CQRS_SEED={seed}, run {run}, {sql}\nexpected {expected:?}: {alone:#?}"
@@ -197,6 +198,7 @@ fn column<K: Kind>(random: &mut Random) -> (String, bool) {
         "aggregate_id = 'another'",
         K::either("content_hash = '\\x00'", "content_hash = x'00'"),
         K::either("schema_version = -1", "payload = x'00'"),
+        "tracestate = 'another'",
     ];
     let chosen = random.below((kept.len() + lost.len()) as u64) as usize;
     match kept.get(chosen) {
