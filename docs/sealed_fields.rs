@@ -1,6 +1,7 @@
 //! What the page on sealed fields shows.
 
 use cqrs_core::sealed::{Forgotten, MasterKey, MasterKeys, Sealed, Sealing, Subject, SubjectKey};
+use cqrs_core::testing::{given_stored, subject_key};
 use cqrs_core::{
     Aggregate, DomainEvent, Entity, Envelope, Id, Query, ReadModel, ReadModels, RequestContext,
     Result, Root, RowProjection, Store, TenantId, UnitOfWork,
@@ -107,6 +108,41 @@ async fn rewrap<B: Backend>(store: &SqlStore<B>) -> Result<Rewrapped> {
     store
         .rewrap_subject_keys(&context, |done| println!("{} keys", done.keys))
         .await
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "version")]
+enum Address {
+    V1 { text: String },
+    V2 { street: String, city: String },
+}
+
+#[test]
+fn what_is_sealed_has_versions_of_its_own() -> Result<(), Box<dyn std::error::Error>> {
+    let key = subject_key(None, &Subject::new(7)?);
+    let (text, street, city) = ("5 Park Row", "Park Row", "Leeds");
+    let first = key.seal(&Address::V1 { text: text.to_owned() })?;
+    assert!(matches!(key.open(&first)?, Address::V1 { text: found } if found == text));
+    let (street, city) = (street.to_owned(), city.to_owned());
+    let second = key.seal(&Address::V2 { street, city })?;
+    assert!(matches!(key.open(&second)?, Address::V2 { city, .. } if city == "Leeds"));
+    Ok(())
+}
+
+#[test]
+fn a_command_that_seals_is_tested_without_a_store() -> Result<(), Box<dyn std::error::Error>> {
+    let id = Id::new();
+    let ada = Subject::new(id)?;
+    let key = subject_key(None, &ada);
+    let customer = Customer::register(id, key.seal(&"ada@example.org".to_owned())?);
+    let moved = "ada@example.com".to_owned();
+    given_stored(customer)
+        .when(|customer| customer.change_email(&key, &moved))
+        .then_events(|events| match events {
+            [CustomerEvent::Moved { email }] => assert_eq!(key.open(email).unwrap(), moved),
+            other => panic!("{other:?}"),
+        });
+    Ok(())
 }
 
 #[tokio::test]

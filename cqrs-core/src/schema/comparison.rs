@@ -265,7 +265,9 @@ impl Comparison<'_> {
                 &mut HashSet::new(),
             ),
             (Node::Const(value), read) => fits_const(value, read),
-            (Node::Text(written), Node::Text(read)) => self.fits_text(written, read),
+            (Node::Text(written), Node::Text(read)) if self.fits_text(written, read) => {
+                return self.fits_content(written, read, path, problems);
+            }
             (Node::Integer(written), Node::Integer(read)) => fits_integer(written, read),
             (Node::Integer(written), Node::Number(read)) => fits_exactly(written, read),
             (Node::Number(written), Node::Number(read)) => fits_number(written, read),
@@ -279,6 +281,20 @@ impl Comparison<'_> {
         };
         if !fits {
             problems.push(not_accepted(written, std::slice::from_ref(read), path));
+        }
+    }
+
+    /// Where nothing is said of what is written, it may be anything.
+    fn fits_content(
+        &mut self,
+        written: &Text,
+        read: &Text,
+        path: &str,
+        problems: &mut Vec<Incompatibility>,
+    ) {
+        if let Some(read) = &read.content {
+            let written = written.content.as_ref().unwrap_or(&Value::Bool(true));
+            self.accepts(written, read, &format!("{path}<>"), problems);
         }
     }
 
@@ -443,6 +459,7 @@ fn is_alike(written: &Node, read: &Node) -> bool {
             tagged && !other
         }
         (Node::Array(_), Node::Array(_)) => true,
+        (Node::Text(one), Node::Text(other)) => one.content.is_some() && other.content.is_some(),
         _ => false,
     }
 }
@@ -456,6 +473,7 @@ fn fits_const(value: &Value, read: &Node) -> bool {
             let length = value.as_str().map(|text| text.chars().count() as u64);
             length.is_some_and(|length| {
                 read.rules.is_empty()
+                    && read.content.is_none()
                     && length >= read.min
                     && read.max.is_none_or(|max| length <= max)
             })

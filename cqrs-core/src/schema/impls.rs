@@ -46,22 +46,27 @@ impl JsonSchema for TenantId {
     }
 }
 
-/// That of its text. What is sealed is no part of it.
+/// That of its text, with that of what is in it: no upcaster reaches what is sealed, so a release that
+/// cannot read it is to be found before.
 #[cfg(feature = "sealed")]
-impl<T> JsonSchema for crate::sealed::Sealed<T> {
+impl<T: JsonSchema> JsonSchema for crate::sealed::Sealed<T> {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        "Sealed".into()
+        format!("Sealed_{}", T::schema_name()).into()
     }
 
     fn schema_id() -> Cow<'static, str> {
-        "cqrs_core::sealed::Sealed".into()
+        format!("cqrs_core::sealed::Sealed<{}>", T::schema_id()).into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "format": "sealed"})
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "sealed",
+            "contentSchema": generator.subschema_for::<T>(),
+        })
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Text {
     pub(super) rules: Map<String, Value>,
     pub(super) min: u64,
     pub(super) max: Option<u64>,
+    /// What is in it: `contentSchema`.
+    pub(super) content: Option<Value>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -265,7 +267,12 @@ fn text(keywords: &mut Map<String, Value>) -> Option<Text> {
             rules.insert(rule.to_owned(), value);
         }
     }
-    Some(Text { rules, min, max })
+    Some(Text {
+        rules,
+        min,
+        max,
+        content: keywords.remove("contentSchema"),
+    })
 }
 
 fn format_of(keywords: &mut Map<String, Value>) -> Option<Option<String>> {

@@ -61,7 +61,7 @@ pub struct SubjectKey {
 }
 
 impl SubjectKey {
-    pub(super) fn new(tenant: Option<TenantId>, subject: Subject, secret: SecretKey) -> Self {
+    pub(crate) fn new(tenant: Option<TenantId>, subject: Subject, secret: SecretKey) -> Self {
         Self {
             tenant,
             subject,

@@ -69,8 +69,12 @@ impl<T> Hash for Sealed<T> {
 
 impl<T> fmt::Debug for Sealed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The end of the tag: where two differ, this does.
+        let end = self.content.len().saturating_sub(4);
+        let end = self.content[end..].iter().map(|byte| format!("{byte:02x}"));
         f.debug_struct("Sealed")
             .field("subject", &self.subject.as_str())
-            .finish_non_exhaustive()
+            .field("content", &format_args!("..{}", end.collect::<String>()))
+            .finish()
     }
 }

@@ -11,6 +11,8 @@ mod recorder;
 mod scenario;
 #[cfg(feature = "schema")]
 mod schema_files;
+#[cfg(feature = "sealed")]
+mod sealed;
 mod unasked;
 
 pub use self::golden::Golden;
@@ -19,3 +21,5 @@ pub use self::projection::{ProjectionScenario, projection};
 pub use self::scenario::{CommandResult, Given, Outcome, given, given_stored};
 #[cfg(feature = "schema")]
 pub use self::schema_files::SchemaFiles;
+#[cfg(feature = "sealed")]
+pub use self::sealed::subject_key;

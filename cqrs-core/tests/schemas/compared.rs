@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cqrs_core::DomainEvent;
 use cqrs_core::schema::EventSchema;
+use cqrs_core::sealed::Sealed;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -375,4 +376,59 @@ fn reasons_name_the_place() {
             "{reason}"
         );
     }
+}
+
+/// No upcaster reaches what is sealed, so the schema tells.
+#[test]
+fn what_is_sealed_is_compared() {
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+    struct Address {
+        street: String,
+    }
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+    struct LongerAddress {
+        street: String,
+        city: String,
+        country: Option<String>,
+    }
+    macro_rules! moved {
+        ($name:ident, $content:ty) => {
+            #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, DomainEvent)]
+            #[event(aggregate = "order", name = "order.moved")]
+            struct $name {
+                to: $content,
+            }
+        };
+    }
+    moved!(Moved, Sealed<Address>);
+    moved!(MovedFurther, Sealed<LongerAddress>);
+    moved!(MovedAgain, Option<Sealed<Address>>);
+    moved!(MovedInText, Sealed<String>);
+    moved!(MovedInClear, String);
+
+    let refused = |new: EventSchema, old: EventSchema| {
+        let problems = new.refuses(&old).into_iter();
+        problems.map(|problem| problem.to_string()).collect()
+    };
+    let none: [&str; 0] = [];
+    let refused: [Vec<String>; 6] = [
+        refused(only::<MovedFurther>(), only::<Moved>()),
+        refused(only::<Moved>(), only::<MovedFurther>()),
+        refused(only::<MovedAgain>(), only::<Moved>()),
+        refused(only::<Moved>(), only::<MovedInText>()),
+        refused(only::<Moved>(), only::<MovedInClear>()),
+        refused(only::<MovedInClear>(), only::<Moved>()),
+    ];
+    assert_eq!(refused[0], ["`to<>.city` is required, and not always written"]);
+    assert_eq!(refused[1], none);
+    assert_eq!(refused[2], none);
+    assert_eq!(
+        refused[3],
+        ["`to<>` may be a string, and only an object with street is accepted"]
+    );
+    assert_eq!(
+        refused[4],
+        ["`to` may be a string, and only a string (sealed) is accepted"]
+    );
+    assert_eq!(refused[5], none);
 }
