@@ -126,10 +126,12 @@ async fn measure(
     results: &mut Results,
 ) -> Result<()> {
     let all: Vec<usize> = (0..sizes.len()).collect();
-    let mut add = |what: &str, samples: Vec<Vec<Sample>>| {
+    let mut add = |what: &str, counted: &'static str, samples: Vec<Vec<Sample>>| {
         let sides: Vec<String> = sizes.iter().map(i64::to_string).collect();
         let case = Case::new("growth", format!("{what} by {name}"), &sides, samples);
-        let case = case.comparing(sides.first().context("a size")?);
+        let case = case
+            .comparing(sides.first().context("a size")?)
+            .counting(counted);
         results.add(&case)?;
         results.expect(goals(&case, &sides, grows));
         anyhow::Ok(())
@@ -139,7 +141,8 @@ async fn measure(
             Grows::Projections => drain(&filled[0], sizes[index]).await,
             _ => drain(&filled[index], 1).await,
         };
-        add("drain", warm_and_measure(&all, options.rounds, turn).await?)?;
+        let samples = warm_and_measure(&all, options.rounds, turn).await?;
+        add("drain", "events applied", samples)?;
     }
     let measured = Duration::try_from_secs_f64(options.seconds)?;
     let timing = Timing {
@@ -165,12 +168,15 @@ async fn measure(
                 _ => sample,
             })
         };
-        let what = match deed {
-            Deed::GetBasket | Deed::LoadMeter => "load",
-            Deed::LoadAgain => "load again",
-            Deed::FillBasket | Deed::PlaceOrder => "commit",
+        let (what, counted) = match deed {
+            Deed::GetBasket => ("load", "children loaded"),
+            Deed::FillBasket => ("commit", "children committed"),
+            Deed::LoadMeter => ("load", "aggregates loaded"),
+            Deed::LoadAgain => ("load again", "aggregates loaded"),
+            Deed::PlaceOrder => ("commit", "commits"),
         };
-        add(what, warm_and_measure(&all, options.rounds, turn).await?)?;
+        let samples = warm_and_measure(&all, options.rounds, turn).await?;
+        add(what, counted, samples)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use chart::{Bar, Panel};
 use record::Record;
 
 pub(crate) use goal::{Bound, Goal};
-pub(crate) use results::{Results, directory};
+pub(crate) use results::{Extent, Results, directory};
 
 /// The side that the others are compared with, unless a case says otherwise.
 pub(crate) const OURS: &str = "ours";
@@ -83,6 +83,7 @@ pub(crate) struct Case {
     delay_us: u64,
     subject: String,
     by: By,
+    counted: &'static str,
     sides: Vec<Measured>,
 }
 
@@ -103,6 +104,7 @@ impl Case {
             delay_us: 0,
             subject: OURS.to_owned(),
             by: By::Rate,
+            counted: "",
             sides: sides
                 .map(|(side, samples)| Measured {
                     side: side.into(),
@@ -128,6 +130,11 @@ impl Case {
             subject: subject.into(),
             ..self
         }
+    }
+
+    /// With a name for what is counted, in the plural.
+    pub(crate) fn counting(self, counted: &'static str) -> Self {
+        Self { counted, ..self }
     }
 
     /// Compared by something else than rates.
@@ -272,7 +279,9 @@ impl Case {
         });
         Panel {
             title: self.title(),
-            unit: self.by.unit().to_owned(),
+            unit: format!("{} {}", self.counted, self.by.unit())
+                .trim_start()
+                .to_owned(),
             bars: bars.collect(),
         }
     }
