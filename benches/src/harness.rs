@@ -252,6 +252,22 @@ pub(crate) async fn take_turns<S: Copy + PartialEq>(
     Ok(samples)
 }
 
+/// As [`take_turns`], after a first turn of each side that does not count: plans, caches.
+///
+/// # Errors
+///
+/// The first error of a turn.
+pub(crate) async fn warm_and_measure<S: Copy + PartialEq>(
+    sides: &[S],
+    rounds: usize,
+    mut turn: impl AsyncFnMut(S) -> Result<Sample>,
+) -> Result<Vec<Vec<Sample>>> {
+    for &side in sides {
+        turn(side).await?;
+    }
+    take_turns(sides, rounds, turn).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::harness::{Sample, Timing, slice, take_turns};
+use crate::harness::{Sample, Timing, slice, warm_and_measure};
 use crate::report::{Bound, By, Case, Goal, Results};
 
 use filled::{Counting, Filled};
@@ -195,18 +195,6 @@ fn goals(case: &Case, sizes: &[String], grows: Grows) -> Vec<Goal> {
     let goal =
         |(size, other): (&String, &String)| case.goal(By::Rate, size, other, Bound::AtMost(MOST));
     pairs.into_iter().filter_map(goal).collect()
-}
-
-/// A first turn of each size does not count: plans, caches.
-async fn warm_and_measure(
-    sizes: &[usize],
-    rounds: usize,
-    mut turn: impl AsyncFnMut(usize) -> Result<Sample>,
-) -> Result<Vec<Vec<Sample>>> {
-    for &size in sizes {
-        turn(size).await?;
-    }
-    take_turns(sizes, rounds, turn).await
 }
 
 /// Children per second, of a sample of aggregates that have so many.
