@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use super::by_hand;
 use super::log::Log;
 use super::projections::{Bulk, Each, Fold, Reached};
-use crate::database::{ACTOR, Scratch, TENANT};
+use crate::database::{ACTOR, Scratch, TENANT, ensure_no_scans};
 use crate::domain::Place;
 use crate::hand_written::{self, Caller};
 use crate::harness::{Sample, warm_and_measure};
@@ -126,7 +126,10 @@ async fn measure(
             }
         }
     }
-    Ok(())
+    drop(log);
+    // No case has more than four sides.
+    let turns = 4 * options.cases.len() * (1 + options.rounds);
+    ensure_no_scans(database, turns).await
 }
 
 async fn bulk(log: &mut Log, options: &Options) -> Result<Case> {

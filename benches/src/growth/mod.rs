@@ -82,11 +82,13 @@ pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> 
     for &grows in &options.cases {
         let mut filled = Vec::new();
         let measured = fill_and_measure(url, options, grows, &mut filled, results).await;
-        let mut dropped = Ok(());
+        // A drain and three deeds at most.
+        let turns = 4 * (1 + options.rounds);
+        let mut ended = Ok(());
         for filled in filled {
-            dropped = dropped.and(filled.drop().await);
+            ended = ended.and(filled.end(turns).await);
         }
-        measured.and(dropped)?;
+        measured.and(ended)?;
     }
     Ok(())
 }
