@@ -6,7 +6,7 @@ mod goal;
 mod record;
 mod results;
 
-use crate::harness::{Sample, Spread, percentile_us};
+use crate::harness::{Sample, Spread, interval_of_median, percentile_us};
 
 use chart::{Bar, Panel};
 use record::Record;
@@ -166,6 +166,13 @@ impl Case {
             By::Rate => rounds,
             _ => rounds.reporting(side.spread(by).value / other.spread(by).value),
         })
+    }
+
+    /// The interval that has the median ratio of two sides with 95 %; none of few rounds.
+    pub(crate) fn interval(&self, by: By, side: &str, other: &str) -> Option<Spread> {
+        let (side, other) = (self.side(side)?, self.side(other)?);
+        let rounds = side.samples.iter().zip(&other.samples);
+        interval_of_median(rounds.map(|(side, other)| by.of(side) / by.of(other)))
     }
 
     /// The goal for the ratio of two sides; none where one was not measured.
