@@ -309,7 +309,8 @@ const SCANS_OF_A_TURN: i64 = 40;
 
 /// Checks that nobody scanned whole tables for what an index is for: neither the sides, nor the
 /// connections that a store has for itself, as those of flushes, of projectors and of the horizon. A
-/// statement that does is executed hundreds of times in a turn.
+/// statement that does is executed hundreds of times in a turn. Read tables are left out: they begin
+/// empty in each turn, and while they are small a scan is what the server takes.
 ///
 /// To be asked when all connections of the sides are closed: a session tells what it counted when it
 /// ends.
@@ -335,7 +336,7 @@ pub(crate) async fn ensure_no_scans(database: &PgConnectOptions, turns: usize) -
     }
     let scans: Vec<(String, i64)> = sqlx::query_as(
         "SELECT relname::text, seq_scan FROM pg_stat_user_tables \
-         WHERE relname = ANY ('{cqrs_event,bench_order,bench_order_row,bench_seen}') ORDER BY 1",
+         WHERE relname = ANY ('{cqrs_event,bench_order}') ORDER BY 1",
     )
     .fetch_all(&mut connection)
     .await?;

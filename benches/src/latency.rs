@@ -332,7 +332,7 @@ impl std::fmt::Display for Telling {
         write!(
             f,
             "others were told {per_s:.0} times a second, once for {per_commit} commits; to tell them \
-             takes {:.0} us by itself, so {:.1} % of one core at most, on both ends together",
+             takes {:.0} us by itself, which is {:.1} % of the time of one connection",
             alone * 1e6,
             per_s * alone * 100.0
         )
