@@ -1,6 +1,8 @@
 //! A database of the benchmark's own: made at the start, dropped at the end, and brought back to
 //! the same state before every slice.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -299,6 +301,55 @@ pub(crate) struct Plan {
     pub(crate) custom: i64,
     /// How many executions had the plan that serves any parameters.
     pub(crate) generic: i64,
+}
+
+/// How often a turn may scan a table from its beginning to its end: what the harness does there itself,
+/// when it fills, counts and compares.
+const SCANS_OF_A_TURN: i64 = 40;
+
+/// Checks that nobody scanned whole tables for what an index is for: neither the sides, nor the
+/// connections that a store has for itself, as those of flushes, of projectors and of the horizon. A
+/// statement that does is executed hundreds of times in a turn. Read tables are left out: they begin
+/// empty in each turn, and while they are small a scan is what the server takes.
+///
+/// To be asked when all connections of the sides are closed: a session tells what it counted when it
+/// ends.
+///
+/// # Errors
+///
+/// Where a table was scanned more often, or a session does not end.
+pub(crate) async fn ensure_no_scans(database: &PgConnectOptions, turns: usize) -> Result<()> {
+    let mut connection = PgConnection::connect_with(database).await?;
+    let patience = Instant::now() + Duration::from_secs(10);
+    loop {
+        let others: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+             AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        if others == 0 {
+            break;
+        }
+        ensure!(Instant::now() < patience, "{others} sessions do not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let scans: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT relname::text, seq_scan FROM pg_stat_user_tables \
+         WHERE relname = ANY ('{cqrs_event,bench_order}') ORDER BY 1",
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    connection.close().await?;
+    let most = SCANS_OF_A_TURN * i64::try_from(turns)?;
+    for (table, scans) in scans {
+        ensure!(
+            scans <= most,
+            "{table} was scanned {scans} times in {turns} turns: some statement has a plan without \
+             its index"
+        );
+    }
+    Ok(())
 }
 
 /// The setting of this connection on which the durability of its commits depends.

@@ -223,6 +223,33 @@ impl Spread {
     }
 }
 
+/// An interval that has the true median with 95 %, and its median; whatever the values are
+/// distributed like, as long as each is as likely above it as below (the sign test). None of fewer
+/// than six values, which cannot have one.
+pub(crate) fn interval_of_median(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let all = values.len();
+    // How likely it is that at most so many of all are below the median: what lies outside, on
+    // either side, may be 2.5 %.
+    let (mut at_most, mut exactly, mut outside) = (0.0, 0.5_f64.powf(count(all)), 0);
+    for below in 0..all {
+        at_most += exactly;
+        if at_most > 0.025 {
+            break;
+        }
+        outside = below + 1;
+        exactly *= count(all - below) / count(below + 1);
+    }
+    let low = values.get(outside.checked_sub(1)?)?;
+    let high = values.get(all.checked_sub(outside)?)?;
+    Some(Spread {
+        min: *low,
+        max: *high,
+        ..Spread::of(values.iter().copied())
+    })
+}
+
 /// The order in which the sides take their turns in a round: each goes first equally often.
 pub(crate) fn order<T: Copy>(sides: &[T], round: usize) -> Vec<T> {
     let mut order = sides.to_vec();
@@ -250,6 +277,22 @@ pub(crate) async fn take_turns<S: Copy + PartialEq>(
         }
     }
     Ok(samples)
+}
+
+/// As [`take_turns`], after a first turn of each side that does not count: plans, caches.
+///
+/// # Errors
+///
+/// The first error of a turn.
+pub(crate) async fn warm_and_measure<S: Copy + PartialEq>(
+    sides: &[S],
+    rounds: usize,
+    mut turn: impl AsyncFnMut(S) -> Result<Sample>,
+) -> Result<Vec<Vec<Sample>>> {
+    for &side in sides {
+        turn(side).await?;
+    }
+    take_turns(sides, rounds, turn).await
 }
 
 #[cfg(test)]
@@ -326,6 +369,19 @@ mod tests {
             |sample| sample.per_s,
         );
         assert_eq!((ratios.min, ratios.max), (1.5, 1.5));
+    }
+
+    #[test]
+    fn the_median_of_twenty_lies_between_the_sixth_and_the_fifteenth() {
+        let interval = |last: u32| interval_of_median((1..=last).map(f64::from));
+        let of_twenty = interval(20).expect("they are enough");
+        assert_eq!(
+            (of_twenty.min, of_twenty.value, of_twenty.max),
+            (6.0, 10.5, 15.0)
+        );
+        let of_six = interval(6).expect("they are just enough");
+        assert_eq!((of_six.min, of_six.max), (1.0, 6.0));
+        assert!(interval(5).is_none() && interval(0).is_none());
     }
 
     #[test]

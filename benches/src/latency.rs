@@ -7,6 +7,8 @@
 //! Or it returns in the store that commits, while another runs the projector (`waits`), also
 //! without notifications (`asks`).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,13 +22,21 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
-use crate::database::{Scratch, TENANT};
+use crate::database::{Scratch, TENANT, ensure_no_scans};
 use crate::domain::{Order, OrderEvent, OrderId, Place};
-use crate::harness::{Sample, Timing, Worker, slice, take_turns};
+use crate::harness::{Sample, Spread, Timing, Worker, slice, take_turns, warm_and_measure};
 use crate::report::{Bound, By, Case, Goal, Results};
 
 /// The rate at which other processes are to hear at once; beyond, they are told now and then.
 const UNHURRIED: u32 = 200;
+
+/// The share of their commits that writers make at least where others are told.
+const LEAST: f64 = 0.97;
+/// How often a process tells others by itself, so that it is known how long that takes.
+const TELLINGS: u32 = 2_000;
+/// Which of two stores notifies.
+const TOLD: usize = 0;
+const SILENT: usize = 1;
 
 /// How the part is run.
 #[derive(Debug, Args)]
@@ -40,12 +50,30 @@ pub(crate) struct Options {
     /// Where the projector is.
     #[arg(long, value_delimiter = ',', default_values = ["here", "told", "polls", "waits", "asks"])]
     sides: Vec<Side>,
-    /// Writers whose commits are counted with and without notifications; 0 leaves that out.
+    /// What is measured.
+    #[arg(long, value_delimiter = ',', default_values = ["visible", "cost"])]
+    cases: Vec<Which>,
+    /// Writers whose commits are counted with and without notifications.
     #[arg(long, default_value_t = 32)]
     writers: usize,
     /// How many times each side is measured.
     #[arg(long, default_value_t = 4)]
     rounds: usize,
+    /// How many pairs of slices, with notifications and without, there are of the cost of telling.
+    #[arg(long, default_value_t = 20)]
+    pairs: usize,
+    /// How long each of these slices is measured, in seconds.
+    #[arg(long, default_value_t = 0.8)]
+    slice: f64,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// From a commit until its row is visible.
+    Visible,
+    /// What it costs the writers that others are told.
+    Cost,
 }
 
 /// Where the projector is.
@@ -128,7 +156,11 @@ async fn measure(
     let tables = [Order::table(), OrderRow::table()];
     store.create_tables(&tables).await?;
     store.close();
-    for &rate in &options.rates {
+    let rates = match options.cases.contains(&Which::Visible) {
+        true => &options.rates[..],
+        false => &[],
+    };
+    for &rate in rates {
         let turn = async |side| {
             let sample = visible(database, side, rate, options.seconds).await?;
             verify(database, rate * (options.seconds + 1)).await?;
@@ -142,12 +174,18 @@ async fn measure(
         results.add(&case)?;
         results.expect(goals(&case, rate));
     }
-    if options.writers > 0 {
-        let case = cost(database, options).await?;
+    let mut turns = rates.len() * options.sides.len() * options.rounds;
+    if options.cases.contains(&Which::Cost) {
+        turns += 2 * (1 + options.pairs);
+        let (case, telling) = cost(database, options).await?;
         results.add(&case)?;
-        results.expect(case.goals(&[("silent", Bound::AtLeast(0.97))]));
+        println!("  {telling}");
+        if let Some(interval) = case.interval(By::Rate, "told", "silent") {
+            println!("  {}", decided(interval));
+        }
+        results.expect(case.goals(&[("silent", Bound::AtLeast(LEAST))]));
     }
-    Ok(())
+    ensure_no_scans(database, turns).await
 }
 
 /// What is asked for in the process that commits, and across processes.
@@ -261,18 +299,89 @@ async fn visible(
     Ok(Sample::of(times, last - begun - Duration::from_secs(1)))
 }
 
-/// Commits with notifications and without, in turns.
-async fn cost(database: &PgConnectOptions, options: &Options) -> Result<Case> {
+/// What an interval of the median says about the target.
+fn decided(interval: Spread) -> String {
+    let Spread { min, value, max } = interval;
+    let is = match () {
+        () if min >= LEAST => "the target is met",
+        () if max < LEAST => "the target is missed",
+        () => "it is not decided whether the target is met",
+    };
+    format!("told/silent {value:.3}, with 95 % between {min:.3} and {max:.3}: {is}")
+}
+
+/// How often others were told while so much was committed, and how long it takes to tell them.
+struct Telling {
+    told: u64,
+    commits: u64,
+    seconds: f64,
+    alone: Duration,
+}
+
+impl std::fmt::Display for Telling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            told,
+            commits,
+            seconds,
+            alone,
+        } = self;
+        let (per_commit, alone) = (commits / (*told).max(1), alone.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        let per_s = *told as f64 / seconds;
+        write!(
+            f,
+            "others were told {per_s:.0} times a second, once for {per_commit} commits; to tell them \
+             takes {:.0} us by itself, which is {:.1} % of the time of one connection",
+            alone * 1e6,
+            per_s * alone * 100.0
+        )
+    }
+}
+
+/// How long it takes to tell others where nothing else is done: the framework's statement, on a
+/// connection that has prepared it, while somebody listens.
+async fn telling_alone(database: &PgConnectOptions) -> Result<Duration> {
+    let mut connection = PgConnection::connect_with(database).await?;
+    let mut begun = Instant::now();
+    for number in 0..TELLINGS + TELLINGS / 10 {
+        if number == TELLINGS / 10 {
+            begun = Instant::now();
+        }
+        sqlx::query(
+            "SELECT set_config('synchronous_commit', 'off', true), pg_notify(channel, content) \
+             FROM unnest($1::text[], $2::text[]) AS told (channel, content)",
+        )
+        .bind(vec!["cqrs_committed"])
+        .bind(vec![number.to_string()])
+        .execute(&mut connection)
+        .await?;
+    }
+    let elapsed = begun.elapsed();
+    connection.close().await?;
+    Ok(elapsed / TELLINGS)
+}
+
+/// Commits with notifications and without: pairs of short slices, each side first in every other.
+async fn cost(database: &PgConnectOptions, options: &Options) -> Result<(Case, Telling)> {
     let stores = [open(database, true).await?, open(database, false).await?];
     // Somebody hears what is told, and does nothing with it.
     let mut listener = listening(database).await?;
-    let hears = tokio::spawn(async move { while listener.recv().await.is_ok() {} });
+    let heard = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&heard);
+    let hears = tokio::spawn(async move {
+        while listener.recv().await.is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
     let mut connection = PgConnection::connect_with(database).await?;
+    let measured = Duration::try_from_secs_f64(options.slice)?;
     let timing = Timing {
-        ramp: Duration::from_millis(250),
-        measured: Duration::from_secs(options.seconds.into()),
+        ramp: measured / 4,
+        measured,
     };
-    let samples = take_turns(&[0, 1], options.rounds, async |side: usize| {
+    let (mut commits, mut seconds) = (0, 0.0);
+    let samples = warm_and_measure(&[TOLD, SILENT], options.pairs, async |side: usize| {
         empty(&mut connection).await?;
         let writer = || {
             Ok(Writer {
@@ -288,19 +397,31 @@ async fn cost(database: &PgConnectOptions, options: &Options) -> Result<Case> {
             .fetch_one(&mut connection)
             .await?;
         ensure!(events == made, "{made} commits left {events} events");
+        if side == TOLD {
+            commits += u64::try_from(made)?;
+            seconds += (timing.ramp + timing.measured).as_secs_f64();
+        }
         Ok(sample)
     })
     .await?;
+    let told = heard.load(Ordering::Relaxed);
+    ensure!(told > 0, "nobody was told");
+    let alone = telling_alone(database).await?;
     ensure!(!hears.is_finished(), "nobody heard what was told");
     hears.abort();
     for store in &stores {
         store.close();
     }
-    Ok(
-        Case::new("latency", "cost of telling", ["told", "silent"], samples)
-            .with_writers(options.writers)
-            .comparing("told"),
-    )
+    let case = Case::new("latency", "cost of telling", ["told", "silent"], samples)
+        .with_writers(options.writers)
+        .comparing("told");
+    let telling = Telling {
+        told,
+        commits,
+        seconds,
+        alone,
+    };
+    Ok((case, telling))
 }
 
 async fn listening(database: &PgConnectOptions) -> Result<PgListener> {
@@ -325,5 +446,24 @@ impl Worker for Writer {
         let _ = uow.commit().await?;
         self.made += 1;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_decides_only_where_the_target_is_outside() {
+        let said = |min, max| {
+            decided(Spread {
+                min,
+                value: f64::midpoint(min, max),
+                max,
+            })
+        };
+        assert!(said(0.97, 1.01).ends_with("the target is met"));
+        assert!(said(0.90, 0.96).ends_with("the target is missed"));
+        assert!(said(0.96, 0.98).contains("not decided"));
     }
 }

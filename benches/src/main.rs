@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
 
-use crate::report::Results;
+use crate::report::{Extent, Results};
 
 /// How long a part may take.
 const LONGEST: Duration = Duration::from_hours(1);
@@ -125,11 +125,16 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let is_whole = arguments.part.is_none();
+    let extent = match (is_whole, arguments.quick) {
+        (_, true) => Extent::Quick,
+        (true, false) => Extent::Whole,
+        (false, false) => Extent::Part,
+    };
     let mut results = Results::open()?;
     let told = std::env::args().skip(1).collect();
     let parts = planned(arguments.part, arguments.quick, told)?;
     let outcomes = run_all(parts, &url, &mut results);
-    let (goals, are_met) = results.finish()?;
+    let (goals, are_met) = results.finish(extent)?;
     println!("\n{goals}\n");
     let mut has_failed = false;
     for (line, elapsed, outcome) in outcomes {
@@ -169,7 +174,8 @@ fn run_all(parts: Vec<(String, Part)>, url: &str, results: &mut Results) -> Vec<
 }
 
 /// Runs a part in a runtime of its own, so that nothing of it is left when it ends. One that panics
-/// or takes too long has failed, and the others go on.
+/// or takes too long has failed, and the others go on. A part is left where it waits: one that runs
+/// another program (`compile`, `load`, `mapping`, `rivals`) only where that has ended.
 fn alone(longest: Duration, part: impl Future<Output = Result<()>>) -> Result<()> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().build()?;

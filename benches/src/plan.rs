@@ -30,7 +30,7 @@ pub(crate) const QUICK: &[&str] = &[
     "write --writers 1 --seconds 0.2 --rounds 1 --delay-us 500",
     "load --seconds 0.3 --rounds 2 --loads 5",
     "drain --events 20000 --rounds 1",
-    "latency --seconds 1 --rounds 1 --sides here,told",
+    "latency --seconds 1 --rounds 1 --sides here,told --pairs 2 --slice 0.4",
     "rebuild --events 20000,200000 --rounds 1",
     "sourced --seconds 0.3 --rounds 2",
     "bulk --rows 20000 --rounds 1",

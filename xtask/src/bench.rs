@@ -25,15 +25,13 @@ pub(crate) fn run(mut args: Vec<String>) -> Result<u8> {
     if args.first().is_some_and(|arg| arg == "--") {
         args.remove(0);
     }
-    let part = args.iter().find(|arg| !arg.starts_with('-'));
-    let is_instructions = part.is_some_and(|part| part == INSTRUCTIONS);
     if args.iter().any(|arg| HELP.contains(&arg.as_str())) {
-        let mut command = program("cqrs-benches", "release");
-        command.args(args);
-        return guarded::run(&mut command, Group::Own);
+        return guarded::run(&mut help(args), Group::Own);
     }
+    let part = named(&args);
+    let is_instructions = part == Some(INSTRUCTIONS);
     match part {
-        Some(part) if COUNTING.contains(&part.as_str()) => {
+        Some(part) if COUNTING.contains(&part) => {
             install_valgrind::find_or_install()?;
         }
         Some(_) => {}
@@ -57,8 +55,54 @@ pub(crate) fn run(mut args: Vec<String>) -> Result<u8> {
     guarded::run(&mut command, Group::Own)
 }
 
+/// The part that is named, if one is.
+fn named(args: &[String]) -> Option<&str> {
+    let mut words = args.iter().map(String::as_str);
+    words.find(|word| !word.starts_with('-') && !HELP.contains(word))
+}
+
+/// The program that has the part which help is asked for, with what it is to be asked.
+fn help(mut args: Vec<String>) -> Command {
+    let mut command = match named(&args) {
+        Some(INSTRUCTIONS) => {
+            args = vec!["--help".to_owned()];
+            program("cqrs-instructions", "counted")
+        }
+        _ => program("cqrs-benches", "release"),
+    };
+    command.args(args);
+    command
+}
+
 fn program(package: &str, profile: &str) -> Command {
     let mut command = cargo::command();
     command.args(["run", "--profile", profile, "--package", package, "--"]);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_that_has_the_part_is_asked_for_help() {
+        let asked = |line: &str| {
+            let args = line.split(' ').map(str::to_owned).collect();
+            let command = help(args);
+            let words = command.get_args().map(|word| word.to_string_lossy());
+            let words: Vec<_> = words.collect();
+            (words[4].to_string(), words[6..].join(" "))
+        };
+        let of = |package: &str, args: &str| (package.to_owned(), args.to_owned());
+        assert_eq!(
+            asked("instructions --help"),
+            of("cqrs-instructions", "--help")
+        );
+        assert_eq!(
+            asked("help instructions"),
+            of("cqrs-instructions", "--help")
+        );
+        assert_eq!(asked("--help"), of("cqrs-benches", "--help"));
+        assert_eq!(asked("write -h"), of("cqrs-benches", "write -h"));
+    }
 }

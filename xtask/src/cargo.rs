@@ -11,6 +11,18 @@ pub(crate) fn command() -> Command {
     command
 }
 
+/// A call that checks the rivals of the benchmarks against their lock file. Their settings are in a
+/// directory beside them, which cargo finds from there.
+pub(crate) fn check_rivals() -> Command {
+    let mut command = command();
+    command
+        .current_dir(workspace_root().join("benches/rivals"))
+        .args(["check", "--locked"])
+        // What is checked at compile time is checked without a database.
+        .env_remove("DATABASE_URL");
+    command
+}
+
 /// The directory of the workspace's `Cargo.toml`.
 fn workspace_root() -> PathBuf {
     // `cargo xtask` says at run time where the package is; a binary that is started by hand knows

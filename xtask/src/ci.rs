@@ -17,6 +17,8 @@ enum Work {
     Tests,
     /// `cargo xtask bench instructions --check`.
     Instructions,
+    /// `cargo check` of the rivals, which are a workspace of their own.
+    Rivals,
 }
 
 /// A step: its name and its work.
@@ -82,20 +84,27 @@ const STEPS: [Step; 8] = [
     ("tests", Work::Tests),
 ];
 
+/// The step that is left out unless it is asked for: nobody but the benchmarks needs what it compiles,
+/// which takes minutes where it is not there yet.
+const RIVALS: Step = ("rivals", Work::Rivals);
+/// What asks for it.
+const WITH_RIVALS: &str = "--rivals";
+
 /// Runs every step, and returns the exit code of the first that failed.
 ///
 /// It goes on after a failure: one push should show all that is wrong.
 ///
 /// # Errors
 ///
-/// For any argument. A step that cannot be run counts as failed.
+/// For an argument that it does not know. A step that cannot be run counts as failed.
 pub(crate) fn run(args: Vec<String>) -> Result<u8> {
-    if let Some(arg) = args.first() {
+    if let Some(arg) = args.iter().find(|arg| *arg != WITH_RIVALS) {
         return Err(args::unexpected("ci", arg));
     }
+    let more = (!args.is_empty()).then_some(RIVALS);
     let mut report = Vec::new();
     let mut first_failure = 0;
-    for (name, work) in &STEPS {
+    for (name, work) in STEPS.iter().chain(&more) {
         eprintln!("\n==> {name}");
         let start = Instant::now();
         let code = work.run().unwrap_or_else(|failure| {
@@ -127,6 +136,7 @@ impl Work {
                 Group::Own,
             ),
             Self::Tests => cargo_test::run(&cargo_test::Options::default()),
+            Self::Rivals => guarded::run(&mut cargo::check_rivals(), Group::Own),
             Self::Instructions => bench::run(vec!["instructions".into(), "--check".into()]),
         }
     }

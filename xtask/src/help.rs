@@ -31,10 +31,11 @@ cargo xtask postgres [OPTIONS] [-- COMMAND...]
       --durable           with the settings of `bench` instead of those of `test`
       --no-install        as above
 
-cargo xtask ci
+cargo xtask ci [--rivals]
     What must pass before a change is merged: formatting, lints under each set of
     features, documentation, tests, counts of instructions. Runs every step, also after
     one has failed.
+      --rivals            check `benches/rivals` too, which compiles other crates
 
 cargo xtask help
     Prints this.

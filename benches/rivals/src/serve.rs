@@ -95,7 +95,7 @@ pub(crate) async fn serve<R: Rival>(url: &str, work: Work, orders: &mut Orders) 
             ramp_ms,
             measured_ms,
         } => load::<R>(&options, timing(ramp_ms, measured_ms), orders).await,
-        Work::Replay => replay::<R>(&options, orders).await,
+        Work::Replay { waits } => replay::<R>(&replaying(&options, waits), orders).await,
         Work::Check => check::<R>(&options).await,
     }
 }
@@ -115,6 +115,12 @@ fn timing(ramp_ms: u64, measured_ms: u64) -> Timing {
         ramp: Duration::from_millis(ramp_ms),
         measured: Duration::from_millis(measured_ms),
     }
+}
+
+/// How a replay connects. Everything that it writes waits for the disk, or nothing does.
+fn replaying(options: &PgConnectOptions, waits: bool) -> PgConnectOptions {
+    let commit = if waits { "on" } else { "off" };
+    options.clone().options([("synchronous_commit", commit)])
 }
 
 async fn setup<R: Rival>(options: &PgConnectOptions) -> Result<Answer> {

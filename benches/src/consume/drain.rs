@@ -21,10 +21,10 @@ use tokio::task::JoinSet;
 use super::by_hand;
 use super::log::Log;
 use super::projections::{Bulk, Each, Fold, Reached};
-use crate::database::{ACTOR, Scratch, TENANT};
+use crate::database::{ACTOR, Scratch, TENANT, ensure_no_scans};
 use crate::domain::Place;
 use crate::hand_written::{self, Caller};
-use crate::harness::{Sample, take_turns};
+use crate::harness::{Sample, warm_and_measure};
 use crate::report::{Bound, Case, OURS, Results};
 
 /// The page of all but the usual outbox.
@@ -126,7 +126,10 @@ async fn measure(
             }
         }
     }
-    Ok(())
+    drop(log);
+    // No case has more than four sides.
+    let turns = 4 * options.cases.len() * (1 + options.rounds);
+    ensure_no_scans(database, turns).await
 }
 
 async fn bulk(log: &mut Log, options: &Options) -> Result<Case> {
@@ -135,18 +138,6 @@ async fn bulk(log: &mut Log, options: &Options) -> Result<Case> {
     let turn = async |side| bulk_turn(log, side, options).await;
     let samples = warm_and_measure(&SIDES, options.rounds, turn).await?;
     Ok(Case::new("drain", "bulk", SIDES.map(Side::name), samples))
-}
-
-/// A first turn of each side does not count: plans, caches.
-async fn warm_and_measure<S: Copy + PartialEq>(
-    sides: &[S],
-    rounds: usize,
-    mut turn: impl AsyncFnMut(S) -> Result<Sample>,
-) -> Result<Vec<Vec<Sample>>> {
-    for &side in sides {
-        turn(side).await?;
-    }
-    take_turns(sides, rounds, turn).await
 }
 
 async fn bulk_turn(log: &mut Log, side: Side, options: &Options) -> Result<Sample> {

@@ -11,7 +11,7 @@ use cqrs_core::{
 use cqrs_sqlx::{PgStore, Postgres, SqlTransaction, StoreOptions};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
-use crate::database::Scratch;
+use crate::database::{Scratch, ensure_no_scans};
 use crate::domain::{Basket, Order};
 use crate::sourced::MeterEvent;
 
@@ -150,7 +150,16 @@ impl Filled {
         Ok(())
     }
 
-    pub(super) async fn drop(self) -> Result<()> {
+    /// Ends so many turns, and checks that nobody scanned the log in them.
+    pub(super) async fn end(self, turns: usize) -> Result<()> {
+        self.store.close();
+        self.pool.close().await;
+        let checked = ensure_no_scans(&self.scratch.options(), turns).await;
+        let dropped = self.scratch.drop().await;
+        checked.and(dropped)
+    }
+
+    async fn drop(self) -> Result<()> {
         self.store.close();
         self.pool.close().await;
         self.scratch.drop().await

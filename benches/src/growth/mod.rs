@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::harness::{Sample, Timing, slice, take_turns};
+use crate::harness::{Sample, Timing, slice, warm_and_measure};
 use crate::report::{Bound, By, Case, Goal, Results};
 
 use filled::{Counting, Filled};
@@ -82,11 +82,13 @@ pub(crate) async fn run(url: &str, options: &Options, results: &mut Results) -> 
     for &grows in &options.cases {
         let mut filled = Vec::new();
         let measured = fill_and_measure(url, options, grows, &mut filled, results).await;
-        let mut dropped = Ok(());
+        // A drain and three deeds at most.
+        let turns = 4 * (1 + options.rounds);
+        let mut ended = Ok(());
         for filled in filled {
-            dropped = dropped.and(filled.drop().await);
+            ended = ended.and(filled.end(turns).await);
         }
-        measured.and(dropped)?;
+        measured.and(ended)?;
     }
     Ok(())
 }
@@ -126,10 +128,12 @@ async fn measure(
     results: &mut Results,
 ) -> Result<()> {
     let all: Vec<usize> = (0..sizes.len()).collect();
-    let mut add = |what: &str, samples: Vec<Vec<Sample>>| {
+    let mut add = |what: &str, counted: &'static str, samples: Vec<Vec<Sample>>| {
         let sides: Vec<String> = sizes.iter().map(i64::to_string).collect();
         let case = Case::new("growth", format!("{what} by {name}"), &sides, samples);
-        let case = case.comparing(sides.first().context("a size")?);
+        let case = case
+            .comparing(sides.first().context("a size")?)
+            .counting(counted);
         results.add(&case)?;
         results.expect(goals(&case, &sides, grows));
         anyhow::Ok(())
@@ -139,7 +143,8 @@ async fn measure(
             Grows::Projections => drain(&filled[0], sizes[index]).await,
             _ => drain(&filled[index], 1).await,
         };
-        add("drain", warm_and_measure(&all, options.rounds, turn).await?)?;
+        let samples = warm_and_measure(&all, options.rounds, turn).await?;
+        add("drain", "events applied", samples)?;
     }
     let measured = Duration::try_from_secs_f64(options.seconds)?;
     let timing = Timing {
@@ -165,12 +170,15 @@ async fn measure(
                 _ => sample,
             })
         };
-        let what = match deed {
-            Deed::GetBasket | Deed::LoadMeter => "load",
-            Deed::LoadAgain => "load again",
-            Deed::FillBasket | Deed::PlaceOrder => "commit",
+        let (what, counted) = match deed {
+            Deed::GetBasket => ("load", "children loaded"),
+            Deed::FillBasket => ("commit", "children committed"),
+            Deed::LoadMeter => ("load", "aggregates loaded"),
+            Deed::LoadAgain => ("load again", "aggregates loaded"),
+            Deed::PlaceOrder => ("commit", "commits"),
         };
-        add(what, warm_and_measure(&all, options.rounds, turn).await?)?;
+        let samples = warm_and_measure(&all, options.rounds, turn).await?;
+        add(what, counted, samples)?;
     }
     Ok(())
 }
@@ -189,18 +197,6 @@ fn goals(case: &Case, sizes: &[String], grows: Grows) -> Vec<Goal> {
     let goal =
         |(size, other): (&String, &String)| case.goal(By::Rate, size, other, Bound::AtMost(MOST));
     pairs.into_iter().filter_map(goal).collect()
-}
-
-/// A first turn of each size does not count: plans, caches.
-async fn warm_and_measure(
-    sizes: &[usize],
-    rounds: usize,
-    mut turn: impl AsyncFnMut(usize) -> Result<Sample>,
-) -> Result<Vec<Vec<Sample>>> {
-    for &size in sizes {
-        turn(size).await?;
-    }
-    take_turns(sizes, rounds, turn).await
 }
 
 /// Children per second, of a sample of aggregates that have so many.

@@ -43,7 +43,7 @@ pub(super) fn svg(part: &str, panels: &[Panel]) -> String {
     );
     for panel in panels {
         y += 1.5 * LINE;
-        let title = format!("{} ({})", panel.title, panel.unit);
+        let title = format!("{} ({}, from 0)", panel.title, panel.unit);
         text(&mut body, 10.0, y, "start", &escape(&title));
         let largest = panel.bars.iter().map(|bar| bar.value.max);
         let largest = largest.fold(f64::MIN_POSITIVE, f64::max);
@@ -131,7 +131,7 @@ mod tests {
             .filter_map(|line| line.split("width=\"").nth(1)?.split('"').next())
             .collect();
         assert_eq!(widths, ["460.0", "115.0"]);
-        assert!(svg.contains("load &amp; save (per second)"));
+        assert!(svg.contains("load &amp; save (per second, from 0)"));
         assert!(svg.contains("a&lt;b"));
         assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
     }

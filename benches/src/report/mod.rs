@@ -6,13 +6,13 @@ mod goal;
 mod record;
 mod results;
 
-use crate::harness::{Sample, Spread, percentile_us};
+use crate::harness::{Sample, Spread, interval_of_median, percentile_us};
 
 use chart::{Bar, Panel};
 use record::Record;
 
 pub(crate) use goal::{Bound, Goal};
-pub(crate) use results::{Results, directory};
+pub(crate) use results::{Extent, Results, directory};
 
 /// The side that the others are compared with, unless a case says otherwise.
 pub(crate) const OURS: &str = "ours";
@@ -83,6 +83,7 @@ pub(crate) struct Case {
     delay_us: u64,
     subject: String,
     by: By,
+    counted: &'static str,
     sides: Vec<Measured>,
 }
 
@@ -103,6 +104,7 @@ impl Case {
             delay_us: 0,
             subject: OURS.to_owned(),
             by: By::Rate,
+            counted: "",
             sides: sides
                 .map(|(side, samples)| Measured {
                     side: side.into(),
@@ -128,6 +130,11 @@ impl Case {
             subject: subject.into(),
             ..self
         }
+    }
+
+    /// With a name for what is counted, in the plural.
+    pub(crate) fn counting(self, counted: &'static str) -> Self {
+        Self { counted, ..self }
     }
 
     /// Compared by something else than rates.
@@ -159,6 +166,13 @@ impl Case {
             By::Rate => rounds,
             _ => rounds.reporting(side.spread(by).value / other.spread(by).value),
         })
+    }
+
+    /// The interval that has the median ratio of two sides with 95 %; none of few rounds.
+    pub(crate) fn interval(&self, by: By, side: &str, other: &str) -> Option<Spread> {
+        let (side, other) = (self.side(side)?, self.side(other)?);
+        let rounds = side.samples.iter().zip(&other.samples);
+        interval_of_median(rounds.map(|(side, other)| by.of(side) / by.of(other)))
     }
 
     /// The goal for the ratio of two sides; none where one was not measured.
@@ -272,7 +286,9 @@ impl Case {
         });
         Panel {
             title: self.title(),
-            unit: self.by.unit().to_owned(),
+            unit: format!("{} {}", self.counted, self.by.unit())
+                .trim_start()
+                .to_owned(),
             bars: bars.collect(),
         }
     }

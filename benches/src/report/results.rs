@@ -25,6 +25,27 @@ pub(crate) struct Results {
     panels: BTreeMap<&'static str, Vec<Panel>>,
 }
 
+/// Of what a run's charts are, which have a directory for each: none is mistaken for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything, as it is planned.
+    Whole,
+    /// The short run, of everything or of a part.
+    Quick,
+    /// A part that was named, with whatever arguments.
+    Part,
+}
+
+impl Extent {
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Whole => "",
+            Self::Quick => "quick",
+            Self::Part => "parts",
+        }
+    }
+}
+
 /// The directory of all that the benchmarks write.
 ///
 /// # Errors
@@ -114,14 +135,17 @@ impl Results {
         }
     }
 
-    /// Writes the charts, and returns the goals in a table, and whether all are met.
+    /// Writes the charts of a run, and returns the goals in a table, and whether all are met.
     ///
     /// # Errors
     ///
     /// Where a chart cannot be written.
-    pub(crate) fn finish(&self) -> Result<(String, bool)> {
+    pub(crate) fn finish(&self, extent: Extent) -> Result<(String, bool)> {
+        let directory = self.directory.join(extent.directory());
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("creating {}", directory.display()))?;
         for (part, panels) in &self.panels {
-            let path = self.directory.join(format!("{part}.svg"));
+            let path = directory.join(format!("{part}.svg"));
             std::fs::write(&path, chart::svg(part, panels))
                 .with_context(|| format!("writing {}", path.display()))?;
         }
@@ -190,11 +214,19 @@ mod tests {
 
         second.add(&case(120.0)).expect("it can be written");
         second.expect(case(120.0).goals(&[("single", Bound::AtLeast(1.3))]));
-        let (table, are_met) = second.finish().expect("a chart can be written");
+        let (table, are_met) = second
+            .finish(Extent::Whole)
+            .expect("a chart can be written");
         assert!(!are_met && table.lines().count() == 2, "{table}");
         let lines = std::fs::read_to_string(directory.path().join("results.jsonl"));
         assert_eq!(lines.expect("two runs").lines().count(), 4);
         let chart = std::fs::read_to_string(directory.path().join("write.svg"));
         assert!(chart.expect("a chart").contains("single"));
+        for (extent, place) in [(Extent::Quick, "quick"), (Extent::Part, "parts")] {
+            let path = directory.path().join(place).join("write.svg");
+            assert!(!path.exists(), "it is of another run");
+            second.finish(extent).expect("a chart can be written");
+            assert!(path.exists());
+        }
     }
 }

@@ -26,7 +26,7 @@ use clap::{Args, ValueEnum};
 use sqlx::ConnectOptions as _;
 
 use crate::database::{SEEDS, Scratch};
-use crate::harness::{Sample, take_turns};
+use crate::harness::{Sample, take_turns, warm_and_measure};
 use crate::report::{Bound, Case, Goal, OURS, Results};
 
 use child::Program;
@@ -43,6 +43,10 @@ const UPSERT: &str = "cqrs-es-upsert";
 const LOADED: [(usize, usize, &str); 2] = [(1_000, 10, "load 10"), (100, 1_000, "load 1,000")];
 /// How many events an order has that is replayed.
 const REPLAYED: usize = 10;
+
+/// How long each side works at least before it is measured: each slice opens its connections, and
+/// prepares its statements on each of them.
+const SHORTEST_RAMP: Duration = Duration::from_millis(500);
 
 /// What is asked of ours with commands, against each rival.
 const APPEND_BAR: f64 = 2.0;
@@ -61,6 +65,9 @@ pub(crate) struct Options {
     /// How many times each side replays; it takes some of them half a minute.
     #[arg(long, default_value_t = 2)]
     replays: usize,
+    /// Replays wait for the disk, all of them; without it none does.
+    #[arg(long)]
+    durable: bool,
     /// How many events are replayed.
     #[arg(long, default_value_t = 100_000)]
     events: usize,
@@ -225,7 +232,7 @@ impl Run<'_> {
                     measured_ms,
                 };
                 let mut retries = Vec::new();
-                let samples = take_turns(&sides, options.rounds, async |side| {
+                let samples = warm_and_measure(&sides, options.rounds, async |side| {
                     let (sample, done) = match side {
                         OURS => ours.append(append).await?,
                         STATE | COALESCED => ours.append_state(side, append).await?,
@@ -289,7 +296,7 @@ impl Run<'_> {
                 false => Arc::default(),
             };
             let timing = ours::timing(ramp_ms, measured_ms);
-            let samples = take_turns(&sides, self.options.rounds, async |side| match side {
+            let samples = warm_and_measure(&sides, self.options.rounds, async |side| match side {
                 OURS => ours.load(&ids, events, timing).await,
                 KEPT => ours.load_kept(&kept, events, timing).await,
                 rival => {
@@ -315,16 +322,17 @@ impl Run<'_> {
         }
         let ours = Ours::create(self.url).await?;
         ours.fill(orders, events).await?;
+        let waits = self.options.durable;
         let samples = take_turns(&sides, self.options.replays, async |side| {
             let (sample, found) = match side {
-                OURS => ours.replay(Replay::Fold).await?,
-                BULK => ours.replay(Replay::Bulk).await?,
-                EACH => ours.replay(Replay::Each).await?,
+                OURS => ours.replay(Replay::Fold, waits).await?,
+                BULK => ours.replay(Replay::Bulk, waits).await?,
+                EACH => ours.replay(Replay::Each, waits).await?,
                 rival => {
                     let url = self.url_of(rival).await?;
                     self.program
                         .prepare(rival, &url, Work::Fill { orders, events })?;
-                    let (sample, _) = self.program.measure(rival, &url, Work::Replay)?;
+                    let (sample, _) = self.program.measure(rival, &url, Work::Replay { waits })?;
                     (sample, self.program.holds(rival, &url)?)
                 }
             };
@@ -333,14 +341,18 @@ impl Run<'_> {
         })
         .await;
         ours.drop().await?;
-        Ok(Case::new("rivals", "replay", sides, samples?))
+        let name = if waits { "replay, durable" } else { "replay" };
+        Ok(Case::new("rivals", name, sides, samples?))
     }
 
     /// How long a slice is run before it is measured, and how long it is measured.
     fn slice(&self) -> Result<(u64, u64)> {
         let measured = Duration::try_from_secs_f64(self.options.seconds)?;
         let millis = |duration: Duration| u64::try_from(duration.as_millis());
-        Ok((millis(measured / 4)?, millis(measured)?))
+        Ok((
+            millis((measured / 2).max(SHORTEST_RAMP))?,
+            millis(measured)?,
+        ))
     }
 }
 

@@ -211,7 +211,7 @@ impl Ours {
     }
 
     /// Brings the log into the read table, from the beginning.
-    pub(super) async fn replay(&self, replay: Replay) -> Result<(Sample, Holds)> {
+    pub(super) async fn replay(&self, replay: Replay, waits: bool) -> Result<(Sample, Holds)> {
         let mut connection = PgConnection::connect_with(&self.sourced.options()).await?;
         connection
             .execute("TRUNCATE order_total, cqrs_segment, cqrs_subscription")
@@ -219,7 +219,7 @@ impl Ours {
         connection.execute("VACUUM (ANALYZE)").await?;
         connection.execute("CHECKPOINT").await?;
         connection.close().await?;
-        let store = open(&self.sourced, CONNECTIONS).await?;
+        let store = open_to_replay(&self.sourced, waits).await?;
         let projector = match replay {
             Replay::Fold => store.projector().rows(Totals),
             Replay::Bulk => store.projector().projection(BulkTotal),
@@ -276,6 +276,15 @@ async fn open_with(
 ) -> Result<PgStore> {
     let options = more(StoreOptions::default().max_connections(connections));
     Ok(PgStore::connect_with(scratch.options(), options).await?)
+}
+
+/// A store for a replay. Everything that it writes waits for the disk, or nothing does: pages of
+/// rows alone wait only where more than the disk is asked for, which without a standby is the same.
+async fn open_to_replay(scratch: &Scratch, waits: bool) -> Result<PgStore> {
+    let commit = if waits { "remote_apply" } else { "off" };
+    let options = scratch.options().options([("synchronous_commit", commit)]);
+    let all = StoreOptions::default().max_connections(CONNECTIONS);
+    Ok(PgStore::connect_with(options, all).await?)
 }
 
 fn context() -> Result<RequestContext> {

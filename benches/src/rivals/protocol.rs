@@ -40,7 +40,10 @@ pub(crate) enum Work {
         measured_ms: u64,
     },
     /// Brings all events into the read table.
-    Replay,
+    Replay {
+        /// Whether what is written waits for the disk.
+        waits: bool,
+    },
     /// Says what the tables hold.
     Check,
 }

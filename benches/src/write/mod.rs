@@ -30,7 +30,7 @@ use cqrs_core::Entity as _;
 use cqrs_sqlx::{PgStore, StoreOptions};
 use sqlx::postgres::PgConnectOptions;
 
-use crate::database::{Plan, Scratch, Tables};
+use crate::database::{Plan, Scratch, Tables, ensure_no_scans};
 use crate::domain::Order;
 use crate::harness::{self, Sample, Timing};
 use crate::proxy::Proxy;
@@ -108,7 +108,9 @@ async fn measure_all(
         delay => Some(Proxy::start(database, Duration::from_micros(delay))?),
     };
     let reached = network.as_ref().map_or(database, Proxy::options);
-    for work in all_work(options) {
+    let all = all_work(options);
+    let turns = all.len() * options.sides.len() * (1 + options.rounds);
+    for work in all {
         let connections = work.writers + options.spare_connections;
         let mut sides = Sides::open(reached, connections, &options.sides).await?;
         let case = measure(&mut tables, &mut sides, work, options).await?;
@@ -116,7 +118,8 @@ async fn measure_all(
         results.expect(goals(&case, work, options.delay_us > 0));
         sides.close().await;
     }
-    Ok(())
+    drop(tables);
+    ensure_no_scans(database, turns).await
 }
 
 /// What is done in each case.

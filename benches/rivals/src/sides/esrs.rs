@@ -1,5 +1,6 @@
 //! esrs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -12,6 +13,7 @@ use esrs::store::postgres::{PgStore, PgStoreBuilder, PgStoreError, UuidFormat};
 use esrs::{Aggregate, AggregateState};
 use serde::{Deserialize, Serialize};
 use sqlx::{Executor as _, PgConnection, PgPool};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::protocol::{Changed, Placed};
@@ -99,17 +101,21 @@ impl Aggregate for Order {
 #[derive(Clone)]
 pub(crate) struct Esrs {
     pool: PgPool,
+    manager: Arc<OnceCell<AggregateManager<PgStore<Order>>>>,
 }
 
 impl Esrs {
-    /// A store costs no statement once its tables are there.
-    async fn manager(&self) -> Result<AggregateManager<PgStore<Order>>> {
-        let store = PgStoreBuilder::<Order>::new(self.pool.clone())
-            .without_running_migrations()
-            .with_event_id_format(UuidFormat::V7)
-            .try_build()
-            .await?;
-        Ok(AggregateManager::new(store))
+    /// Made with the first command, and kept, as an application keeps it.
+    async fn manager(&self) -> Result<&AggregateManager<PgStore<Order>>> {
+        let make = || async {
+            let store = PgStoreBuilder::<Order>::new(self.pool.clone())
+                .without_running_migrations()
+                .with_event_id_format(UuidFormat::V7)
+                .try_build()
+                .await?;
+            anyhow::Ok(AggregateManager::new(store))
+        };
+        self.manager.get_or_try_init(make).await
     }
 }
 
@@ -134,7 +140,10 @@ impl Rival for Esrs {
     }
 
     fn open(pool: &PgPool) -> Self {
-        Self { pool: pool.clone() }
+        Self {
+            pool: pool.clone(),
+            manager: Arc::default(),
+        }
     }
 
     async fn create(&self, placed: Placed) -> Result<u64> {
