@@ -192,6 +192,38 @@ async fn what_was_left_is_taken_by_a_process_that_is_busy() {
     assert_eq!(applied(&one).await, positions(last + 1));
 }
 
+/// Each of two workers is at home in two of four segments.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_at_home_in_a_segment_leaves_it_for_one_that_is_far_behind() {
+    const FAR: i64 = 10_000;
+    for ahead in [FAR - 1, FAR + 1] {
+        let (database, store) = store().await;
+        let (recorder, gate) = Recorder::new("recorder").rows_alone().with_gate();
+        split(&store, &recorder, 4).run_until_idle().await.unwrap();
+        let mut connection = PgConnection::connect(database.url()).await.unwrap();
+        for begins in [1, 2 * FAR] {
+            let sql = "SELECT setval('cqrs_event_position', $1, false)";
+            let skipped = sqlx::query(sql).bind(begins);
+            skipped.execute(&mut connection).await.unwrap();
+            for _ in 0..60 {
+                commit(&store, 0).await;
+            }
+        }
+        let sql = "UPDATE cqrs_segment SET position = $1 WHERE segment % 2 = 1";
+        let odd = sqlx::query(sql).bind(ahead);
+        odd.execute(&mut connection).await.unwrap();
+        let projector = split(&store, &recorder, 4).page_size(1).workers(2);
+        let running = projector.start().await.unwrap();
+        gate.arrived.acquire_many(2).await.unwrap().forget();
+        let mut first = recorder.pages().concat();
+        first.sort_unstable();
+        let is_behind: Vec<_> = first.iter().map(|position| *position < FAR).collect();
+        assert_eq!(is_behind, [true, ahead > FAR], "{ahead}: {first:?}");
+        gate.open.add_permits(1_000);
+        running.stop(LONG).await;
+    }
+}
+
 /// The number of segments changes while an event is applied that fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_put_aside_is_not_behind_the_end_of_a_segment() {
