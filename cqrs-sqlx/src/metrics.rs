@@ -19,6 +19,7 @@ mod names {
     pub(super) const STATE: &str = "cqrs_subscription_state";
     pub(super) const HORIZON: &str = "cqrs_horizon_position";
     pub(super) const HELD: &str = "cqrs_horizon_held_seconds";
+    pub(super) const HOLDER: &str = "cqrs_horizon_holder_pid";
     pub(super) const WAKE_UPS: &str = "cqrs_wake_ups_total";
     pub(super) const FLUSHES: &str = "cqrs_flushes_total";
     pub(super) const FLUSHED_COMMITS: &str = "cqrs_flushed_commits_total";
@@ -131,10 +132,12 @@ pub(crate) fn health(
         for name in gone {
             gauge(&name, None);
         }
-        let held = holders
-            .first()
-            .map_or(0.0, |holder| holder.age.as_secs_f64());
+        let oldest = holders.first();
+        let held = oldest.map_or(0.0, |holder| holder.age.as_secs_f64());
         metrics::gauge!(names::HELD).set(held);
+        // A value, since each of it would be a time series as a label.
+        let pid = oldest.and_then(|holder| holder.pid);
+        metrics::gauge!(names::HOLDER).set(f64::from(pid.unwrap_or(0)));
     }
     #[cfg(not(feature = "metrics"))]
     let _ = (gauged, subscriptions, holders);

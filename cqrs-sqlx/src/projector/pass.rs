@@ -96,6 +96,8 @@ pub(super) struct Worker<B: Backend> {
     pub(super) further: Option<Position>,
     /// Whether there were several segments at the last look, and not all stood still for good.
     is_split: bool,
+    /// Whether what comes may be of a segment that this worker would find, as of the last look.
+    may_find_more: bool,
     /// Whether the last page was full, so that there may be more.
     had_more: bool,
     /// Where to look for an event that fails.
@@ -184,6 +186,7 @@ impl<B: Backend> Worker<B> {
             known: None,
             further: None,
             is_split: false,
+            may_find_more: false,
             had_more: false,
             narrow: None,
             replayed: false,
@@ -212,6 +215,12 @@ impl<B: Backend> Worker<B> {
     /// Whether other segments may go on where one stands still.
     pub(super) fn is_split(&self) -> bool {
         self.is_split
+    }
+
+    /// Whether there is a segment with nothing to do which this worker would be at, were there
+    /// something. Where others have all of them, another event is theirs.
+    pub(super) fn may_find_more(&self) -> bool {
+        self.may_find_more
     }
 
     /// Whether the last page was full, so that there may be more.
@@ -431,6 +440,14 @@ impl<B: Backend> Worker<B> {
             (false, None, false) => Some(Pass::UpToDate { replay }),
         };
         let changing = checkpoints.iter().any(|one| one.barrier.is_some());
+        let others = self
+            .turns
+            .view(self.place, Instant::now().into_std())
+            .except;
+        self.may_find_more = !changing
+            && checkpoints.iter().any(|one| {
+                one.active && one.position >= horizon && !others.contains(&one.segment.number)
+            });
         if let Some(least) = checkpoint::least(checkpoints) {
             let at_rest = matches!(pass, Some(Pass::UpToDate { .. })) && !changing;
             let at = replay.map(|left| Instant::now() + left);

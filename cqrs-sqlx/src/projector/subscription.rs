@@ -69,6 +69,8 @@ pub(super) async fn run<B: Backend>(
                     Pass::UpToDate { replay } => {
                         Next::Horizon(replay.map_or(DOUBT, |replay| replay.min(DOUBT)))
                     }
+                    // What comes may be of a segment that nobody is at, and waits for no pause.
+                    Pass::Elsewhere if worker.may_find_more() => Next::Horizon(elsewhere.next()),
                     Pass::Elsewhere => Next::After(elsewhere.next()),
                     // What stands still are some segments; the others have the next event.
                     Pass::Delayed(delay) if worker.is_split() => Next::Horizon(delay.min(DOUBT)),

@@ -15,6 +15,11 @@ use crate::waits::Waiter;
 const KNOWN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits until a subscription has applied everything up to a position.
+///
+/// Where this process runs it in several segments, it may hear of that later than it could: a page
+/// tells where the slowest segment stands, and knows the others as they were when the first page of
+/// its turn was looked at. A turn has an end, whoever finds nothing to do looks at all of them, and who
+/// waits asks once in [`KNOWN_PAUSE`].
 pub(crate) async fn wait_for<B: Backend>(
     shared: &Arc<Shared<B>>,
     position: Position,

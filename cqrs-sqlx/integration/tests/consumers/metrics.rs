@@ -272,6 +272,7 @@ fn values_are_those_of_the_projector<K: Kind>() {
         ("cqrs_parked_events subscription=recorder", 1.0),
         ("cqrs_parked_commands subscription=recorder", 0.0),
         ("cqrs_horizon_held_seconds", 0.0),
+        ("cqrs_horizon_holder_pid", 0.0),
     ];
     for (name, expected) in exact {
         let found = value(name);
@@ -281,6 +282,28 @@ fn values_are_those_of_the_projector<K: Kind>() {
     let looks = ["signal", "poll"].map(|by| format!("cqrs_wake_ups_total by={by}"));
     let looks: f64 = looks.iter().filter_map(|name| values.get(name)).sum();
     assert!(looks >= 1.0, "{values:?}");
+}
+
+#[test]
+fn the_session_that_holds_the_horizon_is_a_value() {
+    let mut pid = 0;
+    let values = recorded(async {
+        let (_fresh, store) = Fresh::<Postgres>::with_store().await;
+        let mut holding = store.unit_of_work(&RequestContext::system());
+        let connection = holding.connection().await.unwrap();
+        sqlx::query("LOCK TABLE cqrs_event IN ROW EXCLUSIVE MODE")
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+        pid = sqlx::query_scalar("SELECT pg_backend_pid()")
+            .fetch_one(connection)
+            .await
+            .unwrap();
+        store.health(&HealthLimits::default()).await.unwrap();
+    });
+    let found = values["cqrs_horizon_holder_pid"];
+    assert!((found - f64::from(pid)).abs() < 1e-9, "{pid}: {found}");
+    assert!(values["cqrs_horizon_held_seconds"] > 0.0, "{values:?}");
 }
 
 #[test]

@@ -276,7 +276,11 @@ impl<K: Place> Scene<K> {
                 Release::Second => self.replicas.push((release, replica)),
             }
         }
-        self.start_for_sure().await;
+        // Those that went through it all go on by themselves. A process keeps the views alone.
+        let is_whole = |(_, replica): &(Release, Replica<K>)| matches!(replica, Replica::Task(..));
+        if !self.replicas.iter().any(is_whole) {
+            self.start_for_sure().await;
+        }
         let operations = store.operations(&RequestContext::system()).unwrap();
         for name in [VIEWS, COPIES, PUBLISHED] {
             operations.resume(name).await.unwrap();

@@ -5,18 +5,21 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cqrs_core::{
-    DomainEvent, Envelope, Error, FailurePolicy, Position, Projection, ProjectionTransaction,
-    RequestContext, Result, Store, StoreErrorKind, Subscription,
+    DomainEvent, Entity as _, Envelope, Error, FailurePolicy, Position, Projection,
+    ProjectionTransaction, RequestContext, Result, Store, StoreErrorKind, Subscription,
 };
-use cqrs_integration::database::TestDatabase;
-use cqrs_integration::stores;
-use cqrs_integration::wire::Pooler;
-use cqrs_sqlx::{Backend, PgStore, Postgres, SqlStore, SqlTransaction, SubscriptionState};
+use cqrs_integration::database::{SecuredDatabase, TestDatabase};
+use cqrs_integration::wire::{Counts, Pooler, WireProxy};
+use cqrs_integration::{domain, stores};
+use cqrs_sqlx::{
+    Backend, PgStore, Postgres, SqlStore, SqlTransaction, StoreOptions, SubscriptionState,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::support::{
-    Recorder, applied, commit, failure, on_each_database, operations, receipt, state, with_tables,
+    Applied, Recorder, applied, commit, failure, on_each_database, operations, receipt, state,
+    with_tables,
 };
 
 on_each_database!(
@@ -257,9 +260,41 @@ async fn waiting_for_a_lock_is_no_failure() {
             };
             let store = with_tables(stores::postgres(url).await).await;
             println!("{waits:?}, rows alone: {rows_alone}, pooled: {is_pooled}");
-            waits.play(&store, database.url(), rows_alone).await;
+            let is_tried_again = |recorder: &Recorder| recorder.pages().len() > waits.page;
+            waits
+                .play(&store, database.url(), rows_alone, &[], is_tried_again)
+                .await;
         }
     }
+}
+
+/// That it waits can be seen. Its process keeps what it holds until it has the lock; so until then the
+/// page is claimed in vain, and a failure could not be recorded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_a_lock_is_no_failure_of_a_role_that_may_not_cancel() {
+    let tables = [&[Applied::table()], domain::tables().as_slice()].concat();
+    let database = SecuredDatabase::create(&tables).await;
+    let proxy = WireProxy::start(database.member_url()).await;
+    let options = StoreOptions::default().row_level_security();
+    let store = stores::postgres_with(proxy.url(), options).await;
+    let is_given_up = |_: &Recorder| {
+        let sent = proxy.statements_since(&Counts::default());
+        let mut sent = sent.iter();
+        // What follows it is sent when it was answered.
+        sent.any(|sql| sql.contains("pg_cancel_backend"))
+            && sent.any(|sql| sql.contains("SKIP LOCKED") || sql.contains("failed_attempts + 1"))
+    };
+    // After a failure it would not be tried again.
+    let delays = [Duration::from_secs(3600)];
+    ROW_OF_SECOND_PAGE
+        .play(
+            &store,
+            database.superuser_url(),
+            false,
+            &delays,
+            is_given_up,
+        )
+        .await;
 }
 
 /// A page that waits for what somebody else has locked.
@@ -272,8 +307,15 @@ struct Waits {
 }
 
 impl Waits {
-    /// Keeps the lock until the page is tried again.
-    async fn play(&self, store: &PgStore, database: &str, rows_alone: bool) {
+    /// Keeps the lock until the page was given up.
+    async fn play(
+        &self,
+        store: &PgStore,
+        database: &str,
+        rows_alone: bool,
+        delays: &[Duration],
+        is_given_up: impl Fn(&Recorder) -> bool,
+    ) {
         let last = commit(store, 1).await.0;
         let mut locks = PgConnection::connect(database).await.unwrap();
         locks.execute(self.lock).await.unwrap();
@@ -282,12 +324,13 @@ impl Waits {
             recorder = recorder.rows_alone();
         }
         let skips = Subscription::new(recorder.clone()).on_failure(FailurePolicy::Skip);
-        let projector = store.projector().subscribe(skips).retry_delays([]);
+        let projector = store.projector().subscribe(skips);
+        let projector = projector.retry_delays(delays.to_vec());
         let projector = projector.page_size(self.page_size);
         let projector = projector.deadline(Duration::from_secs(2));
         let handle = projector.start().await.unwrap();
         let is_applied = async {
-            while recorder.pages().len() <= self.page {
+            while !is_given_up(&recorder) {
                 tokio::task::yield_now().await;
             }
             locks.execute("ROLLBACK").await.unwrap();

@@ -12,13 +12,14 @@ use cqrs_core::{
 use cqrs_integration::database::TestDatabase;
 use cqrs_integration::domain::{ParcelEvent, ParcelView, ParcelViews};
 use cqrs_integration::stores;
+use cqrs_integration::wire::{Counts, WireProxy};
 use cqrs_integration::workload::Workload;
-use cqrs_sqlx::{PgStore, Postgres, ProjectorBuilder};
+use cqrs_sqlx::{PgStore, Postgres, ProjectorBuilder, ProjectorHandle};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
 use super::segments::{Splittable, segments};
-use super::support::{Recorder, applied, commit, receipt, with_tables};
+use super::support::{Gate, Recorder, applied, commit, receipt, with_tables};
 use super::unlocked::{positions, two_stores};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -190,6 +191,152 @@ async fn what_was_left_is_taken_by_a_process_that_is_busy() {
     two.wait_for(&receipt, "recorder").await.unwrap();
     busy.stop(LONG).await;
     assert_eq!(applied(&one).await, positions(last + 1));
+}
+
+/// Two workers of one process or of two. One has a page that it does not finish; the other has found
+/// that taken, again and again, and pauses for ever longer.
+struct Pausing {
+    _database: TestDatabase,
+    proxy: WireProxy,
+    stores: Vec<PgStore>,
+    running: Vec<ProjectorHandle>,
+    gate: Arc<Gate>,
+}
+
+/// After so many looks, of which one may have been before there was anything to do, the pause is at
+/// least 2.6 seconds.
+const LOOKS_UNTIL_LONG: usize = 11;
+/// What is not found within that has waited for a pause.
+const WITHIN_A_PAUSE: Duration = Duration::from_secs(2);
+
+impl Pausing {
+    async fn begin(rows_alone: bool, processes: usize, segments: u32, looks: usize) -> Self {
+        let database = TestDatabase::create().await;
+        let proxy = WireProxy::start(database.url()).await;
+        let mut recorder = Recorder::new("recorder");
+        if rows_alone {
+            recorder = recorder.rows_alone();
+        }
+        let (recorder, gate) = recorder.with_gate();
+        let (mut stores, mut running) = (Vec::new(), Vec::new());
+        for process in 0..processes {
+            let store = stores::postgres(proxy.url()).await;
+            if process == 0 {
+                commit(&with_tables(store.clone()).await, 0).await;
+            }
+            let projector = split(&store, &recorder, segments).workers(2 / processes);
+            let projector = projector.poll_interval(Duration::from_secs(3600));
+            running.push(projector.start().await.unwrap());
+            if process == 0 {
+                gate.arrived.acquire().await.unwrap().forget();
+            }
+            stores.push(store);
+        }
+        let pausing = Self {
+            _database: database,
+            proxy,
+            stores,
+            running,
+            gate,
+        };
+        let before = pausing.looks();
+        while pausing.looks() < before + looks {
+            tokio::task::yield_now().await;
+        }
+        pausing
+    }
+
+    /// How often was asked who is where, since no page was found.
+    fn looks(&self) -> usize {
+        let sent = self.proxy.statements_since(&Counts::default());
+        let is_look = |sql: &&String| {
+            sql.ends_with("FROM cqrs_segment WHERE subscription = $1 ORDER BY segment")
+        };
+        sent.iter().filter(is_look).count()
+    }
+
+    /// The process that pauses.
+    fn store(&self) -> &PgStore {
+        &self.stores[self.stores.len() - 1]
+    }
+
+    /// Everything is applied when the page goes on.
+    async fn end(self) {
+        self.gate.open.add_permits(1_000);
+        let last = receipt(self.store(), 0).await;
+        self.store().wait_for(&last, "recorder").await.unwrap();
+        for running in self.running {
+            running.stop(LONG).await;
+        }
+        let last = last.position().unwrap().0;
+        assert_eq!(applied(&self.stores[0]).await, positions(last));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_a_segment_that_nobody_is_at_waits_for_no_pause() {
+    for (rows_alone, processes) in [(true, 1), (false, 2)] {
+        println!("rows alone: {rows_alone}, processes: {processes}");
+        let pausing = Pausing::begin(rows_alone, processes, 2, LOOKS_UNTIL_LONG).await;
+        let commits = async {
+            // Some of them are of the other segment.
+            for _ in 0..30 {
+                commit(pausing.store(), 0).await;
+            }
+        };
+        let found = tokio::time::timeout(WITHIN_A_PAUSE, pausing.gate.arrived.acquire());
+        let (found, ()) = tokio::join!(found, commits);
+        found.expect("it is found at once").unwrap().forget();
+        pausing.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_would_find_nothing_is_not_woken_by_commits() {
+    for (rows_alone, processes) in [(true, 1), (false, 1), (false, 2)] {
+        println!("rows alone: {rows_alone}, processes: {processes}");
+        let pausing = Pausing::begin(rows_alone, processes, 1, 8).await;
+        let before = pausing.looks();
+        for _ in 0..30 {
+            commit(pausing.store(), 0).await;
+        }
+        // Its pause may have ended meanwhile.
+        let looks = pausing.looks() - before;
+        assert!(looks <= 2, "{looks} looks");
+        pausing.end().await;
+    }
+}
+
+/// Each of two workers is at home in two of four segments.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_at_home_in_a_segment_leaves_it_for_one_that_is_far_behind() {
+    const FAR: i64 = 10_000;
+    for ahead in [FAR - 1, FAR + 1] {
+        let (database, store) = store().await;
+        let (recorder, gate) = Recorder::new("recorder").rows_alone().with_gate();
+        split(&store, &recorder, 4).run_until_idle().await.unwrap();
+        let mut connection = PgConnection::connect(database.url()).await.unwrap();
+        for begins in [1, 2 * FAR] {
+            let sql = "SELECT setval('cqrs_event_position', $1, false)";
+            let skipped = sqlx::query(sql).bind(begins);
+            skipped.execute(&mut connection).await.unwrap();
+            for _ in 0..60 {
+                commit(&store, 0).await;
+            }
+        }
+        let sql = "UPDATE cqrs_segment SET position = $1 WHERE segment % 2 = 1";
+        let odd = sqlx::query(sql).bind(ahead);
+        odd.execute(&mut connection).await.unwrap();
+        let projector = split(&store, &recorder, 4).page_size(1).workers(2);
+        let running = projector.start().await.unwrap();
+        gate.arrived.acquire_many(2).await.unwrap().forget();
+        let mut first = recorder.pages().concat();
+        first.sort_unstable();
+        let is_behind: Vec<_> = first.iter().map(|position| *position < FAR).collect();
+        assert_eq!(is_behind, [true, ahead > FAR], "{ahead}: {first:?}");
+        gate.open.add_permits(1_000);
+        running.stop(LONG).await;
+    }
 }
 
 /// The number of segments changes while an event is applied that fails.

@@ -12,7 +12,7 @@
 //! - [`system`] puts them together, and says what must hold.
 //! - [`unlocked`] has pages that are applied without a lock, with the page that is read ahead, and
 //!   crashes of the server that take what was committed.
-//! - [`split`] has several segments of such pages, while their number changes.
+//! - [`split`] has several segments of such pages, while their number changes, and an event that fails.
 //!
 //! [`Design`] also names designs that are known to be wrong, and [`Unlocked`] and [`Split`] those
 //! without a lock.
@@ -296,6 +296,15 @@ fn segments(design: Split, begins_with: usize, changes: u8) -> Segments {
         begins_with,
         changes,
         crashes: 0,
+        poison: None,
+    }
+}
+
+/// The third event fails: the other segment may stand before it when the number changes.
+fn poisoned(design: Split) -> Segments {
+    Segments {
+        poison: Some(3),
+        ..segments(design, 2, 1)
     }
 }
 
@@ -318,6 +327,17 @@ fn versions_hold_for_segments_whose_workers_are_killed() {
 }
 
 #[test]
+fn versions_hold_where_an_event_is_put_aside_while_the_number_changes() {
+    let states = check(poisoned(Split::Versions));
+    assert!(states > 1_000, "{states}");
+    let system = Segments {
+        crashes: 1,
+        ..poisoned(Split::Versions)
+    };
+    check(system);
+}
+
+#[test]
 fn segments_known_by_their_positions_are_refuted() {
     refute(segments(Split::PositionAlone, 1, 1), TWICE);
 }
@@ -325,4 +345,9 @@ fn segments_known_by_their_positions_are_refuted() {
 #[test]
 fn a_barrier_that_leaves_the_version_is_refuted() {
     refute(segments(Split::BarrierApart, 2, 1), SETTLES);
+}
+
+#[test]
+fn an_event_put_aside_behind_the_barrier_is_refuted() {
+    refute(poisoned(Split::AsideBehindTheBarrier), SETTLES);
 }

@@ -1,5 +1,8 @@
 //! Segments whose pages are applied without a lock, while their number changes.
 //!
+//! An event may fail: it is put aside, under the lock of its segment's row, which is where the page
+//! is compared with the barrier of a change.
+//!
 //! The log is quiet: how a page ends before what may still appear, and what a crash of the server
 //! takes, is the topic of [`unlocked`](super::unlocked), and the same for each segment.
 
@@ -24,6 +27,8 @@ pub(super) enum Split {
     PositionAlone,
     /// By a version, which the barrier does not touch.
     BarrierApart,
+    /// As the crate does; but what is put aside is not compared with the barrier.
+    AsideBehindTheBarrier,
 }
 
 /// A row of a segment.
@@ -51,6 +56,8 @@ struct Worker {
     page: Option<Page>,
     /// The page behind it, that was read ahead.
     ahead: Option<Page>,
+    /// Whether the event of the page has failed.
+    failed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,7 +66,7 @@ pub(super) struct State {
     /// How many there are to be.
     wanted: usize,
     barrier: Option<usize>,
-    /// The positions in the order in which they were applied.
+    /// The positions in the order in which they were applied, or put aside.
     applied: Vec<usize>,
     workers: Vec<Worker>,
     next: u8,
@@ -67,6 +74,8 @@ pub(super) struct State {
     crashes: u8,
     /// Whether a page came too late, after the segments had changed.
     overtaken: bool,
+    /// Whether an event was not put aside, since it is behind the barrier.
+    held_back: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -75,8 +84,10 @@ pub(super) enum Action {
     Read(usize, usize),
     /// It reads the page behind that.
     ReadAhead(usize),
-    /// It writes rows and checkpoint.
+    /// It writes rows and checkpoint; where the event fails, it goes on to put that aside.
     Commit(usize),
+    /// It puts the event aside that has failed, and moves the checkpoint behind it.
+    PutAside(usize),
     /// Somebody asks for one segment where there are two, or for two.
     Change,
     /// Whoever finds that all have arrived replaces them.
@@ -92,6 +103,8 @@ pub(super) struct Segments {
     pub(super) begins_with: usize,
     pub(super) changes: u8,
     pub(super) crashes: u8,
+    /// The event that fails.
+    pub(super) poison: Option<usize>,
 }
 
 fn segment_of(position: usize, of: usize) -> usize {
@@ -102,6 +115,7 @@ impl Segments {
     fn read_actions(&self, state: &State, actions: &mut Vec<Action>) {
         for (number, worker) in state.workers.iter().enumerate() {
             match &worker.page {
+                Some(_) if worker.failed => actions.push(Action::PutAside(number)),
                 Some(page) => {
                     actions.push(Action::Commit(number));
                     if page.events.len() == PAGE_SIZE && worker.ahead.is_none() {
@@ -124,7 +138,9 @@ impl Segments {
     fn is_same(&self, seen: &Row, now: &Row) -> bool {
         match self.design {
             Split::PositionAlone => seen.position == now.position,
-            Split::Versions | Split::BarrierApart => seen.version == now.version,
+            Split::Versions | Split::BarrierApart | Split::AsideBehindTheBarrier => {
+                seen.version == now.version
+            }
         }
     }
 
@@ -133,6 +149,18 @@ impl Segments {
         let Some(page) = worker.page else {
             unreachable!("a worker commits what it has read");
         };
+        if self
+            .poison
+            .is_some_and(|poison| page.events.contains(&poison))
+        {
+            // Its handler fails, and nothing has looked at the row since the page was read.
+            state.workers[number] = Worker {
+                page: Some(page),
+                ahead: None,
+                failed: true,
+            };
+            return;
+        }
         let row = state.segments.get(page.segment);
         if !row.is_some_and(|row| self.is_same(&page.seen, row)) {
             state.overtaken |= state.segments.len() != page.of;
@@ -144,6 +172,25 @@ impl Segments {
         if let Some(ahead) = worker.ahead {
             state.workers[number].page = Some(Page { seen: row, ..ahead });
         }
+    }
+
+    /// By the number of the segment and where it stands: the row is locked meanwhile.
+    fn put_aside(&self, state: &mut State, number: usize) {
+        let Some(page) = std::mem::take(&mut state.workers[number]).page else {
+            unreachable!("a worker puts aside what it has read");
+        };
+        let row = state.segments.get(page.segment);
+        let stands = row.is_some_and(|row| row.position == page.seen.position);
+        if !stands || state.segments.len() != page.of {
+            return;
+        }
+        let is_behind = state.barrier.is_some_and(|end| page.to > end);
+        if is_behind && self.design != Split::AsideBehindTheBarrier {
+            state.held_back = true;
+            return;
+        }
+        state.applied.extend(&page.events);
+        state.segments[page.segment] = state.row(page.to);
     }
 
     fn change(&self, state: &mut State) {
@@ -231,6 +278,7 @@ impl Model for Segments {
             changes: self.changes,
             crashes: self.crashes,
             overtaken: false,
+            held_back: false,
         };
         state.segments = (0..self.begins_with).map(|_| state.row(0)).collect();
         vec![state]
@@ -264,6 +312,7 @@ impl Model for Segments {
                 state.workers[number].ahead = (ahead.to > page.to).then_some(ahead);
             }
             Action::Commit(number) => self.commit(&mut state, number),
+            Action::PutAside(number) => self.put_aside(&mut state, number),
             Action::Change => self.change(&mut state),
             Action::Replace => state.replace(),
             Action::Crash(number) => {
@@ -303,6 +352,12 @@ impl Model for Segments {
                     state.barrier.is_some()
                 }),
             ]);
+        }
+        if self.design == Split::Versions && self.poison.is_some() {
+            properties.push(Property::sometimes(
+                "what is behind the barrier is not put aside",
+                |_, state: &State| state.held_back,
+            ));
         }
         properties
     }
