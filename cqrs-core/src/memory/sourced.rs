@@ -47,10 +47,15 @@ fn take_snapshot(shared: &Shared, write: &StagedWrite, due: &DueSnapshot) -> Res
         for event in &events {
             replay.event(&RecordedEvent::of(event))?;
         }
-        if let Some(content) = replay.take_snapshot(due.taken_at())? {
-            shared
-                .lock()
-                .keep_snapshot(write, Snapshot { shape, content });
+        let content = replay.take_snapshot(due.taken_at())?;
+        if let (Some(content), Some(last)) = (content, events.last()) {
+            let last = last.event_id();
+            let snapshot = Snapshot {
+                shape,
+                content,
+                last,
+            };
+            shared.lock().keep_snapshot(write, snapshot);
         }
         return Ok(());
     }

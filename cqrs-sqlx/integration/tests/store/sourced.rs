@@ -26,6 +26,8 @@ on_each!(
     a_snapshot_of_another_shape_is_ignored,
     a_snapshot_comes_with_age,
     a_snapshot_ahead_of_the_log_is_replaced,
+    a_snapshot_of_other_events_is_replaced,
+    a_snapshot_that_names_no_event_is_replaced,
     a_snapshot_holds_what_was_applied,
     a_snapshot_is_of_one_meaning,
     a_snapshot_of_an_older_field_is_ignored,
@@ -267,6 +269,52 @@ async fn a_snapshot_ahead_of_the_log_is_replaced<K: Kind>() {
     save(&store, loaded).await;
     assert_eq!(fresh.number(VERSION).await, 6);
     assert_eq!(load(&store).await.unwrap().cents, 5);
+}
+
+/// As where such a log has grown again, to the version of the snapshot or past it.
+async fn a_snapshot_of_other_events_is_replaced<K: Kind>() {
+    for events in [8, 10] {
+        let (fresh, store) = Fresh::<K>::with_store().await;
+        ledger(&store, 8).await;
+        assert_eq!(fresh.number(VERSION).await, 8);
+        fresh.run("DELETE FROM cqrs_event").await;
+        let mut other = Ledger::unopened("L1");
+        other.open("ben");
+        (1..events).for_each(|_| other.transfer(100));
+        // What is loaded is right before the snapshot is replaced, and after it.
+        let mut uow = store.unit_of_work(&north());
+        uow.save(other).unwrap();
+        let loaded: Ledger = uow.get(number()).await.unwrap();
+        assert_eq!(loaded.cents, 100 * (events - 1));
+        let at = AsOf::Version(8);
+        let as_of = uow.repository::<Ledger>().find_as_of(number(), at).await;
+        assert_eq!(as_of.unwrap().unwrap().cents, 700);
+        let _ = uow.commit().await.unwrap();
+        store.snapshots_written().await;
+        assert_eq!(fresh.number(VERSION).await, events);
+        let loaded = load(&store).await.unwrap();
+        assert_eq!(
+            (loaded.owner.as_str(), loaded.cents),
+            ("ben", 100 * (events - 1))
+        );
+    }
+}
+
+/// As one of a release that did not write down the event.
+async fn a_snapshot_that_names_no_event_is_replaced<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    ledger(&store, 4).await;
+    fresh
+        .run("UPDATE cqrs_snapshot SET event_id = NULL, state = ''")
+        .await;
+    let mut loaded = load(&store).await.unwrap();
+    assert_eq!((loaded.cents, loaded.root.version()), (3, 4));
+    loaded.transfer(1);
+    save(&store, loaded).await;
+    assert_eq!(fresh.number(VERSION).await, 5);
+    let named = "SELECT count(*) FROM cqrs_snapshot AS s JOIN cqrs_event AS e \
+                 ON e.event_id = s.event_id AND e.aggregate_version = 5";
+    assert_eq!(fresh.number(named).await, 1);
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]

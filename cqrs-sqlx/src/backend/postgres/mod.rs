@@ -639,6 +639,11 @@ impl Backed for Postgres {
                 "sourced type",
                 include_str!("../../../migrations/postgres/0018_sourced_type.sql"),
             ),
+            (
+                19,
+                "snapshot event",
+                include_str!("../../../migrations/postgres/0019_snapshot_event.sql"),
+            ),
         ]);
         migrate::run(session, migrator).await
     }

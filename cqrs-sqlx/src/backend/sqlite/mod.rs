@@ -518,6 +518,11 @@ impl Backed for Sqlite {
                 "sourced type",
                 include_str!("../../../migrations/sqlite/0018_sourced_type.sql"),
             ),
+            (
+                19,
+                "snapshot event",
+                include_str!("../../../migrations/sqlite/0019_snapshot_event.sql"),
+            ),
         ]);
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.
