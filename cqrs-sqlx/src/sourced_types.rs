@@ -28,7 +28,7 @@ impl SourcedTypes {
         writes: impl Iterator<Item = &'w StagedWrite>,
     ) -> Vec<&'static str> {
         let mut unknown = Vec::new();
-        for write in writes.filter(|write| write.is_sourced()) {
+        for write in writes.filter(|write| write.is_sourced() && !write.is_check()) {
             if !unknown.contains(&write.aggregate_type)
                 && !self.lock().contains(write.aggregate_type)
             {
