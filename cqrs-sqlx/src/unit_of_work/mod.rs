@@ -500,7 +500,6 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
             if written.position.is_some() {
                 shared.committed.signal();
             }
-            sourced_types::note(&shared, sourced).await;
             Snapshots::write(&shared, snapshots);
             let receipt = CommitReceipt::new(written.events, written.position);
             if let Some((context, writes)) = watched {
@@ -509,6 +508,7 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
                     .after_commit(&context, &writes, &receipt);
             }
             hooks.run_after(&receipt);
+            sourced_types::note(&shared, sourced).await;
             Ok(receipt)
         };
         commit.instrument(span).await
