@@ -29,7 +29,8 @@ use crate::unit_of_work::CommitReceipt;
 ///    before the framework stamps it (version, tenant, audit) and stages it. They may change the
 ///    aggregate and raise events of it.
 /// 2. `before_commit`, after the [hooks](crate::UnitOfWork::before_commit) of the unit of work, where
-///    it has staged or sent any write. It sees all of them and changes none.
+///    it has staged or sent any write. It sees all of them and changes none. A save that will change
+///    nothing is among them, in either form.
 /// 3. `after_insert`, `after_update`, `after_remove` when the commit is done, for each aggregate that
 ///    was written, in the order of staging; then `after_commit`; then the
 ///    [hooks](crate::UnitOfWork::after_commit).
@@ -324,7 +325,8 @@ impl<'a> Change<'a> {
         self.write.new_version
     }
 
-    /// The events, at least one.
+    /// The events, at least one; before the commit none of an event-sourced aggregate that raised
+    /// nothing.
     #[must_use]
     pub fn events(&self) -> &'a [NewEvent] {
         &self.write.events

@@ -134,8 +134,9 @@ pub trait Repository<A: AggregateRoot>: Send {
     ///
     /// [`Error::Mapping`] or [`Error::Payload`] where a value cannot be stored,
     /// [`Error::TenantRequired`], [`Error::NotFound`] where it belongs to another tenant, and a
-    /// [`Usage`](crate::StoreErrorKind::Usage) error where it is staged already: make all changes,
-    /// then save it once. After a read it can be loaded and saved again.
+    /// [`Usage`](crate::StoreErrorKind::Usage) error where it is staged already, whether by a save
+    /// that changes something or by one that does not: make all changes, then save it once. What was
+    /// staged before stays staged. After a read it can be loaded and saved again.
     fn save(&mut self, aggregate: A) -> Result<()>;
 
     /// Stages the removal of the aggregate: marked as deleted where it has `soft_delete`, else

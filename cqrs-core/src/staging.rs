@@ -253,6 +253,7 @@ impl StagedWrite {
         let events = new_events(&raised, marker, table.is_sourced(), expected_version, now)?;
         let new_version = expected_version + events.len() as u64;
         let snapshot = match operation {
+            _ if events.is_empty() => None,
             Operation::Remove => None,
             _ => sourced::due(&aggregate, new_version, now),
         };
@@ -336,6 +337,13 @@ impl StagedWrite {
         self.table.is_sourced()
     }
 
+    /// Whether it writes nothing: a [guard](Self::guard), or the save of an event-sourced aggregate
+    /// that raised nothing, which is checked as a guard is.
+    #[must_use]
+    pub fn is_check(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// When it was staged, by the clock of the store.
     #[must_use]
     pub fn staged_at(&self) -> DateTime<Utc> {
@@ -410,26 +418,19 @@ pub struct StagedWrites {
     guards: Vec<StagedWrite>,
     writes: Vec<StagedWrite>,
     aggregates: HashSet<(&'static str, String)>,
-    /// Whether one of the guards is a save that writes nothing, which a read sends as any other.
-    is_saved_unchanged: bool,
 }
 
 impl StagedWrites {
-    /// Adds a write. One of an event-sourced aggregate that raised nothing writes nothing: it is a
-    /// guard, so that a decision on a state that has moved on is a conflict, as that of a row is.
-    /// Inserts are added even where the id is staged already: that is an [`Error::AlreadyExists`] of
-    /// the commit.
+    /// Adds a write. One of an event-sourced aggregate that raised nothing is a [check](StagedWrite::is_check):
+    /// a decision on a state that has moved on is a conflict, as that of a row is. It is staged as
+    /// any other: what is said of an aggregate that is saved twice holds for it, too. Inserts are
+    /// added even where the id is staged already: that is an [`Error::AlreadyExists`] of the commit.
     ///
     /// # Errors
     ///
-    /// Of kind [`Usage`](StoreErrorKind::Usage) where the aggregate is staged already; what was
-    /// staged before stays staged.
+    /// Of kind [`Usage`](StoreErrorKind::Usage) where the aggregate is staged already, in either form,
+    /// whether that wrote something or not; what was staged before stays staged.
     pub fn push(&mut self, write: StagedWrite) -> Result<()> {
-        if write.events.is_empty() {
-            self.is_saved_unchanged = true;
-            self.push_guard(write);
-            return Ok(());
-        }
         let aggregate = (write.aggregate_type, write.aggregate_id.clone());
         if !self.aggregates.insert(aggregate) && write.operation != Operation::Insert {
             let StagedWrite {
@@ -457,16 +458,16 @@ impl StagedWrites {
         std::mem::take(&mut self.guards)
     }
 
-    /// Whether there are guards.
+    /// Whether something is to be [checked](StagedWrite::is_check) and not written.
     #[must_use]
-    pub fn has_guards(&self) -> bool {
-        !self.guards.is_empty()
+    pub fn has_checks(&self) -> bool {
+        !self.guards.is_empty() || self.writes.iter().any(StagedWrite::is_check)
     }
 
-    /// Takes all writes out, in the order in which they were staged.
+    /// Takes all writes out, in the order in which they were staged, [checks](StagedWrite::is_check)
+    /// among them.
     pub fn take(&mut self) -> Vec<StagedWrite> {
         self.aggregates.clear();
-        self.is_saved_unchanged = false;
         std::mem::take(&mut self.writes)
     }
 
@@ -479,7 +480,7 @@ impl StagedWrites {
     /// Whether no save or removal is staged. One that writes nothing is one all the same.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.writes.is_empty() && !self.is_saved_unchanged
+        self.writes.is_empty()
     }
 }
 

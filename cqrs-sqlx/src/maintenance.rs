@@ -134,7 +134,7 @@ impl<B: Backend> BulkStore for SqlStore<B> {
             while writes.peek().is_some() {
                 let batch = writes.by_ref().take(AT_ONCE).collect();
                 transaction
-                    .send(shared, &[], batch, metadata, &projections)
+                    .send(shared, Vec::new(), batch, metadata, &projections)
                     .await?;
             }
             Ok(adopted)
@@ -272,7 +272,7 @@ async fn insert_and_project<B: Backend>(
             Ok(batch) => {
                 inserted.rows += batch.len();
                 transaction
-                    .send(shared, &[], batch, metadata, projections)
+                    .send(shared, Vec::new(), batch, metadata, projections)
                     .await
             }
             Err(cause) => Err(cause),

@@ -28,14 +28,16 @@ const COLUMNS: &str = "e.position, e.aggregate_version, e.event_type, e.schema_v
 
 /// The columns of the table of snapshots.
 pub(crate) const SNAPSHOT_COLUMNS: &str =
-    "aggregate_type, aggregate_id, tenant_id, version, shape, state, recorded_at";
+    "aggregate_type, aggregate_id, tenant_id, version, shape, state, recorded_at, event_id";
 
-/// The event that a snapshot `s` reaches up to. One that is ahead of the log, as after the log was
-/// restored from a backup, is none.
+/// That the last event which a snapshot `s` stands for is in the log. After the log was restored from a
+/// backup without its snapshots, one may be ahead of it; and where the log has grown past its version
+/// again, another event is there. `NULL` where none is, and of a snapshot of a release that did not
+/// write down the event.
 ///
 /// A value and not `EXISTS`, of which Postgres makes a join: before the log was analysed that may read
 /// all events of the aggregate for the one.
-const IN_LOG: &str = "(SELECT u.position FROM cqrs_event AS u \
+const IN_LOG: &str = "s.event_id = (SELECT u.event_id FROM cqrs_event AS u \
                       WHERE u.aggregate_type = s.aggregate_type \
                       AND u.aggregate_id = s.aggregate_id AND u.aggregate_version = s.version)";
 
@@ -334,7 +336,7 @@ fn short_sql(in_tenant: bool, is_chained: bool, shape: usize, last: Option<&Last
     format!(
         "WITH {reached}last AS (SELECT s.version, s.state, s.tenant_id FROM cqrs_snapshot AS s \
          WHERE s.aggregate_type = $1 AND s.aggregate_id = $2 AND s.shape = ${shape}{snapshot}{before} \
-         AND {IN_LOG} IS NOT NULL) \
+         AND {IN_LOG}) \
          SELECT CAST(0 AS bigint), last.version, CAST(NULL AS text), CAST(NULL AS integer), \
          last.state, CAST(NULL AS timestamp with time zone), CAST(NULL AS text), last.tenant_id, \
          {hash} FROM last \
@@ -465,17 +467,19 @@ fn read<R: RowSource>(row: &R) -> Result<Read<'_>, ColumnError> {
     Ok(Read::Event(event, tenant))
 }
 
-/// The text of a statement that keeps the younger of two snapshots that the log reaches.
+/// The text of a statement that keeps the younger of two snapshots whose last events are in the log,
+/// and keeps none of which that is not there.
 pub(crate) fn replace_snapshot() -> Arc<str> {
     format!(
         "INSERT INTO cqrs_snapshot AS s \
-         (aggregate_type, aggregate_id, tenant_id, version, shape, state) \
-         VALUES ($1, $2, $3, $4, $5, $6) \
+         (aggregate_type, aggregate_id, tenant_id, version, shape, state, event_id) \
+         SELECT $1, $2, $3, $4, $5, $6, l.event_id FROM cqrs_event AS l \
+         WHERE l.aggregate_type = $1 AND l.aggregate_id = $2 AND l.aggregate_version = $4 \
          ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE \
          SET version = excluded.version, shape = excluded.shape, \
-         state = excluded.state, recorded_at = excluded.recorded_at \
+         state = excluded.state, recorded_at = excluded.recorded_at, event_id = excluded.event_id \
          WHERE s.version <= excluded.version OR s.shape <> excluded.shape \
-         OR {IN_LOG} IS NULL"
+         OR ({IN_LOG}) IS NOT TRUE"
     )
     .into()
 }

@@ -28,7 +28,7 @@ impl SourcedTypes {
         writes: impl Iterator<Item = &'w StagedWrite>,
     ) -> Vec<&'static str> {
         let mut unknown = Vec::new();
-        for write in writes.filter(|write| write.is_sourced()) {
+        for write in writes.filter(|write| write.is_sourced() && !write.is_check()) {
             if !unknown.contains(&write.aggregate_type)
                 && !self.lock().contains(write.aggregate_type)
             {
@@ -43,15 +43,17 @@ impl SourcedTypes {
     }
 }
 
-/// Notes types after a commit that appended to them. What [`verify`] has noted before costs nothing
+/// Notes types after a commit that appended to them, and after all that follows from it: whoever goes
+/// away meanwhile has missed nothing of it. What [`verify`] has noted before costs nothing
 /// here. One that cannot be noted is said once, and is no matter of later commits.
 pub(crate) async fn note<B: Backend>(shared: &Arc<Shared<B>>, types: Vec<&'static str>) {
     for aggregate_type in types {
-        shared.sourced_types.lock().insert(aggregate_type);
         let parameters = [Parameter::text(aggregate_type)];
         if let Err(error) = projector::execute(shared, &INSERT.into(), &parameters).await {
             tracing::warn!(%error, aggregate_type, "an event-sourced type was not noted");
         }
+        // Behind it: where the caller goes away meanwhile, the next commit tries again.
+        shared.sourced_types.lock().insert(aggregate_type);
     }
 }
 

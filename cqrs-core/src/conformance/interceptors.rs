@@ -482,6 +482,9 @@ pub async fn interceptors_see_either_form<H: Harness>(h: &H) {
         stale.close();
         let error = err(bench.try_save(&north(), stale).await);
         assert_conflict::<A>(&error, &number(), 2, 4);
+        // Nothing changes, which the commit does not know yet.
+        let unchanged: A = bench.load(&north(), number()).await;
+        bench.save(&north(), unchanged).await;
         let account: A = bench.load(&north(), number()).await;
         bench.remove(&north(), account).await;
         let lines = journal.take().into_iter();
@@ -491,6 +494,15 @@ pub async fn interceptors_see_either_form<H: Harness>(h: &H) {
     }
     let of_streams = seen::<H, Ledger>(h).await;
     assert_eq!(of_streams, seen::<H, Account>(h).await);
+    let unchanged = "a before update account v4 north ann []";
+    let place = of_streams.iter().position(|line| line == unchanged);
+    let after = place.and_then(|place| of_streams.get(place + 1..place + 3));
+    assert!(
+        after.is_some_and(|after| {
+            after[0] == "a before commit of 1" && after[1].starts_with("a before remove")
+        }),
+        "{of_streams:?}"
+    );
     assert!(of_streams.contains(
         &r#"a after insert account v0-2 north ["account.opened", "account.moved"]"#.to_owned()
     ));

@@ -228,6 +228,9 @@ pub async fn what_raised_nothing_is_not_written<H: Harness>(h: &H) {
     let mut changed = unchanged.clone();
     changed.transfer(1);
     ok(uow.save(unchanged));
+    assert_usage(&err(uow.save(changed.clone())));
+    // After a read it may be saved again.
+    let _: Ledger = ok(uow.get("L1".to_owned()).await);
     ok(uow.save(changed));
     assert_eq!(ok(uow.commit().await).events().len(), 1);
     let error = err(bench.unit_of_work(&north()).save(Ledger::unopened("L2")));

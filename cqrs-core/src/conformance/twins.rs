@@ -32,6 +32,14 @@ enum Command {
     Pair(usize, usize, i64),
     /// Changes one, looks at it, changes it again.
     Twice(usize, i64),
+    /// Saves one twice, changed or as it was, or removes it after the save, with a look at it in
+    /// between or without.
+    Again {
+        slot: usize,
+        changes: [Option<i64>; 2],
+        removes: bool,
+        looks: bool,
+    },
     /// Changes one within a savepoint that fails, and another outside.
     Undone(usize, usize, i64),
     /// Changes one, if another that is only read is as it was loaded.
@@ -49,7 +57,7 @@ fn command(random: &mut Random) -> Command {
     let other = random.below(SLOTS);
     let cents = i64::try_from(random.below(100)).unwrap_or(0) - 50;
     let change = (!random.once_in(3)).then_some(cents);
-    match random.below(18) {
+    match random.below(20) {
         0 => Command::Open(slot),
         1 => Command::OpenNext(slot),
         2 | 3 => {
@@ -66,7 +74,13 @@ fn command(random: &mut Random) -> Command {
         11 => Command::Undone(slot, other, cents),
         12 | 13 => Command::Guard(slot, other, cents),
         14 => Command::GuardStale(slot, other, cents),
-        15 | 16 => {
+        15 | 16 => Command::Again {
+            slot,
+            changes: [change, (!random.once_in(2)).then_some(cents)],
+            removes: random.once_in(5),
+            looks: random.once_in(3),
+        },
+        17 | 18 => {
             let slots = (0..2 + random.below(4)).map(|_| random.below(SLOTS));
             Command::Batches(slots.collect(), cents)
         }
@@ -239,6 +253,29 @@ impl<'b, H: Harness, A: AccountForm> Form<'b, H, A> {
                     account.transfer(*cents);
                     uow.save(account)?;
                 }
+                Ok(())
+            }
+            Command::Again {
+                slot,
+                changes: [first, second],
+                removes,
+                looks,
+            } => {
+                let mut account = uow.get::<A>(self.number(*slot)).await?;
+                let mut again = account.clone();
+                first.iter().for_each(|cents| account.transfer(*cents));
+                uow.save(account)?;
+                if *looks {
+                    again = uow.get::<A>(self.number(*slot)).await?;
+                    seen.push(describe(&again));
+                }
+                second.iter().for_each(|cents| again.transfer(*cents));
+                let done = match removes {
+                    true => uow.remove(again),
+                    false => uow.save(again),
+                };
+                // What was staged before stays staged.
+                seen.push(done.map_or_else(|error| describe_error(&error), |()| String::new()));
                 Ok(())
             }
             Command::Undone(undone, kept, cents) => {

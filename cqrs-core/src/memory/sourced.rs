@@ -47,10 +47,15 @@ fn take_snapshot(shared: &Shared, write: &StagedWrite, due: &DueSnapshot) -> Res
         for event in &events {
             replay.event(&RecordedEvent::of(event))?;
         }
-        if let Some(content) = replay.take_snapshot(due.taken_at())? {
-            shared
-                .lock()
-                .keep_snapshot(write, Snapshot { shape, content });
+        let content = replay.take_snapshot(due.taken_at())?;
+        if let (Some(content), Some(last)) = (content, events.last()) {
+            let last = last.event_id();
+            let snapshot = Snapshot {
+                shape,
+                content,
+                last,
+            };
+            shared.lock().keep_snapshot(write, snapshot);
         }
         return Ok(());
     }
@@ -84,11 +89,7 @@ impl View<'_> {
         };
         let version = super::overlay::version(table, row.values());
         let id_text = id.to_string();
-        let own = self
-            .flushed
-            .iter()
-            .filter(|write| write.aggregate_type == A::TYPE && write.aggregate_id == id_text);
-        let own: Vec<StagedWrite> = own.cloned().collect();
+        let own = self.own::<A>(&id_text);
         let committed = own.first().map_or(version, |write| write.expected_version);
 
         let Some(mut fold) = Fold::<A>::new(id.clone()) else {
@@ -208,15 +209,21 @@ impl View<'_> {
     /// Up to which version the events of an aggregate are in the log, and those that this unit of work
     /// has flushed after that.
     fn stream<A: AggregateRoot>(&self, id: &str) -> (u64, Vec<Envelope<RawPayload>>) {
-        let is_own =
-            |write: &&StagedWrite| write.aggregate_type == A::TYPE && write.aggregate_id == id;
-        let own: Vec<StagedWrite> = self.flushed.iter().filter(is_own).cloned().collect();
+        let own = self.own::<A>(id);
         let seen = self.rows.last_version(A::TYPE, id);
         let last = own.first().map_or(seen, |write| write.expected_version);
         let appended = self
             .log
             .next_events(&own, self.context.metadata(), self.clock);
         (last, appended)
+    }
+
+    /// What this unit of work has written of an aggregate.
+    fn own<A: AggregateRoot>(&self, id: &str) -> Vec<StagedWrite> {
+        let is_own = |write: &&StagedWrite| {
+            write.aggregate_type == A::TYPE && write.aggregate_id == id && !write.is_check()
+        };
+        self.flushed.iter().filter(is_own).cloned().collect()
     }
 
     fn is_within<A: AggregateRoot>(&self, event: &Envelope<RawPayload>) -> bool {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use uuid::Uuid;
+
 use super::history::Revisions;
 use super::overlay::Overlay;
 use super::processes::Processes;
@@ -62,6 +64,8 @@ impl Shared {
 pub(super) struct Snapshot {
     pub(super) shape: String,
     pub(super) content: NewSnapshot,
+    /// The last event that it stands for.
+    pub(super) last: Uuid,
 }
 
 #[derive(Debug, Default)]
@@ -209,25 +213,31 @@ impl State {
         self.sourced.contains(aggregate_type)
     }
 
-    /// The last snapshot of an event-sourced aggregate.
+    /// The last snapshot of an event-sourced aggregate whose last event is in the log.
     pub(super) fn snapshot_of(
         &self,
         aggregate_type: &str,
         aggregate_id: &str,
     ) -> Option<&Snapshot> {
-        self.snapshots.get(aggregate_type)?.get(aggregate_id)
+        let snapshot = self.snapshots.get(aggregate_type)?.get(aggregate_id)?;
+        let before = snapshot.content.version.checked_sub(1)?;
+        let last = self
+            .events_of(aggregate_type, aggregate_id, before)
+            .next()?;
+        (last.event_id() == snapshot.last).then_some(snapshot)
     }
 
     /// Keeps a snapshot of an event-sourced aggregate.
     pub(super) fn keep_snapshot(&mut self, write: &StagedWrite, snapshot: Snapshot) {
-        let snapshots = self.snapshots.entry(write.aggregate_type).or_default();
-        let kept = snapshots.get(&write.aggregate_id);
+        let kept = self.snapshot_of(write.aggregate_type, &write.aggregate_id);
         let is_younger = |kept: &Snapshot| {
             kept.shape == snapshot.shape && kept.content.version > snapshot.content.version
         };
-        if !kept.is_some_and(is_younger) {
-            snapshots.insert(write.aggregate_id.clone(), snapshot);
+        if kept.is_some_and(is_younger) {
+            return;
         }
+        let snapshots = self.snapshots.entry(write.aggregate_type).or_default();
+        snapshots.insert(write.aggregate_id.clone(), snapshot);
     }
 
     /// Appends the events of writes.
@@ -268,4 +278,47 @@ impl State {
 /// Positions count from 1 without gaps, so that a position is also an index.
 fn next_position(length: usize) -> Position {
     Position(i64::try_from(length).map_or(i64::MAX, |length| length.saturating_add(1)))
+}
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use super::*;
+    use crate::conformance::fixtures::{AccountForm, Ledger};
+    use crate::context::RequestContext;
+    use crate::memory::InMemoryStore;
+    use crate::store::Store;
+    use crate::unit_of_work::UnitOfWork;
+
+    /// As where the log of a database was restored without its snapshots, and grew past them again.
+    #[tokio::test]
+    async fn a_snapshot_of_other_events_is_replaced() {
+        let context = RequestContext::tenant(TenantId::new("north").unwrap());
+        for events in [8, 10] {
+            let store = InMemoryStore::new();
+            let grow = async |events: i64, cents: i64| {
+                let mut ledger = Ledger::unopened("L1");
+                ledger.open("ann");
+                (1..events).for_each(|_| ledger.transfer(cents));
+                let mut uow = store.unit_of_work(&context);
+                uow.save(ledger).unwrap();
+                let _ = uow.commit().await.unwrap();
+            };
+            grow(8, 1).await;
+            {
+                let mut state = store.shared.lock();
+                let snapshots = std::mem::take(&mut state.snapshots);
+                *state = State {
+                    snapshots,
+                    ..State::default()
+                };
+            }
+            grow(events, 100).await;
+            let mut uow = store.unit_of_work(&context);
+            let loaded: Ledger = uow.get("L1".to_owned()).await.unwrap();
+            assert_eq!(loaded.cents, 100 * (events - 1));
+            let state = store.shared.lock();
+            let snapshot = state.snapshot_of("ledger", "L1").unwrap();
+            assert_eq!(i64::try_from(snapshot.content.version), Ok(events));
+        }
+    }
 }

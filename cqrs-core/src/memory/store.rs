@@ -74,7 +74,7 @@ use crate::unit_of_work::CommitReceipt;
 /// ```
 #[derive(Debug, Clone)]
 pub struct InMemoryStore {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl InMemoryStore {

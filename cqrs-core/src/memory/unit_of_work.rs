@@ -215,7 +215,14 @@ impl InMemoryUnitOfWork {
             self.guards.push(guard);
         }
         for write in self.staged.take() {
-            if let Err(error) = self.overlay.write(&state, &write, self.context.metadata()) {
+            let done = match write.is_check() {
+                true => self.overlay.check(&state, &write),
+                false => {
+                    let metadata = self.context.metadata();
+                    self.overlay.write(&state, &write, metadata).map(drop)
+                }
+            };
+            if let Err(error) = done {
                 self.failed = Some(Spent::by(&error));
                 return Err(error);
             }
@@ -248,6 +255,9 @@ impl InMemoryUnitOfWork {
         guards.extend(self.staged.take_guards());
         let mut writes = std::mem::take(&mut self.flushed);
         writes.extend(self.staged.take());
+        let (checks, writes): (Vec<_>, Vec<_>) =
+            writes.into_iter().partition(StagedWrite::is_check);
+        guards.extend(checks);
         let record = self.record.take();
         let record = record.map(|(key, output)| Record {
             place: self.receipt_key(&key),

@@ -23,6 +23,7 @@ macro_rules! migrations {
             (14, "projection snapshot", "0014_projection_snapshot"),
             (16, "process parked", "0016_process_parked"),
             (18, "sourced type", "0018_sourced_type"),
+            (19, "snapshot event", "0019_snapshot_event"),
         )
     };
     ($database:literal, $(($version:literal, $name:literal, $file:literal)),+ $(,)?) => {

@@ -342,13 +342,13 @@ impl<B: Backend> SqlUnitOfWork<B> {
             }
         };
         let mut done = transaction.look().await;
-        if done.is_ok() && (self.staged.has_guards() || !self.staged.is_empty()) {
+        if done.is_ok() && (self.staged.has_checks() || !self.staged.is_empty()) {
             let guards = self.staged.take_guards();
             let writes = self.staged.take();
             done = transaction
                 .send(
                     &self.shared,
-                    &guards,
+                    guards,
                     writes,
                     self.context.metadata(),
                     &self.projections,
@@ -406,7 +406,7 @@ impl<B: Backend> SqlUnitOfWork<B> {
         let changing = self.changing();
         let alone = !self.projections.reads(self.staged.as_slice());
         // Policies need to know the tenant before the statement begins.
-        let alone = alone && !self.shared.row_level_security && !self.staged.has_guards();
+        let alone = alone && !self.shared.row_level_security && !self.staged.has_checks();
         if matches!(self.state, State::Idle) && self.record.is_none() && alone {
             if self.staged.is_empty() {
                 return Ok(Written::default());
@@ -500,7 +500,6 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
             if written.position.is_some() {
                 shared.committed.signal();
             }
-            sourced_types::note(&shared, sourced).await;
             Snapshots::write(&shared, snapshots);
             let receipt = CommitReceipt::new(written.events, written.position);
             if let Some((context, writes)) = watched {
@@ -509,6 +508,7 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
                     .after_commit(&context, &writes, &receipt);
             }
             hooks.run_after(&receipt);
+            sourced_types::note(&shared, sourced).await;
             Ok(receipt)
         };
         commit.instrument(span).await

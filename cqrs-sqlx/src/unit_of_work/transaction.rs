@@ -147,23 +147,31 @@ impl<B: Backend> Transaction<B> {
             .await
     }
 
-    /// Sends guards, then writes.
+    /// Sends guards, and those among the writes that only check, then the others.
     pub(crate) async fn send(
         &mut self,
         shared: &Shared<B>,
-        guards: &[StagedWrite],
+        mut guards: Vec<StagedWrite>,
         writes: Vec<StagedWrite>,
         metadata: &Metadata,
         projections: &Inline<SqlTransaction<B>>,
     ) -> Result<()> {
         let connection = self.connection.get();
-        let returned = if projections.reads(&writes) {
+        let (checks, changing): (Vec<_>, Vec<_>);
+        let sent = if writes.iter().any(StagedWrite::is_check) {
+            (checks, changing) = writes.iter().cloned().partition(StagedWrite::is_check);
+            guards.extend(checks);
+            &changing
+        } else {
+            &writes
+        };
+        let returned = if projections.reads(sent) {
             Returned::Events
         } else {
             Returned::Positions
         };
         let statements = &shared.statements;
-        let new = B::apply_writes(connection, statements, guards, &writes, metadata, returned)
+        let new = B::apply_writes(connection, statements, &guards, sent, metadata, returned)
             .await
             .map_err(|cause| self.own_conflict(cause))?;
         self.written.events.extend(new.events);
@@ -186,7 +194,10 @@ impl<B: Backend> Transaction<B> {
         };
         let own = self.sent.iter().find(|write| {
             // One that turned out to change nothing has written no event.
-            let is_written = || self.written.events.contains(&write.events[0].event_id);
+            let is_written = || {
+                let first = write.events.first();
+                first.is_some_and(|first| self.written.events.contains(&first.event_id))
+            };
             write.aggregate_type == *aggregate
                 && write.aggregate_id == *id
                 && write.new_version == *found

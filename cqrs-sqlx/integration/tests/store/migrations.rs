@@ -22,7 +22,7 @@ on_each!(
 const APPLICATION: &str = "CREATE TABLE customer (name text NOT NULL)";
 
 /// How many the framework has.
-const MIGRATIONS: i64 = 15;
+const MIGRATIONS: i64 = 16;
 
 async fn save<K: Kind>(store: &SqlStore<K>) {
     let mut unit_of_work = store.unit_of_work(&stores::tenant("north"));

@@ -15,7 +15,7 @@ use cqrs_integration::database::generic_plan;
 use cqrs_integration::stores;
 use cqrs_sqlx::{Postgres, Retention, SqlStore, StoreOptions};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, oneshot};
 
 use cqrs_integration::each::{Fresh, Kind, kind, on_each};
 
@@ -26,6 +26,8 @@ on_each!(
     a_snapshot_of_another_shape_is_ignored,
     a_snapshot_comes_with_age,
     a_snapshot_ahead_of_the_log_is_replaced,
+    a_snapshot_of_other_events_is_replaced,
+    a_snapshot_that_names_no_event_is_replaced,
     a_snapshot_holds_what_was_applied,
     a_snapshot_is_of_one_meaning,
     a_snapshot_of_an_older_field_is_ignored,
@@ -37,6 +39,7 @@ on_each!(
     a_row_that_was_removed_stays_removed,
     racing_appends_are_conflicts,
     what_the_code_cannot_read_is_found_before,
+    a_type_that_cannot_be_noted_takes_no_hook,
 );
 
 fn north() -> RequestContext {
@@ -267,6 +270,52 @@ async fn a_snapshot_ahead_of_the_log_is_replaced<K: Kind>() {
     save(&store, loaded).await;
     assert_eq!(fresh.number(VERSION).await, 6);
     assert_eq!(load(&store).await.unwrap().cents, 5);
+}
+
+/// As where such a log has grown again, to the version of the snapshot or past it.
+async fn a_snapshot_of_other_events_is_replaced<K: Kind>() {
+    for events in [8, 10] {
+        let (fresh, store) = Fresh::<K>::with_store().await;
+        ledger(&store, 8).await;
+        assert_eq!(fresh.number(VERSION).await, 8);
+        fresh.run("DELETE FROM cqrs_event").await;
+        let mut other = Ledger::unopened("L1");
+        other.open("ben");
+        (1..events).for_each(|_| other.transfer(100));
+        // What is loaded is right before the snapshot is replaced, and after it.
+        let mut uow = store.unit_of_work(&north());
+        uow.save(other).unwrap();
+        let loaded: Ledger = uow.get(number()).await.unwrap();
+        assert_eq!(loaded.cents, 100 * (events - 1));
+        let at = AsOf::Version(8);
+        let as_of = uow.repository::<Ledger>().find_as_of(number(), at).await;
+        assert_eq!(as_of.unwrap().unwrap().cents, 700);
+        let _ = uow.commit().await.unwrap();
+        store.snapshots_written().await;
+        assert_eq!(fresh.number(VERSION).await, events);
+        let loaded = load(&store).await.unwrap();
+        assert_eq!(
+            (loaded.owner.as_str(), loaded.cents),
+            ("ben", 100 * (events - 1))
+        );
+    }
+}
+
+/// As one of a release that did not write down the event.
+async fn a_snapshot_that_names_no_event_is_replaced<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    ledger(&store, 4).await;
+    fresh
+        .run("UPDATE cqrs_snapshot SET event_id = NULL, state = ''")
+        .await;
+    let mut loaded = load(&store).await.unwrap();
+    assert_eq!((loaded.cents, loaded.root.version()), (3, 4));
+    loaded.transfer(1);
+    save(&store, loaded).await;
+    assert_eq!(fresh.number(VERSION).await, 5);
+    let named = "SELECT count(*) FROM cqrs_snapshot AS s JOIN cqrs_event AS e \
+                 ON e.event_id = s.event_id AND e.aggregate_version = 5";
+    assert_eq!(fresh.number(named).await, 1);
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
@@ -679,4 +728,117 @@ async fn appends_to_the_same_streams_do_not_deadlock() {
         sum += uow.get::<Ledger>(number.to_string()).await.unwrap().cents;
     }
     assert_eq!(sum, 240);
+}
+
+/// A batch may begin more streams than the server has room for locks.
+#[tokio::test]
+async fn new_streams_take_no_locks() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    let mut uow = store.unit_of_work(&north());
+    for number in 0..10_000 {
+        let mut ledger = Ledger::unopened(&number.to_string());
+        ledger.open("ann");
+        uow.save(ledger).unwrap();
+    }
+    let connection = uow.connection().await.unwrap();
+    let locks =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    let locks: i64 = sqlx::query_scalar(locks)
+        .fetch_one(connection)
+        .await
+        .unwrap();
+    assert_eq!(locks, 0);
+    let receipt = uow.commit().await.unwrap();
+    assert_eq!(receipt.events().len(), 10_000);
+    let out_of_order = "SELECT count(*) FROM (SELECT aggregate_id::int8 AS number, \
+                        lag(aggregate_id::int8) OVER (ORDER BY position) AS before \
+                        FROM cqrs_event) AS e WHERE before > number";
+    assert_eq!(fresh.number(out_of_order).await, 0, "the order of staging");
+}
+
+/// Units of work that begin the same streams, in whatever order: one of them has them all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beginning_the_same_streams_does_not_deadlock() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    for round in 0..10 {
+        let barrier = Arc::new(Barrier::new(4));
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..4 {
+            let (store, barrier) = (store.clone(), Arc::clone(&barrier));
+            tasks.spawn(async move {
+                let mut numbers: Vec<i32> = (0..300).collect();
+                if writer % 2 == 1 {
+                    numbers.reverse();
+                }
+                let mut uow = store.unit_of_work(&north());
+                for number in numbers {
+                    let mut ledger = Ledger::unopened(&format!("{round} {number}"));
+                    ledger.open("ann");
+                    uow.save(ledger).unwrap();
+                }
+                barrier.wait().await;
+                uow.commit().await.map(|receipt| receipt.events().len())
+            });
+        }
+        let mut done = 0;
+        while let Some(result) = tasks.join_next().await {
+            match result.unwrap() {
+                Ok(events) => done += events,
+                Err(Error::AlreadyExists { .. }) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert_eq!(done, 300);
+    }
+    Postgres::assert_no_deadlock(&fresh.url).await;
+}
+
+/// Whoever goes away while a type is noted has missed no hook, and the next commit notes it.
+#[tokio::test]
+async fn hooks_do_not_wait_for_the_note_of_a_type() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    let other = fresh.open(StoreOptions::default()).await;
+    let mut holder = other.unit_of_work(&RequestContext::system());
+    let connection = holder.connection().await.unwrap();
+    sqlx::query("LOCK TABLE cqrs_sourced_type IN ACCESS EXCLUSIVE MODE")
+        .execute(connection)
+        .await
+        .unwrap();
+    let open = |number: &str| {
+        let mut ledger = Ledger::unopened(number);
+        ledger.open("ann");
+        let mut uow = store.unit_of_work(&north());
+        uow.save(ledger).unwrap();
+        uow
+    };
+    let (hook, hooked) = oneshot::channel();
+    let mut uow = open("L1");
+    uow.after_commit(move |_| hook.send(()).unwrap());
+    {
+        let mut commit = std::pin::pin!(uow.commit());
+        let hooked = tokio::time::timeout(Duration::from_secs(20), hooked);
+        tokio::select! {
+            biased;
+            _ = &mut commit => panic!("the note waits for the lock"),
+            hooked = hooked => hooked.expect("the hook does not wait").unwrap(),
+        }
+    }
+    holder.rollback().await;
+    let noted = "SELECT count(*) FROM cqrs_sourced_type";
+    assert_eq!(fresh.number(noted).await, 0);
+    let _ = open("L2").commit().await.unwrap();
+    assert_eq!(fresh.number(noted).await, 1);
+}
+
+async fn a_type_that_cannot_be_noted_takes_no_hook<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    fresh.run("DROP TABLE cqrs_sourced_type").await;
+    let mut ledger = Ledger::unopened("L1");
+    ledger.open("ann");
+    let mut uow = store.unit_of_work(&north());
+    uow.save(ledger).unwrap();
+    let (hook, hooked) = oneshot::channel();
+    uow.after_commit(move |receipt| hook.send(receipt.events().len()).unwrap());
+    let _ = uow.commit().await.unwrap();
+    assert_eq!(hooked.await, Ok(1));
 }

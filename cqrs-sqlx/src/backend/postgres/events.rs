@@ -118,7 +118,9 @@ pub(super) fn shape_of_insert(returned: Returned, sourced: bool) -> &'static str
 }
 
 /// Adds all events of a transaction. Where some are of event-sourced aggregates, one whose version is
-/// taken is left out instead of spoiling the transaction: then the caller asks why.
+/// taken is left out instead of spoiling the transaction: then the caller asks why. Those are inserted
+/// in the order of their keys, whatever their positions are: an insert waits for the transaction that
+/// has inserted the same key, and two that begin the same streams must not wait for each other.
 pub(super) fn insert(returned: Returned, sourced: bool) -> String {
     let columns = match (returned, sourced) {
         (Returned::Positions, false) => "position",
@@ -126,19 +128,23 @@ pub(super) fn insert(returned: Returned, sourced: bool) -> String {
         (Returned::Events, _) => EVENT_COLUMNS,
     };
     let origin = super::write::placeholders(1, ORIGIN);
-    let (name, value, taken) = if sourced {
-        let taken = " ON CONFLICT ON CONSTRAINT cqrs_event_stream_key DO NOTHING";
-        (", sourced", ", e.sourced", taken)
+    let events = unnested_streams(ORIGIN + 1, sourced);
+    let (name, value, from) = if sourced {
+        let from = format!(
+            "(SELECT nextval('cqrs_event_position') AS position, n.* FROM (SELECT * FROM {events} \
+             ORDER BY e.ordinality) AS n) AS e \
+             ORDER BY e.aggregate_type COLLATE \"C\", e.aggregate_id COLLATE \"C\", e.aggregate_version \
+             ON CONFLICT ON CONSTRAINT cqrs_event_stream_key DO NOTHING"
+        );
+        (", sourced, position", ", e.sourced, e.position", from)
     } else {
-        ("", "", "")
+        ("", "", format!("{events} ORDER BY e.ordinality"))
     };
     format!(
-        "INSERT INTO cqrs_event ({}{name}) SELECT {origin}, e.tenant_id, e.aggregate_type, \
+        "INSERT INTO cqrs_event ({COLUMNS}{name}) SELECT {origin}, e.tenant_id, e.aggregate_type, \
          e.aggregate_id, e.event_id, e.aggregate_version, e.event_type, e.schema_version, \
-         e.payload::json, e.content_hash, e.occurred_at, e.schema_id{value} FROM {} ORDER BY e.ordinality{taken} \
+         e.payload::json, e.content_hash, e.occurred_at, e.schema_id{value} FROM {from} \
          RETURNING {columns}",
-        COLUMNS,
-        unnested_streams(ORIGIN + 1, sourced),
     )
 }
 
