@@ -343,6 +343,8 @@ macro_rules! __conformance_rules {
                 waiting_for_an_empty_commit_returns
                 an_unknown_subscription_is_a_usage_error
                 an_event_that_cannot_be_read_halts_its_subscription
+                tenants_are_not_mixed_unasked
+                shared_rows_are_of_all_tenants
             }
             inline {
                 inline_rows_are_there_after_the_commit
