@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::context::TenantId;
+use crate::error::{Error, Result};
 use crate::event::DomainEvent;
 use crate::id::AggregateId;
 use crate::integrity::Link;
@@ -42,6 +43,65 @@ pub trait AggregateRoot: Entity {
 
     /// What the framework keeps with it, to change.
     fn root_mut(&mut self) -> &mut Root<Self::Event>;
+
+    /// Checks that it was loaded at the version that the caller has seen: that of an `If-Match`
+    /// header, or of the form that comes back. Raised events do not count; one that was never saved
+    /// is at 0.
+    ///
+    /// [`execute`](crate::Store::execute) loads an aggregate anew in each try, so without this a
+    /// change made on version 7 is applied to whatever is there by then. What comes between the
+    /// load and the commit is a [`Conflict`](Error::Conflict): the work runs again, and this is
+    /// asked again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnexpectedVersion`], a [conflict](Error::is_conflict) that is not retried.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use cqrs_core::*;
+    /// # #[derive(Debug, Clone, serde::Serialize, serde::Deserialize, DomainEvent)]
+    /// # #[event(aggregate = "order")]
+    /// # enum OrderEvent { Renamed { name: String } }
+    /// # #[derive(Debug, Clone, Aggregate)]
+    /// # #[aggregate(table = "orders", event = OrderEvent)]
+    /// # struct Order { #[aggregate(id)] number: i64, name: String, #[aggregate(root)] root: Root<OrderEvent> }
+    /// # impl Order {
+    /// #     fn rename(&mut self, name: &str) {
+    /// #         self.name = name.to_owned();
+    /// #         self.root.raise(OrderEvent::Renamed { name: name.to_owned() });
+    /// #     }
+    /// # }
+    /// # async fn example(store: &impl Store, context: &RequestContext) -> Result<()> {
+    /// let seen = 7; // of the form
+    /// let renamed = store
+    ///     .execute(context, async |uow| {
+    ///         let mut order: Order = uow.get(1).await?;
+    ///         order.expect_version(seen)?;
+    ///         order.rename("Kim");
+    ///         uow.save(order)
+    ///     })
+    ///     .await;
+    /// match renamed {
+    ///     Err(Error::UnexpectedVersion { found, .. }) => println!("412: it is at {found}"),
+    ///     other => drop(other?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn expect_version(&self, version: u64) -> Result<()> {
+        let found = self.root().version();
+        if found == version {
+            return Ok(());
+        }
+        Err(Error::UnexpectedVersion {
+            aggregate: Self::TYPE,
+            id: self.id().to_string(),
+            expected: version,
+            found,
+        })
+    }
 }
 
 /// What the framework keeps with an aggregate: the version it was loaded at, the events raised
