@@ -125,6 +125,8 @@ pub trait AggregateRoot: Entity {
 #[derive(Debug, Clone)]
 pub struct Root<E> {
     version: u64,
+    /// Whether it is of a row that was there before the framework, and has no event yet.
+    is_unadopted: bool,
     raised: Vec<E>,
     /// How many of them were applied to the state of an event-sourced aggregate.
     applied: usize,
@@ -167,6 +169,7 @@ impl<E> Root<E> {
     pub fn new() -> Self {
         Self {
             version: 0,
+            is_unadopted: false,
             raised: Vec::new(),
             applied: 0,
             is_misapplied: false,
@@ -247,6 +250,11 @@ impl<E> Root<E> {
         self.version
     }
 
+    /// Whether it is of a row that was there before the framework, and has no event yet.
+    pub(crate) fn is_unadopted(&self) -> bool {
+        self.is_unadopted
+    }
+
     /// The events raised since it was loaded.
     #[must_use]
     pub fn raised(&self) -> &[E] {
@@ -281,7 +289,10 @@ impl<E> Root<E> {
         let mut root = Self::new();
         for column in row.table().framework_columns() {
             match column.role() {
-                ColumnRole::Version => root.version = row.next()?,
+                ColumnRole::Version => {
+                    root.version = row.next()?;
+                    root.is_unadopted = root.version == 0;
+                }
                 ColumnRole::Tenant => {
                     let tenant: String = row.next()?;
                     root.tenant =
@@ -351,12 +362,14 @@ impl<E> Root<E> {
     /// Makes it the root of an aggregate that was saved at this version.
     pub(crate) fn saved(&mut self, version: u64) {
         self.version = version;
+        self.is_unadopted = false;
     }
 
     /// Makes it the root of an aggregate that was never saved, of the same tenant and with the same
     /// raised events.
     pub(crate) fn make_new(&mut self) {
         self.version = 0;
+        self.is_unadopted = false;
         self.link = None;
         self.stamps = AuditStamps::default();
         self.children = None;
