@@ -25,7 +25,7 @@ use crate::backend::{Backend, Topic};
 use crate::coalesce::{Coalescer, Outlet};
 use crate::connections::Connections;
 use crate::health::{Health, HealthLimits, HorizonHolder};
-use crate::metrics::Gauged;
+use crate::metrics::{self, Gauged};
 use crate::projector::{
     Operations, Progress, ProgressWatch, ProjectorBuilder, SqlTransaction, SubscriptionProgress,
     SubscriptionStatus, Watching,
@@ -548,6 +548,10 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn retry_policy(&self) -> RetryPolicy {
         self.shared.retry
+    }
+
+    fn retrying(&self, error: &cqrs_core::Error) {
+        metrics::retried(error);
     }
 
     fn pause(&self, delay: Duration) -> impl Future<Output = ()> + Send {
