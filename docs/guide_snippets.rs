@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use cqrs_core::mapping::RowMapper;
 use cqrs_core::{
-    Aggregate, CommandHandler, DomainError, DomainEvent, Entity, Envelope, Error, EventBus, Id,
-    InMemoryStore, ManualClock, Projection, Query, QueryHandler, RawPayload, ReadModels, Record,
-    Repository, RequestContext, Result, Root, RowProjection, Specification, Store, StoreErrorKind,
-    TenantId, UnitOfWork, ValueObject,
+    Aggregate, AggregateRoot, CommandHandler, DomainError, DomainEvent, Entity, Envelope, Error,
+    EventBus, Id, InMemoryStore, ManualClock, Projection, Query, QueryHandler, RawPayload,
+    ReadModels, Record, Repository, RequestContext, Result, Root, RowProjection, Specification,
+    Store, StoreErrorKind, TenantId, UnitOfWork, ValueObject,
 };
 use cqrs_sqlx::{
     PgStore, ProjectorHandle, SqlTransaction, Sqlite, SqliteStore, StoreOptions, SubscriptionState,
@@ -142,6 +142,21 @@ async fn ship<U: UnitOfWork>(uow: &mut U, id: Id<Order>) -> Result<()> {
     Ok(())
 }
 
+async fn pay_as_seen<S: Store>(
+    store: &S,
+    ctx: &RequestContext,
+    id: Id<Order>,
+    seen: u64,
+) -> Result<()> {
+    let paid = store.execute(ctx, async |uow| {
+        let mut order: Order = uow.get(id).await?;
+        order.expect_version(seen)?;
+        order.pay();
+        uow.save(order)
+    });
+    paid.await.map(drop)
+}
+
 fn http_status(error: &Error) -> u16 {
     if error.domain::<NotPaid>().is_some() {
         return 422;
@@ -149,6 +164,7 @@ fn http_status(error: &Error) -> u16 {
     match error {
         Error::Domain(_) => 400,
         error if error.is_not_found() => 404,
+        Error::UnexpectedVersion { .. } => 412,
         error if error.is_conflict() => 409,
         error if error.is_retryable() => 503,
         Error::Store(error) if *error.kind() == StoreErrorKind::OutcomeUnknown => 504,
@@ -175,6 +191,10 @@ async fn an_order_is_paid() -> Result<(), Box<dyn std::error::Error>> {
     let rows = store.ask(&ctx, &OrdersOf, "Ada".to_owned()).await?;
     assert!(rows[0].paid);
     assert_eq!(store.events().len(), 2);
+
+    pay_as_seen(&store, &ctx, id, 2).await?;
+    let error = pay_as_seen(&store, &ctx, id, 1).await;
+    assert_eq!(error.map_err(|error| http_status(&error)).err(), Some(412));
     Ok(())
 }
 

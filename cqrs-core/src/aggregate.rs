@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::context::TenantId;
+use crate::error::{Error, Result};
 use crate::event::DomainEvent;
 use crate::id::AggregateId;
 use crate::integrity::Link;
@@ -42,6 +43,65 @@ pub trait AggregateRoot: Entity {
 
     /// What the framework keeps with it, to change.
     fn root_mut(&mut self) -> &mut Root<Self::Event>;
+
+    /// Checks that it was loaded at the version that the caller has seen: that of an `If-Match`
+    /// header, or of the form that comes back. Raised events do not count; one that was never saved
+    /// is at 0.
+    ///
+    /// [`execute`](crate::Store::execute) loads an aggregate anew in each try, so without this a
+    /// change made on version 7 is applied to whatever is there by then. What comes between the
+    /// load and the commit is a [`Conflict`](Error::Conflict): the work runs again, and this is
+    /// asked again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnexpectedVersion`], a [conflict](Error::is_conflict) that is not retried.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use cqrs_core::*;
+    /// # #[derive(Debug, Clone, serde::Serialize, serde::Deserialize, DomainEvent)]
+    /// # #[event(aggregate = "order")]
+    /// # enum OrderEvent { Renamed { name: String } }
+    /// # #[derive(Debug, Clone, Aggregate)]
+    /// # #[aggregate(table = "orders", event = OrderEvent)]
+    /// # struct Order { #[aggregate(id)] number: i64, name: String, #[aggregate(root)] root: Root<OrderEvent> }
+    /// # impl Order {
+    /// #     fn rename(&mut self, name: &str) {
+    /// #         self.name = name.to_owned();
+    /// #         self.root.raise(OrderEvent::Renamed { name: name.to_owned() });
+    /// #     }
+    /// # }
+    /// # async fn example(store: &impl Store, context: &RequestContext) -> Result<()> {
+    /// let seen = 7; // of the form
+    /// let renamed = store
+    ///     .execute(context, async |uow| {
+    ///         let mut order: Order = uow.get(1).await?;
+    ///         order.expect_version(seen)?;
+    ///         order.rename("Kim");
+    ///         uow.save(order)
+    ///     })
+    ///     .await;
+    /// match renamed {
+    ///     Err(Error::UnexpectedVersion { found, .. }) => println!("412: it is at {found}"),
+    ///     other => drop(other?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn expect_version(&self, version: u64) -> Result<()> {
+        let found = self.root().version();
+        if found == version {
+            return Ok(());
+        }
+        Err(Error::UnexpectedVersion {
+            aggregate: Self::TYPE,
+            id: self.id().to_string(),
+            expected: version,
+            found,
+        })
+    }
 }
 
 /// What the framework keeps with an aggregate: the version it was loaded at, the events raised
@@ -65,6 +125,8 @@ pub trait AggregateRoot: Entity {
 #[derive(Debug, Clone)]
 pub struct Root<E> {
     version: u64,
+    /// Whether it is of a row that was there before the framework, and has no event yet.
+    is_unadopted: bool,
     raised: Vec<E>,
     /// How many of them were applied to the state of an event-sourced aggregate.
     applied: usize,
@@ -107,6 +169,7 @@ impl<E> Root<E> {
     pub fn new() -> Self {
         Self {
             version: 0,
+            is_unadopted: false,
             raised: Vec::new(),
             applied: 0,
             is_misapplied: false,
@@ -187,6 +250,11 @@ impl<E> Root<E> {
         self.version
     }
 
+    /// Whether it is of a row that was there before the framework, and has no event yet.
+    pub(crate) fn is_unadopted(&self) -> bool {
+        self.is_unadopted
+    }
+
     /// The events raised since it was loaded.
     #[must_use]
     pub fn raised(&self) -> &[E] {
@@ -221,7 +289,10 @@ impl<E> Root<E> {
         let mut root = Self::new();
         for column in row.table().framework_columns() {
             match column.role() {
-                ColumnRole::Version => root.version = row.next()?,
+                ColumnRole::Version => {
+                    root.version = row.next()?;
+                    root.is_unadopted = root.version == 0;
+                }
                 ColumnRole::Tenant => {
                     let tenant: String = row.next()?;
                     root.tenant =
@@ -291,12 +362,14 @@ impl<E> Root<E> {
     /// Makes it the root of an aggregate that was saved at this version.
     pub(crate) fn saved(&mut self, version: u64) {
         self.version = version;
+        self.is_unadopted = false;
     }
 
     /// Makes it the root of an aggregate that was never saved, of the same tenant and with the same
     /// raised events.
     pub(crate) fn make_new(&mut self) {
         self.version = 0;
+        self.is_unadopted = false;
         self.link = None;
         self.stamps = AuditStamps::default();
         self.children = None;

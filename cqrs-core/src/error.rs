@@ -83,6 +83,20 @@ pub enum Error {
         /// The version in the store.
         found: u64,
     },
+    /// The aggregate is not at the version that the caller has seen:
+    /// [`expect_version`](crate::AggregateRoot::expect_version). Running the work again would not
+    /// help, since the caller has to look again.
+    #[error("{aggregate} {id} is at version {found}, and the caller has seen version {expected}")]
+    UnexpectedVersion {
+        /// The aggregate's type.
+        aggregate: &'static str,
+        /// Its id.
+        id: String,
+        /// The version that the caller has seen.
+        expected: u64,
+        /// The version at which the aggregate was loaded.
+        found: u64,
+    },
     /// An aggregate with this id exists, or existed once: ids are not used again.
     #[error("{aggregate} {id} already exists")]
     AlreadyExists {
@@ -314,10 +328,14 @@ impl Error {
         }
     }
 
-    /// Whether the aggregate was changed by someone else, or exists already.
+    /// Whether the aggregate was changed by someone else, also since the caller has
+    /// [seen](Self::UnexpectedVersion) it, or exists already.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Conflict { .. } | Self::AlreadyExists { .. })
+        matches!(
+            self,
+            Self::Conflict { .. } | Self::UnexpectedVersion { .. } | Self::AlreadyExists { .. }
+        )
     }
 
     /// Whether it is a page that a projection cannot apply, and not one of its events: what the

@@ -153,7 +153,8 @@ pub trait RowProjection: Send + Sync + 'static {
     const VERSION: u32 = 1;
 
     /// The key of the row that an event belongs to; `None` skips the event. The row's tenant is
-    /// the event's.
+    /// the event's. An event that has one does not fit a row type without tenants, and halts the
+    /// subscription, unless that says `#[read_model(shared)]`: then all tenants share its rows.
     ///
     /// # Errors
     ///
@@ -260,13 +261,16 @@ fn same_bits(value: f64) -> u64 {
 }
 
 impl RowAddress {
-    /// The address of the row of `R` with this key. A tenant is left out where the table has
-    /// none.
+    /// The address of the row of `R` with this key. A tenant is left out where rows are
+    /// [shared](Table::is_shared) by all.
     ///
     /// # Errors
     ///
     /// [`Error::Mapping`] where no column can hold the key, [`Error::TenantRequired`] where the
-    /// table has tenants and none is given.
+    /// table has tenants and none is given. A [`Usage`](StoreErrorKind::Usage) error where a tenant
+    /// is given and the table has none, unless it says `#[read_model(shared)]`: events of all tenants
+    /// would be mixed in one row. In a projection it [halts](Error::is_of_page) the subscription,
+    /// whatever its policy.
     pub fn of<R: ReadModel>(tenant: Option<&TenantId>, key: &R::Key) -> Result<Self> {
         let table = R::table();
         let key = key.to_values().map_err(|reason| table.key_error(reason))?;
@@ -278,6 +282,7 @@ impl RowAddress {
                     id: format!("{key:?}"),
                 });
             }
+            Some(tenant) if !table.is_shared() => return Err(mixes_tenants(table, tenant)),
             _ => None,
         };
         Ok(Self { tenant, key })
@@ -501,6 +506,20 @@ fn check_owners<P: RowProjection>(
         }
     }
     Ok(())
+}
+
+/// The error of an event of a tenant that belongs to a row without one.
+fn mixes_tenants(table: &Table, tenant: &TenantId) -> Error {
+    let message = format!(
+        "an event of tenant {:?} has no row in table {}, which would mix the tenants: write \
+         `#[read_model(tenant)]` on {} for rows of each tenant, or `#[read_model(shared)]` where \
+         all tenants are meant to share them",
+        tenant.as_str(),
+        table.name(),
+        table.type_name().unwrap_or("its read model"),
+    );
+    let error = StoreError::new(StoreErrorKind::Usage, message);
+    Error::Store(error.of_page())
 }
 
 fn wrong_key<P: RowProjection>(address: &RowAddress) -> Error {

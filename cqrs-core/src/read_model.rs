@@ -158,7 +158,7 @@ impl<R: ReadModel, M: ReadModels + ?Sized> ReadModelRepository<R> for M {}
 /// A row of a read table, with the tenant that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owned<R> {
-    /// The tenant; `None` where the table has none.
+    /// The tenant; `None` where the table has none, also of rows that all tenants share.
     pub tenant: Option<TenantId>,
     /// The row.
     pub row: R,

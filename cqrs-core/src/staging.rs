@@ -146,12 +146,15 @@ impl StagedWrite {
     /// # Errors
     ///
     /// [`Error::TenantRequired`], [`Error::Mapping`], [`Error::Payload`]; [`Error::NotFound`]
-    /// where the aggregate belongs to another tenant than the context's.
+    /// where the aggregate belongs to another tenant than the context's; a
+    /// [`Usage`](StoreErrorKind::Usage) error of one that was loaded from a row which was there
+    /// before the framework and has no event yet.
     pub fn save<A: AggregateRoot>(
         aggregate: A,
         context: &RequestContext,
         now: DateTime<Utc>,
     ) -> Result<Self> {
+        check_adopted(&aggregate)?;
         let root = aggregate.root();
         let (operation, marker) = match (root.version(), root.raised().is_empty()) {
             (0, _) => (Operation::Insert, ChangeMarker::Created),
@@ -182,12 +185,13 @@ impl StagedWrite {
     ///
     /// # Errors
     ///
-    /// As [`save`](Self::save); [`Error::NotFound`] for one that was never saved.
+    /// As [`save`](Self::save), and [`Error::NotFound`] for one that was never saved.
     pub fn remove<A: AggregateRoot>(
         aggregate: A,
         context: &RequestContext,
         now: DateTime<Utc>,
     ) -> Result<Self> {
+        check_adopted(&aggregate)?;
         if aggregate.root().version() == 0 {
             return Err(not_found::<A>(aggregate.id()));
         }
@@ -206,8 +210,10 @@ impl StagedWrite {
     /// # Errors
     ///
     /// [`Error::NotFound`] for one that was never saved, and where the aggregate belongs to another
-    /// tenant than the context's; [`Error::Mapping`] where its id cannot be stored.
+    /// tenant than the context's; [`Error::Mapping`] where its id cannot be stored; a
+    /// [`Usage`](StoreErrorKind::Usage) error as in [`save`](Self::save).
     pub fn guard<A: AggregateRoot>(aggregate: &A, context: &RequestContext) -> Result<Self> {
+        check_adopted(aggregate)?;
         let version = aggregate.root().version();
         if version == 0 {
             return Err(not_found::<A>(aggregate.id()));
@@ -482,6 +488,24 @@ impl StagedWrites {
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
     }
+}
+
+/// Checks that it is not of a row that was there before the framework and has no event yet: saving it
+/// would insert it a second time.
+fn check_adopted<A: AggregateRoot>(aggregate: &A) -> Result<()> {
+    if !aggregate.root().is_unadopted() {
+        return Ok(());
+    }
+    Err(Error::store(
+        StoreErrorKind::Usage,
+        format!(
+            "{} {} is a row from before the framework, at version 0: give the rows of table {} \
+             their first events with `store.maintenance(...).backfill(...)`, then load it again",
+            A::TYPE,
+            aggregate.id(),
+            A::table().name(),
+        ),
+    ))
 }
 
 fn not_found<A: AggregateRoot>(id: &A::Id) -> Error {

@@ -300,6 +300,7 @@ pub fn derive_event_set(input: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `#[read_model(table = "route_plan_list")]` | its table; required |
 /// | `#[read_model(tenant)]` | rows belong to a tenant, in the column `tenant_id`, or `tenant = "org_id"` |
+/// | `#[read_model(shared)]` | rows have no tenant, and events of all tenants are folded into them. Without it an event of a tenant halts the projection of a row type that has no tenants |
 /// | `#[read_model(crate = "...")]` | another path to `cqrs_core` |
 /// | on a field: `#[read_model(key)]` | part of the key, unique within a tenant; one to three fields, whose types in their order are `ReadModel::Key` |
 /// | on a field: `#[mapper(...)]` | how the field is stored: [mapping](crate#mapping-fields-to-columns) |

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{DeriveInput, LitStr, Path, Token};
+use syn::{DeriveInput, Ident, LitStr, Path, Token};
 
 use crate::attribute::{
     allow_deprecated, crate_path, default_crate, emitted_at, entries, sql_name,
@@ -13,7 +13,7 @@ use crate::input::{refuse_generics, refuse_row_struct, struct_fields};
 use crate::mapper::{
     FieldParts, FieldsStruct, MappedField, Names, check_columns, named_fields, refuse_children,
 };
-use crate::symbol::{CRATE, KEY, READ_MODEL, TABLE, TENANT};
+use crate::symbol::{CRATE, KEY, READ_MODEL, SHARED, TABLE, TENANT};
 
 /// The most fields that can make up a key.
 const MAX_KEYS: usize = 3;
@@ -22,6 +22,8 @@ struct Parsed {
     krate: Path,
     table: Option<LitStr>,
     tenant: Option<LitStr>,
+    /// The word that says that all tenants share its rows.
+    shared: Option<Ident>,
     fields: Vec<MappedField>,
     /// Whether every `#[read_model(...)]` could be read: what is missing then is really missing,
     /// and not misspelt.
@@ -48,12 +50,13 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
         krate: default_crate(),
         table: None,
         tenant: None,
+        shared: None,
         fields: Vec::new(),
         is_read: true,
     };
     let before = errors.count();
     refuse_row_struct(input, errors);
-    let allowed = &[TABLE, TENANT, CRATE];
+    let allowed = &[TABLE, TENANT, SHARED, CRATE];
     entries(
         &input.attrs,
         READ_MODEL,
@@ -66,6 +69,7 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
                     parsed.tenant = Some(sql_name(key, input, "\"tenant_id\"")?);
                 }
                 TENANT => parsed.tenant = Some(LitStr::new("tenant_id", Span::call_site())),
+                SHARED => parsed.shared = Some(key.clone()),
                 _ => parsed.krate = crate_path(key, input)?,
             }
             Ok(())
@@ -94,13 +98,19 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Parsed {
     parsed
 }
 
-/// The rules: a table, one to three keys, no field in the tenant's column, no two columns of one
-/// name.
+/// The rules: a table, one to three keys, rows of a tenant or shared by all, no field in the
+/// tenant's column, no two columns of one name.
 fn check(input: &DeriveInput, parsed: &Parsed, errors: &mut Errors) {
     if parsed.table.is_none() && parsed.is_read {
         errors.report(
             &input.ident,
             "which table is it read from? Write `#[read_model(table = \"route_plan_list\")]`",
+        );
+    }
+    if let (Some(shared), Some(_)) = (&parsed.shared, &parsed.tenant) {
+        errors.report(
+            shared,
+            "rows are of one tenant each (`tenant`), or all tenants share them (`shared`): remove one",
         );
     }
     let keys: Vec<_> = parsed.fields.iter().filter(|field| field.is_key).collect();
@@ -161,6 +171,7 @@ fn emit(input: &DeriveInput, parsed: &Parsed, table: &str) -> TokenStream {
             quote!(.tenant(#tenant)),
             quote!(#krate::__private::skip_tenant(__row)?;),
         ),
+        None if parsed.shared.is_some() => (quote!(.shared()), TokenStream::new()),
         None => (TokenStream::new(), TokenStream::new()),
     };
     let entity = EntityImpl {

@@ -39,6 +39,7 @@ pub(crate) const PREFIX: &str = "prefix";
 pub(crate) const READ_ONLY: &str = "read_only";
 pub(crate) const ROOT: &str = "root";
 pub(crate) const ROW: &str = "row";
+pub(crate) const SHARED: &str = "shared";
 pub(crate) const SINCE: &str = "since";
 pub(crate) const SKIP_LOCKED: &str = "skip_locked";
 pub(crate) const SNAPSHOT: &str = "snapshot";

@@ -15,6 +15,8 @@ use cqrs_core::{Error, Result, StoreErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout_at};
 
+use crate::metrics;
+
 /// How long an answer is waited for at least, also by who waits for no connection.
 const LEAST_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -212,6 +214,7 @@ impl<C: Connect> Shared<C> {
     }
 
     fn all_in_use(&self) -> Error {
+        metrics::pool_timed_out();
         Error::store(
             StoreErrorKind::PoolTimedOut,
             format!(

@@ -3,6 +3,10 @@
 //!
 //! The names are part of the interface; `docs/operations.md` lists them.
 
+use cqrs_core::Error;
+#[cfg(feature = "metrics")]
+use cqrs_core::StoreErrorKind;
+
 use crate::health::HorizonHolder;
 #[cfg(feature = "metrics")]
 use crate::projector::SubscriptionState;
@@ -25,6 +29,8 @@ mod names {
     pub(super) const FLUSHED_COMMITS: &str = "cqrs_flushed_commits_total";
     pub(super) const LOAD_FLUSHES: &str = "cqrs_load_flushes_total";
     pub(super) const FLUSHED_LOADS: &str = "cqrs_flushed_loads_total";
+    pub(super) const RETRIES: &str = "cqrs_retries_total";
+    pub(super) const POOL_TIMEOUTS: &str = "cqrs_pool_timeouts_total";
 }
 
 /// Why the horizon is looked for.
@@ -102,6 +108,38 @@ pub(crate) fn loads_flushed(answered: usize, left: usize) {
     }
     #[cfg(not(feature = "metrics"))]
     let _ = (answered, left);
+}
+
+/// A command has failed and is tried again.
+pub(crate) fn retried(error: &Error) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(names::RETRIES, "reason" => reason(error)).increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = error;
+}
+
+/// Why a command is tried again. A unit of work that an earlier error has spent has that as its
+/// source.
+#[cfg(feature = "metrics")]
+fn reason(error: &Error) -> &'static str {
+    match error {
+        Error::Conflict { .. } => "conflict",
+        Error::Projection { cause, .. } => reason(cause),
+        Error::Store(store) => match store.kind() {
+            StoreErrorKind::Contention => "contention",
+            StoreErrorKind::Unavailable => "unavailable",
+            _ => std::error::Error::source(store)
+                .and_then(<dyn std::error::Error>::downcast_ref)
+                .map_or("other", reason),
+        },
+        _ => "other",
+    }
+}
+
+/// Nobody has given back a connection in time.
+pub(crate) fn pool_timed_out() {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(names::POOL_TIMEOUTS).increment(1);
 }
 
 /// The subscriptions whose gauges are not zero.

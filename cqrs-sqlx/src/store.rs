@@ -25,7 +25,7 @@ use crate::backend::{Backend, Topic};
 use crate::coalesce::{Coalescer, Outlet};
 use crate::connections::Connections;
 use crate::health::{Health, HealthLimits, HorizonHolder};
-use crate::metrics::Gauged;
+use crate::metrics::{self, Gauged};
 use crate::projector::{
     Operations, Progress, ProgressWatch, ProjectorBuilder, SqlTransaction, SubscriptionProgress,
     SubscriptionStatus, Watching,
@@ -210,9 +210,20 @@ impl<B: Backend> SqlStore<B> {
     /// in `_cqrs_migrations`, apart from your own sqlx migrations. Safe to call at every start,
     /// from several processes at once.
     ///
+    /// # Between releases
+    ///
+    /// Releases of one minor version (of one major version from 1.0 on) may work on the same
+    /// database: their migrations only add, what is added can be left out by those who do not know
+    /// it, and code of an older one runs on the tables of a newer one. So it also succeeds where a
+    /// newer release has migrated already, in a rolling deployment or after one was rolled back, and
+    /// changes nothing of what that has made. Across minor versions (major ones from 1.0 on) the
+    /// changelog says what holds.
+    ///
     /// # Errors
     ///
-    /// [`Store`](cqrs_core::Error::Store) where the database cannot be reached or refuses.
+    /// [`Store`](cqrs_core::Error::Store) where the database cannot be reached or refuses; of kind
+    /// [`Schema`](cqrs_core::StoreErrorKind::Schema) where a migration is not the one that this
+    /// release knows by its number, or has failed halfway.
     pub async fn migrate(&self) -> Result<()> {
         let mut connection = self.shared.writers.acquire().await?;
         B::migrate(connection.begin_work()).await?;
@@ -537,6 +548,10 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn retry_policy(&self) -> RetryPolicy {
         self.shared.retry
+    }
+
+    fn retrying(&self, error: &cqrs_core::Error) {
+        metrics::retried(error);
     }
 
     fn pause(&self, delay: Duration) -> impl Future<Output = ()> + Send {

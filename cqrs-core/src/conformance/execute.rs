@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Harness;
-use super::fixtures::{Counter, LabelUse, Parcel};
+use super::fixtures::{AccountForm, Counter, LabelUse, Ledger, Parcel};
 use super::support::{
     ATTEMPTS, Bench, assert_already_exists, assert_conflict, assert_not_found, assert_usage, begin,
     err, north, ok, system,
 };
+use crate::aggregate::AggregateRoot;
 use crate::error::{DomainError, Error, Result};
 use crate::handler::{CommandHandler, QueryHandler};
 use crate::read_model::ReadModels;
@@ -205,6 +206,85 @@ pub async fn what_is_not_retryable_is_not_retried<H: Harness>(h: &H) {
     let (runs, error) = runs_until_error(&bench, false).await;
     assert_eq!(runs, 1);
     assert_not_found::<Counter>(&error, &404);
+}
+
+#[track_caller]
+fn assert_unexpected<A: AggregateRoot>(error: &Error, wanted: &A::Id, seen: u64, at: u64) {
+    match error {
+        Error::UnexpectedVersion {
+            aggregate,
+            id,
+            expected,
+            found,
+        } => assert_eq!(
+            (*aggregate, id.clone(), *expected, *found),
+            (A::TYPE, wanted.to_string(), seen, at)
+        ),
+        other => panic!("expected that the version is another, got {other:?}"),
+    }
+    assert!(error.is_conflict());
+    assert!(!error.is_retryable());
+}
+
+/// An aggregate that is not at the version which the caller has seen is a conflict with both
+/// versions, which is not retried, stored or event-sourced; at that version the work is done.
+pub async fn a_version_that_the_caller_has_not_seen_is_not_retried<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    bench.counter(1).await;
+    ok(add(&bench.store, 1, 10).await);
+    let mut ledger = Ledger::unopened("L1");
+    ledger.open("ann");
+    bench.save(&north(), ledger).await;
+    let add_to = async |seen: u64| {
+        let runs = AtomicU32::new(0);
+        let everyone = system();
+        let done = bench.store.execute(&everyone, async |uow| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            let mut counter: Counter = uow.get(1).await?;
+            counter.add(100);
+            counter.expect_version(seen)?;
+            uow.save(counter)
+        });
+        let done = done.await;
+        assert_eq!(runs.into_inner(), 1);
+        done
+    };
+    for seen in [0, 1, 3, u64::MAX] {
+        assert_unexpected::<Counter>(&err(add_to(seen).await), &1, seen, 2);
+    }
+    assert_eq!(bench.load::<Counter>(&system(), 1).await.value, 11);
+    ok(add_to(2).await);
+    assert_eq!(bench.load::<Counter>(&system(), 1).await.value, 111);
+
+    let ledger: Ledger = bench.load(&north(), "L1".to_owned()).await;
+    let error = err(ledger.expect_version(7));
+    assert_unexpected::<Ledger>(&error, &"L1".to_owned(), 7, 1);
+    ok(ledger.expect_version(1));
+    ok(Counter::new(2).expect_version(0));
+}
+
+/// Where another commit comes between the load and the commit, the work runs again, and finds that
+/// the version is no longer the one which the caller has seen.
+pub async fn a_conflict_behind_the_expected_version_is_told_as_one<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    bench.counter(1).await;
+    let runs = AtomicU32::new(0);
+    let store = &bench.store;
+    let error = err(store
+        .execute(&system(), async |uow| {
+            let run = runs.fetch_add(1, Ordering::Relaxed);
+            let mut counter: Counter = uow.get(1).await?;
+            counter.expect_version(1)?;
+            if run == 0 {
+                add(store, 1, 10).await?;
+            }
+            counter.add(100);
+            uow.save(counter)
+        })
+        .await);
+    assert_eq!(runs.into_inner(), 2);
+    assert_unexpected::<Counter>(&error, &1, 1, 2);
+    assert_eq!(bench.load::<Counter>(&system(), 1).await.value, 11);
 }
 
 /// Where the work fails, nothing of what it staged is written, also not what its reads have sent.

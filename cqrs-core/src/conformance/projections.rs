@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Harness;
 use super::fixtures::{
     Counter, CounterTotal, CounterTotals, ForeignLocker, LabelUse, Locker, LockerEntry, LockerList,
-    Parcel, ParcelEntry, ParcelList,
+    MixedUse, MixedUses, Parcel, ParcelEntry, ParcelList, SharedUse, SharedUses,
 };
 use super::support::{
     Bench, assert_refused, assert_usage, begin, err, north, ok, south, system, tenant,
@@ -14,10 +14,11 @@ use crate::context::RequestContext;
 use crate::envelope::Position;
 use crate::error::{Error, StoreErrorKind};
 use crate::event::EventSet;
-use crate::projection::{RowAddress, RowProjection};
+use crate::projection::{RowAddress, RowProjection, Rows};
 use crate::read_model::{ReadModel, ReadModels};
 use crate::specification::Query;
 use crate::store::Store;
+use crate::subscription::{FailurePolicy, Parking, Subscription};
 use crate::unit_of_work::UnitOfWork;
 
 /// What a projection makes of the whole log: the oracle.
@@ -380,6 +381,88 @@ pub async fn an_event_that_cannot_be_read_halts_its_subscription<H: Harness>(h: 
         Error::Other(_) => {}
         other => panic!("expected why it is halted, got {other:?}"),
     }
+}
+
+/// A row type without tenants does not mix those of events: its subscription halts, whatever its
+/// policy, a commit with it inline and a live read are refused, and the error says what to write.
+pub async fn tenants_are_not_mixed_unasked<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    bench.parcel(&north(), "both").await;
+    bench.parcel(&south(), "both").await;
+    let first = bench.log().await.first().map(|event| event.position());
+    for policy in [
+        FailurePolicy::Skip,
+        FailurePolicy::Park(Parking::at_most(10)),
+    ] {
+        let make = || Subscription::new(Rows(MixedUses)).on_failure(policy.clone());
+        h.run_subscription(&bench.store, &make).await;
+        assert_eq!(h.halted_at(&bench.store, MixedUses::NAME).await, first);
+        let letters = h.dead_letters(&bench.store, MixedUses::NAME).await;
+        assert_eq!(letters, []);
+    }
+    for context in [north(), system()] {
+        let live = err(bench.store.live(&context).rows(&MixedUses).await);
+        assert_mixes(&live);
+    }
+
+    // Another store, since a name is used inline or with a projector.
+    let bench = begin(h).await;
+    ok(bench.store.inline_rows(MixedUses));
+    let mut uow = bench.unit_of_work(&north());
+    ok(uow.save(Parcel::register("both")));
+    match err(uow.commit().await) {
+        Error::Projection { name, cause } => {
+            assert_eq!(name, MixedUses::NAME);
+            assert_mixes(&cause);
+        }
+        other => panic!("expected the error of a projection, got {other:?}"),
+    }
+    assert!(bench.log().await.is_empty());
+    let rows: Vec<MixedUse> = all(&bench, &system()).await;
+    assert_eq!(rows, []);
+}
+
+#[track_caller]
+fn assert_mixes(error: &Error) {
+    assert_usage(error);
+    assert!(error.is_of_page());
+    let message = error.to_string();
+    for part in ["\"north\"", "conformance_mixed_use", "(tenant)", "(shared)"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+/// Rows that all tenants share are folded from the events of all, and read within each tenant.
+pub async fn shared_rows_are_of_all_tenants<H: Harness>(h: &H) {
+    let bench = begin(h).await;
+    bench.parcel(&north(), "both").await;
+    bench.parcel(&south(), "both").await;
+    bench.parcel(&south(), "theirs").await;
+    h.run_subscription(&bench.store, &|| Subscription::new(Rows(SharedUses)))
+        .await;
+    assert_eq!(h.halted_at(&bench.store, SharedUses::NAME).await, None);
+    let uses = |label: &str, uses| SharedUse {
+        label: label.to_owned(),
+        uses,
+    };
+    let expected = sorted(vec![uses("both", 2), uses("theirs", 1)]);
+    for context in [north(), south(), system()] {
+        let rows: Vec<SharedUse> = all(&bench, &context).await;
+        assert_eq!(sorted(rows), expected);
+        let read_models = bench.store.read_models(&context);
+        let row = ok(read_models.find::<SharedUse>("theirs".to_owned()).await);
+        assert_eq!(row, Some(uses("theirs", 1)));
+    }
+    let everyone = system();
+    let live = ok(bench.store.live(&everyone).rows(&SharedUses).await);
+    assert_eq!(sorted(live), expected);
+
+    let bench = begin(h).await;
+    ok(bench.store.inline_rows(SharedUses));
+    bench.parcel(&north(), "both").await;
+    bench.parcel(&south(), "both").await;
+    let rows: Vec<SharedUse> = all(&bench, &north()).await;
+    assert_eq!(rows, [uses("both", 2)]);
 }
 
 fn assigned(id: &str) -> Locker {

@@ -296,6 +296,8 @@ macro_rules! __conformance_rules {
                 retries_end
                 an_error_of_the_domain_is_not_retried
                 what_is_not_retryable_is_not_retried
+                a_version_that_the_caller_has_not_seen_is_not_retried
+                a_conflict_behind_the_expected_version_is_told_as_one
                 an_error_rolls_back
                 handlers_run
             }
@@ -343,6 +345,8 @@ macro_rules! __conformance_rules {
                 waiting_for_an_empty_commit_returns
                 an_unknown_subscription_is_a_usage_error
                 an_event_that_cannot_be_read_halts_its_subscription
+                tenants_are_not_mixed_unasked
+                shared_rows_are_of_all_tenants
             }
             inline {
                 inline_rows_are_there_after_the_commit

@@ -16,8 +16,8 @@ impl<S: BulkStore, A: AggregateRoot> Maintenance<S, A> {
     /// the framework. Tells after each batch how far it has come.
     ///
     /// Such rows are at version 0: adopt a table by adding the framework's columns to it, the version
-    /// with 0. Until a row has its event it can be loaded, and not saved: a save at version 0 is an
-    /// insert, whose id is taken. `event` makes the event of the domain that says all about the
+    /// with 0. Until a row has its event it can be loaded, and not saved, removed or guarded: that is a
+    /// [`Usage`](crate::StoreErrorKind::Usage) error. `event` makes the event of the domain that says all about the
     /// aggregate that its consumers need; the row goes to version 1 with it.
     ///
     /// Run again, it goes on where it stopped, and adds nothing where every row has its event.

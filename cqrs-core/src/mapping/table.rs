@@ -130,6 +130,7 @@ pub struct Table {
     type_name: Option<&'static str>,
     is_sourced: bool,
     keeps_history: bool,
+    is_shared: bool,
     shadow: Shadow,
 }
 
@@ -171,6 +172,7 @@ impl Table {
                 type_name: None,
                 is_sourced: false,
                 keeps_history: false,
+                is_shared: false,
                 shadow: Shadow::default(),
             },
             prefix: String::new(),
@@ -285,6 +287,13 @@ impl Table {
     #[must_use]
     pub fn is_sourced(&self) -> bool {
         self.is_sourced
+    }
+
+    /// Whether events of all tenants may be folded into the same rows: a read model without tenants
+    /// that says `#[read_model(shared)]`.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// Whether a [revision](crate::history::Revision) of its aggregates is kept with each change.
@@ -404,6 +413,12 @@ impl TableBuilder {
     /// Says that it stands for an event-sourced aggregate.
     pub fn sourced(mut self) -> Self {
         self.table.is_sourced = true;
+        self
+    }
+
+    /// Says that events of all tenants may be folded into the same rows.
+    pub fn shared(mut self) -> Self {
+        self.table.is_shared = true;
         self
     }
 

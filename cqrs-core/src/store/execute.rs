@@ -66,6 +66,7 @@ pub(crate) fn run<'s, S: Store, A: Attempt<S::UnitOfWork> + 's>(
             match result {
                 Err(error) if attempt < policy.attempts && work.is_retried(&error, attempt) => {
                     tracing::debug!(attempt, %error, "retrying");
+                    store.retrying(&error);
                     store.pause(policy.delay(attempt)).await;
                     attempt += 1;
                 }

@@ -170,6 +170,12 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// How [`execute`](Self::execute) retries.
     fn retry_policy(&self) -> RetryPolicy;
 
+    /// Is told of each try of [`execute`](Self::execute) and its like that failed and is followed
+    /// by another: to be counted. Nothing, unless told.
+    fn retrying(&self, error: &Error) {
+        let _ = error;
+    }
+
     /// Waits before a retry.
     fn pause(&self, delay: Duration) -> impl Future<Output = ()> + Send;
 

@@ -106,6 +106,19 @@ fn rows_are_compared_with_fixed_ids() {
     assert!(text.contains("00000003"), "{text}");
 }
 
+#[test]
+fn tenants_are_not_mixed_unasked() {
+    let north = TenantId::new("north").unwrap();
+    let _ = projection(Journal)
+        .of_tenant(north)
+        .when("A1", AccountEvent::Opened { owner: owner() })
+        .then_error_if(|error| {
+            assert!(error.is_of_page());
+            assert!(error.to_string().contains("shared"), "{error}");
+        })
+        .then_rows([]);
+}
+
 /// A row for each account, in one table or the other.
 #[derive(Debug, Clone, PartialEq, ReadModel)]
 #[read_model(table = "open_account", tenant)]

@@ -24,6 +24,14 @@ struct DepotDay {
 }
 
 #[derive(Debug, Clone, PartialEq, ReadModel)]
+#[read_model(table = "counter_of_all", shared)]
+struct CounterOfAll {
+    #[read_model(key)]
+    name: String,
+    count: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, ReadModel)]
 #[read_model(table = "counter")]
 struct Counter {
     #[read_model(key)]
@@ -39,6 +47,15 @@ fn day() -> DepotDay {
         place: Some(Point { x: 1, y: 2 }),
         version: 9,
     }
+}
+
+#[test]
+fn rows_are_shared_where_that_is_said() {
+    assert!(CounterOfAll::table().is_shared());
+    assert!(!CounterOfAll::table().is_tenant());
+    assert!(!Counter::table().is_shared());
+    assert!(!DepotDay::table().is_shared());
+    assert_eq!(columns_of::<CounterOfAll>(), ["name: text", "count: int64"]);
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! The migrations of the framework's own tables: the same ones on each database.
 
+use cqrs_core::{Error, StoreError, StoreErrorKind};
 use sqlx::SqlSafeStr;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+
+/// What is being done, for messages.
+pub(super) const DOING: &str = "migrating the framework's tables";
 
 /// The migrations of a database, by the name of their folder.
 macro_rules! migrations {
@@ -47,5 +51,23 @@ pub(super) fn migrator<const N: usize>(
     let mut migrator = Migrator::with_migrations(migrations.collect());
     // A table of its own: the migrations of the application are not ours to know.
     migrator.dangerous_set_table_name("_cqrs_migrations");
+    // A newer release has migrated: a rolling deployment, or one that was rolled back.
+    migrator.set_ignore_missing(true);
     migrator
+}
+
+/// Classifies an error of the migrations; `error` does it for those of the database.
+pub(super) fn failed(cause: MigrateError, error: fn(sqlx::Error, &str) -> Error) -> Error {
+    match cause {
+        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => {
+            error(cause, DOING)
+        }
+        cause => Error::Store(
+            StoreError::new(
+                StoreErrorKind::Schema,
+                format!("{DOING}: table _cqrs_migrations is of another version of this crate"),
+            )
+            .with_source(cause),
+        ),
+    }
 }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use cqrs_core::mapping::RowSource;
 use cqrs_core::process::ProcessTask;
-use cqrs_core::{Error, Position, RequestContext, Result, StoreErrorKind, Subscription};
+use cqrs_core::{
+    Envelope, Error, Position, RawPayload, RequestContext, Result, StoreErrorKind, Subscription,
+};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::checkpoint::{self, read, some};
@@ -233,6 +236,30 @@ impl<B: Backend> Operations<B> {
         limit: u32,
     ) -> Result<Vec<DeadLetter>> {
         letter::list(&self.shared, subscription, after, limit).await
+    }
+
+    /// The event of a dead letter, with its payload as the log holds it: sealed
+    /// values in it stay sealed. `None` where there is no such letter, or
+    /// retention has removed the event.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](Error::Store) where the store fails.
+    pub async fn dead_letter_event(
+        &self,
+        subscription: &str,
+        position: Position,
+    ) -> Result<Option<Envelope<RawPayload>>> {
+        let before = Position(position.0.saturating_sub(1));
+        let first = letter::list(&self.shared, subscription, before, 1).await?;
+        if first.first().map(|letter| letter.position) != Some(position) {
+            return Ok(None);
+        }
+        let events = reads::events(&self.shared, self.context.scope(), before, 1)
+            .instrument(self.context.span("dead letter"))
+            .await?;
+        let event = events.into_iter().next();
+        Ok(event.filter(|event| event.position() == position))
     }
 
     /// The commands of a [process manager](cqrs_core::process::ProcessManager) that are put aside, those

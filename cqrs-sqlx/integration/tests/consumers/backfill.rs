@@ -45,13 +45,37 @@ async fn adopted_rows_have_an_event_each<K: Kind>() {
     let (fresh, store) = Fresh::<K>::with_store().await;
     let ids = adopt(&fresh, &store, 25).await;
     let context = stores::tenant("north");
-    // Nothing can be saved before it has its event.
-    let refused = store.execute(&context, async |uow| {
-        let mut parcel: Parcel = uow.get(ids[0]).await?;
-        parcel.weigh(1);
-        uow.save(parcel)
-    });
-    refused.await.unwrap_err();
+    // Nothing can be saved, removed or relied upon before it has its event, and the error says how
+    // it gets one.
+    let refused = [
+        store
+            .execute(&context, async |uow| {
+                let mut parcel: Parcel = uow.get(ids[0]).await?;
+                parcel.weigh(1);
+                uow.save(parcel)
+            })
+            .await,
+        store
+            .execute(&context, async |uow| {
+                let parcel: Parcel = uow.get(ids[0]).await?;
+                uow.remove(parcel)
+            })
+            .await,
+        store
+            .execute(&context, async |uow| {
+                let parcel: Parcel = uow.get(ids[0]).await?;
+                uow.guard(&parcel)
+            })
+            .await,
+    ];
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert_eq!(*kind(&error), StoreErrorKind::Usage, "{error}");
+        let message = error.to_string();
+        assert!(message.contains("backfill"), "{message}");
+        assert!(message.contains(&ids[0].to_string()), "{message}");
+    }
+    assert_eq!(fresh.number("SELECT count(*) FROM cqrs_event").await, 0);
 
     let system = RequestContext::system();
     let mut told = Vec::new();

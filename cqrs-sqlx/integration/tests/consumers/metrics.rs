@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cqrs_core::{
-    CommitReceipt, Error, FailurePolicy, Parking, RequestContext, Store, Subscription, UnitOfWork,
+    CommitReceipt, Error, FailurePolicy, Parking, RequestContext, Store, StoreErrorKind,
+    Subscription, UnitOfWork,
 };
 use cqrs_integration::domain::{self, Parcel, ParcelId};
 use cqrs_integration::stores;
@@ -19,7 +21,7 @@ use metrics::{
 use tokio::task::JoinSet;
 
 use crate::projector::support;
-use cqrs_integration::each::{Fresh, Kind};
+use cqrs_integration::each::{Fresh, Kind, kind};
 
 #[test]
 fn values_are_those_of_the_projector_on_postgres() {
@@ -304,6 +306,85 @@ fn the_session_that_holds_the_horizon_is_a_value() {
     let found = values["cqrs_horizon_holder_pid"];
     assert!((found - f64::from(pid)).abs() < 1e-9, "{pid}: {found}");
     assert!(values["cqrs_horizon_held_seconds"] > 0.0, "{values:?}");
+}
+
+#[test]
+fn tries_and_full_pools_are_counted_on_postgres() {
+    tries_and_full_pools_are_counted::<Postgres>();
+}
+
+#[test]
+fn tries_and_full_pools_are_counted_on_sqlite() {
+    tries_and_full_pools_are_counted::<Sqlite>();
+}
+
+fn tries_and_full_pools_are_counted<K: Kind>() {
+    let values = recorded(async {
+        let options = StoreOptions::default()
+            .max_connections(1)
+            .acquire_timeout(Duration::from_millis(100));
+        let (_fresh, store) = Fresh::<K>::with(options).await;
+        let id = registering(store.clone()).await;
+        let context = stores::tenant("north");
+
+        // Each try fails in another way, and the last one succeeds. The third spends its unit of
+        // work, so that its commit fails of that.
+        let tries = AtomicU32::new(0);
+        let other = store.clone();
+        let done = store.execute(&context, async |uow| {
+            let fails = |kind| Err(Error::store(kind, "as told"));
+            match tries.fetch_add(1, Ordering::Relaxed) + 1 {
+                1 | 2 => return fails(StoreErrorKind::Contention),
+                3 => {
+                    let mut stale: Parcel = uow.get(id).await?;
+                    weigh(&other, id).await;
+                    stale.weigh(2);
+                    uow.save(stale)?;
+                    // Sends what is staged, and swallows why that failed.
+                    uow.get::<Parcel>(id).await.unwrap_err();
+                }
+                4 => return fails(StoreErrorKind::Unavailable),
+                _ => {}
+            }
+            Ok(())
+        });
+        done.await.unwrap();
+        assert_eq!(tries.into_inner(), 5);
+        // What is not tried again is not counted.
+        let refused = store.execute(&context, async |_| Err::<(), _>(Error::other("no")));
+        refused.await.unwrap_err();
+
+        let mut holding = store.unit_of_work(&context);
+        holding.save(Parcel::register("held")).unwrap();
+        holding.get::<Parcel>(id).await.unwrap();
+        let mut waiting = store.unit_of_work(&context);
+        waiting.save(Parcel::register("waits")).unwrap();
+        let error = waiting.commit().await.unwrap_err();
+        assert_eq!(*kind(&error), StoreErrorKind::PoolTimedOut, "{error}");
+        holding.rollback().await;
+    });
+    let counted: Vec<String> = values
+        .iter()
+        .filter(|(name, _)| name.contains("retries") || name.contains("pool"))
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    assert_eq!(
+        counted,
+        [
+            "cqrs_pool_timeouts_total 1",
+            "cqrs_retries_total reason=conflict 1",
+            "cqrs_retries_total reason=contention 2",
+            "cqrs_retries_total reason=unavailable 1",
+        ]
+    );
+}
+
+async fn weigh<K: Kind>(store: &SqlStore<K>, id: ParcelId) {
+    let mut uow = store.unit_of_work(&stores::tenant("north"));
+    let mut parcel: Parcel = uow.get(id).await.unwrap();
+    parcel.weigh(1);
+    uow.save(parcel).unwrap();
+    let _ = uow.commit().await.unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cqrs_core::{Entity, Store, UnitOfWork};
+use cqrs_core::{Entity, Error, Store, StoreErrorKind, UnitOfWork};
 use cqrs_integration::domain::{self, Parcel, ParcelView};
 use cqrs_integration::stores;
 use cqrs_sqlx::{SqlStore, StoreOptions};
@@ -17,6 +17,8 @@ on_each!(
     the_framework_comes_first,
     both_migrate_at_once,
     created_tables_are_a_migration,
+    a_newer_release_has_migrated,
+    what_a_migration_was_is_still_checked,
 );
 
 const APPLICATION: &str = "CREATE TABLE customer (name text NOT NULL)";
@@ -141,6 +143,46 @@ async fn both_migrate_at_once<K: Kind>() {
     framework.unwrap();
     application.unwrap();
     assert_both(&fresh, &store).await;
+}
+
+/// A rolling deployment, or one that was rolled back: what a newer release has added stays, and
+/// the older one works on.
+async fn a_newer_release_has_migrated<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    save(&store).await;
+    // As the newer release would: its migration, what that adds, and a row that says so.
+    let added = "ALTER TABLE cqrs_event ADD COLUMN added_later text; \
+                 CREATE TABLE cqrs_added_later (id bigint PRIMARY KEY);";
+    fresh.run(added).await;
+    let row = K::either(
+        "INSERT INTO _cqrs_migrations (version, description, success, checksum, execution_time) \
+         VALUES (4711, 'later', true, '\\x00', 1)",
+        "INSERT INTO _cqrs_migrations (version, description, success, checksum, execution_time) \
+         VALUES (4711, 'later', true, x'00', 1)",
+    );
+    fresh.run(row).await;
+    let before = catalogue(&fresh).await;
+
+    store.migrate().await.unwrap();
+    let older = fresh.open(StoreOptions::default()).await;
+    older.migrate().await.unwrap();
+    assert_eq!(catalogue(&fresh).await, before);
+    assert_eq!(applied(&fresh, "_cqrs_migrations").await, MIGRATIONS + 1);
+    older.verify(&domain::tables()).await.unwrap();
+    save(&older).await;
+}
+
+/// What is not known is let be; what is known and differs is not.
+async fn what_a_migration_was_is_still_checked<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let last = "UPDATE _cqrs_migrations SET checksum = SUM_OF_ANOTHER \
+                WHERE version = (SELECT max(version) FROM _cqrs_migrations)";
+    let sum = K::either("'\\x00'", "x'00'");
+    fresh.run(&last.replace("SUM_OF_ANOTHER", sum)).await;
+    let Err(Error::Store(error)) = store.migrate().await else {
+        panic!("it is another migration");
+    };
+    assert_eq!(*error.kind(), StoreErrorKind::Schema, "{error}");
 }
 
 async fn created_tables_are_a_migration<K: Kind>() {

@@ -126,7 +126,7 @@ impl Sourced for Account {
 macro_rules! totals {
     ($row:ident, $projection:ident, $table:literal) => {
         #[derive(Debug, Clone, PartialEq, ReadModel)]
-        #[read_model(table = $table)]
+        #[read_model(table = $table, shared)]
         struct $row {
             #[read_model(key)]
             number: String,

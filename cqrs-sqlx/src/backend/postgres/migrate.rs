@@ -1,49 +1,47 @@
 //! Bringing the framework's tables up to date, in one process at a time.
 
 use cqrs_core::Result;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
 
 use super::Session;
 use super::error::error;
+use crate::backend::migrations::{DOING, failed};
 use crate::backend::transaction;
-
-const DOING: &str = "migrating the framework's tables";
 
 /// Runs what has not run yet.
 pub(super) async fn run(session: &mut Session, migrator: Migrator) -> Result<()> {
     if session.is_pooled() {
-        return run_in_transaction(session, migrator)
-            .await
-            .map_err(|cause| error(cause, DOING));
+        return run_in_transaction(session, migrator).await;
     }
     migrator
         .run_direct(None, &mut session.connection, false)
         .await
-        .map_err(|cause| error(failed(cause), DOING))
+        .map_err(|cause| failed(cause, error))
 }
 
 /// As sqlx does, with its lock held for the length of a transaction: a lock of the session would stay
 /// behind in a pooler, and keep out everybody who migrates later.
-async fn run_in_transaction(session: &mut Session, mut migrator: Migrator) -> sqlx::Result<()> {
-    session.begin().await?;
+async fn run_in_transaction(session: &mut Session, mut migrator: Migrator) -> Result<()> {
+    let doing = |cause| error(cause, DOING);
+    session.begin().await.map_err(doing)?;
     let connection = &mut session.connection;
     let database: String = sqlx::query_scalar("SELECT current_database()")
         .fetch_one(&mut *connection)
-        .await?;
+        .await
+        .map_err(doing)?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(lock_of(&database))
         .execute(&mut *connection)
-        .await?;
+        .await
+        .map_err(doing)?;
     migrator.set_locking(false);
     migrator
-        .run_direct(None, connection, false)
+        .run_direct(None, &mut *connection, false)
         .await
-        .map_err(failed)?;
-    transaction::commit::<sqlx::Postgres>(connection).await
-}
-
-fn failed(cause: MigrateError) -> sqlx::Error {
-    sqlx::Error::Migrate(Box::new(cause))
+        .map_err(|cause| failed(cause, error))?;
+    transaction::commit::<sqlx::Postgres>(connection)
+        .await
+        .map_err(doing)
 }
 
 /// The lock that sqlx takes for migrations of a database.

@@ -4,7 +4,6 @@ use cqrs_core::mapping::{Column, ColumnRole, Table};
 use cqrs_core::staging::{Operation, StagedWrite};
 use cqrs_core::{Error, StoreError, StoreErrorKind};
 use sqlx::error::DatabaseError;
-use sqlx::migrate::MigrateError;
 
 /// The unique key of the log: one event per aggregate and version. SQLite names a violated key by
 /// its columns.
@@ -60,23 +59,6 @@ pub(super) fn write_error(cause: sqlx::Error, write: &StagedWrite) -> Error {
         cause,
         &format!("writing {} {}", write.aggregate_type, write.aggregate_id),
     )
-}
-
-/// Classifies an error of the framework's migrations.
-pub(super) fn migrate_error(cause: MigrateError) -> Error {
-    const DOING: &str = "migrating the framework's tables";
-    match cause {
-        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => {
-            error(cause, DOING)
-        }
-        cause => Error::Store(
-            StoreError::new(
-                StoreErrorKind::Schema,
-                format!("{DOING}: table _cqrs_migrations is of another version of this crate"),
-            )
-            .with_source(cause),
-        ),
-    }
 }
 
 /// Whether SQLite has ended the transaction or savepoint by itself, as it does after some errors (a

@@ -34,7 +34,7 @@ use self::bind::arguments;
 use self::error::error;
 use self::row::SqliteSource;
 use crate::backend::bind::query;
-use crate::backend::migrations::migrations;
+use crate::backend::migrations::{self, migrations};
 use crate::backend::{
     Advance, Backed, Backend, Committed, Dialect, Heard, Horizon, Mark, Message, Parameter,
     Process, Proof, Returned, RowVersion, RowWrites, Topic, Written, transaction,
@@ -451,7 +451,7 @@ impl Backed for Sqlite {
             Ok(()) => connection::commit(connection).await,
             Err(cause) => {
                 connection::rollback(connection).await?;
-                Err(error::migrate_error(cause))
+                Err(migrations::failed(cause, error::error))
             }
         }
     }

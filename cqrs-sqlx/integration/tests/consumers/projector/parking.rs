@@ -252,13 +252,22 @@ async fn what_is_skipped_leaves_a_record<B: Backend>(store: SqlStore<B>) {
     assert_eq!(letters[1].error.as_deref(), Some("poison at 5"));
     let status = &store.subscriptions().await.unwrap()[0];
     assert_eq!((status.skipped, status.parked), (2, 0));
+    // What was in it can be read; what is no dead letter cannot.
+    let operations = operations(&store);
+    let system = RequestContext::system();
+    let log = store.events(&system, Position(3), 1);
+    let event = operations.dead_letter_event("recorder", Position(4)).await;
+    assert_eq!(event.unwrap().as_ref(), log.await.unwrap().first());
+    for (subscription, position) in [("recorder", 3), ("recorder", 6), ("other", 4)] {
+        let position = Position(position);
+        let event = operations.dead_letter_event(subscription, position).await;
+        assert_eq!(event.unwrap(), None, "{subscription} at {position}");
+    }
     // It is too late to apply them.
     poison.set([]);
-    assert_eq!(operations(&store).replay_all("recorder").await.unwrap(), 0);
+    assert_eq!(operations.replay_all("recorder").await.unwrap(), 0);
     assert_eq!(projector.run_until_idle().await.unwrap(), 0);
-    let discarded = operations(&store)
-        .discard_event("recorder", Position(4))
-        .await;
+    let discarded = operations.discard_event("recorder", Position(4)).await;
     assert!(discarded.unwrap());
     assert_eq!(parked(&store).await, [5]);
 }
@@ -387,6 +396,10 @@ async fn an_event_that_is_gone_cannot_be_replayed<B: Kind>(store: SqlStore<B>) {
     let projector = projector(&store, &recorder, parking(10));
     projector.run_until_idle().await.unwrap();
     remove_from_log(&store).await;
+    let event = operations(&store)
+        .dead_letter_event("recorder", Position(1))
+        .await;
+    assert_eq!(event.unwrap(), None);
     poison.set([]);
     operations(&store).replay_all("recorder").await.unwrap();
     assert_eq!(projector.run_until_idle().await.unwrap(), 0);
