@@ -38,7 +38,7 @@ on_each!(
     stopping_begins_no_further_command,
     an_error_that_may_pass_holds_up_no_other_instance,
     a_clock_that_panics_ends_no_manager,
-    commands_that_are_put_aside_are_a_problem,
+    commands_that_are_parked_are_a_problem,
     deadlines_that_have_passed_leave_the_log,
     a_command_and_its_effect_are_one_transaction,
     deadlines_of_any_time_are_kept,
@@ -195,7 +195,7 @@ async fn a_parked_command_is_retried_or_discarded<K: Kind>() {
     assert_eq!(done, [("discard_command", kim), ("retry_command", kim)]);
 }
 
-async fn commands_that_are_put_aside_are_a_problem<K: Kind>() {
+async fn commands_that_are_parked_are_a_problem<K: Kind>() {
     let clock = Arc::new(ManualClock::new(DateTime::UNIX_EPOCH));
     let options = StoreOptions::default().clock(clock.clone());
     let (_fresh, store) = Fresh::<K>::with(options).await;
@@ -215,7 +215,7 @@ async fn commands_that_are_put_aside_are_a_problem<K: Kind>() {
     };
     assert_eq!(
         problem.to_string(),
-        "process manager \"conformance_dunning\" has put 2 commands aside, the oldest since \
+        "process manager \"conformance_dunning\" has parked 2 commands, the oldest since \
          1970-01-01 00:00:00 UTC"
     );
     assert_eq!(health.problems, [problem]);
