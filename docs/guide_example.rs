@@ -3,12 +3,15 @@
 
 mod api_map;
 mod audit;
+mod backup;
 mod consistency;
+mod deployment;
 mod event_sets;
 mod event_sourcing;
 mod finders;
 mod guide_snippets;
 mod history;
+mod http;
 mod interceptors;
 mod maintenance;
 mod mapping;
@@ -17,6 +20,7 @@ mod process_managers;
 mod projections_snippets;
 mod projector;
 mod rebuild;
+mod runbook;
 mod schemas;
 mod sealed_fields;
 mod specification_snippets;
@@ -151,10 +155,13 @@ const SOURCES: &[&str] = &[
     include_str!("guide_example.rs"),
     include_str!("api_map.rs"),
     include_str!("audit.rs"),
+    include_str!("backup.rs"),
     include_str!("consistency.rs"),
+    include_str!("deployment.rs"),
     include_str!("finders.rs"),
     include_str!("guide_snippets.rs"),
     include_str!("history.rs"),
+    include_str!("http.rs"),
     include_str!("interceptors.rs"),
     include_str!("maintenance.rs"),
     include_str!("mapping.rs"),
@@ -162,6 +169,7 @@ const SOURCES: &[&str] = &[
     include_str!("process_managers.rs"),
     include_str!("projector.rs"),
     include_str!("rebuild.rs"),
+    include_str!("runbook.rs"),
     include_str!("schemas.rs"),
     include_str!("projections_snippets.rs"),
     include_str!("sealed_fields.rs"),
@@ -175,11 +183,14 @@ const SOURCES: &[&str] = &[
 ];
 const GUIDE: &str = include_str!("guide.md");
 const AUDIT: &str = include_str!("audit.md");
+const BACKUP: &str = include_str!("backup.md");
 const CACHING: &str = include_str!("caching.md");
 const CONSISTENCY: &str = include_str!("consistency.md");
+const DEPLOYMENT: &str = include_str!("deployment.md");
 const EVENT_SOURCING: &str = include_str!("event-sourcing.md");
 const FINDERS: &str = include_str!("finders.md");
 const HISTORY: &str = include_str!("history.md");
+const HTTP: &str = include_str!("http.md");
 const INTERCEPTORS: &str = include_str!("interceptors.md");
 const MAINTENANCE: &str = include_str!("maintenance.md");
 const OPERATIONS: &str = include_str!("operations.md");
@@ -187,6 +198,7 @@ const MAPPING: &str = include_str!("mapping.md");
 const PROCESS_MANAGERS: &str = include_str!("process-managers.md");
 const PROJECTOR: &str = include_str!("projector.md");
 const REBUILD: &str = include_str!("rebuild.md");
+const RUNBOOK: &str = include_str!("runbook.md");
 const SCHEMAS: &str = include_str!("schemas.md");
 const PROJECTIONS: &str = include_str!("projections.md");
 const SEALED_FIELDS: &str = include_str!("sealed-fields.md");
@@ -228,11 +240,14 @@ fn every_rust_block_is_compiled() {
     let blocks = [
         GUIDE,
         AUDIT,
+        BACKUP,
         CACHING,
         CONSISTENCY,
+        DEPLOYMENT,
         EVENT_SOURCING,
         FINDERS,
         HISTORY,
+        HTTP,
         INTERCEPTORS,
         MAINTENANCE,
         OPERATIONS,
@@ -240,6 +255,7 @@ fn every_rust_block_is_compiled() {
         PROCESS_MANAGERS,
         PROJECTOR,
         REBUILD,
+        RUNBOOK,
         SCHEMAS,
         PROJECTIONS,
         SEALED_FIELDS,

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cqrs_core::mapping::RowMapper;
+use cqrs_core::mapping::{ColumnError, RowMapper};
 use cqrs_core::{
     Aggregate, AggregateRoot, CommandHandler, DomainError, DomainEvent, Entity, Envelope, Error,
-    EventBus, Id, InMemoryStore, ManualClock, Projection, Query, QueryHandler, RawPayload,
-    ReadModels, Record, Repository, RequestContext, Result, Root, RowProjection, Specification,
-    Store, StoreErrorKind, TenantId, UnitOfWork, ValueObject,
+    EventBus, Id, IdempotencyKey, InMemoryStore, ManualClock, Projection, Query, QueryHandler,
+    RawPayload, ReadModels, Record, Repository, RequestContext, Result, Root, RowProjection,
+    Specification, Store, StoreError, StoreErrorKind, TenantId, UnitOfWork, ValueObject,
 };
 use cqrs_sqlx::{
     PgStore, ProjectorHandle, SqlTransaction, Sqlite, SqliteStore, StoreOptions, SubscriptionState,
@@ -157,17 +157,31 @@ async fn pay_as_seen<S: Store>(
     paid.await.map(drop)
 }
 
-fn http_status(error: &Error) -> u16 {
+pub(super) fn http_status(error: &Error) -> u16 {
     if error.domain::<NotPaid>().is_some() {
         return 422;
     }
     match error {
-        Error::Domain(_) => 400,
+        // What the client sent cannot be right.
+        Error::Domain(_) | Error::InvalidTenant(_) => 400,
+        // It cannot be stored, as text with a NUL character.
+        Error::Payload(_) => 400,
+        Error::Mapping(error) if matches!(error.reason, ColumnError::Invalid(_)) => 400,
         error if error.is_not_found() => 404,
         Error::UnexpectedVersion { .. } => 412,
         error if error.is_conflict() => 409,
         error if error.is_retryable() => 503,
-        Error::Store(error) if *error.kind() == StoreErrorKind::OutcomeUnknown => 504,
+        Error::Store(error) => store_status(error),
+        _ => 500,
+    }
+}
+
+fn store_status(error: &StoreError) -> u16 {
+    match error.kind() {
+        StoreErrorKind::KeyReused => 422,
+        StoreErrorKind::Constraint { name: Some(name) } if name == "orders_number_key" => 409,
+        StoreErrorKind::PoolTimedOut => 503,
+        StoreErrorKind::OutcomeUnknown | StoreErrorKind::TimedOut => 504,
         _ => 500,
     }
 }
@@ -242,6 +256,22 @@ async fn tenants_and_finders() -> AnyResult {
         .execute(&ctx, async |uow| ship(uow, Id::new()).await)
         .await;
     assert_eq!(error.map_err(|error| http_status(&error)).err(), Some(404));
+
+    let nul = store
+        .execute(&north(), async |uow| uow.save(Order::place("Ada\0")))
+        .await;
+    assert_eq!(nul.map_err(|error| http_status(&error)).err(), Some(400));
+    let nul = store.ask(&north(), &OrdersOf, "Ada\0".to_owned()).await;
+    assert_eq!(nul.map_err(|error| http_status(&error)).err(), Some(400));
+    let tenant = TenantId::new("").map_err(|error| http_status(&error.into()));
+    assert_eq!(tenant.err(), Some(400));
+    let (one, other) = (
+        IdempotencyKey::new("k")?.for_request(&"a")?,
+        IdempotencyKey::new("k")?.for_request(&"b")?,
+    );
+    let _ = store.execute_once(&north(), &one, async |_| Ok(1)).await?;
+    let reused = store.execute_once(&north(), &other, async |_| Ok(1)).await;
+    assert_eq!(reused.map_err(|error| http_status(&error)).err(), Some(422));
     Ok(())
 }
 
@@ -294,7 +324,7 @@ impl Projection<SqlTransaction<Sqlite>> for CustomerCounts {
                 .bind(customer)
                 .execute(&mut *transaction.connection())
                 .await
-                .map_err(Error::other)?;
+                .map_err(Sqlite::error)?;
             }
         }
         Ok(())
@@ -324,7 +354,7 @@ async fn own_sql_and_a_relay() -> AnyResult {
             sqlx::query("CREATE TABLE customer_count (customer TEXT PRIMARY KEY, orders INTEGER)")
                 .execute(&mut *uow.connection().await?)
                 .await
-                .map_err(Error::other)?;
+                .map_err(Sqlite::error)?;
             Ok(())
         })
         .await?;

@@ -2,11 +2,13 @@
 
 use cqrs_core::Maintain;
 use cqrs_core::{
-    Aggregate, DomainEvent, Entity, Query, RequestContext, Result, Root, RowProjection, Store,
+    Aggregate, DomainEvent, Entity, Id, Query, RequestContext, Result, Root, RowProjection, Store,
     UnitOfWork,
 };
-use cqrs_sqlx::SqliteStore;
+use cqrs_integration::database::TestDatabase;
+use cqrs_sqlx::{PgStore, SqliteStore};
 use serde::{Deserialize, Serialize};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{Order, OrderEvent, OrderList, OrderRow};
 
@@ -132,5 +134,90 @@ async fn what_is_deleted_can_be_seen() -> Result<(), Box<dyn std::error::Error>>
     let left = notes.query(Query::all()).await?;
     let left: Vec<&str> = left.iter().map(|note| note.text.as_str()).collect();
     assert_eq!(left, ["keep", "untouched"]);
+    Ok(())
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, DomainEvent)]
+#[event(aggregate = "invoice")]
+enum InvoiceEvent {
+    Imported { number: i32 },
+    Corrected,
+}
+
+#[derive(Debug, Clone, Aggregate)]
+#[aggregate(table = "invoice", event = InvoiceEvent, tenant = "org", audit)]
+struct Invoice {
+    #[aggregate(id)]
+    id: Id<Invoice>,
+    #[aggregate(root)]
+    root: Root<InvoiceEvent>,
+    number: i32,
+    customer: String,
+    total_cents: i64,
+}
+
+/// The blocks of SQL of the section on tables that were there before.
+fn adoption() -> Vec<&'static str> {
+    let page = include_str!("maintenance.md");
+    let (_, section) = page
+        .split_once("## Tables that were there before")
+        .expect("the section");
+    let blocks = section.split("```sql\n").skip(1);
+    blocks
+        .filter_map(|block| block.split_once("```"))
+        .map(|(block, _)| block)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_table_of_before_is_adopted() -> Result<(), Box<dyn std::error::Error>> {
+    let database = TestDatabase::create().await;
+    let store = PgStore::connect(database.url()).await?;
+    store.migrate().await?;
+    let mut connection = PgConnection::connect(database.url()).await?;
+    let [before, adopt, ..] = adoption()[..] else {
+        panic!("the page has the table, and how it is adopted");
+    };
+    let row = "INSERT INTO invoice VALUES ('north', 7, 'Ada', 12.34)";
+    for sql in [before, row, adopt] {
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await?;
+    }
+    store.verify(&[Invoice::table()]).await?;
+    let done = store
+        .maintenance::<Invoice>(&RequestContext::system())
+        .backfill(
+            |invoice| InvoiceEvent::Imported {
+                number: invoice.number,
+            },
+            |_| {},
+        )
+        .await?;
+    assert_eq!(done.items(), 1);
+    let ctx = RequestContext::tenant("north".parse()?);
+    let receipt = store
+        .execute(&ctx, async |uow| {
+            let mut found = uow.query(Query::<Invoice>::all()).await?;
+            let mut invoice = found.pop().expect("it is adopted");
+            assert_eq!(
+                (invoice.customer.as_str(), invoice.total_cents),
+                ("Ada", 1234)
+            );
+            invoice.total_cents += 1;
+            invoice.root.raise(InvoiceEvent::Corrected);
+            uow.save(invoice)
+        })
+        .await?;
+    assert_eq!(receipt.events().len(), 1);
+    // What an old writer does without the stamps is not seen, and can be backfilled.
+    let late =
+        "INSERT INTO invoice (org, number, customer, total_cents) VALUES ('north', 8, 'Ben', 1)";
+    sqlx::query(late).execute(&mut connection).await?;
+    let invoices = store.maintenance::<Invoice>(&ctx);
+    let done = invoices
+        .backfill(|_| InvoiceEvent::Corrected, |_| {})
+        .await?;
+    assert_eq!(done.items(), 1);
     Ok(())
 }

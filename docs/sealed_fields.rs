@@ -121,7 +121,9 @@ enum Address {
 fn what_is_sealed_has_versions_of_its_own() -> Result<(), Box<dyn std::error::Error>> {
     let key = subject_key(None, &Subject::new(7)?);
     let (text, street, city) = ("5 Park Row", "Park Row", "Leeds");
-    let first = key.seal(&Address::V1 { text: text.to_owned() })?;
+    let first = key.seal(&Address::V1 {
+        text: text.to_owned(),
+    })?;
     assert!(matches!(key.open(&first)?, Address::V1 { text: found } if found == text));
     let (street, city) = (street.to_owned(), city.to_owned());
     let second = key.seal(&Address::V2 { street, city })?;

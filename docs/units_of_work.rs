@@ -80,7 +80,7 @@ async fn a_key_makes_a_command_happen_once() -> Result<()> {
     let other = IdempotencyKey::new(header)?.for_request(&"Bob")?;
     let refused = store.execute_once(&ctx, &other, async |_| Ok(Id::<Order>::new()));
     assert!(
-        matches!(refused.await, Err(Error::Store(error)) if *error.kind() == StoreErrorKind::Usage)
+        matches!(refused.await, Err(Error::Store(error)) if *error.kind() == StoreErrorKind::KeyReused)
     );
 
     let a_month_ago = chrono::Utc::now() - chrono::TimeDelta::days(30);

@@ -203,6 +203,9 @@ pub enum StoreErrorKind {
     Schema,
     /// A deadline passed.
     TimedOut,
+    /// The idempotency key was used before, for another request: a mistake of the client. Nothing
+    /// was done.
+    KeyReused,
     /// The use was wrong: an unknown subscription, a unit of work used after its failure.
     Usage,
     /// Anything else that the database reports.

@@ -77,7 +77,7 @@ impl IdempotencyKey {
     }
 
     /// Ties the key to the content of a request. The same key with another content is then
-    /// refused, instead of answered with the receipt of something else.
+    /// [refused](StoreErrorKind::KeyReused), instead of answered with the receipt of something else.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl RecordedReceipt {
     ) -> Result<CommitReceipt<T>> {
         if self.fingerprint != key.fingerprint {
             return Err(Error::store(
-                StoreErrorKind::Usage,
+                StoreErrorKind::KeyReused,
                 format!("idempotency key {key} was used for another request"),
             ));
         }

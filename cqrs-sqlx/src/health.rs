@@ -54,8 +54,7 @@ impl HealthLimits {
         self
     }
 
-    /// How many events of a subscription may be parked, and how many commands of a process manager
-    /// put aside.
+    /// How many events of a subscription may be parked, and how many commands of a process manager.
     #[must_use]
     pub fn parked(mut self, events: u64) -> Self {
         self.parked = events;
@@ -99,7 +98,7 @@ pub enum Problem {
         /// Since when the oldest of them is.
         oldest: Option<DateTime<Utc>>,
     },
-    /// Commands of a process manager are put aside.
+    /// Commands of a process manager are parked.
     ParkedCommands {
         /// The manager.
         process: String,
@@ -192,7 +191,7 @@ impl fmt::Display for Problem {
             } => {
                 write!(
                     f,
-                    "process manager {process:?} has put {commands} commands aside"
+                    "process manager {process:?} has parked {commands} commands"
                 )?;
                 write_oldest(f, *oldest)
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Harness;
 use super::fixtures::{Account, AccountForm, Counter, Ledger};
 use super::support::{assert_usage, begin, err, north, ok, south, system};
-use crate::error::Error;
+use crate::error::{Error, StoreErrorKind};
 use crate::idempotency::IdempotencyKey;
 use crate::store::Store;
 use crate::unit_of_work::UnitOfWork;
@@ -140,7 +140,10 @@ pub async fn a_key_answers_its_request_alone<H: Harness>(h: &H) {
             .store
             .execute_once(&north(), &key, async |_| Ok(2))
             .await;
-        assert_usage(&err(refused));
+        match err(refused) {
+            Error::Store(error) => assert_eq!(error.kind(), &StoreErrorKind::KeyReused),
+            other => panic!("expected that the key is refused, got {other:?}"),
+        }
     }
 }
 

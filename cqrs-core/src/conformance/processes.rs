@@ -162,7 +162,7 @@ pub async fn only_some_events_start_an_instance<H: Harness>(h: &H) {
     assert_eq!(booked(&bench, &north(), "A1").await, [2]);
 }
 
-/// A command that fails is put aside, and those of its instance behind it wait; others go on.
+/// A command that fails is parked, and those of its instance behind it wait; others go on.
 pub async fn a_failing_command_holds_up_its_instance_alone<H: Harness>(h: &H) {
     let bench = begin(h).await;
     open(&bench, &north(), "A1", &[1, Dunning::REFUSED, 2]).await;

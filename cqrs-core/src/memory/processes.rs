@@ -55,7 +55,7 @@ trait Running: Send + Sync {
 struct Manager<P>(Arc<P>);
 
 impl<P: ProcessManager> Running for Manager<P> {
-    /// A command that fails is tried three times at once, and then put aside.
+    /// A command that fails is tried three times at once, and then parked.
     fn run<'r>(&'r self, store: &'r InMemoryStore) -> BoxFuture<'r, Result<u64>> {
         Box::pin(async move {
             let mut done = 0;

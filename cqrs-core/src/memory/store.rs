@@ -236,7 +236,7 @@ impl InMemoryStore {
         Ok(())
     }
 
-    /// The commands of a process manager that are put aside, those of each instance in order.
+    /// The commands of a process manager that are parked, those of each instance in order.
     ///
     /// # Errors
     ///
@@ -245,7 +245,7 @@ impl InMemoryStore {
         self.shared.lock().parked_tasks(process)
     }
 
-    /// Has a command that is put aside executed again when the store [runs](Self::project) next, and
+    /// Has a command that is parked executed again when the store [runs](Self::project) next, and
     /// those of its instance after it. `false` where it is not there any more.
     ///
     /// # Errors
@@ -260,7 +260,7 @@ impl InMemoryStore {
         self.shared.lock().settle_task(command, Some(again))
     }
 
-    /// Gives up a command that is put aside: those of its instance behind it go on. `false` where it
+    /// Gives up a command that is parked: those of its instance behind it go on. `false` where it
     /// is not there any more.
     ///
     /// # Errors

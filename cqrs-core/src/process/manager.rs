@@ -30,7 +30,7 @@ use crate::unit_of_work::UnitOfWork;
 /// # Failures
 ///
 /// An event that cannot be handled is left to the [policy](crate::FailurePolicy) of the
-/// subscription. A command that fails is tried again as events are, and then put aside; later
+/// subscription. A command that fails is tried again as events are, and then parked; later
 /// commands of its instance wait behind it, all other instances go on. A refusal that the process has
 /// to know of is an event like any other: catch the error in `execute`, and save what tells of it.
 ///

@@ -136,7 +136,7 @@ row! {
             attempts: i32,
             /// Why, the last time.
             error: Option<String>,
-            /// Since when it is put aside.
+            /// Since when it is parked.
             parked_at: Option<DateTime<Utc>>,
             /// The correlation id of the event that it follows from.
             correlation_id: Uuid,

@@ -57,7 +57,7 @@ pub trait ProcessStore: Store {
 pub struct TaskFailure {
     /// Why it has failed.
     pub error: String,
-    /// When it is tried again; `None` where it is put aside.
+    /// When it is tried again; `None` where it is parked.
     pub again_at: Option<DateTime<Utc>>,
     /// When it has failed.
     pub at: DateTime<Utc>,
@@ -101,7 +101,7 @@ pub async fn try_task<S: ProcessStore, P: ProcessManager>(
 }
 
 /// Writes down why a task has failed, and when it is tried again: after the delay of its number of
-/// attempts. Where there is none, it is put aside.
+/// attempts. Where there is none, it is parked.
 ///
 /// # Errors
 ///

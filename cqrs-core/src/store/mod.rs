@@ -260,9 +260,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As [`execute`](Self::execute); a [`Usage`](crate::StoreErrorKind::Usage) error where the
-    /// key is tied to [another request](IdempotencyKey::for_request), and where the output does
-    /// not come back from its JSON: nothing is committed then.
+    /// As [`execute`](Self::execute); [`KeyReused`](crate::StoreErrorKind::KeyReused) where the key
+    /// is tied to [another request](IdempotencyKey::for_request), and a
+    /// [`Usage`](crate::StoreErrorKind::Usage) error where the output does not come back from its
+    /// JSON: nothing is committed then.
     ///
     /// # Cancel safety
     ///

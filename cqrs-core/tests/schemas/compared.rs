@@ -419,7 +419,10 @@ fn what_is_sealed_is_compared() {
         refused(only::<Moved>(), only::<MovedInClear>()),
         refused(only::<MovedInClear>(), only::<Moved>()),
     ];
-    assert_eq!(refused[0], ["`to<>.city` is required, and not always written"]);
+    assert_eq!(
+        refused[0],
+        ["`to<>.city` is required, and not always written"]
+    );
     assert_eq!(refused[1], none);
     assert_eq!(refused[2], none);
     assert_eq!(

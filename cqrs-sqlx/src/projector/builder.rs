@@ -81,7 +81,7 @@ impl<B: Backend> ProjectorBuilder<B> {
     /// Adds a process manager. Its deadlines pass and its commands are executed as long as the
     /// projector runs, by any of the processes that run it.
     ///
-    /// A command that fails is tried again after the [delays](Self::retry_delays), and then put aside
+    /// A command that fails is tried again after the [delays](Self::retry_delays), and then parked
     /// with those of its instance behind it; it may take as long as the
     /// [deadline](Self::deadline) says.
     pub fn process<P: ProcessManager>(self, manager: P) -> Self {

@@ -194,7 +194,7 @@ impl<B: Backend> Worker<B> {
     }
 }
 
-/// What became of an event that was to be put aside.
+/// What became of an event that was to be parked or skipped.
 enum Aside {
     Put,
     /// Another worker has changed the segment.

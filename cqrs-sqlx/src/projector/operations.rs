@@ -262,7 +262,7 @@ impl<B: Backend> Operations<B> {
         Ok(event.filter(|event| event.position() == position))
     }
 
-    /// The commands of a [process manager](cqrs_core::process::ProcessManager) that are put aside, those
+    /// The commands of a [process manager](cqrs_core::process::ProcessManager) that are parked, those
     /// of each instance in order; at most so many.
     ///
     /// # Errors
@@ -272,7 +272,7 @@ impl<B: Backend> Operations<B> {
         processes::parked(&self.shared, process, limit).await
     }
 
-    /// Has a command that is put aside executed again, and those of its instance after it. `false`
+    /// Has a command that is parked executed again, and those of its instance after it. `false`
     /// where it is not there any more.
     ///
     /// # Errors
@@ -283,7 +283,7 @@ impl<B: Backend> Operations<B> {
             .await
     }
 
-    /// Gives up a command that is put aside: those of its instance behind it go on. `false` where it
+    /// Gives up a command that is parked: those of its instance behind it go on. `false` where it
     /// is not there any more.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub(super) enum Pass {
     Moved { events: u64 },
     /// The page failed. The next pass applies less, to find the event that is to blame.
     Narrowed,
-    /// A failure was recorded, or the event was put aside. Other segments may go on.
+    /// A failure was recorded, or the event was parked or skipped. Other segments may go on.
     Failed,
     /// Every checkpoint is at the horizon; parked events are replayed after this time.
     UpToDate { replay: Option<Duration> },

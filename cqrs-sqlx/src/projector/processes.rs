@@ -333,7 +333,7 @@ pub(crate) async fn take<B: Backend>(
     Ok(B::execute(connection, &sql.into(), &parameters).await? > 0)
 }
 
-/// The commands of a manager that are put aside.
+/// The commands of a manager that are parked.
 pub(super) async fn parked<B: Backend>(
     shared: &Arc<Shared<B>>,
     process: &str,
@@ -351,7 +351,7 @@ pub(super) async fn parked<B: Backend>(
     reads::entities(Place::Confined(shared, &TenantScope::System), &select).await
 }
 
-/// How many commands each manager has put aside, and since when.
+/// How many parked commands each manager has, and since when.
 pub(super) async fn count_parked<B: Backend>(
     shared: &Arc<Shared<B>>,
 ) -> Result<Vec<(String, u64, DateTime<Utc>)>> {

@@ -43,9 +43,9 @@ pub struct SubscriptionStatus {
     pub oldest_parked: Option<DateTime<Utc>>,
     /// Of how many skipped events there is a record.
     pub skipped: u64,
-    /// How many [commands](crate::Operations::parked_commands) of a process manager are put aside.
+    /// How many [commands](crate::Operations::parked_commands) of a process manager are parked.
     pub parked_commands: u64,
-    /// When the command was put aside that is for the longest time, by the clock of the store.
+    /// When the command was parked that is for the longest time, by the clock of the store.
     pub oldest_parked_command: Option<DateTime<Utc>>,
     /// The version of the projection whose rows it keeps; see
     /// [`RowProjection::VERSION`](cqrs_core::RowProjection::VERSION).
