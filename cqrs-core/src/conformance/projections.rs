@@ -389,7 +389,7 @@ pub async fn tenants_are_not_mixed_unasked<H: Harness>(h: &H) {
     let bench = begin(h).await;
     bench.parcel(&north(), "both").await;
     bench.parcel(&south(), "both").await;
-    let first = bench.log().await.first().map(|event| event.position());
+    let first = bench.log().await.first().map(crate::Envelope::position);
     for policy in [
         FailurePolicy::Skip,
         FailurePolicy::Park(Parking::at_most(10)),
