@@ -229,7 +229,7 @@ impl<K: Place> Scene<K> {
         let archived = store.archive_events(&system, &retention, &self.archive);
         let archived = archived.await;
         self.archive.check(store).await?;
-        archived.map(drop)
+        Ok(archived.map(drop)?)
     }
 
     async fn start(&mut self) {
