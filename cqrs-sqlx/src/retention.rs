@@ -212,7 +212,7 @@ pub(crate) async fn run<B: Backend>(
         removed: Removed::default(),
         refused: None,
     };
-    let ended = run.to_the_end(shared, retention, archive).await;
+    let ended = run.go_through(shared, retention, archive).await;
     let removed = run.removed;
     // What was refused came before what ended the run.
     match run.refused.or(ended.err()) {
@@ -403,7 +403,7 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    async fn to_the_end<B: Backend>(
+    async fn go_through<B: Backend>(
         &mut self,
         shared: &Arc<Shared<B>>,
         retention: &Retention,
