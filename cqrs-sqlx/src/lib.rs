@@ -121,7 +121,7 @@ pub use projector::{
 };
 pub use read_models::SqlReadModels;
 pub use repository::SqlRepository;
-pub use retention::{Removed, Retention};
+pub use retention::{Removed, Retention, RetentionError};
 pub use store::{SqlStore, StoreOptions};
 #[cfg(feature = "sealed")]
 pub use subject_keys::Rewrapped;

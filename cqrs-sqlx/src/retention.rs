@@ -29,6 +29,9 @@ pub(crate) const COLUMNS: &str = "aggregate_type, position";
 /// can be looking.
 const SHORTEST_AGE: Duration = Duration::from_secs(60 * 60);
 
+/// How many batches in a row an archive refuses before it is taken to be out of order.
+const REFUSED: u32 = 10;
+
 /// Which events may leave the log.
 ///
 /// Whatever the policy says, these stay: events that a subscription has not passed, also one that
@@ -37,6 +40,9 @@ const SHORTEST_AGE: Duration = Duration::from_secs(60 * 60);
 /// has said that they are; and, unless
 /// [told](Self::forget_first_events), the first event of each aggregate. Events of deadlines that have
 /// passed go: a process manager needs them once.
+///
+/// A run reads where the events are and how old, from the beginning of the log to where all are young:
+/// also those that stay. What stays is read again in each run.
 ///
 /// What has left is gone for whoever starts at the beginning of the log: a new subscription, which
 /// begins with a warning, and a live projection; a reset or a rebuild that would miss it is
@@ -121,6 +127,57 @@ pub struct Removed {
     pub batches: u64,
 }
 
+/// A run of a retention that failed: what was removed all the same.
+#[derive(Debug)]
+pub struct RetentionError {
+    removed: Removed,
+    cause: Error,
+}
+
+impl RetentionError {
+    /// What was removed.
+    #[must_use]
+    pub fn removed(&self) -> Removed {
+        self.removed
+    }
+
+    /// What failed first.
+    #[must_use]
+    pub fn cause(&self) -> &Error {
+        &self.cause
+    }
+
+    /// What failed first, owned.
+    #[must_use]
+    pub fn into_cause(self) -> Error {
+        self.cause
+    }
+}
+
+impl fmt::Display for RetentionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} events were removed, others could not be: {}",
+            self.removed.events, self.cause
+        )
+    }
+}
+
+impl std::error::Error for RetentionError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // The message says what the cause says; what is behind that comes next.
+        std::error::Error::source(&self.cause)
+    }
+}
+
+/// Gives up what was removed.
+impl From<RetentionError> for Error {
+    fn from(error: RetentionError) -> Self {
+        error.cause
+    }
+}
+
 /// The archive of those who want none.
 pub(crate) enum Nowhere {}
 
@@ -136,19 +193,14 @@ struct Part {
     next: Option<Position>,
 }
 
-/// Applies a policy: part by part, archives what may go, and removes it.
+/// Applies a policy: part by part, archives what may go, and removes it. What the archive refuses
+/// stays, and does not hold up what is behind it.
 pub(crate) async fn run<B: Backend>(
     shared: &Arc<Shared<B>>,
     context: &RequestContext,
     retention: &Retention,
     archive: Option<&impl EventBus>,
-) -> Result<Removed> {
-    let age = retention.check()?;
-    let now = now(shared).await?;
-    let Some(before) = now.checked_sub_signed(age) else {
-        return Ok(Removed::default());
-    };
-    let ages = Ages { before, now };
+) -> Result<Removed, RetentionError> {
     let operation = match archive {
         Some(_) => "archive_events",
         None => "remove_events",
@@ -158,23 +210,15 @@ pub(crate) async fn run<B: Backend>(
         operation,
         record: None,
         removed: Removed::default(),
+        refused: None,
     };
-    let mut after = Some(Position::START);
-    while let Some(from) = after {
-        let Part { mut go, next } = part(shared, context, retention, &ages, from).await?;
-        if let Some(archive) = archive {
-            let events = read_at(shared, context, &go).await?;
-            if !events.is_empty() {
-                archive.publish(&events).await?;
-            }
-            go = events.iter().map(Envelope::position).collect();
-        }
-        if !go.is_empty() {
-            run.remove(shared, &go).await?;
-        }
-        after = next;
+    let ended = run.go_through(shared, retention, archive).await;
+    let removed = run.removed;
+    // What was refused came before what ended the run.
+    match run.refused.or(ended.err()) {
+        None => Ok(removed),
+        Some(cause) => Err(RetentionError { removed, cause }),
     }
-    Ok(run.removed)
 }
 
 async fn now<B: Backend>(shared: &Arc<Shared<B>>) -> Result<DateTime<Utc>> {
@@ -354,9 +398,49 @@ struct Run<'r> {
     /// Where it is recorded, once it has removed something.
     record: Option<i64>,
     removed: Removed,
+    /// Why the archive has refused a batch, the first time.
+    refused: Option<Error>,
 }
 
 impl Run<'_> {
+    async fn go_through<B: Backend>(
+        &mut self,
+        shared: &Arc<Shared<B>>,
+        retention: &Retention,
+        archive: Option<&impl EventBus>,
+    ) -> Result<()> {
+        let age = retention.check()?;
+        let now = now(shared).await?;
+        let Some(before) = now.checked_sub_signed(age) else {
+            return Ok(());
+        };
+        let ages = Ages { before, now };
+        let (mut after, mut in_a_row) = (Some(Position::START), 0);
+        while let Some(from) = after {
+            let Part { mut go, next } = part(shared, self.context, retention, &ages, from).await?;
+            after = next;
+            if let Some(archive) = archive {
+                let events = read_at(shared, self.context, &go).await?;
+                if !events.is_empty()
+                    && let Err(error) = archive.publish(&events).await
+                {
+                    self.refused.get_or_insert(error);
+                    in_a_row += 1;
+                    if in_a_row == REFUSED {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                go = events.iter().map(Envelope::position).collect();
+            }
+            if !go.is_empty() {
+                in_a_row = 0;
+                self.remove(shared, &go).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a batch.
     async fn remove<B: Backend>(
         &mut self,

@@ -31,7 +31,7 @@ use crate::projector::{
     SubscriptionStatus, Watching,
 };
 use crate::read_models::SqlReadModels;
-use crate::retention::{Nowhere, Removed, Retention};
+use crate::retention::{Nowhere, Removed, Retention, RetentionError};
 use crate::signal::Signal;
 use crate::snapshots::Snapshots;
 use crate::sourced_types::{self, SourcedTypes};
@@ -431,7 +431,7 @@ impl<B: Backend> SqlStore<B> {
     ///
     /// A [`Usage`](cqrs_core::StoreErrorKind::Usage) error for an age below an hour;
     /// [`Store`](cqrs_core::Error::Store) where the store fails. Batches before the one that failed
-    /// are removed.
+    /// are removed, and [counted](RetentionError::removed).
     ///
     /// # Cancel safety
     ///
@@ -440,7 +440,7 @@ impl<B: Backend> SqlStore<B> {
         &self,
         context: &RequestContext,
         retention: &Retention,
-    ) -> Result<Removed> {
+    ) -> Result<Removed, RetentionError> {
         crate::retention::run(&self.shared, context, retention, None::<&Nowhere>).await
     }
 
@@ -448,10 +448,13 @@ impl<B: Backend> SqlStore<B> {
     /// removed: at least once, in the order of the log. An event whose row cannot be read stays, with
     /// a warning.
     ///
+    /// A batch that the archive refuses stays, and the run goes on behind it; a later run hands it to
+    /// the archive again, together with what has become old since. After ten batches in a row that are
+    /// refused the run ends.
+    ///
     /// # Errors
     ///
-    /// As [`remove_events`](Self::remove_events), and those of the archive: what it has not taken
-    /// stays.
+    /// As [`remove_events`](Self::remove_events), and the first of the archive, when the run has ended.
     ///
     /// # Cancel safety
     ///
@@ -462,7 +465,7 @@ impl<B: Backend> SqlStore<B> {
         context: &RequestContext,
         retention: &Retention,
         archive: &impl EventBus,
-    ) -> Result<Removed> {
+    ) -> Result<Removed, RetentionError> {
         crate::retention::run(&self.shared, context, retention, Some(archive)).await
     }
 

@@ -125,6 +125,40 @@ pub async fn a_paused_subscription_stands_still<H: Harness>(h: &H) {
     assert_eq!(fixture.published.positions(), fixture.log().await);
 }
 
+/// One that is halted is paused too: nothing is applied after a reset before it is resumed. Why it
+/// was halted is known meanwhile, until then.
+pub async fn a_pause_outlasts_a_halt<H: Harness>(h: &H) {
+    let fixture = Fixture {
+        bench: begin(h).await,
+        published: Published::default(),
+    };
+    let store = &fixture.bench.store;
+    let make = || fixture.make().on_failure(FailurePolicy::Halt);
+    for label in ["red", "green"] {
+        fixture.change(label).await;
+    }
+    let log = fixture.log().await;
+    fixture.published.refuse(&log[1..2]);
+    h.run_subscription(store, &make).await;
+    assert_eq!(h.halted_at(store, NAME).await, Some(log[1]));
+    h.pause(store, NAME).await;
+    assert_eq!(h.halted_at(store, NAME).await, Some(log[1]), "and why");
+    fixture.published.refuse(&[]);
+    h.run_subscription(store, &make).await;
+    assert_eq!(fixture.published.positions(), log[..1]);
+
+    ok(h.reset_subscription(store, &make, StartAt::Beginning).await);
+    h.run_subscription(store, &make).await;
+    assert!(fixture.rows().await.is_empty(), "it is still paused");
+    assert_eq!(h.halted_at(store, NAME).await, None, "it was set back");
+
+    // One call ends both.
+    h.resume(store, NAME).await;
+    h.run_subscription(store, &make).await;
+    fixture.assert_up_to_date().await;
+    assert_eq!(fixture.published.positions(), log);
+}
+
 /// A reset empties the rows, and leads to the same rows again; nothing is published twice.
 pub async fn a_reset_starts_over_in_silence<H: Harness>(h: &H) {
     let fixture = Fixture::new(h).await;

@@ -379,6 +379,7 @@ macro_rules! __conformance_rules {
             }
             life_cycle {
                 a_paused_subscription_stands_still
+                a_pause_outlasts_a_halt
                 a_reset_starts_over_in_silence
                 a_second_reset_keeps_the_mark
                 a_reset_leaves_nothing_out

@@ -332,8 +332,8 @@ impl InMemoryStore {
     }
 
     /// [Resets](Subscription#resets) a subscription: removes what its handlers have written, and
-    /// its dead letters, and brings it back in the log, never forward. One that is halted goes on;
-    /// one that is paused stays so.
+    /// its dead letters, and brings it back in the log, never forward. One that is halted goes on,
+    /// unless it is paused: that it stays.
     ///
     /// # Errors
     ///

@@ -50,8 +50,10 @@ impl Entry {
 pub struct SubscriptionStatus {
     /// Everything up to here is applied, or is among the dead letters.
     pub position: Position,
-    /// Whether it goes on.
+    /// Whether it goes on: halted also where it is paused too.
     pub state: SubscriptionState,
+    /// Whether somebody [paused](super::InMemoryStore::pause_subscription) it, whatever its state.
+    pub paused: bool,
 }
 
 /// Whether a subscription goes on.
@@ -145,6 +147,7 @@ impl Shared {
         let entry = state.subscriptions.get(name)?;
         Some(SubscriptionStatus {
             position: entry.position,
+            paused: entry.paused,
             state: match &entry.halted {
                 None if entry.paused => SubscriptionState::Paused,
                 None => SubscriptionState::Active,

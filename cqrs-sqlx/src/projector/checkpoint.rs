@@ -32,7 +32,7 @@ pub(super) struct Checkpoint {
     pub(super) position: Position,
     /// No page goes beyond.
     pub(super) barrier: Option<Position>,
-    /// Whether it stands still until someone resumes it, since an event failed.
+    /// Whether it stands still until someone resumes it, since an event failed. It may be paused too.
     pub(super) halted: bool,
     /// Whether it does because somebody paused it.
     pub(super) paused: bool,
@@ -68,6 +68,9 @@ impl Checkpoint {
         read(row, |row| {
             let status = some(row.read_text(5)?)?;
             let attempts = some(row.read_i32(6)?)?;
+            let error = row.read_text(8)?.map(str::to_owned);
+            let retry_at = row.read_timestamp(9)?;
+            let paused = status == "paused";
             Ok(Self {
                 name: some(row.read_text(0)?)?.to_owned(),
                 segment: Segment {
@@ -76,13 +79,14 @@ impl Checkpoint {
                 },
                 position: Position(some(row.read_i64(3)?)?),
                 barrier: row.read_i64(4)?.map(Position),
-                halted: status == "halted",
-                paused: status == "paused",
+                // One that is paused keeps why it was halted: an error that is not tried again.
+                halted: status == "halted" || paused && error.is_some() && retry_at.is_none(),
+                paused,
                 active: status == "active",
                 failed_attempts: u32::try_from(attempts).map_err(ColumnError::invalid)?,
                 failed_position: row.read_i64(7)?.map(Position),
-                error: row.read_text(8)?.map(str::to_owned),
-                retry_at: row.read_timestamp(9)?,
+                error,
+                retry_at,
                 parks: some(row.read_bool(10)?)?,
                 replay_at: row.read_timestamp(11)?,
                 updated_at: some(row.read_timestamp(12)?)?,
@@ -324,11 +328,11 @@ pub(super) async fn record_failure<B: Backend>(
 pub(super) const FORGETS_FAILURES: &str =
     "failed_attempts = 0, failed_position = NULL, error = NULL, retry_at = NULL";
 
-/// Pauses the segments of a subscription, but for those that are halted.
+/// Pauses the segments of a subscription. Those that are halted keep their failure.
 pub(super) async fn pause<B: Backend>(connection: &mut B::Connection, name: &str) -> Result<u64> {
     let sql = format!(
         "UPDATE cqrs_segment SET status = 'paused', updated_at = {} \
-         WHERE subscription = $1 AND status = 'active'",
+         WHERE subscription = $1 AND status <> 'paused'",
         B::DIALECT.now
     );
     B::execute(connection, &sql.into(), &[Parameter::text(name)]).await
@@ -337,7 +341,7 @@ pub(super) async fn pause<B: Backend>(connection: &mut B::Connection, name: &str
 /// Halts the active segments of a subscription for a reason that is no event's.
 pub(super) async fn halt<B: Backend>(shared: &Shared<B>, name: &str, error: &str) -> Result<()> {
     let sql = format!(
-        "UPDATE cqrs_segment SET status = 'halted', error = $2, updated_at = {} \
+        "UPDATE cqrs_segment SET status = 'halted', error = $2, retry_at = NULL, updated_at = {} \
          WHERE subscription = $1 AND status = 'active'",
         B::DIALECT.now
     );
@@ -347,7 +351,8 @@ pub(super) async fn halt<B: Backend>(shared: &Shared<B>, name: &str, error: &str
         .map(drop)
 }
 
-/// Brings the segments of a subscription back, and forgets their failures.
+/// Brings the segments of a subscription back, and forgets their failures: those that are halted go
+/// on, unless they are paused.
 pub(super) async fn set_back<B: Backend>(
     connection: &mut B::Connection,
     name: &str,

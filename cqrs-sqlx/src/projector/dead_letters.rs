@@ -64,6 +64,12 @@ fn insert<B: Backend>(is_one: &str) -> String {
     )
 }
 
+/// After a reset, or from a snapshot, there may be a record that it was skipped before.
+const REPLACES: &str = "ON CONFLICT (subscription, position) DO UPDATE SET \
+     status = excluded.status, attempts = excluded.attempts, error = excluded.error, \
+     history = excluded.history, parked_at = excluded.parked_at, \
+     replay_at = excluded.replay_at, replay_set_at = excluded.replay_set_at";
+
 /// Whether an event is that of a parked aggregate.
 pub(super) fn is_of(parked: &HashSet<Aggregate>, event: &Envelope<RawPayload>) -> bool {
     !parked.is_empty()
@@ -120,13 +126,7 @@ pub(super) async fn put<B: Backend>(
         checkpoint::time(replay_at),
         Parameter::int(position.0),
     ];
-    // After a reset there may be a record that it was skipped before.
-    let sql = format!(
-        "{} ON CONFLICT (subscription, position) DO UPDATE SET status = excluded.status, \
-         attempts = excluded.attempts, error = excluded.error, history = excluded.history, \
-         replay_at = excluded.replay_at, replay_set_at = excluded.replay_set_at",
-        insert::<B>("position = $7")
-    );
+    let sql = format!("{} {REPLACES}", insert::<B>("position = $7"));
     B::execute(connection, &sql.into(), &parameters).await
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn put_behind<B: Backend>(
         Parameter::List(ColumnType::Int64, positions.collect()),
     ];
     let is_one = (B::DIALECT.in_list)("position", ColumnType::Int64, "$7");
-    let sql = insert::<B>(&is_one);
+    let sql = format!("{} {REPLACES}", insert::<B>(&is_one));
     B::execute(connection, &sql.into(), &parameters)
         .await
         .map(drop)

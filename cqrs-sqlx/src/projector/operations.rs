@@ -118,9 +118,10 @@ impl<B: Backend> Operations<B> {
     }
 
     /// Pauses a subscription in all processes: once this returns, no page of it is applied and
-    /// nothing of it is replayed, until it is [resumed](Self::resume). A segment that is halted
-    /// stays so. Of a process manager no command is begun any more, unless it is halted; one that is
-    /// under way is finished.
+    /// nothing of it is replayed, until it is [resumed](Self::resume); also where it is halted, and
+    /// is [reset](Self::reset) or [restored](Self::restore) meanwhile. Why a segment is halted is
+    /// still in its [state](crate::SubscriptionStatus::state). Of a process manager no command is
+    /// begun any more; one that is under way is finished.
     ///
     /// # Errors
     ///
@@ -346,27 +347,26 @@ impl<B: Backend> Operations<B> {
         let mut connection = queries::begin(&self.shared).await?;
         let done = self.run_in(connection.get(), subscription, action).await;
         // Given back before the next question: there may be no other.
-        let done = queries::end(connection, done).await?;
+        let (done, position) = queries::end(connection, done).await?;
         if matches!(action, Action::Remove) {
             self.shared.advanced.forget(subscription);
         }
-        self.wake(subscription, matches!(action, Action::Resume))
-            .await?;
+        let goes_on = matches!(action, Action::Resume).then_some(position);
+        self.wake(subscription, goes_on).await;
         Ok(done)
     }
 
+    /// Does it; what was done, and where the subscription stands.
     async fn run_in(
         &self,
         connection: &mut B::Connection,
         name: &str,
         action: &Action<'_>,
-    ) -> Result<u64> {
-        if checkpoint::lock_all::<B>(connection, name)
-            .await?
-            .is_empty()
-        {
+    ) -> Result<(u64, Position)> {
+        let checkpoints = checkpoint::lock_all::<B>(connection, name).await?;
+        let Some(least) = checkpoint::least(checkpoints) else {
             return Err(Error::unknown_subscription(name));
-        }
+        };
         if matches!(action, Action::Remove) {
             building::refuse_name(name)?;
             building::refuse_while_rebuilt::<B>(connection, name).await?;
@@ -400,7 +400,7 @@ impl<B: Backend> Operations<B> {
             }
         }
         self.record(connection, name, action.describe()).await?;
-        Ok(done)
+        Ok((done, least.position))
     }
 
     pub(super) async fn record(
@@ -412,17 +412,17 @@ impl<B: Backend> Operations<B> {
         records::add::<B>(connection, &self.context, name, record).await
     }
 
-    /// Tells the projectors.
-    pub(super) async fn wake(&self, name: &str, goes_on: bool) -> Result<()> {
-        if goes_on && let Some(checkpoint) = checkpoint::find(&self.shared, name).await? {
+    /// Tells the projectors of what is committed, and those who wait in this process that a
+    /// subscription goes on from here. It asks nobody for anything: what is done has not failed.
+    pub(super) async fn wake(&self, name: &str, goes_on: Option<Position>) {
+        if let Some(position) = goes_on {
             let known = Known {
-                position: checkpoint.position,
+                position,
                 halted: false,
             };
             self.shared.advanced.correct(name, known);
         }
         self.shared.operated.tell().await;
-        Ok(())
     }
 }
 

@@ -102,13 +102,21 @@ impl fmt::Display for Short {
 
 /// Values of [`SubscriptionProgress`] as they come. From
 /// [`SqlStore::watch_progress`](crate::SqlStore::watch_progress).
+///
+/// With the feature `stream` it is a `Stream`, which ends after an error.
 pub struct ProgressWatch<B: Backend> {
     shared: Arc<Shared<B>>,
     name: String,
     every: Duration,
     rate: Rate,
     is_over: bool,
+    /// What the stream looks for at the moment.
+    #[cfg(feature = "stream")]
+    look: Option<cqrs_core::BoxFuture<'static, Found>>,
 }
+
+/// How far one has come, and whether it builds rows that take the place of others as soon as they can.
+type Found = Result<Option<(SubscriptionProgress, bool)>>;
 
 impl<B: Backend> ProgressWatch<B> {
     pub(crate) fn new(shared: Arc<Shared<B>>, name: &str) -> Self {
@@ -118,6 +126,8 @@ impl<B: Backend> ProgressWatch<B> {
             every: EVERY,
             rate: Rate::default(),
             is_over: false,
+            #[cfg(feature = "stream")]
+            look: None,
         }
     }
 
@@ -144,11 +154,24 @@ impl<B: Backend> ProgressWatch<B> {
         if self.is_over {
             return Ok(None);
         }
-        if let Some((_, at)) = self.rate.last {
-            tokio::time::sleep_until(at + self.every).await;
+        let found = self.look().await;
+        self.add(found)
+    }
+
+    /// Looks when it is time to.
+    fn look(&self) -> impl Future<Output = Found> + Send + use<B> {
+        let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
+        let time = self.rate.last.map(|(_, at)| at + self.every);
+        async move {
+            if let Some(time) = time {
+                tokio::time::sleep_until(time).await;
+            }
+            look(&shared, &name).await
         }
-        let found = look(&self.shared, &self.name).await?;
-        let Some((progress, switches)) = found else {
+    }
+
+    fn add(&mut self, found: Found) -> Result<Option<SubscriptionProgress>> {
+        let Some((progress, switches)) = found? else {
             // A rebuild may be over before anyone looks.
             if self.rate.last.is_none() && building::refuse_name(&self.name).is_ok() {
                 return Err(Error::unknown_subscription(&self.name));
@@ -159,6 +182,30 @@ impl<B: Backend> ProgressWatch<B> {
         let rate = self.rate.add(progress.done, Instant::now());
         self.is_over = progress.is_done() && !switches;
         Ok(Some(progress.at_rate(rate)))
+    }
+}
+
+#[cfg(feature = "stream")]
+impl<B: Backend> futures_core::Stream for ProgressWatch<B> {
+    type Item = Result<SubscriptionProgress>;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.is_over {
+            return std::task::Poll::Ready(None);
+        }
+        let mut look = this.look.take().unwrap_or_else(|| Box::pin(this.look()));
+        let std::task::Poll::Ready(found) = look.as_mut().poll(context) else {
+            this.look = Some(look);
+            return std::task::Poll::Pending;
+        };
+        let next = this.add(found);
+        // Whoever collects a stream waits for its end.
+        this.is_over |= next.is_err();
+        std::task::Poll::Ready(next.transpose())
     }
 }
 
@@ -202,11 +249,7 @@ pub(crate) async fn progress<B: Backend>(
     Ok(progress)
 }
 
-/// And whether it builds rows that take the place of others as soon as they can.
-async fn look<B: Backend>(
-    shared: &Arc<Shared<B>>,
-    name: &str,
-) -> Result<Option<(SubscriptionProgress, bool)>> {
+async fn look<B: Backend>(shared: &Arc<Shared<B>>, name: &str) -> Found {
     let sql = "SELECT s.position, (SELECT coalesce(max(e.position), 0) FROM cqrs_event AS e), \
                EXISTS (SELECT 1 FROM cqrs_rebuild AS r \
                WHERE r.building = s.subscription AND r.switches) \

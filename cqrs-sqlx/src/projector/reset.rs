@@ -13,7 +13,7 @@ use crate::backend::Backend;
 impl<B: Backend> Operations<B> {
     /// [Resets](Subscription#resets) a subscription in all processes: removes what its handlers
     /// have written, and its dead letters, and brings it back in the log, never forward. A halted
-    /// segment goes on; one that is paused stays so. Where a handler has side effects, it is not given
+    /// segment goes on, unless the subscription is paused: that it stays. Where a handler has side effects, it is not given
     /// again what was skipped, so the records of that stay.
     ///
     /// The subscription is that of the [projector](crate::SqlStore::projector), with its handlers,
@@ -44,9 +44,10 @@ impl<B: Backend> Operations<B> {
         transaction: &mut SqlTransaction<B>,
         subscription: &Subscription<SqlTransaction<B>>,
         start: Position,
-    ) -> Result<()> {
-        self.lock_to_reset(transaction, subscription).await?;
-        self.go_back(transaction, subscription, start).await
+    ) -> Result<((), Position)> {
+        let checkpoints = self.lock_to_reset(transaction, subscription).await?;
+        let to = self.go_back(transaction, subscription, &checkpoints, start);
+        Ok(((), to.await?))
     }
 
     /// Begins the transaction of a reset.
@@ -74,14 +75,15 @@ impl<B: Backend> Operations<B> {
         Ok(checkpoints)
     }
 
-    /// Removes what a subscription has written, and brings it back in the log. Where it has side
-    /// effects, nothing is parked.
+    /// Removes what a subscription has written, and brings it back in the log; where it then stands.
+    /// Where it has side effects, nothing is parked.
     pub(super) async fn go_back(
         &self,
         transaction: &mut SqlTransaction<B>,
         subscription: &Subscription<SqlTransaction<B>>,
+        checkpoints: &[Checkpoint],
         start: Position,
-    ) -> Result<()> {
+    ) -> Result<Position> {
         let name = subscription.name();
         let connection = transaction.connection_below().await?;
         self.refuse_gaps(connection, subscription, start).await?;
@@ -97,15 +99,18 @@ impl<B: Backend> Operations<B> {
             checkpoint::set_version::<B>(connection, name, version).await?;
         }
         let operation = ("reset", format!("to {start}"));
-        self.record(connection, name, operation).await
+        self.record(connection, name, operation).await?;
+        let stood = checkpoints.iter().map(|one| one.position).min();
+        Ok(stood.map_or(start, |stood| stood.min(start)))
     }
 
-    /// Ends the transaction of a reset, and tells the projectors.
+    /// Ends the transaction of a reset, after which the subscription stands at a position, and tells
+    /// the projectors.
     pub(super) async fn end_reset<T>(
         &self,
         mut transaction: SqlTransaction<B>,
         name: &str,
-        mut reset: Result<T>,
+        mut reset: Result<(T, Position)>,
     ) -> Result<T> {
         if reset.is_ok()
             && let Err(error) = transaction.commit(false).await
@@ -113,13 +118,17 @@ impl<B: Backend> Operations<B> {
             reset = Err(error);
         }
         let mut connection = transaction.into_connection();
-        if reset.is_err() {
-            queries::rollback(connection).await;
-            return reset;
+        match reset {
+            Ok((done, position)) => {
+                connection.end_work();
+                drop(connection);
+                self.wake(name, Some(position)).await;
+                Ok(done)
+            }
+            Err(error) => {
+                queries::rollback(connection).await;
+                Err(error)
+            }
         }
-        connection.end_work();
-        drop(connection);
-        self.wake(name, true).await?;
-        reset
     }
 }

@@ -34,8 +34,8 @@ impl<B: Backend> Operations<B> {
     /// all events behind it are still in the log. Why one was left out is a warning.
     ///
     /// Readers see the rows of the snapshot once this returns, and then how it catches up. Handlers
-    /// with side effects get no event twice, as after a reset. A halted segment goes on; one that
-    /// is paused stays so.
+    /// with side effects get no event twice, as after a reset. A halted segment goes on, unless the
+    /// subscription is paused: that it stays.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl<B: Backend> Operations<B> {
         subscription: &Subscription<SqlTransaction<B>>,
         tables: &[Rebuilds],
         id: Option<Uuid>,
-    ) -> Result<Restored> {
+    ) -> Result<(Restored, Position)> {
         let checkpoints = self.lock_to_reset(transaction, subscription).await?;
         let name = subscription.name();
         let connection = transaction.connection_below().await?;
@@ -101,7 +101,8 @@ impl<B: Backend> Operations<B> {
                 None => {
                     self.bring_back(transaction, subscription, &checkpoints, &snapshot)
                         .await?;
-                    return Ok(Restored::Snapshot(snapshot));
+                    let position = snapshot.position;
+                    return Ok((Restored::Snapshot(snapshot), position));
                 }
                 Some(why) if id.is_some() => {
                     return Err(usage(format!(
@@ -114,9 +115,9 @@ impl<B: Backend> Operations<B> {
                 }
             }
         }
-        self.go_back(transaction, subscription, Position::START)
-            .await?;
-        Ok(Restored::Beginning)
+        let start = Position::START;
+        let to = self.go_back(transaction, subscription, &checkpoints, start);
+        Ok((Restored::Beginning, to.await?))
     }
 
     /// Why a snapshot cannot be restored; `None` where it can.

@@ -24,8 +24,10 @@ pub struct SubscriptionStatus {
     /// Everything up to here has been applied, or is among the dead letters: the position of the
     /// segment that is furthest behind.
     pub position: Position,
-    /// Whether it goes on: halted where a segment is.
+    /// Whether it goes on: halted where a segment is, also where it is paused.
     pub state: SubscriptionState,
+    /// Whether somebody [paused](crate::Operations::pause) it, whatever its state.
+    pub paused: bool,
     /// How many positions the log is ahead. Positions that were drawn and never used, and events
     /// that the subscription does not read, count too: an upper bound of the events it has yet to
     /// apply.
@@ -64,6 +66,8 @@ pub struct SegmentStatus {
     pub position: Position,
     /// Whether it goes on.
     pub state: SubscriptionState,
+    /// As [`SubscriptionStatus::paused`].
+    pub paused: bool,
     /// As [`SubscriptionStatus::lag`].
     pub lag: u64,
     /// As [`SubscriptionStatus::lag_time`].
@@ -83,7 +87,7 @@ pub enum SubscriptionState {
     /// Somebody [paused](crate::Operations::pause) it.
     Paused,
     /// The next event failed too often. It stands still until it is
-    /// [resumed](crate::Operations::resume).
+    /// [resumed](crate::Operations::resume). It may be [paused](SubscriptionStatus::paused) too.
     Halted(SubscriptionFailure),
 }
 
@@ -153,6 +157,7 @@ impl SubscriptionStatus {
         self.position = self.position.min(segment.position);
         self.lag = self.lag.max(segment.lag);
         self.lag_time = self.lag_time.max(segment.lag_time);
+        self.paused |= segment.paused;
         if segment.state.rank() > self.state.rank() {
             self.state = segment.state;
         }
@@ -219,12 +224,14 @@ fn segment<B: Backend>(row: &B::Row) -> Result<SubscriptionStatus> {
             lag_time: next
                 .and_then(|next| (now - next).to_std().ok())
                 .unwrap_or_default(),
+            paused: checkpoint.paused,
             state: SubscriptionState::of(checkpoint, builds),
         };
         Ok(SubscriptionStatus {
             name,
             position: segment.position,
             state: segment.state.clone(),
+            paused: segment.paused,
             lag: segment.lag,
             lag_time: segment.lag_time,
             segments: vec![segment],

@@ -102,12 +102,16 @@ impl<B: Backend> Worker<B> {
         };
         let name = self.subscription.name();
         let connection = transaction.connection_below().await?;
-        let may = find::<B>(connection, name).await?;
-        if !may.is_some_and(|rebuild| rebuild.switches) {
+        // One that waits to be told locks nothing.
+        if !switches::<B>(connection, name).await? {
             return Ok(false);
         }
         let served = checkpoint::lock_all::<B>(connection, name).await?;
         let building = checkpoint::lock_all::<B>(connection, self.name()).await?;
+        // What was found before may be of a rebuild that was given up since.
+        if !switches::<B>(connection, name).await? {
+            return Ok(false);
+        }
         let is_ours = building.iter().all(|one| one.version == rebuilds.version);
         let distance = distance(&served, &building);
         let is_near = distance.is_some_and(|distance| distance <= self.last_pages());
@@ -185,6 +189,12 @@ impl<B: Backend> Worker<B> {
         let parameters = [Parameter::text(name), Parameter::text(self.name())];
         run_each::<B>(connection, &renames, &parameters).await
     }
+}
+
+/// Whether the new rows take the place of the others as soon as they can.
+async fn switches<B: Backend>(connection: &mut B::Connection, name: &str) -> Result<bool> {
+    let rebuild = find::<B>(connection, name).await?;
+    Ok(rebuild.is_some_and(|rebuild| rebuild.switches))
 }
 
 /// How many positions the new rows are behind the others; `None` where they may not take their place

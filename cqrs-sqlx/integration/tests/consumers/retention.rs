@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cqrs_core::{
@@ -14,7 +14,7 @@ use cqrs_integration::random::seed;
 use cqrs_integration::stores;
 use cqrs_integration::wire::WireProxy;
 use cqrs_integration::workload::Workload;
-use cqrs_sqlx::{HealthLimits, Postgres, Retention, SqlStore, StoreOptions};
+use cqrs_sqlx::{HealthLimits, Postgres, Removed, Retention, SqlStore, StoreOptions};
 use tokio::task::JoinSet;
 
 use cqrs_integration::each::{Fresh, Kind, kind, on_each};
@@ -28,6 +28,8 @@ on_each!(
     what_a_policy_keeps_stays,
     a_tenant_removes_its_own,
     what_the_archive_refuses_stays,
+    what_the_archive_refuses_holds_up_nothing,
+    an_archive_that_is_down_is_not_asked_for_ever,
     what_cannot_be_read_holds_up_nothing,
     who_removed_events_is_recorded,
     a_run_is_one_record_that_is_right_at_any_moment,
@@ -132,7 +134,7 @@ async fn young_events_stay<K: Kind>() {
     let system = RequestContext::system();
     let refused = store.remove_events(&system, &impatient);
     let refused = refused.await.unwrap_err();
-    assert_eq!(*kind(&refused), cqrs_core::StoreErrorKind::Usage);
+    assert_eq!(*kind(refused.cause()), cqrs_core::StoreErrorKind::Usage);
     let unlimited = Retention::older_than(Duration::MAX);
     assert_eq!(remove(&store, &unlimited).await, (0, 0));
 }
@@ -245,7 +247,10 @@ async fn what_the_archive_refuses_stays<K: Kind>() {
     let (system, archive) = (RequestContext::system(), Archive::default());
     archive.refuses.store(true, Ordering::SeqCst);
     let refused = store.archive_events(&system, &hour(), &archive).await;
-    assert_eq!(refused.unwrap_err().to_string(), "the archive is full");
+    assert_eq!(
+        refused.unwrap_err().cause().to_string(),
+        "the archive is full"
+    );
     assert_eq!(versions(&store).await, [1, 2, 3, 4, 5, 6]);
     archive.refuses.store(false, Ordering::SeqCst);
     let retention = hour().batch_size(2);
@@ -259,6 +264,73 @@ async fn what_the_archive_refuses_stays<K: Kind>() {
         .map(Envelope::aggregate_version)
         .collect();
     assert_eq!(archived, [2, 3, 4, 5, 6]);
+}
+
+/// Refuses pages with this version of an aggregate.
+struct Choosy(u64, Archive);
+
+impl EventBus for Choosy {
+    async fn publish(&self, page: &[Envelope<RawPayload>]) -> Result<()> {
+        match page.iter().any(|one| one.aggregate_version() == self.0) {
+            true => Err(Error::other(format!("refused from {}", page[0].position()))),
+            false => self.1.publish(page).await,
+        }
+    }
+}
+
+/// One event that is refused in every run stays with those of its batch; those behind it go.
+async fn what_the_archive_refuses_holds_up_nothing<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    for _ in 0..2 {
+        parcel(&store, "north", 8).await;
+    }
+    fresh.age().await;
+    let (system, choosy) = (RequestContext::system(), Choosy(3, Archive::default()));
+    let retention = hour().batch_size(2);
+    let refused = store.archive_events(&system, &retention, &choosy).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.cause().to_string(), "refused from 3", "the first");
+    assert_eq!(
+        (refused.removed().events, refused.removed().batches),
+        (10, 6)
+    );
+    assert_eq!(
+        refused.to_string(),
+        "10 events were removed, others could not be: refused from 3"
+    );
+    assert_eq!(versions(&store).await, [1, 3, 4, 1, 3, 4]);
+    let records = store.operations(&system).unwrap().records(10).await;
+    let records: Vec<_> = records.unwrap().into_iter().map(|one| one.detail).collect();
+    assert_eq!(records, ["events: 10, up to position: 16"]);
+
+    // They come again, and go when they are taken.
+    let archive = Archive::default();
+    let removed = store.archive_events(&system, &retention, &archive).await;
+    assert_eq!(removed.unwrap().events, 4);
+    assert_eq!(versions(&store).await, [1, 1]);
+}
+
+/// Counts what it is asked.
+#[derive(Default)]
+struct Down(AtomicU64);
+
+impl EventBus for Down {
+    async fn publish(&self, _: &[Envelope<RawPayload>]) -> Result<()> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(Error::other("nobody is there"))
+    }
+}
+
+async fn an_archive_that_is_down_is_not_asked_for_ever<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    parcel(&store, "north", 50).await;
+    fresh.age().await;
+    let (system, down) = (RequestContext::system(), Down::default());
+    let retention = hour().batch_size(1);
+    let refused = store.archive_events(&system, &retention, &down).await;
+    assert_eq!(refused.unwrap_err().removed(), Removed::default());
+    assert_eq!(down.0.load(Ordering::SeqCst), 10);
+    assert_eq!(versions(&store).await.len(), 50);
 }
 
 async fn what_cannot_be_read_holds_up_nothing<K: Kind>() {
@@ -383,7 +455,10 @@ async fn a_run_is_one_record_that_is_right_at_any_moment<K: Kind>() {
     };
     let (system, retention) = (RequestContext::system(), hour().batch_size(2));
     let refused = store.archive_events(&system, &retention, &auditor).await;
-    assert_eq!(refused.unwrap_err().to_string(), "the archive is full");
+    assert_eq!(
+        refused.unwrap_err().cause().to_string(),
+        "the archive is full"
+    );
     assert_eq!(
         *auditor.seen.lock().unwrap(),
         [

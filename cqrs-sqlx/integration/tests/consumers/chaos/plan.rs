@@ -13,6 +13,8 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     /// What is done about events that the views cannot apply.
     pub(super) views: FailurePolicy,
+    /// The same, in the release before: the policy may change with a release.
+    pub(super) views_before: FailurePolicy,
     /// What is done about events that cannot be published.
     pub(super) relay: FailurePolicy,
     /// Whether the views are kept on pages without a lock.
@@ -37,6 +39,7 @@ impl Plan {
             deadline: (random.below(4) == 0).then_some(DEADLINE),
             first_release: random.below(2) == 0,
             retention: random.below(2) == 0,
+            views_before: policy(&mut random),
         }
     }
 }
@@ -45,6 +48,8 @@ fn policy(random: &mut Random) -> FailurePolicy {
     match random.below(4) {
         0 => FailurePolicy::Halt,
         1 => FailurePolicy::Skip,
+        // Soon met: then it halts.
+        2 => FailurePolicy::Park(Parking::at_most(3)),
         _ => FailurePolicy::Park(Parking::at_most(100_000)),
     }
 }

@@ -36,7 +36,10 @@ impl<K: Kind> Replica<K> {
     ) -> Option<Self> {
         let mut segments = || 1 + random.below(3) as u32;
         let subscriptions = match release {
-            Release::First => vec![consumers.views::<K, FirstRelease>().segments(segments())],
+            Release::First => {
+                let views = consumers.views::<K, FirstRelease>().segments(segments());
+                vec![views.on_failure(consumers.plan.views_before.clone())]
+            }
             Release::Second => vec![
                 consumers.views::<K, ParcelEvent>().segments(segments()),
                 Consumers::copies(),

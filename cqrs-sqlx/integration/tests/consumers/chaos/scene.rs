@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cqrs_core::{CommitReceipt, RequestContext, Result, StartAt, Store};
+use cqrs_core::{CommitReceipt, Position, RequestContext, Result, StartAt, Store};
 use cqrs_integration::domain::ParcelEvent;
 use cqrs_integration::random::Random;
 use cqrs_integration::workload::Workload;
@@ -203,7 +203,10 @@ impl<K: Place> Scene<K> {
         match operation {
             Operation::ReplayAll => operations.replay_all(name).await.map(drop),
             Operation::SetSegments(segments) => operations.set_segments(name, segments).await,
-            Operation::Pause => operations.pause(name).await,
+            Operation::Pause => {
+                operations.pause(name).await?;
+                stands_still(store, name).await
+            }
             Operation::Resume => operations.resume(name).await,
             Operation::Reset => operations.reset(&subscription, StartAt::Beginning).await,
             Operation::Rebuild => {
@@ -229,7 +232,7 @@ impl<K: Place> Scene<K> {
         let archived = store.archive_events(&system, &retention, &self.archive);
         let archived = archived.await;
         self.archive.check(store).await?;
-        archived.map(drop)
+        Ok(archived.map(drop)?)
     }
 
     async fn start(&mut self) {
@@ -310,6 +313,25 @@ impl<K: Place> Scene<K> {
         let holders = store.horizon_holders().await;
         panic!("after {POLLS} polls: {last:#?}, held by {holders:#?}");
     }
+}
+
+/// Checks that a subscription is paused, whatever it was, and that nobody moves it.
+async fn stands_still<K: Place>(store: &SqlStore<K>, name: &str) -> Result<()> {
+    let look = async || -> Result<Vec<Position>> {
+        let all = store.subscriptions().await?;
+        let status = all.into_iter().find(|status| status.name == name);
+        let status = status.expect("it was paused");
+        let is_paused = status.segments.iter().all(|segment| segment.paused);
+        assert!(is_paused, "{status:#?}");
+        let segments = status.segments.into_iter();
+        Ok(segments.map(|one| one.position).collect())
+    };
+    let before = look().await?;
+    for _ in 0..3 {
+        tokio::time::sleep(POLL).await;
+        assert_eq!(look().await?, before, "{name} is paused");
+    }
+    Ok(())
 }
 
 /// An operator has seen that a subscription stands still, or that events are parked.

@@ -30,6 +30,7 @@ on_each!(
     a_column_may_be_of_another_type,
     what_is_in_the_way_halts_the_building,
     a_paused_subscription_is_not_exchanged,
+    one_that_is_halted_and_paused_is_not_exchanged,
     a_reset_takes_the_version_of_the_code,
     a_rebuild_is_no_alarm,
     the_name_of_a_rebuild_is_taken,
@@ -165,6 +166,71 @@ async fn a_paused_subscription_is_not_exchanged<K: Kind>() {
     assert_eq!(store.subscriptions().await.unwrap().len(), 1);
     assert_eq!(version(&store).await, 2);
     Workload::check_views(&store).await;
+}
+
+async fn one_that_is_halted_and_paused_is_not_exchanged<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    commit(&store, 3).await;
+    run(&store, ParcelViews).await.unwrap();
+    fresh
+        .run("UPDATE cqrs_segment SET status = 'halted', failed_attempts = 1, error = 'no'")
+        .await;
+    operations(&store).pause(NAME).await.unwrap();
+    rebuild(&store, Version::<2>).await;
+    assert_eq!(run(&store, Version::<2>).await.unwrap(), 3, "it is built");
+    assert_eq!(store.subscriptions().await.unwrap().len(), 2);
+    assert_eq!(version(&store).await, 1);
+    operations(&store).resume(NAME).await.unwrap();
+    run(&store, Version::<2>).await.unwrap();
+    assert_eq!(store.subscriptions().await.unwrap().len(), 1);
+    assert_eq!(version(&store).await, 2);
+}
+
+/// Between the look at the rebuild and the locks of the switch, it was given up and begun anew, with
+/// the word that it waits to be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_told_of_another_rebuild_does_not_count() {
+    let (fresh, store) = Fresh::<Postgres>::with_store().await;
+    commit(&store, 3).await;
+    run(&store, ParcelViews).await.unwrap();
+    let (operations, views) = (operations(&store), rows(Version::<2>));
+    let building = operations.rebuild(&views, SwitchOver::WhenTold).await;
+    let building = building.unwrap();
+    run(&store, Version::<2>).await.unwrap();
+    assert!(operations.switch_rebuild(NAME).await.unwrap());
+
+    let mut holder = PgConnection::connect(&fresh.url).await.unwrap();
+    let mut transaction = holder.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM cqrs_segment WHERE subscription = $1 FOR UPDATE")
+        .bind(NAME)
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let switching = tokio::spawn({
+        let store = store.clone();
+        async move { run(&store, Version::<2>).await }
+    });
+    let mut observer = PgConnection::connect(&fresh.url).await.unwrap();
+    let blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND datname = current_database() AND query LIKE '%FROM cqrs_segment%'";
+    loop {
+        let blocked: i64 = sqlx::query_scalar(blocked)
+            .fetch_one(&mut observer)
+            .await
+            .unwrap();
+        if blocked > 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    sqlx::query("UPDATE cqrs_rebuild SET switches = FALSE")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    switching.await.unwrap().unwrap();
+    assert_eq!(state(&store, &building).await, SubscriptionState::Building);
+    assert_eq!(version(&store).await, 1);
 }
 
 async fn a_reset_takes_the_version_of_the_code<K: Kind>() {

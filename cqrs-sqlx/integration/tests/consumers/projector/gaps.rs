@@ -29,7 +29,9 @@ async fn with_old_events<K: Kind>() -> (Fresh<K>, SqlStore<K>, Vec<String>) {
 
 async fn remove<K: Kind>(store: &SqlStore<K>) -> Result<Removed> {
     let hour = Retention::older_than(Duration::from_secs(3600));
-    store.remove_events(&RequestContext::system(), &hour).await
+    Ok(store
+        .remove_events(&RequestContext::system(), &hour)
+        .await?)
 }
 
 async fn reset<K: Kind>(store: &SqlStore<K>) -> Result<()> {

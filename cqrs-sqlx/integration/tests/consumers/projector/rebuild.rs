@@ -1,5 +1,7 @@
 //! Read models that are built anew beside the rows that are read, and take their place.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,9 +16,10 @@ use cqrs_integration::stores;
 use cqrs_integration::wire::Pooler;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{
-    Backend, Postgres, Retention, SqlStore, SqlTransaction, Sqlite, StoreOptions,
+    Backend, Postgres, ProgressWatch, Retention, SqlStore, SqlTransaction, Sqlite, StoreOptions,
     SubscriptionState, SwitchOver,
 };
+use futures_core::Stream as _;
 use tokio::task::JoinSet;
 
 use super::support::{Recorder, operations};
@@ -35,6 +38,7 @@ on_each!(
     one_segment_under_load,
     four_segments_under_load,
     progress_is_told,
+    progress_is_a_stream,
 );
 
 /// [`ParcelView`] with a column more, and one less.
@@ -606,4 +610,25 @@ async fn progress_is_told<K: Kind>() {
     operations(&store).resume(NAME).await.unwrap();
     run(&store, Version::<2>).await.unwrap();
     assert_eq!(watch.next().await.unwrap(), None, "it is read");
+}
+
+async fn progress_is_a_stream<K: Kind>() {
+    let (_fresh, store) = Fresh::<K>::with_store().await;
+    let next = async |watch: &mut ProgressWatch<K>| {
+        poll_fn(|context| Pin::new(&mut *watch).poll_next(context)).await
+    };
+    let mut watch = store.watch_progress(NAME).every(Duration::ZERO);
+    let unknown = next(&mut watch).await.unwrap().unwrap_err();
+    assert_eq!(*kind(&unknown), StoreErrorKind::Usage);
+    assert!(next(&mut watch).await.is_none(), "it ends after an error");
+
+    run(&store, ParcelViews).await.unwrap();
+    commit(&store, 1).await;
+    let mut watch = store.watch_progress(NAME).every(Duration::from_millis(1));
+    let first = next(&mut watch).await.unwrap().unwrap();
+    assert_eq!(first.to_string(), "parcel_view: 0 % (0 of 2)");
+    run(&store, ParcelViews).await.unwrap();
+    let last = next(&mut watch).await.unwrap().unwrap();
+    assert!(last.is_done(), "{last}");
+    assert!(next(&mut watch).await.is_none());
 }

@@ -13,8 +13,8 @@ use cqrs_integration::domain::{ParcelEvent, ParcelView, ParcelViews};
 use cqrs_integration::random::seed;
 use cqrs_integration::workload::Workload;
 use cqrs_sqlx::{
-    Backend, Postgres, Restored, Retention, SqlStore, SqlTransaction, StoreOptions,
-    SubscriptionState, SwitchOver,
+    Backend, DeadLetterStatus, Postgres, Restored, Retention, SqlStore, SqlTransaction,
+    StoreOptions, SubscriptionState, SwitchOver,
 };
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
@@ -33,6 +33,8 @@ on_each!(
     several_tables_and_a_relay,
     a_table_of_two_handlers_is_copied_once,
     what_a_segment_published_is_not_published_again,
+    a_halted_segment_is_paused_with_the_others,
+    what_was_skipped_may_be_parked_when_it_comes_again,
     what_was_skipped_before_it_stays_skipped,
     records_of_skipped_events_come_and_go_with_the_rows,
     what_cannot_be_taken_is_refused,
@@ -421,6 +423,162 @@ async fn what_a_segment_published_is_not_published_again<K: Kind>() {
     let mut published = std::mem::take(&mut bus.0.lock().unwrap().positions);
     published.sort_unstable();
     assert_eq!(published, (1..=33).collect::<Vec<_>>());
+}
+
+/// One segment of four is halted when all are paused. Neither a reset nor restoring a snapshot lets
+/// it go on, as it does not the others.
+async fn a_halted_segment_is_paused_with_the_others<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    let bus = Bus::default();
+    let four = || rows::<K>(ParcelViews).relay(bus.clone()).segments(4);
+    let run = async || {
+        let projector = store.projector().subscribe(four()).retry_delays([]);
+        projector.run_until_idle().await
+    };
+    let paused = async || {
+        let status = store.subscriptions().await.unwrap().remove(0);
+        assert!(status.paused, "{status:#?}");
+        assert!(status.segments.iter().all(|one| one.paused), "{status:#?}");
+        status.state
+    };
+    commit(&store, 1).await;
+    run().await.unwrap();
+    let operations = operations(&store);
+    operations.snapshot(&four()).await.unwrap();
+    for _ in 0..16 {
+        commit(&store, 2).await;
+    }
+    let log = store
+        .events(&RequestContext::system(), Position(1), 1)
+        .await;
+    let poison = log.unwrap()[0].aggregate_id_str().to_owned();
+    for restores in [true, false] {
+        bus.0.lock().unwrap().refused = Some(poison.clone());
+        run().await.unwrap_err();
+        operations.pause(NAME).await.unwrap();
+        let state = paused().await;
+        let SubscriptionState::Halted(failure) = state else {
+            panic!("the failure is not forgotten: {state:?}");
+        };
+        assert_eq!(failure.position, Some(Position(2)));
+        bus.0.lock().unwrap().refused = None;
+        let error = run().await.unwrap_err();
+        assert!(error.to_string().contains("refused"), "{error}");
+
+        let published = bus.0.lock().unwrap().positions.len();
+        let rows = match restores {
+            true => {
+                operations.restore(&four()).await.unwrap();
+                1
+            }
+            false => {
+                let four = four();
+                let reset = operations.reset(&four, StartAt::Beginning);
+                reset.await.unwrap();
+                0
+            }
+        };
+        let error = run().await.unwrap_err();
+        assert!(error.to_string().contains("is paused"), "{error}");
+        assert_eq!(paused().await, SubscriptionState::Paused);
+        let views = fresh.number("SELECT count(*) FROM parcel_view").await;
+        assert_eq!(views, rows, "nothing is applied");
+        assert_eq!(bus.0.lock().unwrap().positions.len(), published);
+        if restores {
+            operations.resume(NAME).await.unwrap();
+            continue;
+        }
+        operations.resume(NAME).await.unwrap();
+        run().await.unwrap();
+        Workload::check_views(&store).await;
+        let mut published = bus.0.lock().unwrap().positions.clone();
+        published.sort_unstable();
+        assert_eq!(published, (1..=33).collect::<Vec<_>>());
+    }
+}
+
+/// Skipped by one release, and parked by the next behind another event of its aggregate: its record
+/// is still there where handlers have side effects, and where a snapshot was restored.
+async fn what_was_skipped_may_be_parked_when_it_comes_again<K: Kind>() {
+    for restores in [false, true] {
+        let (_fresh, store) = Fresh::<K>::with_store().await;
+        let bus = Bus::default();
+        let fails_at = |version, policy| {
+            Subscription::<SqlTransaction<K>>::named(NAME)
+                .projection(FailsAt(version))
+                .relay(bus.clone())
+                .on_failure(policy)
+        };
+        let run = async |version, policy| {
+            let subscription = fails_at(version, policy);
+            let projector = store.projector().subscribe(subscription);
+            projector.retry_delays([]).run_until_idle().await.unwrap();
+        };
+        let operations = operations(&store);
+        let letters = async || {
+            let letters = operations.dead_letters(NAME, Position::START, 100).await;
+            letters.unwrap()
+        };
+        commit(&store, 1).await;
+        run(0, FailurePolicy::Skip).await;
+        let skipping = fails_at(0, FailurePolicy::Skip);
+        operations.snapshot(&skipping).await.unwrap();
+        commit(&store, 4).await;
+        run(3, FailurePolicy::Skip).await;
+        match restores {
+            true => drop(operations.restore(&skipping).await.unwrap()),
+            false => {
+                let reset = operations.reset(&skipping, StartAt::Beginning);
+                reset.await.unwrap();
+            }
+        }
+        let skipped = letters().await;
+        assert_eq!(skipped.len(), 1);
+        assert_eq!(skipped[0].status, DeadLetterStatus::Skipped);
+
+        let parking = FailurePolicy::Park(Parking::at_most(10));
+        run(2, parking.clone()).await;
+        let parked = letters().await;
+        let positions: Vec<_> = parked.iter().map(|letter| letter.position.0).collect();
+        assert_eq!(positions, [3, 4, 5]);
+        let attempts = [1, 0, 0];
+        for (letter, attempts) in parked.iter().zip(attempts) {
+            assert_eq!(letter.status, DeadLetterStatus::Parked);
+            assert_eq!(letter.attempts, attempts);
+            assert_eq!(letter.error.is_some(), attempts > 0);
+            assert_eq!(letter.history.len(), attempts as usize);
+        }
+        operations.replay_all(NAME).await.unwrap();
+        run(0, parking).await;
+        assert_eq!(letters().await, []);
+        Workload::check_views(&store).await;
+    }
+}
+
+/// Fails on the event with this number of each parcel.
+struct FailsAt(u64);
+
+impl<T: ProjectionTransaction> Projection<T> for FailsAt {
+    type Event = ParcelEvent;
+
+    fn name(&self) -> &'static str {
+        "fails_at"
+    }
+
+    fn tables(&self) -> Option<Vec<Rebuilds>> {
+        Projection::<T>::tables(&Rows(ParcelViews))
+    }
+
+    async fn clear(&self, transaction: &mut T) -> Result<()> {
+        Rows(ParcelViews).clear(transaction).await
+    }
+
+    async fn apply(&self, page: &[Envelope<ParcelEvent>], transaction: &mut T) -> Result<()> {
+        if page.iter().any(|event| event.aggregate_version() == self.0) {
+            return Err(Error::other("this one"));
+        }
+        Rows(ParcelViews).apply(page, transaction).await
+    }
 }
 
 /// A snapshot of segments at different positions: what one of them had skipped by then does not come

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cqrs_core::{CommitReceipt, RequestContext, Store};
+use cqrs_core::{CommitReceipt, RequestContext, RowProjection, StartAt, Store, Subscription};
 use cqrs_integration::database::{TestDatabase, TestFile};
+use cqrs_integration::domain::ParcelViews;
 use cqrs_integration::stores;
 use cqrs_integration::wire::{Counts, Direction, WireProxy};
 use cqrs_sqlx::{Backend, PgStore, ProjectorHandle, SqlStore, SqliteStore, StoreOptions};
@@ -363,6 +364,47 @@ async fn what_halted_is_resumed_from_another_process() {
         operates.wait_for(&receipt, "recorder").await.unwrap();
     }
     assert_eq!(applied(&projects).await.len(), 5);
+}
+
+/// What is committed is done, and projectors are told of it, though no connection lasts after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_done_is_told_though_connections_break() {
+    // Of checkpoints that are read without being locked.
+    const READ: &str = "version, clock_timestamp() FROM cqrs_segment WHERE subscription = $1 ORDER";
+    let database = database().await;
+    let proxy = WireProxy::start(database.url()).await;
+    let (operates, projects) = (telling(proxy.url()).await, telling(database.url()).await);
+    let poisoned = Arc::new(AtomicBool::new(true));
+    let recorder = Recorder::new("recorder").with_fault({
+        let poisoned = Arc::clone(&poisoned);
+        move |_| match poisoned.swap(false, Ordering::SeqCst) {
+            true => Err(cqrs_core::Error::other("poison")),
+            false => Ok(()),
+        }
+    });
+    let projector = projects.projector().projection(recorder).rows(ParcelViews);
+    let projector = projector.retry_delays([]).poll_interval(NEVER);
+    let _projector = projector.start().await.unwrap();
+    let mut observer = PgConnection::connect(database.url()).await.unwrap();
+    until_listening(&mut observer, 1).await;
+    let receipt = receipt(&projects, 0).await;
+    let halted = projects.wait_for(&receipt, "recorder").await.unwrap_err();
+    assert!(failure(&halted).error.contains("poison"), "{halted}");
+
+    proxy.refuse(READ);
+    let operations = operates.operations(&RequestContext::system()).unwrap();
+    operations.resume("recorder").await.unwrap();
+    projects.wait_for(&receipt, "recorder").await.unwrap();
+    let views = Subscription::named(ParcelViews::NAME).rows(ParcelViews);
+    operations.reset(&views, StartAt::Beginning).await.unwrap();
+    operations.restore(&views).await.unwrap();
+    let records = operations.records(3).await.unwrap();
+    let records: Vec<_> = records.iter().map(|record| &*record.operation).collect();
+    assert_eq!(
+        records,
+        ["reset", "reset", "resume"],
+        "no snapshot is there"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
