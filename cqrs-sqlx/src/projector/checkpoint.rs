@@ -251,7 +251,24 @@ pub(super) async fn lock_one<B: Backend>(
     name: &str,
     segment: Segment,
 ) -> Result<Option<(Checkpoint, DateTime<Utc>)>> {
-    let (now, lock) = (B::DIALECT.now, B::DIALECT.claim);
+    lock_with::<B>(connection, (name, segment), B::DIALECT.claim).await
+}
+
+/// As [`lock_one`], and waits where another worker holds it.
+pub(super) async fn wait_for_one<B: Backend>(
+    connection: &mut B::Connection,
+    name: &str,
+    segment: Segment,
+) -> Result<Option<(Checkpoint, DateTime<Utc>)>> {
+    lock_with::<B>(connection, (name, segment), B::DIALECT.lock).await
+}
+
+async fn lock_with<B: Backend>(
+    connection: &mut B::Connection,
+    (name, segment): (&str, Segment),
+    lock: &str,
+) -> Result<Option<(Checkpoint, DateTime<Utc>)>> {
+    let now = B::DIALECT.now;
     let sql = format!(
         "SELECT {COLUMNS}, {now}{} FROM cqrs_segment \
          WHERE subscription = $1 AND segment = $2 AND segments = $3{lock}",

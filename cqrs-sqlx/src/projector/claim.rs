@@ -97,6 +97,8 @@ pub(super) struct Claim {
     pub(super) first: Option<Position>,
     /// Those of them that are to be applied.
     pub(super) page: Vec<Envelope<RawPayload>>,
+    /// The positions of those that were taken out of the page, in order.
+    pub(super) held: Vec<Position>,
     /// The event after those of the page whose row cannot be read.
     pub(super) unreadable: Option<(Position, Error)>,
 }
@@ -132,17 +134,23 @@ impl Claim {
                 rows: 0,
                 first: None,
                 page: Vec::new(),
+                held: Vec::new(),
                 unreadable: None,
                 ..*self
             },
         })
     }
 
-    /// Which of the events that are applied has a position.
-    pub(super) fn place_of(&self, position: Position) -> Option<usize> {
-        self.page
-            .iter()
-            .position(|event| event.position() == position)
+    /// How many of the events that the database found come before the one of the page with a position.
+    pub(super) fn rows_before(&self, position: Position) -> Option<usize> {
+        let mut page = self.page.iter();
+        let place = page.position(|event| event.position() == position)?;
+        Some(place + self.held.partition_point(|held| *held < position))
+    }
+
+    /// How many of them could be read.
+    pub(super) fn readable(&self) -> usize {
+        self.page.len() + self.held.len()
     }
 }
 
@@ -364,6 +372,7 @@ impl Open {
                     rows: 0,
                     first: None,
                     page: Vec::new(),
+                    held: Vec::new(),
                     unreadable: None,
                 },
             })

@@ -16,23 +16,22 @@ impl<B: Backend> Worker<B> {
     /// Looks for the event that is to blame where the page has several; else records that it
     /// failed, and leaves it to the policy when it has failed often enough.
     pub(super) async fn fail(&mut self, claim: &Claim, failure: Failure) -> Result<Pass> {
-        let (segment, from) = (claim.segment, claim.from);
         if failure.error.is_of_page() {
             return self.halt_page(claim, &describe(&failure.error)).await;
         }
         if claim.rows > 1 {
             let place = match (&failure.error, &claim.unreadable) {
-                (_, Some(_)) => Some(claim.page.len()),
-                (Error::Undecodable { position, .. }, None) => claim.place_of(*position),
+                (_, Some(_)) => Some(claim.readable()),
+                (Error::Undecodable { position, .. }, None) => claim.rows_before(*position),
                 _ => None,
             };
             self.narrow = Some(match place {
-                Some(0) => Narrow::singly(segment, from, 1),
-                Some(before) => Narrow::before(segment, from, before),
+                Some(0) => Narrow::singly(claim, 1),
+                Some(before) => Narrow::before(claim, before),
                 None if failure.timed_out || self.subscription.has_side_effects() => {
-                    Narrow::singly(segment, from, claim.rows)
+                    Narrow::singly(claim, claim.rows)
                 }
-                None => Narrow::halves(segment, from, claim.rows),
+                None => Narrow::halves(claim, claim.rows),
             });
             return Ok(Pass::Narrowed);
         }
@@ -44,8 +43,8 @@ impl<B: Backend> Worker<B> {
         let message = describe(&failure.error);
         let failed = Failed {
             name: &name,
-            segment,
-            from,
+            segment: claim.segment,
+            from: claim.from,
             attempts: claim.attempts,
             position,
             error: &message,
@@ -71,11 +70,11 @@ impl<B: Backend> Worker<B> {
     /// There is no room among the parked events for one of the page.
     pub(super) async fn parked_full(&mut self, claim: &Claim, place: usize) -> Result<Pass> {
         if place > 0 {
-            self.narrow = Some(Narrow::before(claim.segment, claim.from, place));
+            self.narrow = Some(Narrow::before(claim, place));
             return Ok(Pass::Narrowed);
         }
         if claim.rows > 1 {
-            self.narrow = Some(Narrow::singly(claim.segment, claim.from, 1));
+            self.narrow = Some(Narrow::singly(claim, 1));
             return Ok(Pass::Narrowed);
         }
         let message = format!("{}: a later event of a parked aggregate", full(self.room()));
@@ -145,7 +144,7 @@ impl<B: Backend> Worker<B> {
         failed: &Failed<'_>,
         position: Position,
     ) -> Result<Aside> {
-        let locked = checkpoint::lock_one::<B>(connection, failed.name, failed.segment).await?;
+        let locked = checkpoint::wait_for_one::<B>(connection, failed.name, failed.segment).await?;
         let Some((checkpoint, now)) = locked.filter(|(checkpoint, _)| {
             checkpoint.active
                 && checkpoint.position == failed.from

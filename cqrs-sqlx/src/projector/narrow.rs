@@ -9,14 +9,16 @@
 
 use cqrs_core::Position;
 
-use super::claim::Segment;
+use super::claim::{Claim, Segment};
 
 /// The next events of a segment of which one fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Narrow {
     pub(super) segment: Segment,
     /// Where the segment stands.
-    pub(super) from: Position,
+    from: Position,
+    /// Where the page ended that failed.
+    upto: Position,
     /// Of this many events one fails.
     suspects: usize,
     /// How many to try next.
@@ -27,10 +29,15 @@ pub(super) struct Narrow {
 
 impl Narrow {
     /// Of the next `suspects` events one fails.
-    pub(super) fn halves(segment: Segment, from: Position, suspects: usize) -> Self {
+    pub(super) fn halves(claim: &Claim, suspects: usize) -> Self {
+        Self::within(claim.segment, (claim.from, claim.to), suspects)
+    }
+
+    fn within(segment: Segment, (from, upto): (Position, Position), suspects: usize) -> Self {
         Self {
             segment,
             from,
+            upto,
             suspects,
             next: (suspects / 2).max(1),
             singly: false,
@@ -38,20 +45,30 @@ impl Narrow {
     }
 
     /// As [`halves`](Self::halves), for events that are better not tried twice.
-    pub(super) fn singly(segment: Segment, from: Position, suspects: usize) -> Self {
+    pub(super) fn singly(claim: &Claim, suspects: usize) -> Self {
+        Self::halves(claim, suspects).one_by_one()
+    }
+
+    fn one_by_one(self) -> Self {
         Self {
             next: 1,
             singly: true,
-            ..Self::halves(segment, from, suspects)
+            ..self
         }
     }
 
     /// The event after the next `before` fails.
-    pub(super) fn before(segment: Segment, from: Position, before: usize) -> Self {
+    pub(super) fn before(claim: &Claim, before: usize) -> Self {
         Self {
             next: before,
-            ..Self::halves(segment, from, before + 1)
+            ..Self::halves(claim, before + 1)
         }
+    }
+
+    /// Whether the event may still be in front of a segment that stands there. Other workers may have
+    /// applied some of the page.
+    pub(super) fn is_about(&self, segment: Segment, position: Position) -> bool {
+        self.segment == segment && self.from <= position && position < self.upto
     }
 
     /// How many events to try.
@@ -62,9 +79,9 @@ impl Narrow {
     /// What is left when so many were applied, up to a position.
     pub(super) fn passed(self, events: usize, position: Position) -> Option<Self> {
         let left = self.suspects.checked_sub(events).filter(|left| *left > 0)?;
-        let narrow = Self::halves(self.segment, position, left);
+        let narrow = Self::within(self.segment, (position, self.upto), left);
         Some(if self.singly {
-            Self::singly(self.segment, position, left)
+            narrow.one_by_one()
         } else {
             narrow
         })
@@ -77,11 +94,17 @@ mod tests {
 
     const SEGMENT: Segment = Segment { number: 0, of: 1 };
 
+    /// Of the next `suspects` events, which have the positions behind this one, one fails.
+    fn halves(from: i64, suspects: usize) -> Narrow {
+        let upto = Position(from + suspects as i64);
+        Narrow::within(SEGMENT, (Position(from), upto), suspects)
+    }
+
     /// How many tries it takes until the event at `poison` is tried alone, of a page of `size`
     /// that has just failed.
     fn tries(size: usize, poison: usize) -> usize {
         let (mut at, mut tries) = (0, 0);
-        let mut narrow = Narrow::halves(SEGMENT, Position(0), size);
+        let mut narrow = halves(0, size);
         loop {
             tries += 1;
             let page = at..at + narrow.most() as usize;
@@ -94,7 +117,7 @@ mod tests {
                 assert_eq!(at, poison);
                 return tries;
             } else {
-                narrow = Narrow::halves(SEGMENT, narrow.from, page.len());
+                narrow = halves(narrow.from.0, page.len());
             }
         }
     }
@@ -109,7 +132,10 @@ mod tests {
 
     #[test]
     fn a_known_event_is_tried_alone_after_those_before_it() {
-        let narrow = Narrow::before(SEGMENT, Position(0), 7);
+        let narrow = Narrow {
+            next: 7,
+            ..halves(0, 8)
+        };
         assert_eq!(narrow.most(), 7);
         let narrow = narrow.passed(7, Position(7)).unwrap();
         assert_eq!(narrow.most(), 1);
@@ -118,11 +144,21 @@ mod tests {
 
     #[test]
     fn singly_is_one_by_one() {
-        let mut narrow = Narrow::singly(SEGMENT, Position(0), 3);
+        let mut narrow = halves(0, 3).one_by_one();
         for position in 1..3 {
             assert_eq!(narrow.most(), 1);
             narrow = narrow.passed(1, Position(position)).unwrap();
         }
         assert_eq!(narrow.passed(1, Position(3)), None);
+    }
+
+    #[test]
+    fn it_is_about_its_page_wherever_others_have_come_in_it() {
+        let narrow = halves(3, 4);
+        let other = Segment { number: 0, of: 2 };
+        for (position, expected) in [(2, false), (3, true), (6, true), (7, false)] {
+            assert_eq!(narrow.is_about(SEGMENT, Position(position)), expected);
+            assert!(!narrow.is_about(other, Position(position)));
+        }
     }
 }

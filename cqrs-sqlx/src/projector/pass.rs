@@ -24,7 +24,7 @@ use super::transaction::{More, SqlTransaction};
 use super::turns::{Turn, Turns, View};
 use super::unlocked::{NextPage, must_claim};
 use super::wake::Known;
-use crate::backend::Backend;
+use crate::backend::{Backend, Proof};
 use crate::connections::Connection;
 use crate::metrics;
 use crate::reads::is_unavailable;
@@ -307,19 +307,32 @@ impl<B: Backend> Worker<B> {
             Some(begun) => begun,
             None => queries::begin(&self.shared).await?,
         };
-        let wanted = self.wanted(horizon);
-        let claim = match self.claims.claim::<B>(connection.get(), &wanted).await {
+        let mut wanted = self.wanted(horizon);
+        let mut claim = self.claims.claim::<B>(connection.get(), &wanted).await;
+        if let (Ok(None), Some(others)) = (&claim, self.others(horizon)) {
+            wanted = others;
+            claim = self.claims.claim::<B>(connection.get(), &wanted).await;
+        }
+        let claim = match claim {
             Ok(claim) => claim,
             Err(error) => return Err(self.abandon(connection, error).await),
         };
         let Some(claim) = claim else {
             queries::rollback(connection).await;
-            if self.narrow.take().is_some() {
-                // Someone else has the segment. There may be others.
+            let narrowed = self.narrow.is_some();
+            let pass = self.look(horizon).await?;
+            if narrowed && self.narrow.is_none() {
                 return Ok(Pass::Narrowed);
             }
-            return Ok(self.look(horizon).await?.unwrap_or(Pass::Elsewhere));
+            return Ok(pass.unwrap_or(Pass::Elsewhere));
         };
+        if let Err(error) = self.check_split(&claim) {
+            return Err(self.abandon(connection, error).await);
+        }
+        let narrow = self.narrow.as_ref();
+        let is_another = narrow.is_some_and(|narrow| narrow.segment != claim.segment);
+        // A turn that was kept is of the segment in which an event is looked for.
+        let held = held.filter(|_| !is_another);
         self.claims_only = must_claim(&claim);
         // Who goes without a lock does not look at it meanwhile.
         let turn = held.or_else(|| self.take(claim.segment.number, &wanted.which));
@@ -330,20 +343,27 @@ impl<B: Backend> Worker<B> {
             queries::rollback(connection).await;
             return self.replay(claim.segment).await;
         }
-        if self
-            .narrow
-            .as_ref()
-            .is_some_and(|narrow| narrow.from != claim.from)
-        {
-            // It was about another page.
-            self.narrow = None;
-        }
+        self.narrow = self.narrow.take().filter(|narrow| {
+            let is_elsewhere = narrow.segment != claim.segment;
+            is_elsewhere || narrow.is_about(claim.segment, claim.from)
+        });
         let pass = self.work(connection, claim).await;
         if let (Some(turn), Ok(Pass::Moved { .. })) = (&turn, &pass) {
             turn.won();
         }
-        self.hold(turn);
+        self.hold(turn.filter(|_| !is_another));
         pass
+    }
+
+    /// # Errors
+    ///
+    /// `Usage` where the segment is one of several, which a newer release has brought, and the handlers
+    /// of this one do not say that they may be split: two of them would change the same rows.
+    pub(super) fn check_split(&self, claim: &Claim) -> Result<()> {
+        if claim.segment.of > 1 && !self.subscription.is_splittable() {
+            return Err(register::not_splittable(self.subscription.name()));
+        }
+        Ok(())
     }
 
     fn take(&self, segment: i64, which: &Which) -> Option<Turn> {
@@ -392,6 +412,21 @@ impl<B: Backend> Worker<B> {
         }
     }
 
+    /// What to claim where another worker has the segment in which an event is looked for: any other.
+    fn others(&self, horizon: Position) -> Option<Wanted> {
+        let segment = self.narrow.as_ref()?.segment;
+        if segment.of == 1 {
+            return None;
+        }
+        let mut view = self.turns.view(self.place, Instant::now().into_std());
+        view.except.push(segment.number);
+        Some(Wanted {
+            horizon,
+            most: self.rules.page_size,
+            which: Which::Furthest(view),
+        })
+    }
+
     /// Looks at the checkpoints without claiming one; what that says about the pass. `None`: there
     /// is something to claim.
     pub(super) async fn look(&mut self, horizon: Position) -> Result<Option<Pass>> {
@@ -410,6 +445,12 @@ impl<B: Backend> Worker<B> {
             register::ensure(&self.shared, &self.subscription).await?;
             return Ok(None);
         }
+        // Where another worker has the segment, it may come to the same event.
+        self.narrow = self.narrow.take().filter(|narrow| {
+            checkpoints.iter().any(|one| {
+                one.active && one.delay(now).is_none() && narrow.is_about(one.segment, one.position)
+            })
+        });
         self.is_split = checkpoints.len() > 1 && checkpoints.iter().any(|one| one.active);
         if segments::have_arrived(&checkpoints) {
             segments::settle(&self.shared, self.name()).await?;
@@ -496,12 +537,7 @@ impl<B: Backend> Worker<B> {
                 Err(self.abandon(connection, failure).await)
             }
             Err(failure) => {
-                if failure.interrupted {
-                    // It is repaired or closed when it is given back.
-                    drop(connection);
-                } else {
-                    queries::rollback(connection).await;
-                }
+                self.roll_back(connection, &failure).await;
                 self.fail(&claim, failure).await
             }
         }
@@ -510,10 +546,13 @@ impl<B: Backend> Worker<B> {
     /// What was committed is known.
     pub(super) fn moved(&mut self, claim: &Claim) {
         self.had_more = claim.is_full;
-        self.narrow = self
-            .narrow
-            .take()
-            .and_then(|narrow| narrow.passed(claim.rows, claim.to));
+        self.narrow = self.narrow.take().and_then(|narrow| {
+            if narrow.segment == claim.segment {
+                narrow.passed(claim.rows, claim.to)
+            } else {
+                Some(narrow)
+            }
+        });
         let position = claim.others.map_or(claim.to, |other| other.min(claim.to));
         if claim.is_changing {
             // Maybe it was the last to arrive.
@@ -618,6 +657,7 @@ impl<B: Backend> Worker<B> {
             page.into_iter().zip(is_held).partition(|(_, held)| *held);
         claim.page = free.into_iter().map(|(event, _)| event).collect();
         let held: Vec<_> = held.into_iter().map(|(event, _)| event).collect();
+        claim.held = held.iter().map(Envelope::position).collect();
         if !held.is_empty() {
             dead_letters::put_behind::<B>(connection, self.name(), &held).await?;
         }
@@ -638,19 +678,38 @@ impl<B: Backend> Worker<B> {
         connection: Connection<B>,
         failure: impl Into<Failure>,
     ) -> Error {
-        let Failure {
-            error, interrupted, ..
-        } = failure.into();
-        if is_unavailable(&error) {
+        let failure = failure.into();
+        if is_unavailable(&failure.error) {
             queries::discard(connection, &self.shared.writers);
-        } else if interrupted {
-            // It is repaired or closed when it is given back.
-            drop(connection);
         } else {
-            queries::rollback(connection).await;
+            self.roll_back(connection, &failure).await;
         }
         self.doubt();
-        error
+        failure.error
+    }
+
+    /// Ends the transaction of a page that failed. When this returns, its locks are free: whatever the
+    /// handler has begun and is not done with would else go on in the database, with the lock of the
+    /// segment, and neither could the failure be written down nor the page be tried again.
+    pub(super) async fn roll_back(&self, mut connection: Connection<B>, failure: &Failure) {
+        if !failure.interrupted {
+            return queries::rollback(connection).await;
+        }
+        let process = B::process(connection.get());
+        // It is repaired or closed when it is given back.
+        drop(connection);
+        let patience = self.shared.writers.patience();
+        let ended = self.shared.backend.resolve(process, &[Proof::Nothing]);
+        let error = match tokio::time::timeout(patience, ended).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it is not over after {patience:?}"),
+        };
+        tracing::warn!(
+            subscription = self.name(),
+            error,
+            "a handler was interrupted, and the database may still work on its statement"
+        );
     }
 }
 

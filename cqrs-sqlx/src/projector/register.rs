@@ -11,6 +11,7 @@ use super::checkpoint::{self, read};
 use super::dead_letters;
 use super::horizon;
 use super::queries;
+use super::segments;
 use crate::backend::{Backend, Parameter};
 use crate::health::holders;
 use crate::reads::{self, Place};
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// `Usage` where it has several segments and must not.
+/// `Usage` where it has several segments, or is to have, and must not.
 pub(super) async fn ensure<B: Backend, T>(
     shared: &Arc<Shared<B>>,
     subscription: &Subscription<T>,
@@ -41,7 +42,9 @@ pub(super) async fn ensure<B: Backend, T>(
             );
             return Ok(());
         }
-        if first.segment.of > 1 && !subscription.is_splittable() {
+        if !subscription.is_splittable()
+            && (first.segment.of > 1 || segments::is_to_split(shared, subscription.name()).await?)
+        {
             return Err(not_splittable(subscription.name()));
         }
         return set_splits(shared, subscription).await;

@@ -51,11 +51,7 @@ impl<B: Backend> Worker<B> {
                 Err(self.abandon(connection, failure).await)
             }
             (Err(failure), Some(due)) => {
-                if failure.interrupted {
-                    drop(connection);
-                } else {
-                    queries::rollback(connection).await;
-                }
+                self.roll_back(connection, &failure).await;
                 if tried > 1 {
                     self.one_by_one = Some(due.aggregate);
                     return Ok(Pass::Narrowed);
@@ -199,8 +195,10 @@ impl<B: Backend> Worker<B> {
         due: &Due,
         error: &str,
     ) -> Result<()> {
+        // Another worker may be at the same event by now, and hang as long.
+        checkpoint::wait_for_one::<B>(connection, self.name(), segment).await?;
         let Some((Some(found), _, now)) = self.find_due(connection, segment).await? else {
-            // Another worker has the segment; what it finds out counts.
+            // Somebody has paused it, or replayed what was due.
             return Ok(());
         };
         if (found.position, found.attempts) != (due.position, due.attempts) {

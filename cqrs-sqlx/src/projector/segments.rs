@@ -22,6 +22,8 @@ use super::checkpoint::{self, Checkpoint, read, some};
 use super::queries;
 use super::register::{NewSegments, not_splittable, replace_segments};
 use crate::backend::{Backend, Parameter};
+use crate::reads::{self, Place};
+use crate::select::Select;
 use crate::store::Shared;
 
 /// Whether the segments have arrived at their barrier and can be replaced.
@@ -121,6 +123,18 @@ pub(super) async fn settle<B: Backend>(shared: &Arc<Shared<B>>, name: &str) -> R
     let mut connection = queries::begin(shared).await?;
     let replaced = replace::<B>(connection.get(), name).await;
     queries::end(connection, replaced).await
+}
+
+/// Whether a subscription is to have several segments.
+pub(super) async fn is_to_split<B: Backend>(shared: &Arc<Shared<B>>, name: &str) -> Result<bool> {
+    let select = Select {
+        sql: "SELECT segments FROM cqrs_subscription WHERE name = $1".into(),
+        parameters: vec![Parameter::text(name)],
+    };
+    let found = reads::rows(Place::Alone(shared), &select, None, |row: &B::Row| {
+        read(row, |row| some(row.read_i32(0)?))
+    });
+    Ok(found.await?.into_iter().any(|segments| segments > 1))
 }
 
 /// How many segments a subscription is to have, and whether it may have several.

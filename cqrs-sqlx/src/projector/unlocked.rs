@@ -131,6 +131,7 @@ impl<B: Backend> Worker<B> {
         let Some(seen) = claim.seen.clone() else {
             return Ok(Pass::Narrowed);
         };
+        self.check_split(&claim)?;
         let mut connection = self.shared.writers.acquire().await?;
         connection.begin_work();
         let goes_on = claim.is_full && turn.goes_on(claim.segment.of);
@@ -168,12 +169,7 @@ impl<B: Backend> Worker<B> {
                 Err(self.abandon(connection, failure).await)
             }
             Err(failure) => {
-                if failure.interrupted {
-                    // It is repaired or closed when it is given back.
-                    drop(connection);
-                } else {
-                    queries::rollback(connection).await;
-                }
+                self.roll_back(connection, &failure).await;
                 let pass = self.fail(&claim, failure).await;
                 self.hold(Some(turn));
                 pass

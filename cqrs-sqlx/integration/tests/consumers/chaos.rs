@@ -1,7 +1,7 @@
 //! Seeded chaos: writers that abort and hold, replicas that come and go, sessions that are killed,
-//! handlers that fail, panic and hang, events that a first release cannot decode, a relay, old
-//! events that leave the log, segments that change, operators who pause, resume, reset, rebuild and
-//! restore, a server that crashes; and then everything is what the log says.
+//! handlers that fail, panic and hang, also in a statement, events that a first release cannot decode,
+//! a relay, old events that leave the log, segments that change, operators who pause, resume, reset,
+//! rebuild and restore, a server that crashes; and then everything is what the log says.
 //!
 //! A failure says how to repeat its seed. What happens is drawn from the seed; how it interleaves is not.
 //! `CQRS_CHAOS_RUNS=5000` runs as many seeds as you have time for.

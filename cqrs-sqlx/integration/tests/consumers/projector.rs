@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "also the helpers are tests")]
 
 mod attempts;
+mod bisecting;
 mod cancelled;
 mod durability;
 mod exchanged;
 mod failures;
 mod gaps;
+mod hangs;
 mod health;
 mod horizon;
 mod lifecycle;
@@ -23,6 +25,7 @@ pub(crate) mod support;
 mod taken_over;
 mod turns;
 mod unlocked;
+mod unsplittable;
 mod views;
 mod waiting;
 mod wake_up;

@@ -163,10 +163,17 @@ async fn rename_as_usual(connection: &mut SqliteConnection) -> sqlx::Result<()> 
         .map(drop)
 }
 
+/// Waits until everything is done that was sent on a connection; `false` where that fails.
+pub(super) async fn is_at_rest(connection: &mut SqliteConnection) -> bool {
+    // Answered when everything is that was sent before it.
+    connection.ping().await.is_ok()
+}
+
 /// Ends whatever is under way on a connection; `None` where that fails.
 pub(super) async fn repair(mut connection: SqliteConnection) -> Option<SqliteConnection> {
-    // Answered when everything that was sent before it is done.
-    connection.ping().await.ok()?;
+    if !is_at_rest(&mut connection).await {
+        return None;
+    }
     // One more than there are transactions and savepoints: sqlx ignores the first where a commit
     // or rollback was abandoned before its answer came, and would else ignore that of the next
     // user's savepoint. One too many does nothing.

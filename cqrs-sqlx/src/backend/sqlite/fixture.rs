@@ -8,10 +8,11 @@ use chrono::{DateTime, NaiveDate, TimeZone, Utc};
 use cqrs_core::mapping::{ColumnRole, Table, Value};
 use cqrs_core::staging::{NewEvent, Operation, StagedWrite};
 use cqrs_core::{ContentHash, Metadata, TenantId};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
 use uuid::Uuid;
 
 use super::Sqlite;
+use super::session::Session;
 use crate::backend::Backed;
 
 /// An aggregate with everything that the framework keeps.
@@ -177,8 +178,8 @@ impl TempDatabase {
     }
 
     /// A connection to the migrated database with the tables of this module.
-    pub(super) async fn connect(&self) -> SqliteConnection {
-        prepare(super::connection::open(&self.options()).await.unwrap()).await
+    pub(super) async fn connect(&self) -> Session {
+        prepare(Session::open(&self.options()).await.unwrap()).await
     }
 }
 
@@ -194,12 +195,12 @@ impl Drop for TempDatabase {
 }
 
 /// A migrated database in memory with the tables of this module.
-pub(super) async fn memory() -> SqliteConnection {
+pub(super) async fn memory() -> Session {
     let options = "sqlite::memory:".parse::<SqliteConnectOptions>().unwrap();
-    prepare(super::connection::open(&options).await.unwrap()).await
+    prepare(Session::open(&options).await.unwrap()).await
 }
 
-async fn prepare(mut connection: SqliteConnection) -> SqliteConnection {
+async fn prepare(mut connection: Session) -> Session {
     Sqlite::migrate(&mut connection).await.unwrap();
     for table in [&*PLAN, &*EVERY_TYPE, &*READ_MODEL] {
         let sql = Sqlite::create_table_sql(table);

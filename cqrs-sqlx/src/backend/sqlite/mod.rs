@@ -13,6 +13,7 @@ mod prepare;
 mod row;
 mod rows;
 mod schema;
+mod session;
 mod shadow;
 mod write;
 
@@ -33,6 +34,7 @@ use sqlx::{AssertSqlSafe, Row};
 use self::bind::arguments;
 use self::error::error;
 use self::row::SqliteSource;
+use self::session::Session;
 use crate::backend::bind::query;
 use crate::backend::migrations::{self, migrations};
 use crate::backend::{
@@ -81,22 +83,23 @@ impl Backend for Sqlite {
 }
 
 impl Connect for Sqlite {
-    type Connection = SqliteConnection;
+    type Connection = Session;
 
     fn is_the_database(&self) -> bool {
         self.is_in_memory()
     }
 
-    async fn connect(&self) -> Result<SqliteConnection> {
-        connection::open(&self.options).await
+    async fn connect(&self) -> Result<Session> {
+        Session::open(&self.options).await
     }
 
-    fn is_idle(connection: &SqliteConnection) -> bool {
+    fn is_idle(connection: &Session) -> bool {
         transaction::depth::<sqlx::Sqlite>(connection) == 0
     }
 
-    async fn repair(&self, connection: SqliteConnection) -> Option<SqliteConnection> {
-        connection::repair(connection).await
+    /// What nobody waits for any more is interrupted.
+    async fn repair(&self, connection: Session) -> Option<Session> {
+        connection.repair().await
     }
 }
 
@@ -147,62 +150,62 @@ impl Backed for Sqlite {
         max_parameters: 32_766,
     };
 
-    fn raw(connection: &mut SqliteConnection) -> &mut SqliteConnection {
+    fn raw(connection: &mut Session) -> &mut SqliteConnection {
         connection
     }
 
-    async fn begin(connection: &mut SqliteConnection) -> Result<()> {
+    async fn begin(connection: &mut Session) -> Result<()> {
         connection::begin(connection).await
     }
 
-    async fn begin_reading(connection: &mut SqliteConnection) -> Result<()> {
+    async fn begin_reading(connection: &mut Session) -> Result<()> {
         connection::begin_reading(connection).await
     }
 
     /// Never called: opening a store with row-level security fails.
-    async fn confine(_: &mut SqliteConnection, _: &TenantScope) -> Result<()> {
+    async fn confine(_: &mut Session, _: &TenantScope) -> Result<()> {
         Err(no_row_security())
     }
 
-    async fn policy_gaps(_: &mut SqliteConnection, _: &[&str]) -> Result<Vec<String>> {
+    async fn policy_gaps(_: &mut Session, _: &[&str]) -> Result<Vec<String>> {
         Err(no_row_security())
     }
 
-    async fn begin_savepoint(connection: &mut SqliteConnection) -> Result<()> {
+    async fn begin_savepoint(connection: &mut Session) -> Result<()> {
         transaction::begin::<sqlx::Sqlite>(connection, None)
             .await
             .map_err(|cause| error(cause, "setting a savepoint"))
     }
 
-    async fn release_savepoint(connection: &mut SqliteConnection) -> Result<()> {
+    async fn release_savepoint(connection: &mut Session) -> Result<()> {
         transaction::release::<sqlx::Sqlite>(connection)
             .await
             .map_err(|cause| error(cause, "releasing a savepoint"))
     }
 
-    async fn roll_back_savepoint(connection: &mut SqliteConnection) -> Result<()> {
+    async fn roll_back_savepoint(connection: &mut Session) -> Result<()> {
         transaction::roll_back_one::<sqlx::Sqlite>(connection)
             .await
             .map_err(|cause| error(cause, "rolling back to a savepoint"))
     }
 
-    async fn commit(connection: &mut SqliteConnection) -> Result<()> {
+    async fn commit(connection: &mut Session) -> Result<()> {
         connection::commit(connection).await
     }
 
-    async fn commit_and_begin(connection: &mut SqliteConnection) -> Result<()> {
+    async fn commit_and_begin(connection: &mut Session) -> Result<()> {
         connection::commit(connection).await?;
         connection::begin(connection).await
     }
 
-    async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
+    async fn rollback(connection: &mut Session) -> Result<()> {
         connection::rollback(connection).await
     }
 
     /// The types are checked with each value, since SQLite stores them with the values: `table`
     /// tells nothing more.
     async fn fetch<F>(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         sql: &Arc<str>,
         parameters: &[Parameter],
         _table: Option<&'static Table>,
@@ -212,7 +215,7 @@ impl Backed for Sqlite {
         F: FnMut(&SqliteSource) -> Result<()> + Send,
     {
         let arguments = arguments(parameters)?;
-        let mut rows = query(sql, arguments).fetch(connection);
+        let mut rows = query(sql, arguments).fetch(&mut **connection);
         while let Some(row) = rows
             .try_next()
             .await
@@ -224,7 +227,7 @@ impl Backed for Sqlite {
     }
 
     async fn fetch_slowly<F, W>(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         sql: &Arc<str>,
         parameters: &[Parameter],
         _table: &'static Table,
@@ -235,7 +238,7 @@ impl Backed for Sqlite {
         W: Future<Output = ()> + Send,
     {
         let arguments = arguments(parameters)?;
-        let mut rows = query(sql, arguments).fetch(connection);
+        let mut rows = query(sql, arguments).fetch(&mut **connection);
         while let Some(row) = rows
             .try_next()
             .await
@@ -248,28 +251,28 @@ impl Backed for Sqlite {
     }
 
     async fn execute(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         sql: &Arc<str>,
         parameters: &[Parameter],
     ) -> Result<u64> {
         let arguments = arguments(parameters)?;
         query(sql, arguments)
-            .execute(connection)
+            .execute(&mut **connection)
             .await
             .map(|result| result.rows_affected())
             .map_err(|cause| error(cause, "writing"))
     }
 
-    async fn execute_script(connection: &mut SqliteConnection, sql: String) -> Result<()> {
+    async fn execute_script(connection: &mut Session, sql: String) -> Result<()> {
         sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(connection)
+            .execute(&mut **connection)
             .await
             .map(drop)
             .map_err(|cause| error(cause, "running a script"))
     }
 
     async fn commit_writes(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         statements: &Statements,
         writes: &[StagedWrite],
         metadata: &Metadata,
@@ -278,7 +281,7 @@ impl Backed for Sqlite {
     }
 
     async fn apply_writes(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         statements: &Statements,
         guards: &[StagedWrite],
         writes: &[StagedWrite],
@@ -290,7 +293,7 @@ impl Backed for Sqlite {
     }
 
     async fn insert_in_bulk(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         statements: &Statements,
         writes: BulkWrites<'_>,
         metadata: &Metadata,
@@ -299,7 +302,7 @@ impl Backed for Sqlite {
     }
 
     async fn change_in_bulk<A: AggregateRoot>(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         statements: &Statements,
         change: &BulkChange<A>,
         rows: &[ChosenRow<A>],
@@ -309,27 +312,24 @@ impl Backed for Sqlite {
     }
 
     /// The database is part of this process: there is no other that could outlive a connection.
-    fn process(_: &SqliteConnection) -> Process {
+    fn process(_: &Session) -> Process {
         Process::Own {
             id: 0,
             started: String::new(),
         }
     }
 
-    fn depth(connection: &SqliteConnection) -> usize {
+    fn depth(connection: &Session) -> usize {
         transaction::depth::<sqlx::Sqlite>(connection)
     }
 
     /// Transactions have no ids here. A savepoint goes with the transaction that it was set in.
-    async fn mark(connection: &mut SqliteConnection) -> Result<Option<Mark>> {
+    async fn mark(connection: &mut Session) -> Result<Option<Mark>> {
         connection::mark(connection).await?;
         Ok(Some(Mark(String::new())))
     }
 
-    async fn is_in_transaction(
-        connection: &mut SqliteConnection,
-        mark: &mut Option<Mark>,
-    ) -> Result<bool> {
+    async fn is_in_transaction(connection: &mut Session, mark: &mut Option<Mark>) -> Result<bool> {
         let marked = mark.take().is_some();
         if marked && connection::release_mark(connection).await? {
             return Ok(true);
@@ -338,13 +338,16 @@ impl Backed for Sqlite {
     }
 
     /// No commit is ever lost, so none needs to be recognised.
-    async fn transaction_id(_: &mut SqliteConnection) -> Result<Option<String>> {
+    async fn transaction_id(_: &mut Session) -> Result<Option<String>> {
         Ok(None)
     }
 
-    /// Never called, as [`commit_writes`](Self::commit_writes) and
-    /// [`commit`](Self::commit) lose no answer.
-    async fn resolve(&self, _: Process, _: &[Proof<'_>]) -> Result<Vec<Option<Written>>> {
+    /// [`commit_writes`](Self::commit_writes) and [`commit`](Self::commit) lose no answer. Who wants
+    /// the lock of a connection that was given up waits until it is repaired.
+    async fn resolve(&self, _: Process, proofs: &[Proof<'_>]) -> Result<Vec<Option<Written>>> {
+        if proofs.iter().all(|proof| matches!(proof, Proof::Nothing)) {
+            return Ok(proofs.iter().map(|_| None).collect());
+        }
         Err(Error::store(
             StoreErrorKind::OutcomeUnknown,
             "the outcome of a commit cannot be looked up in SQLite, which loses no answers",
@@ -356,19 +359,19 @@ impl Backed for Sqlite {
         Ok(false)
     }
 
-    async fn horizon(connection: &mut SqliteConnection, (): &mut Self::Horizon) -> Result<Horizon> {
+    async fn horizon(connection: &mut Session, (): &mut Self::Horizon) -> Result<Horizon> {
         horizon::look(connection)
             .await
             .map_err(|cause| error(cause, "looking for the horizon of the log"))
     }
 
     /// What a writer has not committed has drawn no position.
-    async fn holders(_: &mut SqliteConnection) -> Result<Vec<HorizonHolder>> {
+    async fn holders(_: &mut Session) -> Result<Vec<HorizonHolder>> {
         Ok(Vec::new())
     }
 
     /// There is nobody to tell.
-    async fn notify(_: &mut SqliteConnection, _: &[Message]) -> Result<()> {
+    async fn notify(_: &mut Session, _: &[Message]) -> Result<()> {
         Ok(())
     }
 
@@ -382,7 +385,7 @@ impl Backed for Sqlite {
     }
 
     async fn load_rows<R: ReadModel>(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         statements: &Statements,
         table: &'static Table,
         addresses: &[RowAddress],
@@ -394,7 +397,7 @@ impl Backed for Sqlite {
     }
 
     async fn upsert_rows(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         statements: &Statements,
         table: &'static Table,
         rows: Vec<Vec<Value>>,
@@ -403,7 +406,7 @@ impl Backed for Sqlite {
     }
 
     async fn delete_rows(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         statements: &Statements,
         table: &'static Table,
         addresses: &[RowAddress],
@@ -413,7 +416,7 @@ impl Backed for Sqlite {
 
     /// Never called: rows have no versions here.
     async fn advance(
-        _: &mut SqliteConnection,
+        _: &mut Session,
         _: &Statements,
         _: &Advance,
         _: Option<&RowWrites>,
@@ -430,7 +433,7 @@ impl Backed for Sqlite {
     }
 
     async fn prepare(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         sql: &Arc<str>,
         _: &[ParameterType],
     ) -> Result<Prepared> {
@@ -442,12 +445,12 @@ impl Backed for Sqlite {
         true
     }
 
-    async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
+    async fn migrate(connection: &mut Session) -> Result<()> {
         let migrations = migrations!("sqlite");
         // sqlx takes no lock on SQLite. The write lock keeps two processes from doing it twice,
         // and the transactions within become savepoints.
         connection::begin(connection).await?;
-        match migrations.run_direct(None, connection, false).await {
+        match migrations.run_direct(None, &mut **connection, false).await {
             Ok(()) => connection::commit(connection).await,
             Err(cause) => {
                 connection::rollback(connection).await?;
@@ -460,37 +463,31 @@ impl Backed for Sqlite {
         schema::create_table_sql(table)
     }
 
-    async fn live_columns(
-        connection: &mut SqliteConnection,
-        table: &str,
-    ) -> Result<Vec<LiveColumn>> {
+    async fn live_columns(connection: &mut Session, table: &str) -> Result<Vec<LiveColumn>> {
         schema::live_columns(connection, table).await
     }
 
-    async fn live_keys(connection: &mut SqliteConnection, table: &str) -> Result<Vec<LiveKey>> {
+    async fn live_keys(connection: &mut Session, table: &str) -> Result<Vec<LiveKey>> {
         schema::live_keys(connection, table).await
     }
 
     async fn live_foreign_keys(
-        connection: &mut SqliteConnection,
+        connection: &mut Session,
         table: &str,
     ) -> Result<Vec<LiveForeignKey>> {
         schema::live_foreign_keys(connection, table).await
     }
 
-    async fn shadow_sql(
-        connection: &mut SqliteConnection,
-        table: &'static Table,
-    ) -> Result<Vec<String>> {
+    async fn shadow_sql(connection: &mut Session, table: &'static Table) -> Result<Vec<String>> {
         shadow::create_sql(connection, table).await
     }
 
-    async fn exchange(connection: &mut SqliteConnection, table: &'static Table) -> Result<()> {
+    async fn exchange(connection: &mut Session, table: &'static Table) -> Result<()> {
         shadow::exchange(connection, table).await
     }
 
     /// Whoever reads one table of the file reads all.
-    async fn guard_copy(_: &mut SqliteConnection, _: &str, _: &str) -> Result<()> {
+    async fn guard_copy(_: &mut Session, _: &str, _: &str) -> Result<()> {
         Ok(())
     }
 

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
 use cqrs_core::{
-    DomainEvent, Entity, Envelope, Error, EventBus, EventSet, Projection, ProjectionTransaction,
-    RawPayload, ReadModel, Rebuilds, Result, RowProjection, Rows, Subscription,
+    DomainEvent, Entity, Envelope, Error, EventBus, EventSet, Projection, RawPayload, ReadModel,
+    Rebuilds, Result, RowProjection, Rows, Subscription,
 };
 use cqrs_integration::domain::{ParcelEvent, ParcelId, ParcelView, ParcelViews};
 use cqrs_integration::each::Kind;
@@ -19,6 +19,13 @@ use super::poison::Poison;
 pub(super) const VIEWS: &str = ParcelViews::NAME;
 pub(super) const COPIES: &str = "parcel_copy";
 pub(super) const PUBLISHED: &str = "published";
+
+/// Much longer than a deadline. A replica that is killed meanwhile leaves it to the server, which goes
+/// on: so it is shorter than the dust takes to settle.
+const SLEEP: &str = "SELECT pg_sleep(5)";
+/// For ever.
+const COUNT: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                     SELECT count(*) FROM n";
 
 /// What every replica of a scene shares.
 #[derive(Clone)]
@@ -95,9 +102,9 @@ struct Views<E> {
     events: PhantomData<fn() -> E>,
 }
 
-impl<T, E> Projection<T> for Views<E>
+impl<K, E> Projection<SqlTransaction<K>> for Views<E>
 where
-    T: ProjectionTransaction,
+    K: Kind,
     E: EventSet + Clone + Into<ParcelEvent>,
 {
     type Event = E;
@@ -115,20 +122,24 @@ where
     }
 
     fn rebuilds(&self) -> Option<Rebuilds> {
-        Projection::<T>::rebuilds(&Rows(ParcelViews))
+        Projection::<SqlTransaction<K>>::rebuilds(&Rows(ParcelViews))
     }
 
-    async fn clear(&self, transaction: &mut T) -> Result<()> {
+    async fn clear(&self, transaction: &mut SqlTransaction<K>) -> Result<()> {
         Rows(ParcelViews).clear(transaction).await
     }
 
-    async fn apply(&self, page: &[Envelope<E>], transaction: &mut T) -> Result<()> {
+    async fn apply(&self, page: &[Envelope<E>], transaction: &mut SqlTransaction<K>) -> Result<()> {
         let events: Vec<Envelope<ParcelEvent>> = page
             .iter()
             .map(|event| event.with_payload(event.payload().clone().into()))
             .collect();
         // What comes before the event that fails is written, and has to be undone.
         for (good, event) in events.iter().enumerate() {
+            if !self.unlocked && self.poison.hangs_in_statement(event.event_id()) {
+                let hangs = K::run_on(transaction.connection(), K::either(SLEEP, COUNT).to_owned());
+                hangs.await.map_err(Error::other)?;
+            }
             if let Err(error) = self.poison.taste(event.event_id()).await {
                 if good > 0 {
                     Rows(ParcelViews)

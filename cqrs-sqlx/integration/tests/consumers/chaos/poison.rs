@@ -39,8 +39,7 @@ impl Poison {
         if self.healed.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let fold = (event.as_u128() >> 64) as u64 ^ event.as_u128() as u64;
-        match Random::new(self.seed ^ fold).below(80) {
+        match self.draw(event) {
             0 | 1 if self.tries(event) <= MOST_TRIES => Err(Error::other("poison")),
             2 if self.tries(event) <= MOST_TRIES => panics(),
             3 | 4 if self.tries(event) == 1 => Err(Error::other("poison, the first time")),
@@ -48,6 +47,17 @@ impl Poison {
             6 if self.hangs && self.tries(event) <= 2 => std::future::pending().await,
             _ => Ok(()),
         }
+    }
+
+    /// Whether a statement that the event is applied by hangs this time.
+    pub(super) fn hangs_in_statement(&self, event: Uuid) -> bool {
+        let is_its_turn = self.hangs && !self.healed.load(Ordering::SeqCst);
+        is_its_turn && self.draw(event) == 7 && self.tries(event) == 1
+    }
+
+    fn draw(&self, event: Uuid) -> u64 {
+        let fold = (event.as_u128() >> 64) as u64 ^ event.as_u128() as u64;
+        Random::new(self.seed ^ fold).below(80)
     }
 
     fn tries(&self, event: Uuid) -> u32 {

@@ -119,8 +119,7 @@ async fn a_halted_subscription_stands_still_everywhere<B: Backend>(store: SqlSto
 
 async fn a_panic_is_a_failure<B: Backend>(store: SqlStore<B>) {
     let last = commit(&store, 1).await.0;
-    // A page of several events, and everything after the first two. How often a page is tried is up
-    // to the server: it holds the lock of one that panicked until it sees the connection closed.
+    // A page of several events, and everything after the first two.
     let recorder = Recorder::new("recorder").with_fault(move |page| {
         let is_after = page.iter().any(|event| event.position().0 > last);
         assert!(page.len() == 1 && !is_after, "out of cheese");

@@ -10,6 +10,7 @@ use super::super::Sqlite;
 use super::super::fixture::{
     EVERY_TYPE, PLAN, TempDatabase, event, insert_plan, memory, metadata, write, write_plan,
 };
+use super::super::session::Session;
 use super::*;
 use crate::backend::{Backed, Parameter};
 use crate::log::{EVENT_COLUMNS, read_event};
@@ -95,7 +96,7 @@ async fn an_id_cannot_be_used_again() {
 
     // Where the row is gone the log still knows it.
     sqlx::query("DELETE FROM plan")
-        .execute(&mut connection)
+        .execute(&mut *connection)
         .await
         .unwrap();
     let error = refused(&mut connection, insert_plan("north", "a")).await;
@@ -396,7 +397,7 @@ async fn writes_join_the_users_transaction() {
 async fn another_constraint_is_not_a_conflict() {
     let mut connection = memory().await;
     sqlx::query("CREATE UNIQUE INDEX plan_name ON plan (name)")
-        .execute(&mut connection)
+        .execute(&mut *connection)
         .await
         .unwrap();
     done(&mut connection, insert_plan("north", "a")).await;
@@ -418,7 +419,7 @@ async fn a_busy_database_is_contention() {
     let mut holder = database.connect().await;
     let mut connection = database.connect().await;
     sqlx::query("PRAGMA busy_timeout = 0")
-        .execute(&mut connection)
+        .execute(&mut *connection)
         .await
         .unwrap();
     Sqlite::begin(&mut holder).await.unwrap();
@@ -439,11 +440,11 @@ async fn a_busy_database_is_contention() {
 async fn a_full_disk_is_an_error_after_which_the_connection_works() {
     let mut connection = memory().await;
     let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await
         .unwrap();
     let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages + 1));
-    sqlx::query(limit).execute(&mut connection).await.unwrap();
+    sqlx::query(limit).execute(&mut *connection).await.unwrap();
     let large = write_plan(Operation::Insert, "north", "a", 0, &"x".repeat(100_000));
     let error = refused(&mut connection, large).await;
     assert!(
@@ -459,7 +460,9 @@ async fn a_full_disk_is_an_error_after_which_the_connection_works() {
 
 #[tokio::test]
 async fn without_migrations_the_error_says_what_to_call() {
-    let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    let mut connection = Session::open(&"sqlite::memory:".parse().unwrap())
+        .await
+        .unwrap();
     let sql = Sqlite::create_table_sql(&PLAN);
     Sqlite::execute_script(&mut connection, sql).await.unwrap();
     let error = refused(&mut connection, insert_plan("north", "a")).await;
@@ -477,7 +480,7 @@ async fn a_guard_that_compares_bytes_still_finds_its_row_by_the_key() {
     ] {
         let explain = format!("EXPLAIN QUERY PLAN {}", row_sql(&PLAN, operation));
         let plan: (i64, i64, i64, String) = sqlx::query_as(sqlx::AssertSqlSafe(explain))
-            .fetch_one(&mut connection)
+            .fetch_one(&mut *connection)
             .await
             .unwrap();
         assert!(plan.3.starts_with("SEARCH plan USING INDEX"), "{plan:?}");
