@@ -5,7 +5,8 @@
 //! the commit until `wait_for` returns in the store that runs the projector: the store that
 //! commits (`here`), another one that hears of it (`told`), or another one that polls (`polls`).
 //! Or it returns in the store that commits, while another runs the projector (`waits`), also
-//! without notifications (`asks`).
+//! without notifications (`asks`). Or the process that commits and waits has two segments, alone
+//! (`split`) or with another that has as many workers (`shared`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use cqrs_core::{
-    Entity as _, Envelope, ReadModel, RequestContext, RowProjection, Store as _, TenantId,
-    UnitOfWork as _,
+    Entity as _, Envelope, Maintain as _, ReadModel, RequestContext, RowProjection, Store as _,
+    Subscription, TenantId, UnitOfWork as _,
 };
-use cqrs_sqlx::{PgStore, StoreOptions};
+use cqrs_sqlx::{PgStore, Postgres, ProjectorBuilder, StoreOptions};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
@@ -48,7 +49,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 2)]
     seconds: u32,
     /// Where the projector is.
-    #[arg(long, value_delimiter = ',', default_values = ["here", "told", "polls", "waits", "asks"])]
+    #[arg(long, value_delimiter = ',', default_values = ["here", "told", "polls", "waits", "asks", "split", "shared"])]
     sides: Vec<Side>,
     /// What is measured.
     #[arg(long, value_delimiter = ',', default_values = ["visible", "cost"])]
@@ -67,6 +68,9 @@ pub(crate) struct Options {
     slice: f64,
 }
 
+/// How many orders there are before any is measured.
+const GROWN: u32 = 20_000;
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Which {
@@ -84,6 +88,8 @@ enum Side {
     Polls,
     Waits,
     Asks,
+    Split,
+    Shared,
 }
 
 impl Side {
@@ -94,6 +100,15 @@ impl Side {
             Self::Polls => "polls",
             Self::Waits => "waits",
             Self::Asks => "asks",
+            Self::Split => "split",
+            Self::Shared => "shared",
+        }
+    }
+
+    fn segments(self) -> u32 {
+        match self {
+            Self::Split | Self::Shared => 2,
+            _ => 1,
         }
     }
 }
@@ -114,6 +129,7 @@ impl RowProjection for OrderRows {
     type Row = OrderRow;
 
     const NAME: &'static str = "bench_order_row";
+    const ROW_PER_AGGREGATE: bool = true;
 
     fn key(&self, event: &Envelope<OrderEvent>) -> cqrs_core::Result<Option<OrderId>> {
         Ok(Some(event.aggregate_id()?))
@@ -163,7 +179,7 @@ async fn measure(
     for &rate in rates {
         let turn = async |side| {
             let sample = visible(database, side, rate, options.seconds).await?;
-            verify(database, rate * (options.seconds + 1)).await?;
+            verify(database, GROWN + rate * (options.seconds + 1)).await?;
             Ok(sample)
         };
         let samples = take_turns(&options.sides, options.rounds, turn).await?;
@@ -237,6 +253,11 @@ async fn open(database: &PgConnectOptions, notifications: bool) -> Result<PgStor
     Ok(PgStore::connect_with(database.clone(), options).await?)
 }
 
+fn projector(store: &PgStore, side: Side) -> ProjectorBuilder<Postgres> {
+    let rows = Subscription::named(OrderRows::NAME).rows(OrderRows);
+    store.projector().subscribe(rows.segments(side.segments()))
+}
+
 fn context() -> Result<RequestContext> {
     Ok(RequestContext::tenant(TenantId::new(TENANT)?))
 }
@@ -249,6 +270,23 @@ fn order() -> Order {
     })
 }
 
+/// As a service that has run for a while: its tables have rows, and statistics by which statements are
+/// planned. Without any, the server looks for one row of a small table among all of them.
+async fn grow(database: &PgConnectOptions, store: &PgStore, side: Side) -> Result<()> {
+    let orders = (0..GROWN).map(|_| order());
+    let inserted = store
+        .maintenance::<Order>(&context()?)
+        .insert(orders)
+        .await?;
+    ensure!(inserted.items() == usize::try_from(GROWN)?, "{inserted:?}");
+    projector(store, side).run_until_idle().await?;
+    let mut connection = PgConnection::connect_with(database).await?;
+    connection
+        .execute("VACUUM (ANALYZE) bench_order, bench_order_row, cqrs_event, cqrs_segment")
+        .await?;
+    Ok(())
+}
+
 /// Commits for a second that warms connections, statements and plans, and then for those that are
 /// measured: how long it took until each row was visible.
 async fn visible(
@@ -257,19 +295,21 @@ async fn visible(
     rate: u32,
     seconds: u32,
 ) -> Result<Sample> {
-    let is_told = matches!(side, Side::Told | Side::Waits);
+    let is_told = matches!(side, Side::Told | Side::Waits | Side::Shared);
     let writer = open(database, is_told).await?;
     let reader = match side {
-        Side::Here => writer.clone(),
+        Side::Here | Side::Split => writer.clone(),
         _ => open(database, is_told).await?,
     };
     let waiter = match side {
-        Side::Waits | Side::Asks => &writer,
+        Side::Waits | Side::Asks | Side::Shared => &writer,
         _ => &reader,
     };
-    let projector = reader.projector().rows(OrderRows);
-    projector.run_until_idle().await?;
-    let handle = reader.projector().rows(OrderRows).start().await?;
+    grow(database, &reader, side).await?;
+    let mut handles = vec![projector(&reader, side).start().await?];
+    if side == Side::Shared {
+        handles.push(projector(&writer, side).start().await?);
+    }
     let begun = Instant::now();
     let mut commits = JoinSet::new();
     for number in 0..rate * (1 + seconds) {
@@ -292,7 +332,9 @@ async fn visible(
         last = last.max(committed);
         times.extend(time);
     }
-    handle.stop(Duration::from_secs(10)).await;
+    for handle in handles {
+        handle.stop(Duration::from_secs(10)).await;
+    }
     writer.close();
     reader.close();
     // The rate that was kept.
