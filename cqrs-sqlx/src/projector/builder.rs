@@ -13,9 +13,9 @@ use cqrs_core::{
 
 use super::handle::ProjectorHandle;
 use super::pace::{Polling, RetryDelays};
-use super::pass::{Rules, Worker};
 use super::processes::{self, Manager, Running};
 use super::transaction::SqlTransaction;
+use super::worker::{Rules, Worker};
 use super::{building, builds, horizon, idle, register, subscription};
 use crate::backend::Backend;
 use crate::store::{Shared, SqlStore};

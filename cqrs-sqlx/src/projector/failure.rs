@@ -2,13 +2,15 @@
 
 use cqrs_core::{Error, FailurePolicy, Position, Result};
 
+use super::apply::Failure;
 use super::checkpoint::{self, Failed};
 use super::claim::{Claim, later};
 use super::dead_letters::{self, Fate, Reason};
 use super::errors::describe;
 use super::narrow::Narrow;
-use super::pass::{Failure, Pass, Worker};
+use super::pass::Pass;
 use super::queries;
+use super::worker::Worker;
 use crate::backend::{Backend, Parameter};
 use crate::metrics;
 

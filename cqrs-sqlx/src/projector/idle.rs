@@ -9,7 +9,8 @@ use super::checkpoint;
 use super::errors::is_transient;
 use super::horizon::look;
 use super::pace::Backoff;
-use super::pass::{Pass, Worker};
+use super::pass::Pass;
+use super::worker::Worker;
 use crate::backend::Backend;
 use crate::store::Shared;
 

@@ -8,6 +8,7 @@
 //! `cqrs_subscription`. What a process remembers is only to save it questions, so any number of
 //! processes may run the same subscription, and any of them may die at any point.
 
+mod apply;
 mod builder;
 mod building;
 mod builds;
@@ -46,6 +47,7 @@ mod turns;
 mod unlocked;
 mod wait;
 mod wake;
+mod worker;
 
 pub use builder::ProjectorBuilder;
 pub use building::SwitchOver;

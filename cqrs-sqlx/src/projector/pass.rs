@@ -1,34 +1,24 @@
 //! One pass of a worker: claim a segment with its page, apply it, commit.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cqrs_core::__private::catch_panic;
-use cqrs_core::{
-    Envelope, Error, FailurePolicy, Position, RawPayload, Result, StoreErrorKind, Subscription,
-};
+use cqrs_core::{Position, Result};
 use tokio::time::Instant;
-use tracing::Instrument;
 
-use super::building;
+use super::apply::Failure;
 use super::checkpoint;
-use super::claim::{Claim, ClaimSql, Wanted, Which};
-use super::dead_letters;
+use super::claim::{Claim, Wanted, Which};
 use super::errors::is_transient;
-use super::narrow::Narrow;
-use super::pace::RetryDelays;
 use super::queries;
 use super::register;
 use super::segments;
 use super::transaction::{More, SqlTransaction};
-use super::turns::{Turn, Turns, View};
-use super::unlocked::{NextPage, must_claim};
-use super::wake::Known;
-use crate::backend::{Backend, Proof};
+use super::turns::{Turn, View};
+use super::unlocked::must_claim;
+use super::worker::Worker;
+use crate::backend::Backend;
 use crate::connections::Connection;
 use crate::metrics;
-use crate::reads::is_unavailable;
-use crate::store::Shared;
 
 /// What a pass came to.
 #[derive(Debug)]
@@ -56,183 +46,7 @@ pub(super) enum Pass {
 /// How often the time of a pass is doubled at most.
 const MOST_GIVEN_UP: u32 = 10;
 
-/// How pages are applied.
-#[derive(Debug, Clone)]
-pub(super) struct Rules {
-    pub(super) page_size: u32,
-    pub(super) delays: RetryDelays,
-    /// How long the handlers may take for a page.
-    pub(super) deadline: Duration,
-}
-
-/// Runs the passes of one subscription.
-pub(super) struct Worker<B: Backend> {
-    pub(super) shared: Arc<Shared<B>>,
-    pub(super) subscription: Arc<Subscription<SqlTransaction<B>>>,
-    pub(super) rules: Rules,
-    /// The subscription whose checkpoint it works for: that under which it is built, where it
-    /// builds.
-    name: Arc<str>,
-    /// Whether it builds the rows anew, beside those that are read.
-    pub(super) builds: bool,
-    pub(super) claims: Arc<ClaimSql>,
-    /// Whether the next page has to be claimed, as the last one said.
-    pub(super) claims_only: bool,
-    /// How often a pass was given up since one was not.
-    given_up: u32,
-    /// The page behind the last one.
-    pub(super) ahead: Option<NextPage>,
-    /// Which segments the workers of this process are at.
-    pub(super) turns: Arc<Turns>,
-    /// Its number among them.
-    pub(super) place: i64,
-    /// The segment in which it looks for an event that fails.
-    held: Option<Turn>,
-    /// Where all segments stand at least, and when the next replay is, where nothing but the horizon
-    /// keeps them from going on. Other processes may have moved them.
-    known: Option<(Position, Option<Instant>)>,
-    /// How far the next pass goes, where those rows that are to be exchanged have come further than the
-    /// horizon.
-    pub(super) further: Option<Position>,
-    /// Whether there were several segments at the last look, and not all stood still for good.
-    is_split: bool,
-    /// Whether what comes may be of a segment that this worker would find, as of the last look.
-    may_find_more: bool,
-    /// Whether the last page was full, so that there may be more.
-    had_more: bool,
-    /// Where to look for an event that fails.
-    pub(super) narrow: Option<Narrow>,
-    /// Whether the last pass was a replay: then a page comes first, if there is one.
-    replayed: bool,
-    /// The aggregate whose parked events are replayed one by one.
-    pub(super) one_by_one: Option<dead_letters::Aggregate>,
-    /// A transaction in which nothing was done yet. Never locked: connections are not `Sync`.
-    begun: Mutex<Option<Connection<B>>>,
-}
-
-/// Why a page was not applied.
-pub(super) struct Failure {
-    pub(super) error: Error,
-    /// Whether the handler was interrupted, so that the connection may be in the middle of
-    /// something: it panicked, or took too long.
-    pub(super) interrupted: bool,
-    /// Whether it took too long.
-    pub(super) timed_out: bool,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self {
-            error,
-            interrupted: false,
-            timed_out: false,
-        }
-    }
-}
-
 impl<B: Backend> Worker<B> {
-    pub(super) fn new(
-        shared: Arc<Shared<B>>,
-        subscription: Arc<Subscription<SqlTransaction<B>>>,
-        rules: Rules,
-    ) -> Self {
-        let name = subscription.name().into();
-        Self::of(shared, subscription, rules, name, false)
-    }
-
-    /// Shares the segments with others of its process.
-    pub(super) fn among(mut self, turns: &Arc<Turns>) -> Self {
-        self.turns = Arc::clone(turns);
-        self.place = turns.join();
-        self
-    }
-
-    /// One that builds the rows of a subscription anew, as long as somebody has asked for that.
-    pub(super) fn building(
-        shared: Arc<Shared<B>>,
-        subscription: Arc<Subscription<SqlTransaction<B>>>,
-        rules: Rules,
-    ) -> Self {
-        let name = building::name_for(subscription.name()).into();
-        Self::of(shared, subscription, rules, name, true)
-    }
-
-    fn of(
-        shared: Arc<Shared<B>>,
-        subscription: Arc<Subscription<SqlTransaction<B>>>,
-        rules: Rules,
-        name: Arc<str>,
-        builds: bool,
-    ) -> Self {
-        let version = register::version(&subscription);
-        Self {
-            claims: Arc::new(ClaimSql::new::<B>(
-                &name,
-                subscription.filter(),
-                version,
-                &shared.hashing,
-            )),
-            claims_only: false,
-            given_up: 0,
-            ahead: None,
-            turns: Arc::default(),
-            place: 0,
-            held: None,
-            name,
-            builds,
-            shared,
-            subscription,
-            rules,
-            known: None,
-            further: None,
-            is_split: false,
-            may_find_more: false,
-            had_more: false,
-            narrow: None,
-            replayed: false,
-            one_by_one: None,
-            begun: Mutex::default(),
-        }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn name_shared(&self) -> Arc<str> {
-        Arc::clone(&self.name)
-    }
-
-    /// The transaction that its handlers write in.
-    pub(super) fn transaction(&self, connection: Connection<B>) -> SqlTransaction<B> {
-        SqlTransaction::new(Arc::clone(&self.shared), connection).building(self.builds)
-    }
-
-    pub(super) fn shared(&self) -> &Arc<Shared<B>> {
-        &self.shared
-    }
-
-    /// Whether other segments may go on where one stands still.
-    pub(super) fn is_split(&self) -> bool {
-        self.is_split
-    }
-
-    /// Whether there is a segment with nothing to do which this worker would be at, were there
-    /// something. Where others have all of them, another event is theirs.
-    pub(super) fn may_find_more(&self) -> bool {
-        self.may_find_more
-    }
-
-    /// Whether the last page was full, so that there may be more.
-    pub(super) fn has_more(&self) -> bool {
-        self.had_more
-    }
-
-    /// Forgets what is known of the checkpoints, so that the next pass asks the database.
-    pub(super) fn doubt(&mut self) {
-        self.known = None;
-    }
-
     /// Runs one pass up to the horizon.
     ///
     /// # Errors
@@ -307,14 +121,8 @@ impl<B: Backend> Worker<B> {
             Some(begun) => begun,
             None => queries::begin(&self.shared).await?,
         };
-        let mut wanted = self.wanted(horizon);
-        let mut claim = self.claims.claim::<B>(connection.get(), &wanted).await;
-        if let (Ok(None), Some(others)) = (&claim, self.others(horizon)) {
-            wanted = others;
-            claim = self.claims.claim::<B>(connection.get(), &wanted).await;
-        }
-        let claim = match claim {
-            Ok(claim) => claim,
+        let (claim, which) = match self.claim(&mut connection, horizon).await {
+            Ok(claimed) => claimed,
             Err(error) => return Err(self.abandon(connection, error).await),
         };
         let Some(claim) = claim else {
@@ -335,7 +143,7 @@ impl<B: Backend> Worker<B> {
         let held = held.filter(|_| !is_another);
         self.claims_only = must_claim(&claim);
         // Who goes without a lock does not look at it meanwhile.
-        let turn = held.or_else(|| self.take(claim.segment.number, &wanted.which));
+        let turn = held.or_else(|| self.take(claim.segment.number, &which));
         // By turns, so that replays that are due again and again do not hold up the others.
         let moves = claim.to > claim.from;
         self.replayed = claim.is_due && !(self.replayed && moves);
@@ -353,6 +161,23 @@ impl<B: Backend> Worker<B> {
         }
         self.hold(turn.filter(|_| !is_another));
         pass
+    }
+
+    /// Claims what is wanted, or else another segment; and what was asked for.
+    async fn claim(
+        &self,
+        connection: &mut Connection<B>,
+        horizon: Position,
+    ) -> Result<(Option<Claim>, Which)> {
+        let wanted = self.wanted(horizon);
+        let claim = self.claims.claim::<B>(connection.get(), &wanted).await?;
+        match self.others(horizon).filter(|_| claim.is_none()) {
+            None => Ok((claim, wanted.which)),
+            Some(others) => {
+                let claim = self.claims.claim::<B>(connection.get(), &others).await?;
+                Ok((claim, others.which))
+            }
+        }
     }
 
     /// # Errors
@@ -382,11 +207,6 @@ impl<B: Backend> Worker<B> {
     /// Keeps the turn while the event is looked for that fails.
     pub(super) fn hold(&mut self, turn: Option<Turn>) {
         self.held = turn.filter(|_| self.narrow.is_some());
-    }
-
-    fn begun(&mut self) -> &mut Option<Connection<B>> {
-        let begun = self.begun.get_mut();
-        begun.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nothing_to_do(&self, horizon: Position) -> Option<Pass> {
@@ -498,13 +318,6 @@ impl<B: Backend> Worker<B> {
         Ok(pass)
     }
 
-    /// Tells those who wait for the subscription where it stands.
-    pub(super) fn tell(&self, position: Position, halted: bool) {
-        let known = Known { position, halted };
-        self.shared.advanced.record(self.name(), known);
-        self.shared.waits.moved(self.name(), known);
-    }
-
     /// Applies a claimed page.
     async fn work(&mut self, connection: Connection<B>, mut claim: Claim) -> Result<Pass> {
         let mut transaction = self.transaction(connection);
@@ -574,148 +387,5 @@ impl<B: Backend> Worker<B> {
         self.apply(transaction, &claim.page, claim.mark).await?;
         let goes_on = claim.is_full && !self.goes_unlocked();
         Ok(transaction.commit(goes_on).await?)
-    }
-
-    /// Has the handlers apply events.
-    pub(super) async fn apply(
-        &self,
-        transaction: &mut SqlTransaction<B>,
-        page: &[Envelope<RawPayload>],
-        mark: Position,
-    ) -> Result<(), Failure> {
-        let (Some(first), Some(last)) = (page.first(), page.last()) else {
-            return Ok(());
-        };
-        let span = tracing::info_span!(
-            "projection.page",
-            subscription = self.name(),
-            events = page.len(),
-            first = first.position().0,
-            last = last.position().0,
-        );
-        let deadline = self.rules.deadline;
-        transaction.mark().await?;
-        let applied =
-            catch_panic(self.subscription.apply(page, mark, transaction)).instrument(span);
-        match tokio::time::timeout(deadline, applied).await {
-            Ok(Ok(result)) => Ok(result?),
-            Ok(Err(panic)) => Err(Failure {
-                error: panic,
-                interrupted: true,
-                timed_out: false,
-            }),
-            Err(_) => Err(self.too_late(transaction).await),
-        }
-    }
-
-    /// The failure of a page that takes too long. Where it waits for a lock, somebody changes or indexes
-    /// a table, and no event is to blame.
-    pub(super) async fn too_late(&self, transaction: &mut SqlTransaction<B>) -> Failure {
-        let deadline = self.rules.deadline;
-        let process = transaction.process();
-        let error = match self.shared.backend.give_up_waiting(&process).await {
-            Ok(false) => Error::other(format!("the page was not applied within {deadline:?}")),
-            Ok(true) => Error::store(
-                StoreErrorKind::Contention,
-                format!("the page waited for a lock of the database for {deadline:?}"),
-            ),
-            Err(error) => error,
-        };
-        Failure {
-            error,
-            interrupted: true,
-            timed_out: true,
-        }
-    }
-
-    /// Takes the events of parked aggregates out of the page, and parks them. The inner error is
-    /// the place in the page of the first for which there is no room.
-    pub(super) async fn hold_back(
-        &self,
-        transaction: &mut SqlTransaction<B>,
-        claim: &mut Claim,
-    ) -> Result<Result<(), usize>> {
-        let connection = transaction.connection_below().await?;
-        let parked = dead_letters::parked_aggregates::<B>(connection, self.name()).await?;
-        let is_held: Vec<bool> = claim
-            .page
-            .iter()
-            .map(|event| dead_letters::is_of(&parked, event))
-            .collect();
-        let held = is_held.iter().filter(|held| **held).count();
-        if held > 0 {
-            let count = dead_letters::count::<B>(connection, self.name()).await?;
-            let room = usize::try_from(self.room().saturating_sub(count)).unwrap_or(usize::MAX);
-            if held > room {
-                let mut places = (0..).zip(&is_held).filter(|(_, held)| **held);
-                let place = places.nth(room).map_or(0, |(place, _)| place);
-                return Ok(Err(place));
-            }
-        }
-        let page = std::mem::take(&mut claim.page);
-        let (held, free): (Vec<_>, Vec<_>) =
-            page.into_iter().zip(is_held).partition(|(_, held)| *held);
-        claim.page = free.into_iter().map(|(event, _)| event).collect();
-        let held: Vec<_> = held.into_iter().map(|(event, _)| event).collect();
-        claim.held = held.iter().map(Envelope::position).collect();
-        if !held.is_empty() {
-            dead_letters::put_behind::<B>(connection, self.name(), &held).await?;
-        }
-        Ok(Ok(()))
-    }
-
-    /// How many events may be parked. What was parked under another policy still holds others back.
-    pub(super) fn room(&self) -> u64 {
-        match self.subscription.policy() {
-            FailurePolicy::Park(parking) => parking.limit().into(),
-            _ => cqrs_core::Parking::default().limit().into(),
-        }
-    }
-
-    /// Gives up on a transaction through no fault of the handlers.
-    pub(super) async fn abandon(
-        &mut self,
-        connection: Connection<B>,
-        failure: impl Into<Failure>,
-    ) -> Error {
-        let failure = failure.into();
-        if is_unavailable(&failure.error) {
-            queries::discard(connection, &self.shared.writers);
-        } else {
-            self.roll_back(connection, &failure).await;
-        }
-        self.doubt();
-        failure.error
-    }
-
-    /// Ends the transaction of a page that failed. When this returns, its locks are free: whatever the
-    /// handler has begun and is not done with would else go on in the database, with the lock of the
-    /// segment, and neither could the failure be written down nor the page be tried again.
-    pub(super) async fn roll_back(&self, mut connection: Connection<B>, failure: &Failure) {
-        if !failure.interrupted {
-            return queries::rollback(connection).await;
-        }
-        let process = B::process(connection.get());
-        // It is repaired or closed when it is given back.
-        drop(connection);
-        let patience = self.shared.writers.patience();
-        let ended = self.shared.backend.resolve(process, &[Proof::Nothing]);
-        let error = match tokio::time::timeout(patience, ended).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("it is not over after {patience:?}"),
-        };
-        tracing::warn!(
-            subscription = self.name(),
-            error,
-            "a handler was interrupted, and the database may still work on its statement"
-        );
-    }
-}
-
-impl<B: Backend> Drop for Worker<B> {
-    fn drop(&mut self) {
-        self.shared.advanced.forget(&self.name);
-        self.shared.waits.forget(&self.name);
     }
 }

@@ -8,13 +8,15 @@
 use chrono::{DateTime, Utc};
 use cqrs_core::{Envelope, Error, FailurePolicy, Position, RawPayload, Result};
 
+use super::apply::Failure;
 use super::checkpoint;
 use super::claim::{Segment, later};
 use super::dead_letters::{self, Due, Reason};
 use super::errors::{describe, is_transient};
-use super::pass::{Failure, Pass, Worker};
+use super::pass::Pass;
 use super::queries;
 use super::transaction::SqlTransaction;
+use super::worker::Worker;
 use crate::backend::{Backend, Parameter};
 use crate::log::{EVENT_COLUMNS, read_verified};
 

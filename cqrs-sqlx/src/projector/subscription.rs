@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::errors::is_transient;
 use super::handle::Stopping;
 use super::pace::{Backoff, DOUBT, Polling};
-use super::pass::{Pass, Worker};
+use super::pass::Pass;
+use super::worker::Worker;
 use crate::backend::Backend;
 
 /// The pauses after an error that is not the projection's.

@@ -8,12 +8,13 @@
 
 use cqrs_core::{Error, Position, Result};
 
+use super::apply::Failure;
 use super::building::{find, name_for, run_each};
 use super::checkpoint::{self, Checkpoint};
 use super::claim::{Wanted, Which};
 use super::errors::{describe, is_transient};
-use super::pass::{Failure, Worker};
 use super::transaction::SqlTransaction;
+use super::worker::Worker;
 use super::{queries, register};
 use crate::backend::{Backend, Parameter};
 

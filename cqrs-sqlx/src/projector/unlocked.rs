@@ -22,13 +22,15 @@ use std::time::Instant;
 use cqrs_core::{Position, Result};
 use tokio::task::JoinSet;
 
+use super::apply::Failure;
 use super::checkpoint;
 use super::claim::{Claim, Wanted, Which};
 use super::errors::is_transient;
-use super::pass::{Failure, Pass, Worker};
+use super::pass::Pass;
 use super::queries;
 use super::transaction::{Outcome, SqlTransaction};
 use super::turns::{Turn, View};
+use super::worker::Worker;
 use crate::backend::{Advance, Backend, RowVersion};
 use crate::connections::Connection;
 use crate::reads::is_unavailable;
