@@ -6,5 +6,6 @@ pub mod domain;
 pub mod each;
 pub mod random;
 pub mod stores;
+pub mod ticking;
 pub mod wire;
 pub mod workload;

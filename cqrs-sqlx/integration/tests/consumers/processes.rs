@@ -18,6 +18,7 @@ use cqrs_core::{
 };
 use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_integration::stores;
+use cqrs_integration::ticking::{Ticking, Ticks};
 use cqrs_integration::wire::WireProxy;
 use cqrs_sqlx::{
     HealthLimits, PgStore, Postgres, Problem, ProjectorBuilder, ProjectorHandle, Retention,
@@ -31,6 +32,8 @@ use crate::projector::support;
 
 on_each!(
     each_command_counts_once_among_replicas_that_die,
+    each_deadline_passes_once_among_replicas_that_die,
+    a_deadline_that_has_passed_behind_its_end_does_not_count,
     a_parked_command_is_retried_or_discarded,
     a_command_is_tried_again_by_the_clock_of_the_store,
     a_paused_manager_does_nothing,
@@ -76,9 +79,13 @@ async fn open<K: Kind>(store: &SqlStore<K>, number: &str, moves: &[i64]) {
 }
 
 async fn booked<K: Kind>(store: &SqlStore<K>, account: &str) -> Vec<i64> {
+    booked_in(store, Dunning::ledger(account)).await
+}
+
+async fn booked_in<K: Kind>(store: &SqlStore<K>, ledger: String) -> Vec<i64> {
     let mut uow = store.unit_of_work(&north());
     let mut ledgers = uow.repository::<Ledger>();
-    let events = ledgers.events(Dunning::ledger(account)).await.unwrap();
+    let events = ledgers.events(ledger).await.unwrap();
     let cents = events.iter().filter_map(|event| match event.payload() {
         Some(LedgerEvent::Moved { cents }) => Some(*cents),
         _ => None,
@@ -131,10 +138,11 @@ async fn assert_booked_once<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>) {
     assert_eq!(fresh.number(instances).await, ACCOUNTS);
 }
 
-/// Replicas are cancelled in the middle of whatever they do, and others take over.
-async fn each_command_counts_once_among_replicas_that_die<K: Kind>() {
-    let (fresh, store) = with_accounts::<K>().await;
-    let mut writers = work(&store);
+/// Replicas are cancelled in the middle of whatever they do, and others take over, until all is booked.
+async fn replicas_die<K: Kind>(
+    fresh: &Fresh<K>,
+    projector: impl Fn(&SqlStore<K>) -> ProjectorBuilder<K>,
+) {
     let start = async || -> (SqlStore<K>, ProjectorHandle) {
         let store = fresh.open(StoreOptions::default()).await;
         let handle = projector(&store).start().await.unwrap();
@@ -142,21 +150,67 @@ async fn each_command_counts_once_among_replicas_that_die<K: Kind>() {
     };
     let mut replicas = vec![start().await, start().await];
     for _ in 0..8 {
-        progress(&fresh, 7).await;
+        progress(fresh, 7).await;
         let (dying, handle) = replicas.remove(0);
         drop(handle);
         dying.close();
         replicas.push(start().await);
     }
-    while let Some(written) = writers.join_next().await {
-        written.unwrap();
-    }
-    progress(&fresh, ACCOUNTS * MOVES).await;
+    progress(fresh, ACCOUNTS * MOVES).await;
     for (store, handle) in replicas {
         handle.stop(Duration::from_secs(60)).await;
         store.close();
     }
+}
+
+async fn each_command_counts_once_among_replicas_that_die<K: Kind>() {
+    let (fresh, store) = with_accounts::<K>().await;
+    let mut writers = work(&store);
+    replicas_die(&fresh, projector).await;
+    while let Some(written) = writers.join_next().await {
+        written.unwrap();
+    }
     assert_booked_once(&fresh, &store).await;
+}
+
+fn ticking<K: Kind>(store: &SqlStore<K>) -> ProjectorBuilder<K> {
+    let projector = store.projector().process(Ticking).page_size(4);
+    projector
+        .poll_interval(Duration::from_millis(2))
+        .retry_delays([])
+}
+
+/// Each deadline of each instance is one event of the log, was handled once, and has one command.
+async fn assert_ticked_once<K: Kind>(fresh: &Fresh<K>, store: &SqlStore<K>) {
+    ticking(store).run_until_idle().await.unwrap();
+    let expected: Vec<i64> = (1..=Ticking::STEPS).collect();
+    for number in 0..ACCOUNTS {
+        let account = number.to_string();
+        let booked = booked_in(store, Ticking::ledger(&account)).await;
+        assert_eq!(booked, expected, "account {account}");
+        let instance = store.process::<Ticking>(&north(), &account).await.unwrap();
+        let instance = instance.unwrap();
+        let passed = Ticking::STEPS;
+        assert_eq!(instance.state, Ticks { passed }, "account {account}");
+        assert!(instance.deadlines.is_empty(), "account {account}");
+    }
+    let passed = "SELECT count(*) FROM cqrs_event WHERE event_type = 'cqrs.deadline_passed'";
+    assert_eq!(fresh.number(passed).await, ACCOUNTS * Ticking::STEPS);
+    assert_eq!(
+        fresh.number("SELECT count(*) FROM cqrs_process_task").await,
+        0
+    );
+}
+
+/// Deadlines fall due while replicas die, each a moment after the one before.
+async fn each_deadline_passes_once_among_replicas_that_die<K: Kind>() {
+    assert_eq!(Ticking::STEPS, MOVES, "so much is waited for");
+    let (fresh, store) = with_accounts::<K>().await;
+    for number in 0..ACCOUNTS {
+        open(&store, &number.to_string(), &[]).await;
+    }
+    replicas_die(&fresh, ticking).await;
+    assert_ticked_once(&fresh, &store).await;
 }
 
 async fn a_parked_command_is_retried_or_discarded<K: Kind>() {
@@ -664,6 +718,115 @@ async fn deadlines_of_any_time_are_kept<K: Kind>() {
     assert_eq!(left, [("never".to_owned(), last)]);
 }
 
+/// Has a deadline from when an account is opened on. What moves on it says what becomes of that.
+struct Patience;
+
+impl Patience {
+    const CANCEL: i64 = 1;
+    const REPLACE: i64 = 2;
+}
+
+impl ProcessManager for Patience {
+    type Event = AccountEvent;
+    type State = Vec<String>;
+    type Command = ();
+
+    const NAME: &'static str = "patience";
+
+    fn instance(&self, event: &Envelope<AccountEvent>) -> Option<Instance> {
+        Some(Instance::starting(event.aggregate_id_str()))
+    }
+
+    fn on_event(
+        &self,
+        _: &mut Vec<String>,
+        event: &Envelope<AccountEvent>,
+        next: &mut Next<'_, ()>,
+    ) -> cqrs_core::Result<()> {
+        match event.payload() {
+            AccountEvent::Moved {
+                cents: Self::CANCEL,
+            } => next.cancel("first"),
+            AccountEvent::Closed => next.complete(),
+            AccountEvent::Opened { .. } | AccountEvent::Moved { .. } => {
+                next.deadline_in("first", TimeDelta::seconds(60));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_deadline(
+        &self,
+        passed: &mut Vec<String>,
+        name: &str,
+        next: &mut Next<'_, ()>,
+    ) -> cqrs_core::Result<()> {
+        passed.push(format!("{name} at {}", next.now().timestamp()));
+        Ok(())
+    }
+
+    async fn execute<U: UnitOfWork>(&self, (): (), _: &mut U) -> cqrs_core::Result<()> {
+        Ok(())
+    }
+}
+
+/// A deadline may pass while the event that ends it waits to be handled: then it is behind that in
+/// the log.
+async fn a_deadline_that_has_passed_behind_its_end_does_not_count<K: Kind>() {
+    let at = |seconds: u64| DateTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let clock = Arc::new(ManualClock::new(at(0)));
+    let options = StoreOptions::default().clock(clock.clone());
+    let (_fresh, store) = Fresh::<K>::with(options).await;
+    store.create_tables(&[Account::table()]).await.unwrap();
+    let run = async || {
+        let projector = store.projector().process(Patience).retry_delays([]);
+        projector.run_until_idle().await.unwrap();
+    };
+    for account in ["kept", "cancelled", "replaced", "both", "completed"] {
+        open(&store, account, &[]).await;
+    }
+    run().await;
+    clock.set(at(30));
+    let change = async |account: &str, change: &(dyn Fn(&mut Account) + Sync)| {
+        let mut uow = store.unit_of_work(&north());
+        let mut account: Account = uow.get(account.to_owned()).await.unwrap();
+        change(&mut account);
+        uow.save(account).unwrap();
+        let _ = uow.commit().await.unwrap();
+    };
+    change("cancelled", &|account| account.transfer(Patience::CANCEL)).await;
+    change("replaced", &|account| account.transfer(Patience::REPLACE)).await;
+    change("both", &|account| {
+        account.transfer(Patience::CANCEL);
+        account.transfer(Patience::REPLACE);
+    })
+    .await;
+    change("completed", &AccountForm::close).await;
+    clock.set(at(60));
+    let due = store.due_tasks(Patience::NAME, store.now(), 10).await;
+    let due = due.unwrap();
+    assert_eq!(due.len(), 5);
+    for task in &due {
+        let tried = try_task(&store, &Patience, task).await.unwrap();
+        assert!(matches!(tried, Tried::Done), "{tried:?}");
+    }
+    let passed = async |account: &str| {
+        let instance = store.process::<Patience>(&north(), account).await.unwrap();
+        instance.unwrap().state
+    };
+    let nothing: [&str; 0] = [];
+    for (time, replaced) in [(60, &nothing[..]), (90, &["first at 90"])] {
+        clock.set(at(time));
+        run().await;
+        assert_eq!(passed("kept").await, ["first at 60"], "at {time}");
+        assert_eq!(passed("cancelled").await, nothing, "at {time}");
+        assert_eq!(passed("completed").await, nothing, "at {time}");
+        for account in ["replaced", "both"] {
+            assert_eq!(passed(account).await, replaced, "{account} at {time}");
+        }
+    }
+}
+
 /// A command that meets a lock is tried again, for as long as it is held, and meanwhile the commands of
 /// other instances are executed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -712,10 +875,22 @@ async fn a_command_that_waits_for_a_lock_holds_up_no_other_instance() {
 struct Worker(Child);
 
 impl Worker {
-    fn start(url: &str) -> Self {
+    fn start(url: &str, manager: Option<&str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_process_worker"));
-        Self(command.arg(url).spawn().unwrap())
+        Self(command.arg(url).args(manager).spawn().unwrap())
     }
+}
+
+/// Workers are killed, and others take over, until all is booked.
+async fn processes_are_killed(fresh: &Fresh<Postgres>, manager: Option<&str>) {
+    let start = || Worker::start(&fresh.url, manager);
+    let mut workers = vec![start(), start()];
+    for _ in 0..5 {
+        progress(fresh, 10).await;
+        drop(workers.remove(0));
+        workers.push(start());
+    }
+    progress(fresh, ACCOUNTS * MOVES).await;
 }
 
 impl Drop for Worker {
@@ -730,16 +905,19 @@ impl Drop for Worker {
 async fn each_command_counts_once_among_processes_that_are_killed() {
     let (fresh, store) = with_accounts::<Postgres>().await;
     let mut writers = work(&store);
-    let mut workers = vec![Worker::start(&fresh.url), Worker::start(&fresh.url)];
-    for _ in 0..5 {
-        progress(&fresh, 10).await;
-        drop(workers.remove(0));
-        workers.push(Worker::start(&fresh.url));
-    }
+    processes_are_killed(&fresh, None).await;
     while let Some(written) = writers.join_next().await {
         written.unwrap();
     }
-    progress(&fresh, ACCOUNTS * MOVES).await;
-    drop(workers);
     assert_booked_once(&fresh, &store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_deadline_passes_once_among_processes_that_are_killed() {
+    let (fresh, store) = with_accounts::<Postgres>().await;
+    for number in 0..ACCOUNTS {
+        open(&store, &number.to_string(), &[]).await;
+    }
+    processes_are_killed(&fresh, Some("ticking")).await;
+    assert_ticked_once(&fresh, &store).await;
 }
