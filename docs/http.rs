@@ -68,6 +68,11 @@ fn refused(error: &Error) -> (u16, String) {
             eprintln!("{status}: {error}");
             (status, "try again later".to_owned())
         }
+        // Their messages name tables and columns.
+        status if matches!(error, Error::Mapping(_) | Error::Store(_)) => {
+            eprintln!("{status}: {error}");
+            (status, "the request cannot be carried out".to_owned())
+        }
         status => (status, error.to_string()),
     }
 }

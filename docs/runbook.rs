@@ -34,9 +34,8 @@ async fn admin<B: Backend>(
             format!("{:#?}", letters.await?)
         }
         "event" => {
-            let after = Position(position()?.0 - 1);
-            let event = store.events(&ctx, after, 1).await?;
-            format!("{event:#?}")
+            let event = operations.dead_letter_event(get("name")?, position()?);
+            format!("{:#?}", event.await?)
         }
         "resume" => {
             operations.resume(get("name")?).await?;

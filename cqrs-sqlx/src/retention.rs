@@ -29,7 +29,7 @@ pub(crate) const COLUMNS: &str = "aggregate_type, position";
 /// can be looking.
 const SHORTEST_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// How many batches in a row an archive refuses before it is taken to be out of order.
+/// How many batches, or events of one, an archive refuses in a row before it is taken to be out of order.
 const REFUSED: u32 = 10;
 
 /// Which events may leave the log.
@@ -421,17 +421,13 @@ impl Run<'_> {
             after = next;
             if let Some(archive) = archive {
                 let events = read_at(shared, self.context, &go).await?;
-                if !events.is_empty()
-                    && let Err(error) = archive.publish(&events).await
-                {
-                    self.refused.get_or_insert(error);
+                go = self.hand_over(archive, &events).await;
+                if go.is_empty() && !events.is_empty() {
                     in_a_row += 1;
                     if in_a_row == REFUSED {
                         return Ok(());
                     }
-                    continue;
                 }
-                go = events.iter().map(Envelope::position).collect();
             }
             if !go.is_empty() {
                 in_a_row = 0;
@@ -439,6 +435,36 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Archives a batch, and event by event where it is refused: else those that are refused each time
+    /// would keep their neighbours in the log, until there is nothing else at its head. What was taken.
+    async fn hand_over(
+        &mut self,
+        archive: &impl EventBus,
+        events: &[Envelope<RawPayload>],
+    ) -> Vec<Position> {
+        if events.is_empty() {
+            return Vec::new();
+        }
+        let Err(error) = archive.publish(events).await else {
+            return events.iter().map(Envelope::position).collect();
+        };
+        self.refused.get_or_insert(error);
+        let (mut taken, mut in_a_row) = (Vec::new(), 0);
+        for event in events.iter().filter(|_| events.len() > 1) {
+            match archive.publish(std::slice::from_ref(event)).await {
+                Ok(()) => {
+                    taken.push(event.position());
+                    in_a_row = 0;
+                }
+                Err(_) => in_a_row += 1,
+            }
+            if in_a_row == REFUSED {
+                break;
+            }
+        }
+        taken
     }
 
     /// Removes a batch.

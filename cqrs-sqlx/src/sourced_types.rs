@@ -45,15 +45,36 @@ impl SourcedTypes {
 
 /// Notes types after a commit that appended to them, and after all that follows from it: whoever goes
 /// away meanwhile has missed nothing of it. What [`verify`] has noted before costs nothing
-/// here. One that cannot be noted is said once, and is no matter of later commits.
+/// here. One commit does it; others do not wait for that, and where it is given up, the next one tries
+/// again. One that cannot be noted is said once, and is no matter of later commits.
 pub(crate) async fn note<B: Backend>(shared: &Arc<Shared<B>>, types: Vec<&'static str>) {
     for aggregate_type in types {
+        if !shared.sourced_types.lock().insert(aggregate_type) {
+            continue;
+        }
+        let mut noting = Noting {
+            types: &shared.sourced_types,
+            given_up: Some(aggregate_type),
+        };
         let parameters = [Parameter::text(aggregate_type)];
         if let Err(error) = projector::execute(shared, &INSERT.into(), &parameters).await {
             tracing::warn!(%error, aggregate_type, "an event-sourced type was not noted");
         }
-        // Behind it: where the caller goes away meanwhile, the next commit tries again.
-        shared.sourced_types.lock().insert(aggregate_type);
+        noting.given_up = None;
+    }
+}
+
+/// The note of a type, which is taken back where it is given up.
+struct Noting<'t> {
+    types: &'t SourcedTypes,
+    given_up: Option<&'static str>,
+}
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        if let Some(aggregate_type) = self.given_up {
+            self.types.lock().remove(aggregate_type);
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::health::{Health, HealthLimits, HorizonHolder};
 use crate::metrics::{self, Gauged};
 use crate::projector::{
     Operations, Progress, ProgressWatch, ProjectorBuilder, SqlTransaction, SubscriptionProgress,
-    SubscriptionStatus, Watching,
+    SubscriptionStatus, UnderWay, Watching,
 };
 use crate::read_models::SqlReadModels;
 use crate::retention::{Nowhere, Removed, Retention, RetentionError};
@@ -68,6 +68,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) advanced: Progress,
     /// Who waits for subscriptions that other processes run, and for those of this one.
     pub(crate) waits: Waits<B>,
+    /// Who works on the commands of process managers.
+    pub(crate) under_way: UnderWay,
     /// Which subscriptions have gauges.
     pub(crate) gauged: Gauged,
     /// Which tables this process has changed.
@@ -177,6 +179,7 @@ impl<B: Backend> SqlStore<B> {
                 watching: Watching::default(),
                 advanced: Progress::default(),
                 waits: Waits::new(notifier),
+                under_way: UnderWay::default(),
                 gauged: Gauged::default(),
                 changes: Arc::default(),
                 inline: InlineProjections::default(),
@@ -445,12 +448,12 @@ impl<B: Backend> SqlStore<B> {
     }
 
     /// As [`remove_events`](Self::remove_events), and hands each batch to an archive before it is
-    /// removed: at least once, in the order of the log. An event whose row cannot be read stays, with
-    /// a warning.
+    /// removed: at least once, in the order of the log, but for what it refuses. An event whose row cannot
+    /// be read stays, with a warning.
     ///
-    /// A batch that the archive refuses stays, and the run goes on behind it; a later run hands it to
-    /// the archive again, together with what has become old since. After ten batches in a row that are
-    /// refused the run ends.
+    /// A batch that the archive refuses is handed to it event by event. What it refuses then stays, and
+    /// the run goes on behind it; a later run hands it to the archive again. After ten events in a row the
+    /// rest of the batch stays too, and after ten batches in a row of which nothing was taken the run ends.
     ///
     /// # Errors
     ///

@@ -69,12 +69,6 @@ impl ChainedAggregate {
         (self.key)(aggregate_id)
     }
 
-    /// Whether an aggregate has this id, in just these characters.
-    fn writes(&self, aggregate_id: &str) -> bool {
-        let key = self.key(aggregate_id);
-        key.and_then(|key| self.id(key)).as_deref() == Some(aggregate_id)
-    }
-
     /// The id of the aggregate whose key column has a value.
     #[must_use]
     pub fn id(&self, key: Value) -> Option<String> {
@@ -151,7 +145,8 @@ pub struct LogScan<'c> {
     anchors: usize,
     anchored: Position,
     stream: Option<Stream>,
-    ended: BTreeMap<Key, Stream>,
+    /// By key, and several where one is written in several ways, as `1` and `01`.
+    ended: BTreeMap<Key, Vec<Stream>>,
     report: LogCheckReport,
 }
 
@@ -266,7 +261,6 @@ impl<'c> LogScan<'c> {
         };
         let checked = match stream.is_broken {
             true => Ok(()),
-            false if stream.version == 0 && !aggregate.writes(id) => Err(BreakKind::Id),
             false => self.check_link(&stream, event, stored.is_sourced),
         };
         if let Err(kind) = checked {
@@ -334,15 +328,14 @@ impl<'c> LogScan<'c> {
         let Some(stream) = self.stream.take() else {
             return;
         };
-        let id = stream.aggregate_id.as_str();
         let key = match aggregate.table.is_sourced() {
-            true => Some(Value::Text(id.to_owned())),
-            // The row of another way to write the id is that of another stream.
-            false => aggregate.key(id).filter(|_| aggregate.writes(id)),
+            true => Some(Value::Text(stream.aggregate_id.clone())),
+            false => aggregate.key(&stream.aggregate_id),
         };
         match key {
             Some(key) => {
-                self.ended.insert(Key::new(vec![key]), stream);
+                let streams = self.ended.entry(Key::new(vec![key])).or_default();
+                streams.push(stream);
             }
             None => self.no_head(stream),
         }
@@ -358,25 +351,22 @@ impl<'c> LogScan<'c> {
 
     /// The head of a stream that has ended, by its key.
     pub fn head(&mut self, key: Value, version: u64, link: Option<&[u8]>) {
-        let Some(stream) = self.ended.remove(&Key::new(vec![key])) else {
-            return;
-        };
-        let fits =
-            stream.version == version && stream.link.as_ref().map(<[u8; 32]>::as_slice) == link;
-        if !fits && !stream.is_broken {
-            let version = Some(version);
-            let place = (stream.aggregate_type.to_owned(), stream.aggregate_id);
-            self.broken(
-                Some(stream.position),
-                Some(place),
-                BreakKind::Head { version },
-            );
+        let streams = self.ended.remove(&Key::new(vec![key]));
+        for stream in streams.into_iter().flatten() {
+            let fits =
+                stream.version == version && stream.link.as_ref().map(<[u8; 32]>::as_slice) == link;
+            if !fits && !stream.is_broken {
+                let version = Some(version);
+                let place = (stream.aggregate_type.to_owned(), stream.aggregate_id);
+                let kind = BreakKind::Head { version };
+                self.broken(Some(stream.position), Some(place), kind);
+            }
         }
     }
 
     /// The other streams that have ended have no head.
     pub fn heads_end(&mut self) {
-        for (_, stream) in std::mem::take(&mut self.ended) {
+        for stream in std::mem::take(&mut self.ended).into_values().flatten() {
             self.no_head(stream);
         }
     }

@@ -111,9 +111,6 @@ pub struct Break {
 pub enum BreakKind {
     /// The row of the event cannot be read.
     Unreadable(String),
-    /// The id of the aggregate is not as the framework writes it, such as `01` for `1`: whoever reads
-    /// it takes the event for one of another stream.
-    Id,
     /// The payload does not fit its hash.
     Content(String),
     /// The event has another version than the one behind its predecessor.
@@ -157,7 +154,6 @@ impl fmt::Display for BreakKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(reason) => write!(f, "the event cannot be read: {reason}"),
-            Self::Id => f.write_str("the id of the aggregate is not as it is written"),
             Self::Content(reason) => f.write_str(reason),
             Self::Version { expected } => write!(f, "version {expected} belongs here"),
             Self::Order => f.write_str("the event stands before its predecessor"),

@@ -12,7 +12,7 @@ use super::manager::{Next, ProcessManager, Steps};
 use super::rows::{self, ProcessRow, ProcessTask, SetDeadline, scope_text, to_json};
 use super::tasks::DEADLINE_PASSED;
 use crate::envelope::{Envelope, Position, RawPayload};
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::event::EventSet;
 use crate::mapping::AsJson;
 use crate::projection::{ProjectionTransaction, RowAddress, not_clearable};
@@ -80,7 +80,7 @@ impl<P: ProcessManager> Handling<P> {
         let mut steps = Vec::with_capacity(page.len());
         for raw in page.iter().filter(|raw| self.filter.wants(raw)) {
             if raw.aggregate_type() == P::NAME {
-                steps.extend(passed(P::NAME, raw)?);
+                steps.push(passed(P::NAME, raw)?);
                 continue;
             }
             let decoded = P::Event::decode(raw).map_err(|reason| Error::Undecodable {
@@ -346,27 +346,23 @@ async fn write<P: ProcessManager, T: ProjectionTransaction>(
     transaction.delete::<ProcessTask>(&cancelled).await
 }
 
-fn passed<'e, E>(process: &str, raw: &'e Envelope<RawPayload>) -> Result<Option<Step<'e, E>>> {
-    if raw.is_change_marker() {
-        return Ok(None);
-    }
+fn passed<'e, E>(process: &str, raw: &'e Envelope<RawPayload>) -> Result<Step<'e, E>> {
     if raw.event_type() != DEADLINE_PASSED {
-        return Err(Error::store(
-            StoreErrorKind::Usage,
-            format!(
-                "process manager {process:?} has the name of an aggregate: its deadlines are in the \
-                 log under that name, and {:?} is none",
-                raw.event_type()
-            ),
-        ));
+        let message = format!(
+            "process manager {process:?} has the name of an aggregate: its deadlines are in the log \
+             under that name, and {:?} is none",
+            raw.event_type()
+        );
+        let error = StoreError::new(StoreErrorKind::Usage, message);
+        return Err(Error::Store(error.of_page()));
     }
     let passed: Passed = serde_json::from_str(raw.payload().as_str())
         .map_err(|cause| Error::other(format!("no deadline of a process: {cause}")))?;
-    Ok(Some(Step {
+    Ok(Step {
         raw,
         instance: passed.instance.clone(),
         what: What::Passed(passed),
-    }))
+    })
 }
 
 fn check_id(process: &str, id: &str) -> Result<()> {

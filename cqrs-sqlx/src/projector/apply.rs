@@ -137,7 +137,8 @@ impl<B: Backend> Worker<B> {
         failure: impl Into<Failure>,
     ) -> Error {
         let failure = failure.into();
-        if is_unavailable(&failure.error) {
+        // Also where nobody could be asked why it takes so long: what was interrupted has to end.
+        if is_unavailable(&failure.error) && !failure.interrupted {
             queries::discard(connection, &self.shared.writers);
         } else {
             self.roll_back(connection, &failure).await;

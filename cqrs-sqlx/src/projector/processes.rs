@@ -23,7 +23,7 @@ use super::handle::Stopping;
 use super::pace::{Backoff, Polling};
 use super::queries;
 use super::worker::Rules;
-use crate::backend::{Backend, Parameter};
+use crate::backend::{Backend, Parameter, Process, Proof};
 use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::store::{Shared, SqlStore};
@@ -141,13 +141,18 @@ impl<P: ProcessManager> Manager<P> {
         task: &ProcessTask,
     ) -> Result<Came> {
         let trying = catch_panic(try_task(store, self.0.as_ref(), task));
-        let tried = match tokio::time::timeout(rules.deadline, trying).await {
-            Ok(tried) => tried.and_then(|tried| tried),
-            Err(_) => Err(Error::store(
-                StoreErrorKind::TimedOut,
-                format!("the command took longer than {:?}", rules.deadline),
-            )),
+        let (tried, is_interrupted) = match tokio::time::timeout(rules.deadline, trying).await {
+            Ok(Ok(tried)) => (tried, false),
+            Ok(Err(panic)) => (Err(panic), true),
+            Err(_) => {
+                let message = format!("the command took longer than {:?}", rules.deadline);
+                (Err(Error::store(StoreErrorKind::TimedOut, message)), true)
+            }
         };
+        let worker = store.shared().under_way.ended(task);
+        if let Some(worker) = worker.filter(|_| is_interrupted) {
+            end(store.shared(), worker, P::NAME).await;
+        }
         match tried {
             Ok(Tried::Done) => Ok(Came::Done),
             Ok(Tried::Taken) => Ok(Came::Taken),
@@ -160,6 +165,23 @@ impl<P: ProcessManager> Manager<P> {
             }
         }
     }
+}
+
+/// Has a command that was interrupted end in the database too, where it would go on with the lock of its
+/// task, so that its failure could not be recorded.
+async fn end<B: Backend>(shared: &Shared<B>, worker: Process, process: &str) {
+    let patience = shared.writers.patience();
+    let ended = shared.backend.resolve(worker, &[Proof::Nothing]);
+    let error = match tokio::time::timeout(patience, ended).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it is not over after {patience:?}"),
+    };
+    tracing::warn!(
+        process,
+        error,
+        "a command was interrupted, and the database may still work on its statement"
+    );
 }
 
 /// Does what is due until it is told to stop.

@@ -67,7 +67,8 @@ impl<B: Backend> Worker<B> {
                 Ok(false)
             }
             Err(failure) if failure.interrupted => {
-                drop(connection);
+                self.roll_back(connection, &failure).await;
+                self.doubt();
                 Ok(false)
             }
             Err(failure) if is_transient(&failure.error) => {

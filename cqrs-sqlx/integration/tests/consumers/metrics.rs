@@ -322,7 +322,7 @@ fn tries_and_full_pools_are_counted<K: Kind>() {
     let values = recorded(async {
         let options = StoreOptions::default()
             .max_connections(1)
-            .acquire_timeout(Duration::from_millis(100));
+            .acquire_timeout(Duration::from_secs(3));
         let (_fresh, store) = Fresh::<K>::with(options).await;
         let id = registering(store.clone()).await;
         let context = stores::tenant("north");

@@ -13,8 +13,8 @@ use cqrs_core::process::{
     Instance, Next, ProcessManager, ProcessStore as _, ProcessSubscription, Tried, try_task,
 };
 use cqrs_core::{
-    AggregateRoot as _, Clock, Entity, Envelope, Error, EventHistory, ManualClock, RequestContext,
-    RetryPolicy, Store, StoreErrorKind, UnitOfWork,
+    AggregateRoot as _, Clock, Entity, Envelope, Error, EventHistory, FailurePolicy, ManualClock,
+    Parking, RequestContext, RetryPolicy, Store, StoreErrorKind, UnitOfWork,
 };
 use cqrs_integration::each::{Fresh, Kind, on_each};
 use cqrs_integration::stores;
@@ -533,6 +533,72 @@ async fn refused_commands_make_room_for_those_behind<K: Kind>() {
     }
 }
 
+/// Moves money on each account that is opened.
+struct Moving;
+
+impl ProcessManager for Moving {
+    type Event = AccountEvent;
+    type State = ();
+    type Command = String;
+
+    const NAME: &'static str = "moving";
+
+    fn instance(&self, event: &Envelope<AccountEvent>) -> Option<Instance> {
+        let is_opened = matches!(event.payload(), AccountEvent::Opened { .. });
+        is_opened.then(|| Instance::starting(event.aggregate_id_str()))
+    }
+
+    fn on_event(
+        &self,
+        (): &mut (),
+        _: &Envelope<AccountEvent>,
+        next: &mut Next<'_, String>,
+    ) -> cqrs_core::Result<()> {
+        let account = next.instance().to_owned();
+        next.command(account);
+        Ok(())
+    }
+
+    fn on_deadline(&self, (): &mut (), _: &str, _: &mut Next<'_, String>) -> cqrs_core::Result<()> {
+        Ok(())
+    }
+
+    async fn execute<U: UnitOfWork>(&self, account: String, uow: &mut U) -> cqrs_core::Result<()> {
+        let mut found: Account = uow.get(account).await?;
+        found.transfer(1);
+        uow.save(found)
+    }
+}
+
+/// The server does not see that nobody waits for it any more, and has the lock of the task.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_hangs_in_a_statement_is_ended_and_parked() {
+    let (fresh, store) = with_accounts::<Postgres>().await;
+    fresh
+        .run(
+            "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             PERFORM pg_sleep(600); RETURN NEW; END $$; \
+             CREATE TRIGGER hang BEFORE UPDATE ON conformance_account FOR EACH ROW \
+             WHEN (OLD.number = 'A') EXECUTE FUNCTION hang()",
+        )
+        .await;
+    open(&store, "A", &[]).await;
+    open(&store, "B", &[]).await;
+    let projector = store.projector().process(Moving).retry_delays([]);
+    let projector = projector.deadline(Duration::from_secs(2));
+    let ran = tokio::time::timeout(Duration::from_secs(60), projector.run_until_idle());
+    ran.await.expect("it is ended").unwrap();
+    let parked = "SELECT count(*) FROM cqrs_process_task WHERE parked_at IS NOT NULL \
+                  AND error LIKE '%longer than 2s%'";
+    assert_eq!(fresh.number(parked).await, 1);
+    let moved =
+        "SELECT count(*) FROM cqrs_event WHERE aggregate_id = 'B' AND aggregate_version = 2";
+    assert_eq!(fresh.number(moved).await, 1);
+    let hanging = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND wait_event = 'PgSleep'";
+    assert_eq!(fresh.number(hanging).await, 0);
+}
+
 /// Follows ledgers, under the name of another aggregate.
 struct Namesake;
 
@@ -565,15 +631,27 @@ impl ProcessManager for Namesake {
     }
 }
 
+/// Its mistake is in the code, so that no event is given up for it.
 async fn a_manager_with_the_name_of_an_aggregate_says_so<K: Kind>() {
-    let (_fresh, store) = with_accounts::<K>().await;
-    open(&store, "A", &[]).await;
-    let projector = store.projector().process(Namesake).retry_delays([]);
-    let error = projector.run_until_idle().await.unwrap_err().to_string();
-    assert!(
-        error.contains("process manager \"account\" has the name of an aggregate"),
-        "{error}"
-    );
+    let policies = [
+        FailurePolicy::Halt,
+        FailurePolicy::Skip,
+        FailurePolicy::Park(Parking::default()),
+    ];
+    for policy in policies {
+        let (fresh, store) = with_accounts::<K>().await;
+        open(&store, "A", &[]).await;
+        let namesake = ProcessSubscription::of(Namesake).on_failure(policy);
+        let projector = store.projector().subscribe_process(namesake);
+        let ran = projector.retry_delays([]).run_until_idle().await;
+        let error = ran.unwrap_err().to_string();
+        assert!(
+            error.contains("process manager \"account\" has the name of an aggregate"),
+            "{error}"
+        );
+        let given_up = fresh.number("SELECT count(*) FROM cqrs_dead_letter").await;
+        assert_eq!(given_up, 0);
+    }
 }
 
 /// Panics when it is asked next, if it is armed.

@@ -29,6 +29,7 @@ on_each!(
     a_tenant_removes_its_own,
     what_the_archive_refuses_stays,
     what_the_archive_refuses_holds_up_nothing,
+    what_is_always_refused_keeps_no_neighbours,
     an_archive_that_is_down_is_not_asked_for_ever,
     what_cannot_be_read_holds_up_nothing,
     who_removed_events_is_recorded,
@@ -278,7 +279,7 @@ impl EventBus for Choosy {
     }
 }
 
-/// One event that is refused in every run stays with those of its batch; those behind it go.
+/// One event that is refused in every run stays; those behind it go, also those of its batch.
 async fn what_the_archive_refuses_holds_up_nothing<K: Kind>() {
     let (fresh, store) = Fresh::<K>::with_store().await;
     for _ in 0..2 {
@@ -292,21 +293,21 @@ async fn what_the_archive_refuses_holds_up_nothing<K: Kind>() {
     assert_eq!(refused.cause().to_string(), "refused from 3", "the first");
     assert_eq!(
         (refused.removed().events, refused.removed().batches),
-        (10, 6)
+        (12, 8)
     );
     assert_eq!(
         refused.to_string(),
-        "10 events were removed, others could not be: refused from 3"
+        "12 events were removed, others could not be: refused from 3"
     );
-    assert_eq!(versions(&store).await, [1, 3, 4, 1, 3, 4]);
+    assert_eq!(versions(&store).await, [1, 3, 1, 3]);
     let records = store.operations(&system).unwrap().records(10).await;
     let records: Vec<_> = records.unwrap().into_iter().map(|one| one.detail).collect();
-    assert_eq!(records, ["events: 10, up to position: 16"]);
+    assert_eq!(records, ["events: 12, up to position: 16"]);
 
     // They come again, and go when they are taken.
     let archive = Archive::default();
     let removed = store.archive_events(&system, &retention, &archive).await;
-    assert_eq!(removed.unwrap().events, 4);
+    assert_eq!(removed.unwrap().events, 2);
     assert_eq!(versions(&store).await, [1, 1]);
 }
 
@@ -326,11 +327,31 @@ async fn an_archive_that_is_down_is_not_asked_for_ever<K: Kind>() {
     parcel(&store, "north", 50).await;
     fresh.age().await;
     let (system, down) = (RequestContext::system(), Down::default());
-    let retention = hour().batch_size(1);
-    let refused = store.archive_events(&system, &retention, &down).await;
-    assert_eq!(refused.unwrap_err().removed(), Removed::default());
-    assert_eq!(down.0.load(Ordering::SeqCst), 10);
-    assert_eq!(versions(&store).await.len(), 50);
+    // Batches; then the events of one; then both.
+    for (size, asked) in [(1, 10), (100, 1 + 10), (5, 9 * (1 + 5) + 1 + 4)] {
+        let before = down.0.load(Ordering::SeqCst);
+        let retention = hour().batch_size(size);
+        let refused = store.archive_events(&system, &retention, &down).await;
+        assert_eq!(refused.unwrap_err().removed(), Removed::default());
+        let now = down.0.load(Ordering::SeqCst);
+        assert_eq!(now - before, asked, "by {size}");
+        assert_eq!(versions(&store).await.len(), 50);
+    }
+}
+
+/// More of them than a run passes over at once, as many as fill batches once their neighbours are gone.
+async fn what_is_always_refused_keeps_no_neighbours<K: Kind>() {
+    let (fresh, store) = Fresh::<K>::with_store().await;
+    // Versions 2 to 5 of each, in batches of two.
+    for _ in 0..30 {
+        parcel(&store, "north", 5).await;
+    }
+    fresh.age().await;
+    let (system, choosy) = (RequestContext::system(), Choosy(3, Archive::default()));
+    let retention = hour().batch_size(2);
+    let refused = store.archive_events(&system, &retention, &choosy).await;
+    assert_eq!(refused.unwrap_err().removed().events, 30 * 3);
+    assert_eq!(versions(&store).await, [1, 3].repeat(30));
 }
 
 async fn what_cannot_be_read_holds_up_nothing<K: Kind>() {

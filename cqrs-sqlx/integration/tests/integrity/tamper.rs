@@ -256,7 +256,8 @@ async fn an_id_that_is_written_in_another_way_is_found<K: Kind>() {
     let report = checked(&store, &check()).await;
     let found = report.breaks().iter();
     let found: Vec<_> = found.map(|found| (found.position, &found.kind)).collect();
-    assert_eq!(found, [(Some(forged), &BreakKind::Id)]);
+    let head = BreakKind::Head { version: Some(1) };
+    assert_eq!(found, [(Some(forged), &head)]);
 }
 
 /// An anchor that covers nothing would look like one that covers all. In one file there is one writer,
