@@ -205,8 +205,19 @@ async fn an_order_is_paid() -> Result<(), Box<dyn std::error::Error>> {
     let rows = store.ask(&ctx, &OrdersOf, "Ada".to_owned()).await?;
     assert!(rows[0].paid);
     assert_eq!(store.events().len(), 2);
+    Ok(())
+}
 
-    pay_as_seen(&store, &ctx, id, 2).await?;
+#[tokio::test]
+async fn what_others_have_changed_is_not_overwritten() -> Result<()> {
+    let store = InMemoryStore::new();
+    let ctx = RequestContext::tenant(TenantId::new("north")?);
+    let command = PlaceOrder {
+        customer: "Ada".into(),
+    };
+    let receipt = store.dispatch(&ctx, &PlaceOrderHandler, command).await?;
+    let id = receipt.into_output();
+    pay_as_seen(&store, &ctx, id, 1).await?;
     let error = pay_as_seen(&store, &ctx, id, 1).await;
     assert_eq!(error.map_err(|error| http_status(&error)).err(), Some(412));
     Ok(())
