@@ -57,6 +57,17 @@ fn copy(error: &Error) -> Error {
             expected: *expected,
             found: *found,
         },
+        Error::UnexpectedVersion {
+            aggregate,
+            id,
+            expected,
+            found,
+        } => Error::UnexpectedVersion {
+            aggregate,
+            id: id.clone(),
+            expected: *expected,
+            found: *found,
+        },
         Error::AlreadyExists { aggregate, id } => Error::AlreadyExists {
             aggregate,
             id: id.clone(),
