@@ -128,7 +128,8 @@ async fn what_is_halted_replays_nothing_until_it_is_resumed() -> Result<()> {
             .await?
             .contains("not her again")
     );
-    assert!(ask("event", &[("position", "1")]).await?.contains("Ada"));
+    let event = ask("event", &[name, ("position", "1")]).await?;
+    assert!(event.contains("Ada"), "{event}");
     assert!(ask("drop everything", &[]).await.is_err());
     assert!(ask("resume", &[]).await.is_err());
 

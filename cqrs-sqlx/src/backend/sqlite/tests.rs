@@ -56,7 +56,7 @@ async fn migrations_live_beside_those_of_the_application() {
     own.run_direct(None, &mut *connection, false).await.unwrap();
     Sqlite::migrate(&mut connection).await.unwrap();
     own.run_direct(None, &mut *connection, false).await.unwrap();
-    for (table, expected) in [("_sqlx_migrations", 1), ("_cqrs_migrations", 15)] {
+    for (table, expected) in [("_sqlx_migrations", 1), ("_cqrs_migrations", 16)] {
         let applied = connection.list_applied_migrations(table).await.unwrap();
         assert_eq!(applied.len(), expected, "{table}");
     }
