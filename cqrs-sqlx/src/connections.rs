@@ -7,7 +7,7 @@
 //! is found by the statement that it fails.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -118,6 +118,7 @@ impl<C: Connect> Connections<C> {
         Ok(Connection {
             connection: Some(connection),
             clean: true,
+            left: None,
             shared: Arc::clone(shared),
             permit: Some(permit),
         })
@@ -134,6 +135,7 @@ impl<C: Connect> Connections<C> {
         Some(Connection {
             connection: Some(connection),
             clean: true,
+            left: None,
             shared: Arc::clone(shared),
             permit: Some(permit),
         })
@@ -246,11 +248,19 @@ impl<C: Connect> Shared<C> {
 pub(crate) struct Connection<C: Connect> {
     connection: Option<C::Connection>,
     clean: bool,
+    /// Set where it is left in the middle of something.
+    left: Option<Arc<AtomicBool>>,
     shared: Arc<Shared<C>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<C: Connect> Connection<C> {
+    /// Says, once it is dropped, whether it was left in the middle of something: the database may still
+    /// be at that then. Else the connection works for others.
+    pub(crate) fn watch(&mut self) -> Arc<AtomicBool> {
+        Arc::clone(self.left.get_or_insert_default())
+    }
+
     /// The connection below, about to be left in the middle of something.
     pub(crate) fn begin_work(&mut self) -> &mut C::Connection {
         self.clean = false;
@@ -286,6 +296,9 @@ impl<C: Connect> Drop for Connection<C> {
         if self.clean && C::is_idle(&connection) {
             self.shared.give_back(connection, true);
             return;
+        }
+        if let Some(left) = &self.left {
+            left.store(true, Ordering::Release);
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             self.shared.give_back(connection, false);

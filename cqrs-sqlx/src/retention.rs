@@ -29,8 +29,8 @@ pub(crate) const COLUMNS: &str = "aggregate_type, position";
 /// can be looking.
 const SHORTEST_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// How many batches, or events of one, an archive refuses in a row before it is taken to be out of order.
-const REFUSED: u32 = 10;
+/// How many events in a row an archive refuses before it is taken to be out of order.
+const REFUSED: u32 = 100;
 
 /// Which events may leave the log.
 ///
@@ -211,6 +211,7 @@ pub(crate) async fn run<B: Backend>(
         record: None,
         removed: Removed::default(),
         refused: None,
+        in_a_row: 0,
     };
     let ended = run.go_through(shared, retention, archive).await;
     let removed = run.removed;
@@ -398,8 +399,10 @@ struct Run<'r> {
     /// Where it is recorded, once it has removed something.
     record: Option<i64>,
     removed: Removed,
-    /// Why the archive has refused a batch, the first time.
+    /// Why the archive has refused something, the first time.
     refused: Option<Error>,
+    /// How many events it has refused since it took one.
+    in_a_row: u32,
 }
 
 impl Run<'_> {
@@ -415,23 +418,19 @@ impl Run<'_> {
             return Ok(());
         };
         let ages = Ages { before, now };
-        let (mut after, mut in_a_row) = (Some(Position::START), 0);
+        let mut after = Some(Position::START);
         while let Some(from) = after {
             let Part { mut go, next } = part(shared, self.context, retention, &ages, from).await?;
             after = next;
             if let Some(archive) = archive {
                 let events = read_at(shared, self.context, &go).await?;
                 go = self.hand_over(archive, &events).await;
-                if go.is_empty() && !events.is_empty() {
-                    in_a_row += 1;
-                    if in_a_row == REFUSED {
-                        return Ok(());
-                    }
-                }
             }
             if !go.is_empty() {
-                in_a_row = 0;
                 self.remove(shared, &go).await?;
+            }
+            if self.in_a_row >= REFUSED {
+                return Ok(());
             }
         }
         Ok(())
@@ -448,19 +447,24 @@ impl Run<'_> {
             return Vec::new();
         }
         let Err(error) = archive.publish(events).await else {
+            self.in_a_row = 0;
             return events.iter().map(Envelope::position).collect();
         };
         self.refused.get_or_insert(error);
-        let (mut taken, mut in_a_row) = (Vec::new(), 0);
-        for event in events.iter().filter(|_| events.len() > 1) {
+        if events.len() == 1 {
+            self.in_a_row += 1;
+            return Vec::new();
+        }
+        let mut taken = Vec::new();
+        for event in events {
             match archive.publish(std::slice::from_ref(event)).await {
                 Ok(()) => {
                     taken.push(event.position());
-                    in_a_row = 0;
+                    self.in_a_row = 0;
                 }
-                Err(_) => in_a_row += 1,
+                Err(_) => self.in_a_row += 1,
             }
-            if in_a_row == REFUSED {
+            if self.in_a_row >= REFUSED {
                 break;
             }
         }

@@ -452,8 +452,8 @@ impl<B: Backend> SqlStore<B> {
     /// be read stays, with a warning.
     ///
     /// A batch that the archive refuses is handed to it event by event. What it refuses then stays, and
-    /// the run goes on behind it; a later run hands it to the archive again. After ten events in a row the
-    /// rest of the batch stays too, and after ten batches in a row of which nothing was taken the run ends.
+    /// the run goes on behind it; a later run hands it to the archive again. After a hundred events in a
+    /// row that are refused the run ends.
     ///
     /// # Errors
     ///

@@ -154,7 +154,7 @@ impl Filled {
     pub(super) async fn end(self, turns: usize) -> Result<()> {
         self.store.close();
         self.pool.close().await;
-        let checked = ensure_no_scans(&self.scratch.options(), turns).await;
+        let checked = ensure_no_scans(&self.scratch.options(), &["cqrs_event"], turns).await;
         let dropped = self.scratch.drop().await;
         checked.and(dropped)
     }

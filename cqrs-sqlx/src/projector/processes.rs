@@ -160,8 +160,13 @@ impl<P: ProcessManager> Manager<P> {
             Err(error) => {
                 let failed = u32::try_from(task.attempts).unwrap_or(0) + 1;
                 let delay = rules.delays.after(failed);
-                record_failure(store, task, &error, delay).await?;
-                Ok(Came::Failed)
+                // Whoever could not be ended, or has taken the task meanwhile, has it locked.
+                let patience = store.shared().writers.patience();
+                let recorded = record_failure(store, task, &error, delay);
+                match tokio::time::timeout(patience, recorded).await {
+                    Ok(recorded) => recorded.map(|()| Came::Failed),
+                    Err(_) => Ok(Came::Taken),
+                }
             }
         }
     }

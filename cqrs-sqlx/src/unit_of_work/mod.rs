@@ -578,9 +578,11 @@ impl<B: Backend> UnitOfWork for SqlUnitOfWork<B> {
         let span = self.span.clone();
         let take = async {
             let mut transaction = self.take_open().await?;
-            let connection = transaction.connection().get();
-            self.shared.under_way.begun(task, B::process(connection));
-            let taken = processes::take::<B>(connection, task).await;
+            let connection = transaction.connection();
+            let taken = processes::take::<B>(connection.get(), task).await;
+            if matches!(taken, Ok(true)) {
+                self.shared.under_way.begun(task, connection);
+            }
             let (taken, step) = match taken {
                 Ok(taken) => (taken, Ok(())),
                 Err(cause) => (false, Err(cause)),

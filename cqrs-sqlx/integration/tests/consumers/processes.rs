@@ -585,11 +585,11 @@ async fn a_command_that_hangs_in_a_statement_is_ended_and_parked() {
     open(&store, "A", &[]).await;
     open(&store, "B", &[]).await;
     let projector = store.projector().process(Moving).retry_delays([]);
-    let projector = projector.deadline(Duration::from_secs(2));
-    let ran = tokio::time::timeout(Duration::from_secs(60), projector.run_until_idle());
+    let projector = projector.deadline(Duration::from_secs(8));
+    let ran = tokio::time::timeout(Duration::from_secs(120), projector.run_until_idle());
     ran.await.expect("it is ended").unwrap();
     let parked = "SELECT count(*) FROM cqrs_process_task WHERE parked_at IS NOT NULL \
-                  AND error LIKE '%longer than 2s%'";
+                  AND error LIKE '%longer than 8s%'";
     assert_eq!(fresh.number(parked).await, 1);
     let moved =
         "SELECT count(*) FROM cqrs_event WHERE aggregate_id = 'B' AND aggregate_version = 2";
