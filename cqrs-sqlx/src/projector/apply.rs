@@ -9,7 +9,7 @@ use super::dead_letters;
 use super::queries;
 use super::transaction::SqlTransaction;
 use super::worker::Worker;
-use crate::backend::{Backend, Proof};
+use crate::backend::Backend;
 use crate::connections::Connection;
 use crate::reads::is_unavailable;
 
@@ -147,9 +147,7 @@ impl<B: Backend> Worker<B> {
         failure.error
     }
 
-    /// Ends the transaction of a page that failed. When this returns, its locks are free: whatever the
-    /// handler has begun and is not done with would else go on in the database, with the lock of the
-    /// segment, and neither could the failure be written down nor the page be tried again.
+    /// Ends the transaction of a page that failed. When this returns, its locks are free.
     pub(super) async fn roll_back(&self, mut connection: Connection<B>, failure: &Failure) {
         if !failure.interrupted {
             return queries::rollback(connection).await;
@@ -157,17 +155,6 @@ impl<B: Backend> Worker<B> {
         let process = B::process(connection.get());
         // It is repaired or closed when it is given back.
         drop(connection);
-        let patience = self.shared.writers.patience();
-        let ended = self.shared.backend.resolve(process, &[Proof::Nothing]);
-        let error = match tokio::time::timeout(patience, ended).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("it is not over after {patience:?}"),
-        };
-        tracing::warn!(
-            subscription = self.name(),
-            error,
-            "a handler was interrupted, and the database may still work on its statement"
-        );
+        queries::end_what_was_left(&self.shared, self.name(), process).await;
     }
 }

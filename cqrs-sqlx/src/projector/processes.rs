@@ -23,7 +23,7 @@ use super::handle::Stopping;
 use super::pace::{Backoff, Polling};
 use super::queries;
 use super::worker::Rules;
-use crate::backend::{Backend, Parameter, Process, Proof};
+use crate::backend::{Backend, Parameter};
 use crate::reads::{self, Place};
 use crate::select::Select;
 use crate::store::{Shared, SqlStore};
@@ -151,7 +151,7 @@ impl<P: ProcessManager> Manager<P> {
         };
         let worker = store.shared().under_way.ended(task);
         if let Some(worker) = worker.filter(|_| is_interrupted) {
-            end(store.shared(), worker, P::NAME).await;
+            queries::end_what_was_left(store.shared(), P::NAME, worker).await;
         }
         match tried {
             Ok(Tried::Done) => Ok(Came::Done),
@@ -170,23 +170,6 @@ impl<P: ProcessManager> Manager<P> {
             }
         }
     }
-}
-
-/// Has a command that was interrupted end in the database too, where it would go on with the lock of its
-/// task, so that its failure could not be recorded.
-async fn end<B: Backend>(shared: &Shared<B>, worker: Process, process: &str) {
-    let patience = shared.writers.patience();
-    let ended = shared.backend.resolve(worker, &[Proof::Nothing]);
-    let error = match tokio::time::timeout(patience, ended).await {
-        Ok(Ok(_)) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("it is not over after {patience:?}"),
-    };
-    tracing::warn!(
-        process,
-        error,
-        "a command was interrupted, and the database may still work on its statement"
-    );
 }
 
 /// Does what is due until it is told to stop.

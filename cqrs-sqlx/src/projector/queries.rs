@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cqrs_core::{Result, TenantScope};
 
-use crate::backend::{Backend, Parameter};
+use crate::backend::{Backend, Parameter, Process, Proof};
 use crate::connections::{Connection, Connections};
 use crate::reads::is_unavailable;
 use crate::store::Shared;
@@ -183,4 +183,26 @@ pub(crate) async fn rollback<B: Backend>(mut connection: Connection<B>) {
 pub(crate) fn discard<B: Backend>(connection: Connection<B>, connections: &Connections<B>) {
     connection.discard();
     connections.close_idle();
+}
+
+/// Has the database end what it does for a connection that was left in the middle of that, by a handler
+/// or command that was interrupted. When this returns, its locks are free, or the log says why not: what
+/// was begun would else go on, with the lock of what it is about, and its failure could not be recorded.
+pub(super) async fn end_what_was_left<B: Backend>(
+    shared: &Shared<B>,
+    name: &str,
+    process: Process,
+) {
+    let patience = shared.writers.patience();
+    let ended = shared.backend.resolve(process, &[Proof::Nothing]);
+    let error = match tokio::time::timeout(patience, ended).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it is not over after {patience:?}"),
+    };
+    tracing::warn!(
+        subscription = name,
+        error,
+        "something was interrupted, and the database may still work on its statement"
+    );
 }
